@@ -1,0 +1,288 @@
+//! What streams through all of this?
+//!
+//! Bodies pass in frames and are never collected. A request's body is counted against its cap and may be
+//! held back until the upstream asks for it; a response's body tells an observer what becomes of it.
+
+use std::{
+    cell::{Cell, RefCell},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the body is larger than allowed")]
+    TooLarge,
+    #[error("the body was given up")]
+    Abandoned,
+    #[error("the body came to a standstill")]
+    Stalled,
+    #[error("the body broke off")]
+    Broken(#[from] hyper::Error),
+}
+
+/// The body of a request on its way to an upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    Empty,
+    Streaming(Streaming),
+}
+
+#[derive(Debug)]
+pub struct Streaming {
+    incoming: Incoming,
+    upload: Rc<Upload>,
+}
+
+/// How far the body of a request has come, seen from the side of the response.
+#[derive(Debug)]
+pub struct Upload {
+    /// Bytes that may still come.
+    left: Cell<u64>,
+    state: Cell<UploadState>,
+    passed: Cell<u64>,
+    /// Whoever waits for `state` to leave `Held`.
+    waker: RefCell<Option<Waker>>,
+}
+
+/// What may become of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UploadState {
+    /// Not to be read before the upstream asks (`Expect: 100-continue`).
+    Held,
+    Flowing,
+    Complete,
+    /// Larger than its cap.
+    TooLarge,
+    /// The client broke off, or kept the proxy waiting.
+    Broken,
+    /// The upstream did not want it.
+    Abandoned,
+}
+
+impl RequestBody {
+    /// A body of at most `cap` bytes, and the view on its progress. None for a body that is empty.
+    pub fn new(incoming: Incoming, cap: u64, is_held: bool) -> (Self, Option<Rc<Upload>>) {
+        use http_body::Body;
+        if incoming.is_end_stream() {
+            return (Self::Empty, None);
+        }
+        let state = if is_held { UploadState::Held } else { UploadState::Flowing };
+        let upload = Rc::new(Upload {
+            left: Cell::new(cap),
+            state: Cell::new(state),
+            passed: Cell::new(0),
+            waker: RefCell::new(None),
+        });
+        (Self::Streaming(Streaming { incoming, upload: upload.clone() }), Some(upload))
+    }
+}
+
+impl Upload {
+    pub fn state(&self) -> UploadState {
+        self.state.get()
+    }
+
+    /// Bytes that have passed so far.
+    pub fn passed(&self) -> u64 {
+        self.passed.get()
+    }
+
+    /// Whether the upstream connection can be used again as far as this body is concerned.
+    pub fn is_complete(&self) -> bool {
+        self.state.get() == UploadState::Complete
+    }
+
+    /// Lets a body that was held back flow.
+    pub fn release(&self) {
+        self.leave_held(UploadState::Flowing);
+    }
+
+    /// Ends a body that was held back and that nobody asked for.
+    pub fn abandon(&self) {
+        self.leave_held(UploadState::Abandoned);
+    }
+
+    fn leave_held(&self, state: UploadState) {
+        if self.state.get() == UploadState::Held {
+            self.state.set(state);
+            if let Some(waker) = self.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn account(&self, bytes: usize) -> Result<(), Error> {
+        let bytes = bytes as u64;
+        self.passed.set(self.passed.get() + bytes);
+        match self.left.get().checked_sub(bytes) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => {
+                self.state.set(UploadState::TooLarge);
+                Err(Error::TooLarge)
+            }
+        }
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Self::Streaming(Streaming { incoming, upload }) = self.get_mut() else {
+            return Poll::Ready(None);
+        };
+        match upload.state.get() {
+            UploadState::Held => {
+                *upload.waker.borrow_mut() = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            UploadState::Abandoned => return Poll::Ready(Some(Err(Error::Abandoned))),
+            _ => {}
+        }
+        Poll::Ready(match std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                let accounted = upload.account(frame.data_ref().map_or(0, Bytes::len));
+                if accounted.is_ok() && incoming.is_end_stream() {
+                    upload.state.set(UploadState::Complete);
+                }
+                Some(accounted.map(|()| frame))
+            }
+            Some(Err(error)) => {
+                upload.state.set(UploadState::Broken);
+                Some(Err(error.into()))
+            }
+            None => {
+                upload.state.set(UploadState::Complete);
+                None
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// The body of a response on its way to a client.
+#[derive(Debug)]
+pub struct ResponseBody<O: Observer> {
+    content: Content,
+    observer: Option<O>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Whole(Option<Bytes>),
+    Streaming(Incoming),
+}
+
+/// Is told what becomes of a response's body.
+pub trait Observer: Unpin {
+    /// A piece of this many bytes goes to the client.
+    fn passed(&mut self, bytes: usize);
+
+    /// Nothing has come from the upstream for now. Ready when that has lasted too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Nothing more will come. Not complete if the client or the upstream broke off.
+    fn ended(self, is_complete: bool);
+}
+
+impl<O: Observer> ResponseBody<O> {
+    pub fn whole(content: Bytes, observer: O) -> Self {
+        let content = Content::Whole(Some(content).filter(|content| !content.is_empty()));
+        Self { content, observer: Some(observer) }
+    }
+
+    pub fn streaming(content: Incoming, observer: O) -> Self {
+        Self { content: Content::Streaming(content), observer: Some(observer) }
+    }
+
+    fn is_complete(&self) -> bool {
+        match &self.content {
+            Content::Whole(content) => content.is_none(),
+            Content::Streaming(incoming) => http_body::Body::is_end_stream(incoming),
+        }
+    }
+
+    fn end(&mut self, is_complete: bool) {
+        if let Some(observer) = self.observer.take() {
+            observer.ended(is_complete);
+        }
+    }
+}
+
+impl<O: Observer> http_body::Body for ResponseBody<O> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let body = self.get_mut();
+        let frame = match &mut body.content {
+            Content::Whole(content) => content.take().map(|content| Ok(Frame::data(content))),
+            Content::Streaming(incoming) => match Pin::new(incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame.map(|frame| frame.map_err(Error::from)),
+                Poll::Pending => {
+                    let stalled = body.observer.as_mut().map(|observer| observer.poll_stalled(cx));
+                    if stalled != Some(Poll::Ready(())) {
+                        return Poll::Pending;
+                    }
+                    Some(Err(Error::Stalled))
+                }
+            },
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(observer) = &mut body.observer {
+                    observer.passed(frame.data_ref().map_or(0, Bytes::len));
+                }
+                // hyper does not come back for the end of a body that says it has ended.
+                if body.is_complete() {
+                    body.end(true);
+                }
+            }
+            Some(Err(_)) => body.end(false),
+            None => body.end(true),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_complete()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(content) => SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64)),
+            Content::Streaming(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl<O: Observer> Drop for ResponseBody<O> {
+    fn drop(&mut self) {
+        let is_complete = self.is_complete();
+        self.end(is_complete);
+    }
+}

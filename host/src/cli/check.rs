@@ -1,0 +1,33 @@
+//! `tollgate check`
+
+use std::sync::Arc;
+
+use super::{RunArguments, run};
+use crate::{
+    config,
+    plugin::{Engine, EngineSettings},
+    snapshot::Builder,
+};
+
+pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
+    let path = arguments.config;
+    let (config, source) = config::read(&path)?;
+    let settings = run::settings(&path);
+    // The same code as at start and at a reload, but for sockets.
+    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: settings.artifacts })
+        .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
+    let builder = Builder { engine: Arc::new(engine), folder: settings.folder, warm: 1 };
+    let snapshot = tokio::task::spawn_blocking(move || builder.build(config, &source, None)).await??;
+    println!(
+        "{} is fine: listeners {}, upstreams {}, routes {}, plugins {}",
+        path.display(),
+        snapshot.config.listeners.len(),
+        snapshot.upstreams.len(),
+        snapshot.routes.len(),
+        snapshot.plugins.len(),
+    );
+    for loaded in &snapshot.plugins {
+        println!("  plugin {} from {}", loaded.plugin.name, loaded.origin);
+    }
+    Ok(())
+}

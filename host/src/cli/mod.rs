@@ -1,0 +1,117 @@
+//! What did the person at the terminal ask for?
+//!
+//! The only place that prints, ends the process, and uses `anyhow`.
+
+mod backend;
+mod check;
+mod demo;
+mod run;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::Problems,
+    server,
+    telemetry::{self, LogFormat, LogLevelError},
+};
+
+/// A reverse proxy whose policies are WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArguments,
+    #[command(flatten)]
+    log: LogArguments,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the proxy (this is the default)
+    Run(RunArguments),
+    /// Show Tollgate at work: sample backends, the default plugins, and what to try; needs no file
+    Demo(demo::DemoArguments),
+    /// Check a configuration and its plugins, and show every problem with its place
+    Check(RunArguments),
+    /// Run one sample backend, which answers with what it received
+    Backend(backend::BackendArguments),
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// The configuration
+    #[arg(long, short, default_value = "config.toml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct LogArguments {
+    /// How lines of the log look
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    log_format: Format,
+    /// What is logged: error, warn, info, debug or trace, also by target (`warn,plugin=debug`)
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
+    log_level: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Human,
+    Json,
+}
+
+/// Does what was asked. 0 done, 1 failed at work, 2 wrong usage or configuration.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let format = match arguments.log.log_format {
+        Format::Human => LogFormat::Human,
+        Format::Json => LogFormat::Json,
+    };
+    let result =
+        telemetry::init(format, &arguments.log.log_level).map_err(anyhow::Error::from).and_then(|_guard| {
+            // Control only: requests are served by the workers' own runtimes.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .thread_name("tollgate-control")
+                .enable_all()
+                .build()?;
+            runtime.block_on(async {
+                match arguments.command.unwrap_or(Command::Run(arguments.run)) {
+                    Command::Run(arguments) => run::run(arguments).await,
+                    Command::Demo(arguments) => demo::run(arguments).await,
+                    Command::Check(arguments) => check::run(arguments).await,
+                    Command::Backend(arguments) => backend::run(arguments).await,
+                }
+            })
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            show(&error);
+            ExitCode::from(if is_the_users(&error) { 2 } else { 1 })
+        }
+    }
+}
+
+fn show(error: &anyhow::Error) {
+    use std::io::IsTerminal;
+    let problems = error.downcast_ref::<Problems>().or_else(|| match error.downcast_ref::<server::Error>() {
+        Some(server::Error::Config(problems)) => Some(problems),
+        _ => None,
+    });
+    match problems {
+        Some(problems) => eprintln!("{}", problems.render(std::io::stderr().is_terminal())),
+        None => eprintln!("error: {error:#}"),
+    }
+}
+
+/// Whether the user has to change something before it is worth another try.
+fn is_the_users(error: &anyhow::Error) -> bool {
+    error.is::<Problems>()
+        || error.is::<LogLevelError>()
+        || matches!(error.downcast_ref(), Some(server::Error::Config(_)))
+}

@@ -1,0 +1,53 @@
+//! `tollgate run`
+
+use std::{path::Path, sync::Arc};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::RunArguments;
+use crate::{
+    config,
+    server::{Server, Settings, default_artifacts},
+    watch,
+};
+
+pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
+    let path = arguments.config;
+    let (config, source) = config::read(&path)?;
+    let server = Server::start(config, source, settings(&path)).await?;
+    for address in server.addresses() {
+        tracing::info!(%address, "listening");
+    }
+    server.drain().spawn(watch::run(server.clone(), path.clone()));
+    until_signalled(&server, Some(&path)).await
+}
+
+/// What stands in a configuration is relative to the folder it is in.
+pub(super) fn settings(config: &Path) -> Settings {
+    let folder = config.parent().map(Path::to_owned).unwrap_or_default();
+    Settings { folder, artifacts: default_artifacts() }
+}
+
+/// Runs until SIGINT or SIGTERM, then drains; a second one ends it at once. SIGHUP reloads.
+pub(super) async fn until_signalled(server: &Arc<Server>, config: Option<&Path>) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            _ = hang_up.recv() => match config {
+                Some(config) => watch::reload(server, config).await,
+                None => tracing::info!("there is no configuration to read again"),
+            },
+        }
+    }
+    tracing::info!(connections = server.connections(), "draining; another signal ends at once");
+    tokio::select! {
+        () = server.stop() => {}
+        _ = interrupt.recv() => server.drain().abort(),
+        _ = terminate.recv() => server.drain().abort(),
+    }
+    Ok(())
+}

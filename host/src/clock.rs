@@ -1,0 +1,207 @@
+//! What time is it, roughly, and who has waited too long?
+//!
+//! A timer of the runtime costs a request half a microsecond or more; time-outs of seconds need no such
+//! precision. A [`Clock`] belongs to one worker and ticks a few times a second; a [`Timer`] is a place in
+//! its list, and starting or stopping one writes a number.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use slab::Slab;
+
+/// Between two ticks. A time-out ends at most this much late.
+pub const TICK: Duration = Duration::from_millis(20);
+
+/// A point in time, in ticks since the clock was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(u64);
+
+impl Tick {
+    const NEVER: Tick = Tick(u64::MAX);
+
+    fn after(self, duration: Duration) -> Self {
+        // One more, since the current tick is partly over.
+        let ticks = u64::try_from(duration.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX);
+        Tick(self.0.saturating_add(ticks).saturating_add(1))
+    }
+}
+
+/// The time of one worker, and all timers on it. Clones are the same clock.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Rc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    now: Cell<u64>,
+    timers: RefCell<Slab<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    deadline: Tick,
+    waker: Option<Waker>,
+}
+
+impl Clock {
+    pub fn now(&self) -> Tick {
+        Tick(self.0.now.get())
+    }
+
+    /// Whether `duration` has passed since `then`.
+    pub fn has_passed(&self, duration: Duration, then: Tick) -> bool {
+        self.now() >= then.after(duration)
+    }
+
+    /// A timer that is not running.
+    pub fn timer(&self) -> Timer {
+        let key = self.0.timers.borrow_mut().insert(Entry { deadline: Tick::NEVER, waker: None });
+        Timer { clock: self.clone(), key }
+    }
+
+    /// Ticks for ever.
+    pub async fn run(&self) {
+        let mut ticks = tokio::time::interval(TICK);
+        let mut last = ticks.tick().await;
+        loop {
+            let now = ticks.tick().await;
+            // A worker that was held up has missed ticks; time has passed all the same.
+            let passed = (now - last).as_nanos() / TICK.as_nanos();
+            last += TICK * u32::try_from(passed).unwrap_or(u32::MAX);
+            self.advance(u64::try_from(passed).unwrap_or(u64::MAX));
+        }
+    }
+
+    fn advance(&self, ticks: u64) {
+        let now = Tick(self.0.now.get() + ticks);
+        self.0.now.set(now.0);
+        for (_, entry) in self.0.timers.borrow_mut().iter_mut() {
+            if entry.deadline <= now
+                && let Some(waker) = entry.waker.take()
+            {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Wakes whoever waits on a timer, as if it had run out: so that connections notice a drain.
+    pub fn wake_all(&self) {
+        for (_, entry) in self.0.timers.borrow_mut().iter_mut() {
+            if let Some(waker) = entry.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Runs `task` for at most `limit`.
+    pub async fn within<T>(&self, limit: Duration, task: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let timer = self.timer();
+        timer.start(limit);
+        let mut task = pin!(task);
+        std::future::poll_fn(|cx| match task.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => timer.poll(cx).map(|()| Err(Elapsed)),
+        })
+        .await
+    }
+}
+
+/// The limit given to [`Clock::within`] has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("took too long")]
+pub struct Elapsed;
+
+/// A deadline that can be moved at no cost.
+#[derive(Debug)]
+pub struct Timer {
+    clock: Clock,
+    key: usize,
+}
+
+impl Timer {
+    /// Sets the deadline, in place of any earlier one.
+    pub fn start(&self, duration: Duration) {
+        self.clock.0.timers.borrow_mut()[self.key].deadline = self.clock.now().after(duration);
+    }
+
+    /// Takes the deadline away.
+    pub fn stop(&self) {
+        self.clock.0.timers.borrow_mut()[self.key].deadline = Tick::NEVER;
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.clock.0.timers.borrow()[self.key].deadline != Tick::NEVER
+    }
+
+    /// Ready once the deadline has passed; until then the task is woken when it does.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let entry = &mut self.clock.0.timers.borrow_mut()[self.key];
+        if entry.deadline <= self.clock.now() {
+            return Poll::Ready(());
+        }
+        match &entry.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => entry.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.clock.0.timers.borrow_mut().remove(self.key);
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Timer::poll(&self, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_over(timer: &Timer) -> bool {
+        timer.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn a_timer_never_runs_out_early() {
+        let clock = Clock::default();
+        let timer = clock.timer();
+        timer.start(TICK * 3);
+        clock.advance(3);
+        assert!(!is_over(&timer), "the tick in which it was started does not count");
+        clock.advance(1);
+        assert!(is_over(&timer));
+    }
+
+    #[test]
+    fn a_timer_that_was_moved_or_stopped_forgets_its_old_deadline() {
+        let clock = Clock::default();
+        let timer = clock.timer();
+        timer.start(TICK);
+        timer.start(TICK * 10);
+        clock.advance(5);
+        assert!(!is_over(&timer));
+        timer.stop();
+        clock.advance(1000);
+        assert!(!is_over(&timer));
+    }
+
+    #[test]
+    fn dropped_timers_leave_nothing_behind() {
+        let clock = Clock::default();
+        drop((clock.timer(), clock.timer()));
+        assert!(clock.0.timers.borrow().is_empty());
+    }
+}

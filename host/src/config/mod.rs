@@ -1,0 +1,91 @@
+//! What did the operator write?
+//!
+//! Plain data in the shape of `config.toml`, a file a table. Reading ([`read`]) reports every problem
+//! with its place; what the names mean, and whether they mean anything, is for `snapshot` to say.
+
+mod listener;
+mod plugin;
+mod problem;
+mod read;
+mod route;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod upstream;
+
+pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
+pub use plugin::{Failure, Plugin, PluginLimits};
+pub use problem::{Problem, Problems, Source};
+pub use read::{read, read_text};
+pub use route::{HostPattern, Match, Route};
+pub use unit::{ByteSize, Duration};
+pub use upstream::{Endpoint, Upstream, UpstreamTimeouts};
+
+use std::{collections::BTreeMap, num::NonZero, path::PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// The whole of `config.toml`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    /// The drop folder for `.wasm` files, watched. Relative to the folder of the configuration.
+    #[serde(default = "default_plugin_dir")]
+    pub plugin_dir: PathBuf,
+    /// Where compiled plugins are kept between starts. The user's cache folder if absent.
+    pub artifact_dir: Option<PathBuf>,
+    /// Threads that serve requests; one for each core if absent. Read at start only.
+    pub workers: Option<NonZero<usize>>,
+    /// How long requests may go on after a signal to stop.
+    #[serde(default = "default_drain_timeout")]
+    pub drain_timeout: Duration,
+    #[serde(default, deserialize_with = "read::table")]
+    pub log: Log,
+    #[serde(default, deserialize_with = "read::table")]
+    pub limits: Limits,
+    #[serde(default, deserialize_with = "read::tables")]
+    pub listeners: Vec<Spanned<Listener>>,
+    #[serde(default, deserialize_with = "read::named_tables")]
+    pub upstreams: BTreeMap<Spanned<String>, Upstream>,
+    #[serde(default, deserialize_with = "read::tables")]
+    pub routes: Vec<Spanned<Route>>,
+    #[serde(default, deserialize_with = "read::named_tables")]
+    pub plugins: BTreeMap<Spanned<String>, Plugin>,
+}
+
+/// The table `[log]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Log {
+    /// One line a request.
+    pub access: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { access: true }
+    }
+}
+
+/// The table `[limits]`: what the process as a whole allows.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Limits {
+    /// Client connections, over all listeners.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 20_000 }
+    }
+}
+
+fn default_plugin_dir() -> PathBuf {
+    PathBuf::from("plugins")
+}
+
+fn default_drain_timeout() -> Duration {
+    Duration::from_secs(30)
+}

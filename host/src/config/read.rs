@@ -1,0 +1,374 @@
+//! How does text become a configuration?
+//!
+//! Syntax first, then variables, then the shape of [`Config`], and every problem of the step is reported.
+//! `serde` stops at its first error; so what it complains of is taken out of the tree and it is asked
+//! again, until it is content.
+
+use std::{collections::BTreeMap, env, fmt, fs, io, marker::PhantomData, mem, ops::Range, path::Path};
+
+use serde::{Deserialize, Deserializer, de};
+use toml::{
+    Spanned,
+    de::{DeArray, DeTable, DeValue, ValueDeserializer},
+};
+
+use super::{Config, Problem, Problems, Source};
+
+/// More problems than anybody reads; bounds the work that a file of nonsense makes.
+const MOST: usize = 100;
+
+/// Reads the file, with variables from the environment of the process.
+pub fn read(path: &Path) -> Result<(Config, Source), Problems> {
+    let only = |problem, text| Problems::new(Source { path: path.to_owned(), text }, vec![problem]);
+    let bytes = fs::read(path).map_err(|error| only(unreadable(&error), String::new()))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        only(Problem::at(at..at + 1, "this is not UTF-8").help("save the file as text in UTF-8"), text)
+    })?;
+    read_text(path, text, &|name| env::var(name).ok())
+}
+
+/// Reads what was in the file at `path`, with variables from `environment`.
+pub fn read_text(
+    path: &Path,
+    text: String,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Config, Source), Problems> {
+    let source = Source { path: path.to_owned(), text };
+    match understand(&source.text, environment) {
+        Ok(config) => Ok((config, source)),
+        Err(problems) => Err(Problems::new(source, problems)),
+    }
+}
+
+fn unreadable(error: &io::Error) -> Problem {
+    let problem = Problem::general(format!("cannot read the file: {error}"));
+    match error.kind() {
+        io::ErrorKind::NotFound => problem.help("write it, or name another with `--config`"),
+        io::ErrorKind::IsADirectory => problem.help("name a file in this folder with `--config`"),
+        io::ErrorKind::PermissionDenied => problem.help("let the user that runs `tollgate` read it"),
+        _ => problem.help("name another with `--config`"),
+    }
+}
+
+fn understand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(errors.iter().take(MOST).map(syntax).collect());
+    }
+    let mut problems = Vec::new();
+    let mut gone = Vec::new();
+    let mut tree = Spanned::new(document.span(), DeValue::Table(document.into_inner()));
+
+    fill_in_all(&mut tree, environment, &mut problems);
+    problems.truncate(MOST);
+    for span in problems.iter().filter_map(|problem| problem.span.as_ref()) {
+        gone.extend(take_out(&mut tree, span));
+    }
+
+    while problems.len() < MOST {
+        let error = match Config::deserialize(ValueDeserializer::from(tree.clone())) {
+            Ok(config) if problems.is_empty() => return Ok(config),
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or_default();
+        let (what, _) = parts(error.message());
+        let follows = named("missing field ", what).is_some_and(|key| {
+            gone.iter().any(|gone| gone.table == span && (gone.unknown || gone.key == key))
+        });
+        if !follows {
+            problems.push(explain(span.clone(), error.message()));
+        }
+        let Some(taken) = take_out(&mut tree, &span) else { break };
+        gone.push(Gone { unknown: named("unknown field ", what).is_some(), ..taken });
+    }
+    Err(problems)
+}
+
+fn syntax(error: &toml::de::Error) -> Problem {
+    let message = error.message().trim_end_matches('.');
+    match error.span() {
+        Some(span) => Problem::at(span, message),
+        None => Problem::general(message),
+    }
+}
+
+/// Fills in the variables of every string below `tree`; the places stay those of what was written.
+fn fill_in_all(
+    tree: &mut Spanned<DeValue<'_>>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Vec<Problem>,
+) {
+    let span = tree.span();
+    match tree.get_mut() {
+        DeValue::String(text) if text.contains('$') => {
+            *text = fill_in(text, &span, environment, problems).into();
+        }
+        // Neither `Config` nor JSON, in which plugins get their settings, knows times: what stands without
+        // quotes is its text.
+        DeValue::Datetime(time) => *tree.get_mut() = DeValue::String(time.to_string().into()),
+        DeValue::Array(array) => {
+            array.iter_mut().for_each(|value| fill_in_all(value, environment, problems));
+        }
+        DeValue::Table(table) => {
+            table.iter_mut().for_each(|(_, value)| fill_in_all(value, environment, problems));
+        }
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => {}
+    }
+}
+
+/// `${NAME}` is the variable's value, `${NAME:-default}` has one where it is not set or empty, `$$` is one
+/// `$`, and a `$` before anything else is itself. Values are not looked through again.
+fn fill_in(
+    text: &str,
+    span: &Range<usize>,
+    environment: &dyn Fn(&str) -> Option<String>,
+    problems: &mut Vec<Problem>,
+) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        filled.push_str(before);
+        rest = after;
+        if let Some(after) = rest.strip_prefix('$') {
+            filled.push('$');
+            rest = after;
+        } else if let Some(variable) = rest.strip_prefix('{') {
+            let Some((variable, after)) = variable.split_once('}') else {
+                let problem = Problem::at(span.clone(), "`${` has no `}` to end it");
+                problems.push(problem.help("write `$${` where the text `${` is meant"));
+                break;
+            };
+            rest = after;
+            match value(variable, span, environment) {
+                Ok(value) => filled.push_str(&value),
+                Err(problem) => problems.push(problem),
+            }
+        } else {
+            filled.push('$');
+        }
+    }
+    filled + rest
+}
+
+fn value(
+    variable: &str,
+    span: &Range<usize>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, Problem> {
+    let (name, default) = match variable.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (variable, None),
+    };
+    let named = !name.starts_with(|first: char| first.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !named {
+        let message = format!("`${{{variable}}}` does not name a variable");
+        return Err(Problem::at(span.clone(), message)
+            .help("a name is of letters, digits and `_`; write `$${` where the text `${` is meant"));
+    }
+    if default.is_some_and(|default| default.contains("${")) {
+        let message = format!("the default of `{name}` holds a variable");
+        return Err(Problem::at(span.clone(), message).help("a default is taken as it is written"));
+    }
+    match (environment(name), default) {
+        (Some(value), None) => Ok(value),
+        (Some(value), Some(_)) if !value.is_empty() => Ok(value),
+        (_, Some(default)) => Ok(default.to_owned()),
+        (None, None) => {
+            Err(Problem::at(span.clone(), format!("the environment variable `{name}` is not set"))
+                .help(format!("set it, or give a default with `${{{name}:-...}}`")))
+        }
+    }
+}
+
+/// A key that is no longer in the tree.
+struct Gone {
+    /// Where its table is.
+    table: Range<usize>,
+    /// Empty for the element of an array.
+    key: String,
+    /// Whether no table of this kind has it.
+    unknown: bool,
+}
+
+/// Takes the innermost key or element out whose name or value is at `span`.
+fn take_out(tree: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Gone> {
+    let own = tree.span();
+    match tree.get_mut() {
+        DeValue::Table(table) => {
+            if let Some(gone) = table.iter_mut().find_map(|(_, value)| take_out(value, span)) {
+                return Some(gone);
+            }
+            let (key, _) = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span)?;
+            let key = key.get_ref().to_string();
+            table.remove(key.as_str());
+            Some(Gone { table: own, key, unknown: false })
+        }
+        DeValue::Array(array) => {
+            if let Some(gone) = array.iter_mut().find_map(|value| take_out(value, span)) {
+                return Some(gone);
+            }
+            let before = array.len();
+            let elements = mem::replace(array, DeArray::new());
+            *array = elements.into_iter().filter(|element| element.span() != *span).collect();
+            (array.len() < before).then(|| Gone { table: own, key: String::new(), unknown: false })
+        }
+        _ => None,
+    }
+}
+
+/// Says in the words of TOML what `serde` says in those of Rust.
+fn explain(span: Range<usize>, message: &str) -> Problem {
+    let (what, expected) = parts(message);
+    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    if let Some(key) = named("unknown field ", what) {
+        return Problem::at(span, format!("unknown key `{key}`")).help(match nearest(key, &known) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("the keys of this table are `{}`", known.join("`, `")),
+        });
+    }
+    if let Some(word) = named("unknown variant ", what) {
+        let problem = Problem::at(span, format!("expected `{}`", known.join("` or `")));
+        return match nearest(word, &known) {
+            Some(near) => problem.help(format!("did you mean `{near}`?")),
+            None => problem,
+        };
+    }
+    if let Some(key) = named("missing field ", what) {
+        return Problem::at(span, format!("the key `{key}` is missing"));
+    }
+    if let Some(found) = what.strip_prefix("invalid type: ") {
+        let found = in_toml(found.split_once(' ').map_or(found, |(kind, _)| kind));
+        let problem = match in_toml(expected) {
+            // A number that is too large for what holds it has the wrong type to `serde`.
+            same if same == found => Problem::at(span, format!("expected {}", in_range(expected))),
+            other => Problem::at(span, format!("expected {other}, found {found}")),
+        };
+        return match (in_toml(expected), found) {
+            ("a table", "an array") | ("an array", "a table") => {
+                problem.help("a table that stands once is `[name]`, one of several is `[[name]]`")
+            }
+            ("an array", _) => problem.help("write it in brackets: `[...]`"),
+            _ => problem,
+        };
+    }
+    match what.strip_prefix("invalid value: ") {
+        Some(_) => Problem::at(span, format!("expected {}", in_range(expected))),
+        None if ["u64 value was too large", "integer number overflowed"].contains(&message) => {
+            Problem::at(span, "expected a smaller number")
+        }
+        None => Problem::at(span, message),
+    }
+}
+
+/// What was found, which is from the file and may hold any words, and what was expected, which is not.
+fn parts(message: &str) -> (&str, &str) {
+    message.rsplit_once(", expected ").unwrap_or((message, ""))
+}
+
+fn named<'a>(kind: &str, what: &'a str) -> Option<&'a str> {
+    what.strip_prefix(kind)?.strip_prefix('`')?.strip_suffix('`')
+}
+
+fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |word: &&str| strsim::osa_distance(word, found);
+    let near = *known.iter().min_by_key(|word| distance(word))?;
+    (distance(&near) <= found.chars().count().max(3) / 3).then_some(near)
+}
+
+fn in_toml(kind: &str) -> &str {
+    match kind {
+        "string" | "path string" => "a string",
+        "integer" | "u32" | "usize" | "a nonzero usize" | "any valid TOML value" => "a whole number",
+        "floating" => "a number with a fraction",
+        "boolean" | "a boolean" => "true or false",
+        "sequence" | "a sequence" => "an array",
+        "map" | "a map" => "a table",
+        kind if kind.starts_with("struct ") => "a table",
+        kind => kind,
+    }
+}
+
+fn in_range(kind: &str) -> String {
+    match kind {
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "usize" => "a whole number, 0 or more".to_owned(),
+        "a nonzero usize" => "a whole number, 1 or more".to_owned(),
+        // Which has room for any value but a whole number of more than 64 bits.
+        "any valid TOML value" => "a smaller number".to_owned(),
+        kind => kind.to_owned(),
+    }
+}
+
+/// Reads a string that says more than a string; `expected` tells the operator what.
+pub(super) fn written<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    read: fn(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    struct Visitor<T> {
+        expected: &'static str,
+        read: fn(&str) -> Option<T>,
+    }
+
+    impl<T> de::Visitor<'_> for Visitor<T> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str(self.expected)
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            (self.read)(text).ok_or_else(|| E::invalid_value(de::Unexpected::Other("text"), &self))
+        }
+    }
+
+    deserializer.deserialize_str(Visitor { expected, read })
+}
+
+/// Reads a table, which `serde` alone would take as an array of its values, too.
+pub(super) fn table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Table::deserialize(deserializer).map(|table| table.0)
+}
+
+/// Reads tables as [`table`] does, in the order they are written.
+pub(super) fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<Spanned<T>>, D::Error> {
+    let tables = Vec::<Spanned<Table<T>>>::deserialize(deserializer)?;
+    Ok(tables.into_iter().map(|table| Spanned::new(table.span(), table.into_inner().0)).collect())
+}
+
+/// Reads tables as [`table`] does, by their names.
+pub(super) fn named_tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Spanned<String>, T>, D::Error> {
+    let tables = BTreeMap::<Spanned<String>, Table<T>>::deserialize(deserializer)?;
+    Ok(tables.into_iter().map(|(name, table)| (name, table.0)).collect())
+}
+
+struct Table<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a map")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData)).map(Self)
+    }
+}

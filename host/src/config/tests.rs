@@ -1,0 +1,579 @@
+#![allow(clippy::unwrap_used)]
+
+use std::{fs, path::Path};
+
+use http::Method;
+use proptest::prelude::*;
+
+use super::{Config, Failure, HostPattern, Problem, Problems, Source, read, read_text};
+
+/// Every key once, and variables in most places.
+const GOOD: &str = r#"
+plugin-dir = "${FOLDER}/plugins"
+artifact-dir = "/var/cache/tollgate"
+workers = 4
+drain-timeout = "1m 30s"
+
+[log]
+access = false
+
+[limits]
+connections = 1_000
+
+[[listeners]]
+address = "127.0.0.1:${PORT:-8080}"
+trusted-proxies = ["10.0.0.0/8", "192.168.0.1", "::1"]
+limits = { connections = 10, request-line = "4KiB", headers = "16KiB", header-count = 50, body = "1MiB" }
+timeouts = { header = "5s", body = "250ms", write = "10s", idle = "1m" }
+
+[upstreams.app]
+endpoints = ["http://10.0.0.1:8001", { url = "http://${HOST}", weight = 3, tags = { zone = "${ZONE:-ä}" } }]
+balance = "round-robin"
+timeouts = { connect = "1s", response = "30s", body = "30s", idle = "60s" }
+
+[[routes]]
+name = "öffentlich"
+match = { host = "*.Example.com", path = "/v1/", methods = ["GET"], headers = { X-Beta = "1" } }
+upstream = "app"
+plugins = ["api-key"]
+
+[plugins.api-key]
+file = "api-key.wasm"
+config = { header = "x-api-key", keys = [{ name = "demo", key = "${KEY}" }], since = 2024-05-01 }
+fail = "open"
+limits = { time = "5ms", memory = "64MiB", recycle-after = 1000 }
+"#;
+
+fn environment(name: &str) -> Option<String> {
+    let value = match name {
+        "FOLDER" => "/srv",
+        "HOST" => "app.internal:81",
+        "KEY" => "\"]\n[[x]] ${PORT} $$",
+        "EMPTY" => "",
+        "SECRET" => "hunter2",
+        _ => return None,
+    };
+    Some(value.to_owned())
+}
+
+fn text(text: &str) -> Result<(Config, Source), Problems> {
+    read_text(Path::new("config.toml"), text.to_owned(), &environment)
+}
+
+fn config(written: &str) -> Config {
+    text(written).unwrap_or_else(|problems| panic!("{problems}")).0
+}
+
+/// What is underlined, the message and the help of each problem.
+fn problems(written: &str) -> Vec<(String, String, String)> {
+    let problems = text(written).expect_err("the text has problems");
+    let tell = |problem: &Problem| {
+        let place = problem.span.clone().map_or_else(String::new, |span| written[span].to_owned());
+        (place, problem.message.clone(), problem.help.clone().unwrap_or_default())
+    };
+    problems.iter().map(tell).collect()
+}
+
+fn messages(written: &str) -> Vec<String> {
+    problems(written).into_iter().map(|(_, message, _)| message).collect()
+}
+
+#[track_caller]
+fn has_one_problem(written: &str, place: &str, message: &str, help: &str) {
+    assert_eq!(problems(written), [(place.to_owned(), message.to_owned(), help.to_owned())], "{written}");
+}
+
+#[test]
+fn what_is_written_is_what_is_read() {
+    let config = config(GOOD);
+    assert_eq!(config.plugin_dir, Path::new("/srv/plugins"));
+    assert_eq!(config.workers.map(usize::from), Some(4));
+    assert_eq!(config.drain_timeout.get().as_secs(), 90);
+    assert!(!config.log.access);
+
+    let listener = config.listeners[0].get_ref();
+    assert_eq!(listener.address, "127.0.0.1:8080".parse().unwrap());
+    assert_eq!(listener.limits.request_line.get(), 4096);
+    assert_eq!(listener.timeouts.body.get().as_millis(), 250);
+    let networks: Vec<String> = listener.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "192.168.0.1/32", "::1/128"]);
+
+    let endpoints = &config.upstreams["app"].endpoints;
+    assert_eq!((endpoints[0].authority.as_str(), endpoints[0].weight), ("10.0.0.1:8001", 1));
+    assert_eq!((endpoints[1].authority.as_str(), endpoints[1].weight), ("app.internal:81", 3));
+    assert_eq!(endpoints[1].tags["zone"], "ä");
+
+    let route = config.routes[0].get_ref();
+    assert_eq!(route.matches.host, Some(HostPattern::Below("example.com".to_owned())));
+    assert_eq!(route.matches.methods, [Method::GET]);
+    assert_eq!(route.matches.headers["x-beta"], "1");
+
+    let plugin = &config.plugins["api-key"];
+    assert_eq!(plugin.fail, Failure::Open);
+    assert_eq!(plugin.config["since"].as_str(), Some("2024-05-01"));
+}
+
+#[test]
+fn an_empty_file_is_a_configuration() {
+    let config = config("");
+    assert_eq!(config.plugin_dir, Path::new("plugins"));
+    assert!(config.log.access && config.listeners.is_empty() && config.routes.is_empty());
+}
+
+#[test]
+fn names_keep_their_place_in_the_source() {
+    let (config, source) = text(GOOD).unwrap();
+    let at = |span: std::ops::Range<usize>| &source.text[span];
+    assert_eq!(at(config.listeners[0].span()), "[[listeners]]");
+    assert_eq!(at(config.upstreams.keys().next().unwrap().span()), "app");
+    assert_eq!(at(config.plugins.keys().next().unwrap().span()), "api-key");
+    assert_eq!(at(config.routes[0].span()), "[[routes]]");
+    let route = config.routes[0].get_ref();
+    assert_eq!(at(route.upstream.span()), "\"app\"");
+    assert_eq!(at(route.plugins[0].span()), "\"api-key\"");
+    assert_eq!(at(route.matches.path.as_ref().unwrap().span()), "\"/v1/\"");
+    assert_eq!(at(config.upstreams["app"].balance.as_ref().unwrap().span()), "\"round-robin\"");
+}
+
+#[test]
+fn every_problem_is_reported_not_the_first() {
+    let problems = text(
+        r#"worker = 2
+
+[[listenrs]]
+address = "127.0.0.1:8080"
+
+[[listeners]]
+address = "localhost:80"
+timeouts = { header = 5 }
+
+[upstreams.app]
+balance = "${BALANCE}"
+
+[plugins.api-key]
+fail = "close"
+"#,
+    )
+    .unwrap_err();
+    let expected = r#"error: unknown key `worker`
+ --> config.toml:1:1
+  |
+1 | worker = 2
+  | ^^^^^^
+  |
+help: did you mean `workers`?
+
+error: unknown key `listenrs`
+ --> config.toml:3:3
+  |
+3 | [[listenrs]]
+  |   ^^^^^^^^
+  |
+help: did you mean `listeners`?
+
+error: expected an IP address and a port, such as "127.0.0.1:8080" or "[::]:8080"
+ --> config.toml:7:11
+  |
+7 | address = "localhost:80"
+  |           ^^^^^^^^^^^^^^
+
+error: expected a duration above zero with its unit, such as "250ms", "10s" or "5m", found a whole number
+ --> config.toml:8:23
+  |
+8 | timeouts = { header = 5 }
+  |                       ^
+
+error: the key `endpoints` is missing
+  --> config.toml:10:1
+   |
+10 | [upstreams.app]
+   | ^^^^^^^^^^^^^^^
+
+error: the environment variable `BALANCE` is not set
+  --> config.toml:11:11
+   |
+11 | balance = "${BALANCE}"
+   |           ^^^^^^^^^^^^
+   |
+help: set it, or give a default with `${BALANCE:-...}`
+
+error: expected `closed` or `open`
+  --> config.toml:14:8
+   |
+14 | fail = "close"
+   |        ^^^^^^^
+   |
+help: did you mean `closed`?"#;
+    assert_eq!(problems.to_string(), expected);
+    assert_eq!(problems.iter().count(), 7);
+    assert!(problems.render(true).contains("\u{1b}["));
+}
+
+#[test]
+fn every_mistake_of_syntax_is_reported() {
+    let problems =
+        text("workers = 1\nworkers = 2\nplugin-dir = \"plugins\n[[routes]\nunknown = 1\n").unwrap_err();
+    let expected = r#"error: duplicate key
+ --> config.toml:2:1
+  |
+2 | workers = 2
+  | ^^^^^^^
+
+error: invalid basic string, expected `"`
+ --> config.toml:3:22
+  |
+3 | plugin-dir = "plugins
+  |                      ^
+
+error: unclosed array table, expected `]`
+ --> config.toml:4:10
+  |
+4 | [[routes]
+  |          ^"#;
+    assert_eq!(problems.to_string(), expected);
+}
+
+#[test]
+fn a_key_that_is_not_known_comes_with_the_nearest_or_with_all() {
+    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`";
+    for (key, help) in [
+        ("upsteam", "did you mean `upstream`?"),
+        ("plugin", "did you mean `plugins`?"),
+        ("Match", "did you mean `match`?"),
+        ("timeout", all),
+        ("\"a, expected `name`\"", all),
+    ] {
+        let message = format!("unknown key `{}`", key.trim_matches('"'));
+        has_one_problem(&format!("[[routes]]\nupstream = 'a'\n{key} = 1"), key, &message, help);
+    }
+    has_one_problem(
+        "upstreams.a = { endpoints = [{ url = 'http://a', wieght = 2 }] }",
+        "wieght",
+        "unknown key `wieght`",
+        "did you mean `weight`?",
+    );
+    has_one_problem(
+        "[plugins.a.limit]\ntime = '1s'",
+        "limit",
+        "unknown key `limit`",
+        "did you mean `limits`?",
+    );
+}
+
+#[test]
+fn a_key_cannot_write_lines_that_look_like_ours() {
+    let problems = text("\"a\\nerror: \\u001b[31m\" = 1").unwrap_err().to_string();
+    assert!(
+        problems.starts_with("error: unknown key `a␊error: ␛[31m`\n --> config.toml:1:1\n"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_told_in_the_words_of_toml() {
+    let once = "a table that stands once is `[name]`, one of several is `[[name]]`";
+    for (written, place, message, help) in [
+        ("workers = 'x'", "'x'", "expected a whole number, found a string", ""),
+        ("workers = 1.5", "1.5", "expected a whole number, found a number with a fraction", ""),
+        ("workers = 0", "0", "expected a whole number, 1 or more", ""),
+        ("limits.connections = -1", "-1", "expected a whole number, 0 or more", ""),
+        (
+            "plugins.a.limits.recycle-after = 4294967296",
+            "4294967296",
+            "expected a whole number from 0 to 4294967295",
+            "",
+        ),
+        (
+            "plugins.a.config.a = 99999999999999999999",
+            "99999999999999999999",
+            "expected a smaller number",
+            "",
+        ),
+        ("plugins.a.config.a = 9999999999999999999", "9999999999999999999", "expected a smaller number", ""),
+        ("plugin-dir = []", "[]", "expected a string, found an array", ""),
+        ("log.access = 1", "1", "expected true or false, found a whole number", ""),
+        ("log = true", "true", "expected a table, found true or false", ""),
+        ("[[log]]\naccess = true", "[[log]]", "expected a table, found an array", once),
+        ("[[upstreams.a]]\nendpoints = []", "[[upstreams.a]]", "expected a table, found an array", once),
+        ("[listeners]\naddress = '[::]:80'", "[listeners]", "expected an array, found a table", once),
+        ("listeners = [['[::]:80']]", "['[::]:80']", "expected a table, found an array", once),
+        ("plugins.a.fail = { open = {} }", "{ open = {} }", "expected a string, found a table", ""),
+        ("plugins.a.fail = 'x'", "'x'", "expected `closed` or `open`", ""),
+        (
+            "routes = [{ upstream = 'a', plugins = 'b' }]",
+            "'b'",
+            "expected an array, found a string",
+            "write it in brackets: `[...]`",
+        ),
+        ("upstreams = 2024-01-01", "2024-01-01", "expected a table, found a string", ""),
+    ] {
+        has_one_problem(written, place, message, help);
+    }
+}
+
+#[test]
+fn a_value_that_says_nothing_is_told_with_an_example() {
+    let address = "expected an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
+    let network = "expected a network or an IP address, such as \"10.0.0.0/8\" or \"10.0.0.1\"";
+    let duration = "expected a duration above zero with its unit, such as \"250ms\", \"10s\" or \"5m\"";
+    let size = "expected a size with its unit, such as \"64KiB\" or \"1MiB\"";
+    let host = "expected a host without a port, such as \"api.example.com\" or \"*.example.com\"";
+    let http = "an endpoint is reached over HTTP in clear: write \"http://host:port\"";
+    let port = "the port of an endpoint is a number from 1 to 65535";
+    for (written, message) in [
+        (
+            "listeners = [{ address = '?' }]",
+            [("localhost:80", address), ("127.0.0.1", address), (":80", address)].as_slice(),
+        ),
+        (
+            "listeners = [{ address = '[::]:80', trusted-proxies = ['::1', '?'] }]",
+            &[("10.0.0.0/33", network), ("10.0.0", network), ("", network)],
+        ),
+        (
+            "drain-timeout = '?'",
+            &[("0s", duration), ("-1s", duration), ("10", duration), ("9223372036854775807s", duration)],
+        ),
+        ("plugins.a.limits.memory = '?'", &[("12", size), ("", size), ("many", size), ("-1B", size)]),
+        (
+            "routes = [{ upstream = 'a', match.host = '?' }]",
+            &[
+                ("a:80", host),
+                ("*", host),
+                ("*.", host),
+                ("a..b", host),
+                ("[::", host),
+                ("*.[::1]", host),
+                ("http://a", host),
+            ],
+        ),
+        (
+            "routes = [{ upstream = 'a', match.methods = ['GET', '?'] }]",
+            &[("G ET", "expected a method, such as \"GET\""), ("", "expected a method, such as \"GET\"")],
+        ),
+        (
+            "routes = [{ upstream = 'a', match.headers = { '?' = '1' } }]",
+            &[("a b", "expected the name of a header")],
+        ),
+        (
+            "upstreams.a.endpoints = ['http://a', '?', { url = 'http://[::1]:1' }]",
+            &[
+                ("https://a", http),
+                ("a:80", http),
+                ("a", http),
+                ("", "this is not a URL such as \"http://10.0.0.1:8001\""),
+                ("http://a/b", "an endpoint is a scheme, a host and a port, without a path"),
+                ("http://a/?b", "an endpoint is a scheme, a host and a port, without a path"),
+                ("http://b@a", "an endpoint is a scheme, a host and a port, without a user"),
+                ("http://a:0", port),
+                ("http://a:99999", port),
+                ("http://a:", port),
+            ],
+        ),
+        ("upstreams.a.endpoints = [{ url = '?' }]", &[("https://a", http)]),
+    ] {
+        for (value, message) in message {
+            has_one_problem(&written.replace('?', value), &format!("'{value}'"), message, "");
+        }
+    }
+}
+
+#[test]
+fn a_missing_key_is_shown_at_its_table() {
+    for (written, place, key) in [
+        ("[[listeners]]\naddress = '[::]:80'\n[[listeners]]", "[[listeners]]", "address"),
+        ("[upstreams.a]\nbalance = 'b'", "[upstreams.a]", "endpoints"),
+        ("[upstreams.a.timeouts]\nidle = '1s'", "a", "endpoints"),
+        ("upstreams.a.endpoints = ['http://a', { weight = 2 }]", "{ weight = 2 }", "url"),
+        ("[[routes]]\n[[routes]]\nupstream = 'a'", "[[routes]]", "upstream"),
+    ] {
+        has_one_problem(written, place, &format!("the key `{key}` is missing"), "");
+    }
+}
+
+#[test]
+fn a_missing_key_is_not_reported_where_it_was_written_wrong() {
+    for written in [
+        "[[listeners]]\nadress = '[::]:80'",
+        "[[listeners]]\naddress = 80",
+        "[[listeners]]\naddress = '${NONE}'",
+        "[upstreams.a]\nendpoints = 'http://a'",
+        "upstreams.a.endpoints = [{ url = 5 }, 'http://a']",
+    ] {
+        assert_eq!(problems(written).len(), 1, "{written}");
+    }
+    let written = "[[listeners]]\nlimits = 5\n[[listeners]]\naddress = 5\n[[listeners]]\naddress = '[::]:80'";
+    assert_eq!(
+        messages(written),
+        [
+            "the key `address` is missing",
+            "expected a table, found a whole number",
+            "expected an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\", found a whole number",
+        ]
+    );
+}
+
+#[test]
+fn a_file_of_nonsense_has_an_end() {
+    let keys: String = (0..1000).map(|key| format!("key-{key} = '${{NONE}}'\n")).collect();
+    let unset = problems(&keys);
+    assert_eq!(unset.len(), 100);
+    assert_eq!(problems(&keys.replace('$', "")).len(), 100);
+    assert_eq!(problems(&keys.replace(" = ", " ")).len(), 100);
+}
+
+#[test]
+fn a_variable_from_the_environment_is_filled_in() {
+    for (written, value) in [
+        ("${HOST}", "app.internal:81"),
+        ("http://${HOST}/${FOLDER}", "http://app.internal:81//srv"),
+        ("${NONE:-default}", "default"),
+        ("${NONE:-}", ""),
+        ("${NONE:-a:-b $c}", "a:-b $c"),
+        ("${HOST:-default}", "app.internal:81"),
+        ("${EMPTY}", ""),
+        ("${EMPTY:-default}", "default"),
+        ("$${HOST}", "${HOST}"),
+        ("$$$${HOST} $$${HOST}", "$${HOST} $app.internal:81"),
+        ("$ $HOST $1 {HOST} }$", "$ $HOST $1 {HOST} }$"),
+        ("ä${EMPTY}ö", "äö"),
+    ] {
+        let plugin = format!("[plugins.a]\nfile = '{written}'\nconfig = {{ a = [{{ b = '{written}' }}] }}");
+        let plugin = &config(&plugin).plugins["a"];
+        assert_eq!(plugin.file.as_deref(), Some(value), "{written}");
+        assert_eq!(plugin.config["a"][0]["b"].as_str(), Some(value), "{written}");
+    }
+}
+
+#[test]
+fn what_a_variable_holds_is_not_read_as_toml_or_as_variables() {
+    let config = config(GOOD);
+    let key = &config.plugins["api-key"].config["keys"][0]["key"];
+    assert_eq!(key.as_str(), Some("\"]\n[[x]] ${PORT} $$"));
+}
+
+#[test]
+fn a_missing_variable_is_named() {
+    let help = |name| format!("set it, or give a default with `${{{name}:-...}}`");
+    let written = "plugin-dir = '${NONE}/${HOST}/${ALSO_NONE}'";
+    let place = "'${NONE}/${HOST}/${ALSO_NONE}'".to_owned();
+    let message = |name| format!("the environment variable `{name}` is not set");
+    assert_eq!(
+        problems(written),
+        [(place.clone(), message("ALSO_NONE"), help("ALSO_NONE")), (place, message("NONE"), help("NONE")),]
+    );
+}
+
+#[test]
+fn a_variable_that_is_written_wrong_is_a_problem() {
+    for (written, message) in [
+        ("${HOST", "`${` has no `}` to end it"),
+        ("a ${", "`${` has no `}` to end it"),
+        ("${}", "`${}` does not name a variable"),
+        ("${A-B}", "`${A-B}` does not name a variable"),
+        ("${1A}", "`${1A}` does not name a variable"),
+        ("${ä:-b}", "`${ä:-b}` does not name a variable"),
+        ("${A and ${B}", "`${A and ${B}` does not name a variable"),
+        ("${NONE:-${HOST}}", "the default of `NONE` holds a variable"),
+    ] {
+        assert_eq!(messages(&format!("plugins.a.config.b = ['{written}']")), [message]);
+    }
+}
+
+#[test]
+fn no_message_holds_what_a_variable_held() {
+    let mut strings = 0;
+    for (start, _) in GOOD.match_indices('"').step_by(2) {
+        let end = start + 1 + GOOD[start + 1..].find('"').unwrap() + 1;
+        for secret in ["\"${SECRET}\"", "\"http://${SECRET}:x\"", "\"${SECRET} \\\"\"", "[\"${SECRET}\"]"] {
+            let written = [&GOOD[..start], secret, &GOOD[end..]].concat();
+            if let Err(problems) = text(&written) {
+                assert!(!problems.to_string().contains("hunter2"), "{problems}");
+                assert!(problems.iter().all(|problem| !problem.message.contains("SECRET")), "{problems}");
+                strings += 1;
+            }
+        }
+    }
+    assert!(strings > 50, "{strings}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_with_a_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let problems = read(&path).unwrap_err().to_string();
+    let expected = format!(
+        "error: cannot read the file: No such file or directory (os error 2)\n--> {}\n |\n\
+         help: write it, or name another with `--config`",
+        path.display()
+    );
+    assert_eq!(problems, expected);
+    assert!(
+        read(folder.path()).unwrap_err().to_string().contains("name a file in this folder with `--config`")
+    );
+
+    fs::write(&path, "workers = 1\n").unwrap();
+    assert_eq!(read(&path).unwrap().1, Source { path, text: "workers = 1\n".to_owned() });
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_a_problem() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&file, b"# \xc3\xa4\nplugin-dir = \"caf\xe9\"\n").unwrap();
+    let problems = read(file.path()).unwrap_err();
+    let problem = problems.iter().next().unwrap();
+    assert_eq!(problem.message, "this is not UTF-8");
+    assert!(problems.to_string().contains(":2:18\n"), "{problems}");
+}
+
+#[test]
+fn a_place_is_always_one_in_the_text() {
+    let source = Source { path: "config.toml".into(), text: "ä = 1".to_owned() };
+    for (start, end, place) in [(1, 1, 0..2), (0, 1, 0..2), (3, 99, 3..6), (98, 99, 6..6), (4, 2, 4..4)] {
+        let problems = Problems::new(source.clone(), vec![Problem::at(start..end, "wrong")]);
+        assert_eq!(problems.iter().next().and_then(|problem| problem.span.clone()), Some(place));
+        assert!(problems.to_string().starts_with("error: wrong\n --> config.toml:1:"));
+    }
+}
+
+/// Problems render, and every place is one in the text.
+fn is_read_or_refused(written: &str) {
+    let Err(problems) = text(written) else { return };
+    assert!(problems.iter().count() > 0);
+    for problem in problems.iter() {
+        assert!(problem.span.clone().is_none_or(|span| written.get(span).is_some()), "{problem:?}");
+        assert!(!problem.message.contains("serde") && !problem.message.contains("struct"), "{problem:?}");
+    }
+    assert!(!problems.render(true).is_empty());
+}
+
+#[test]
+fn every_beginning_of_a_file_is_read_or_refused() {
+    for end in (0..GOOD.len()).filter(|&end| GOOD.is_char_boundary(end)) {
+        is_read_or_refused(&GOOD[..end]);
+        is_read_or_refused(&GOOD[end..]);
+        is_read_or_refused(&format!("\u{feff}{}\r\n", &GOOD[..end]));
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_file_is_read_or_refused(damage in prop::collection::vec((0..GOOD.len(), damage()), 1..6)) {
+        let mut written = GOOD.to_owned();
+        for (at, new) in damage {
+            let start = written.floor_char_boundary(at);
+            let end = written.ceil_char_boundary(at + 1);
+            written.replace_range(start..end, &new);
+        }
+        is_read_or_refused(&written);
+    }
+}
+
+fn damage() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<char>().prop_map(String::from),
+        prop::sample::select(vec![
+            "", "\"", "[", "]", "[[", "{", "}", "=", "\n", "\r", "$", "${", ".", "#", "'''", "5", "\t"
+        ])
+        .prop_map(String::from),
+    ]
+}

@@ -1,0 +1,83 @@
+//! Durations and sizes, written with their unit.
+
+use std::{fmt, time};
+
+use serde::{Deserialize, Deserializer};
+
+use super::read::written;
+
+/// A length of time: `"250ms"`, `"1m 30s"`. Never negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Duration(time::Duration);
+
+impl Duration {
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(time::Duration::from_secs(seconds))
+    }
+
+    pub const fn from_millis(milliseconds: u64) -> Self {
+        Self(time::Duration::from_millis(milliseconds))
+    }
+
+    pub const fn get(self) -> time::Duration {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a duration above zero with its unit, such as \"250ms\", \"10s\" or \"5m\"";
+        written(deserializer, expected, |text| {
+            let duration = time::Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()?;
+            // A hundred years: what is added to an instant must not overflow it.
+            let fits = !duration.is_zero() && duration.as_secs() < u64::from(u32::MAX);
+            fits.then_some(Self(duration))
+        })
+    }
+}
+
+/// A number of bytes: `"64KiB"`, `"1MiB"`, `"1500B"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(u64);
+
+impl ByteSize {
+    pub const fn bytes(count: usize) -> Self {
+        Self(count as u64)
+    }
+
+    pub const fn kib(count: u64) -> Self {
+        Self(count << 10)
+    }
+
+    pub const fn mib(count: u64) -> Self {
+        Self(count << 20)
+    }
+
+    pub const fn gib(count: u64) -> Self {
+        Self(count << 30)
+    }
+
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// For what is held in memory.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        bytesize::ByteSize::b(self.0).display().iec().fmt(formatter)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        written(deserializer, "a size with its unit, such as \"64KiB\" or \"1MiB\"", |text| {
+            let size: bytesize::ByteSize = text.parse().ok()?;
+            text.ends_with(|c: char| c.is_ascii_alphabetic()).then_some(Self(size.as_u64()))
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! The tables `[upstreams.<name>]`.
+
+use std::collections::BTreeMap;
+
+use http::uri::Authority;
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+
+use super::{Duration, read::table};
+
+/// A named group of endpoints.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Upstream {
+    pub endpoints: Vec<Endpoint>,
+    /// The plugin whose `pick` decides; the least loaded of two if absent.
+    pub balance: Option<Spanned<String>>,
+    #[serde(default, deserialize_with = "table")]
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// One address of an upstream.
+///
+/// Written as a URL, or as a table where it has more to say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Endpoint {
+    /// `host:port`.
+    pub authority: Authority,
+    /// Its share of requests, for balancers that know weights.
+    pub weight: u32,
+    /// What balancers may choose by.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// How long an upstream may keep a request waiting.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct UpstreamTimeouts {
+    /// To a connection; beyond it 504.
+    pub connect: Duration,
+    /// From the request sent to the head of the response; beyond it 504.
+    pub response: Duration,
+    /// Between two pieces of a response's body; beyond it the response is cut off.
+    pub body: Duration,
+    /// How long a connection without a request is kept.
+    pub idle: Duration,
+}
+
+impl Default for UpstreamTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            response: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+        struct Table {
+            #[serde(deserialize_with = "url")]
+            url: Authority,
+            #[serde(default = "one")]
+            weight: u32,
+            #[serde(default)]
+            tags: BTreeMap<String, String>,
+        }
+
+        fn one() -> u32 {
+            1
+        }
+
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Endpoint;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a URL such as \"http://10.0.0.1:8001\", or a table with `url`")
+            }
+
+            fn visit_str<E: de::Error>(self, url: &str) -> Result<Endpoint, E> {
+                let authority = authority(url).map_err(E::custom)?;
+                Ok(Endpoint { authority, weight: one(), tags: BTreeMap::new() })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Endpoint, A::Error> {
+                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(Endpoint { authority: table.url, weight: table.weight, tags: table.tags })
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Authority, D::Error> {
+    authority(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// Takes `http://host:port` apart; the port may be left out for 80.
+fn authority(url: &str) -> Result<Authority, &'static str> {
+    let uri: http::Uri = url.parse().map_err(|_| "this is not a URL such as \"http://10.0.0.1:8001\"")?;
+    if uri.scheme_str() != Some("http") {
+        return Err("an endpoint is reached over HTTP in clear: write \"http://host:port\"");
+    }
+    if uri.path_and_query().is_some_and(|path| path != "/") {
+        return Err("an endpoint is a scheme, a host and a port, without a path");
+    }
+    let authority = uri.authority().expect("a URI with a scheme has an authority");
+    if authority.as_str().contains('@') {
+        return Err("an endpoint is a scheme, a host and a port, without a user");
+    }
+    match authority.port_u16() {
+        Some(1..) => Ok(authority.clone()),
+        None if authority.as_str() == authority.host() => {
+            format!("{authority}:80").parse().map_err(|_| "this is not a host")
+        }
+        Some(0) | None => Err("the port of an endpoint is a number from 1 to 65535"),
+    }
+}

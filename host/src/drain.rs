@@ -1,0 +1,75 @@
+//! Which tasks run, and are they to finish?
+//!
+//! Everything that is spawned is spawned here, so that the end of the process can wait for all of it.
+
+use std::{future::Future, time::Duration};
+
+use tokio::task::JoinHandle;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The tasks of one proxy. Clones are the same drain.
+#[derive(Debug, Clone, Default)]
+pub struct Drain {
+    /// No new work is taken.
+    started: CancellationToken,
+    /// Work in hand is given up.
+    aborted: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drain {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Spawns on the runtime that runs the caller. The task ends early when the drain runs out of time.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let aborted = self.aborted.clone();
+        self.tasks.spawn(async move {
+            aborted.run_until_cancelled(task).await;
+        })
+    }
+
+    /// The same for a task that stays on the caller's thread.
+    pub fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+        let aborted = self.aborted.clone();
+        self.tasks.spawn_local(async move {
+            aborted.run_until_cancelled(task).await;
+        })
+    }
+
+    /// Asks every task to finish.
+    pub fn start(&self) {
+        self.started.cancel();
+        self.tasks.close();
+    }
+
+    pub fn has_started(&self) -> bool {
+        self.started.is_cancelled()
+    }
+
+    /// Returns when the drain has started.
+    pub async fn started(&self) {
+        self.started.cancelled().await;
+    }
+
+    /// Gives up what still runs.
+    pub fn abort(&self) {
+        self.start();
+        self.aborted.cancel();
+    }
+
+    /// Returns once every task has ended.
+    pub async fn wait(&self) {
+        self.tasks.wait().await;
+    }
+
+    /// The same; tasks that still run after `limit` are given up.
+    pub async fn finished(&self, limit: Duration) {
+        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "time to drain is over, giving up what still runs");
+            self.abort();
+            self.tasks.wait().await;
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Tollgate: a reverse proxy whose policies are WebAssembly components.
+//!
+//! The modules stand in reading order, from what an operator sees down to what everything rests on. Each
+//! names only modules below it; a test holds them to that. ARCHITECTURE.md tells the life of a request.
+
+pub mod cli;
+pub mod server;
+pub mod watch;
+pub mod listen;
+pub mod proxy;
+pub mod live;
+pub mod snapshot;
+pub mod route;
+pub mod upstream;
+pub mod plugin;
+pub mod config;
+pub mod telemetry;
+pub mod path;
+pub mod body;
+pub mod clock;
+pub mod drain;

@@ -1,0 +1,78 @@
+//! How does a connection become requests?
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    task::Poll,
+};
+
+use hyper::{server::conn::http1, service::service_fn};
+use tokio::net::TcpStream;
+
+use super::wire::{SCRATCH, Scratch, Wire};
+use crate::{
+    live::Worker,
+    proxy::{self, Connection},
+};
+
+/// Serves the connections of one worker.
+#[derive(Clone)]
+pub(super) struct Server {
+    worker: Rc<Worker>,
+    scratch: Scratch,
+}
+
+impl Server {
+    pub fn new(worker: Rc<Worker>) -> Self {
+        let scratch = vec![0; SCRATCH].into_boxed_slice();
+        Self { worker, scratch: Rc::new(scratch.into()) }
+    }
+
+    pub fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    /// Serves a connection to its end.
+    pub async fn serve(self, stream: TcpStream, connection: Rc<Connection>) {
+        let Self { worker, scratch } = self;
+        let limits = &connection.listener.limits;
+        let mut builder = http1::Builder::new();
+        // Whatever waits is timed by `Wire`, which knows what it waits for.
+        builder.header_read_timeout(None).max_buf_size(limits.headers.as_usize().max(8 << 10));
+        if limits.header_count > HEADERS {
+            builder.max_headers(limits.header_count);
+        }
+        let wire = Wire::new(stream, connection.clone(), scratch, &worker.clock);
+        let service = {
+            let (worker, connection) = (worker.clone(), connection.clone());
+            service_fn(move |request| {
+                let answer = proxy::handle(worker.clone(), connection.clone(), request);
+                async { Ok::<_, Infallible>(answer.await) }
+            })
+        };
+        let mut serving = builder.serve_connection(wire, service);
+        // So that a drain finds the connection when it is idle.
+        let drained = worker.clock.timer();
+        let mut is_draining = false;
+        let result = poll_fn(|cx| {
+            if worker.is_draining() && !std::mem::replace(&mut is_draining, true) {
+                Pin::new(&mut serving).graceful_shutdown();
+            }
+            let polled = Pin::new(&mut serving).poll(cx);
+            if polled.is_pending() && !is_draining {
+                let _: Poll<()> = drained.poll(cx);
+            }
+            polled
+        })
+        .await;
+        if let Err(error) = result {
+            tracing::debug!(client = %connection.peer.address, %error, "connection ended");
+        }
+        serving.into_parts().io.close(&worker.clock).await;
+    }
+}
+
+/// Headers that hyper reads without asking for memory.
+const HEADERS: usize = 100;

@@ -1,0 +1,236 @@
+//! Where are connections accepted?
+//!
+//! Every worker has a socket of its own on each address (`SO_REUSEPORT`), and the kernel deals connections out.
+
+use std::{
+    collections::HashMap,
+    io, net,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use http::StatusCode;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{http::Server, wire};
+use crate::{
+    config::Listener,
+    live::{Counted, Gauge, Worker},
+    proxy::{Connection, Peer},
+};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// Cannot accept connections.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    pub address: SocketAddr,
+    pub source: io::Error,
+}
+
+/// The sockets of one listener, a worker's each.
+#[derive(Debug)]
+pub struct Sockets {
+    /// Where connections are really accepted: port 0 has become one that was free.
+    pub address: SocketAddr,
+    /// By worker; taken by it.
+    sockets: Mutex<Vec<Option<net::TcpListener>>>,
+    /// Connections to this listener, of all workers.
+    connections: Gauge,
+}
+
+/// A listener that is bound. Equal `sockets` mean that it goes on from the generation before.
+#[derive(Debug, Clone)]
+pub struct Bound {
+    pub listener: Arc<Listener>,
+    pub sockets: Arc<Sockets>,
+}
+
+/// Binds what a configuration asks for; what `previous` has bound to the same address is taken over.
+pub fn bind(
+    listeners: impl IntoIterator<Item = Listener>,
+    previous: &[Bound],
+    workers: usize,
+) -> Result<Vec<Bound>, BindError> {
+    let mut free: Vec<&Bound> = previous.iter().collect();
+    let take_over = |address| {
+        let place = free.iter().position(|bound| bound.listener.address == address)?;
+        Some(free.remove(place).sockets.clone())
+    };
+    let mut take_over = take_over;
+    listeners
+        .into_iter()
+        .map(|listener| {
+            let sockets = match take_over(listener.address) {
+                Some(sockets) => sockets,
+                None => Arc::new(Sockets::bind(listener.address, workers)?),
+            };
+            Ok(Bound { listener: Arc::new(listener), sockets })
+        })
+        .collect()
+}
+
+impl Sockets {
+    fn bind(address: SocketAddr, workers: usize) -> Result<Self, BindError> {
+        let error = |source| BindError { address, source };
+        // Without this, a second proxy would share the port in silence and get half of the connections.
+        if address.port() != 0 {
+            drop(socket(address, false).map_err(error)?);
+        }
+        let first = socket(address, true).map_err(error)?;
+        let bound = first.local_addr().map_err(error)?;
+        let mut sockets = vec![Some(first)];
+        for _ in 1..workers {
+            sockets.push(Some(socket(bound, true).map_err(error)?));
+        }
+        Ok(Self { address: bound, sockets: Mutex::new(sockets), connections: Gauge::default() })
+    }
+
+    fn take(&self, worker: usize) -> Option<net::TcpListener> {
+        self.sockets.lock().expect("no holder of this lock panics").get_mut(worker)?.take()
+    }
+}
+
+fn socket(address: SocketAddr, is_shared: bool) -> io::Result<net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(is_shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The accept loops of one worker.
+pub struct Acceptors {
+    worker: usize,
+    server: Server,
+    running: Vec<Running>,
+}
+
+struct Running {
+    bound: Bound,
+    /// The listener's settings, for connections that come from now on.
+    settings: Rc<std::cell::RefCell<Arc<Listener>>>,
+    stop: CancellationToken,
+}
+
+impl Acceptors {
+    /// For the worker of this number.
+    pub fn new(number: usize, worker: Rc<Worker>) -> Self {
+        Self { worker: number, server: Server::new(worker), running: Vec::new() }
+    }
+
+    /// Starts what is new, goes on with what stays, and stops what is gone.
+    pub fn update(&mut self, bound: &[Bound]) -> io::Result<()> {
+        let mut before: HashMap<_, _> =
+            self.running.drain(..).map(|running| (Arc::as_ptr(&running.bound.sockets), running)).collect();
+        for bound in bound {
+            let running = match before.remove(&Arc::as_ptr(&bound.sockets)) {
+                Some(mut running) => {
+                    running.settings.replace(bound.listener.clone());
+                    running.bound = bound.clone();
+                    running
+                }
+                None => self.start(bound)?,
+            };
+            self.running.push(running);
+        }
+        for gone in before.values() {
+            gone.stop.cancel();
+        }
+        Ok(())
+    }
+
+    /// Accepts nothing more.
+    pub fn stop(&mut self) {
+        for running in self.running.drain(..) {
+            running.stop.cancel();
+        }
+    }
+
+    fn start(&self, bound: &Bound) -> io::Result<Running> {
+        let running = Running {
+            bound: bound.clone(),
+            settings: Rc::new(bound.listener.clone().into()),
+            stop: CancellationToken::new(),
+        };
+        let Some(socket) = bound.sockets.take(self.worker) else { return Ok(running) };
+        let socket = TcpListener::from_std(socket)?;
+        let (settings, stop) = (running.settings.clone(), running.stop.clone());
+        let (server, connections) = (self.server.clone(), bound.sockets.connections.clone());
+        self.server.worker().drain.spawn_local(async move {
+            stop.run_until_cancelled(accept(socket, settings, server, connections)).await;
+        });
+        Ok(running)
+    }
+}
+
+async fn accept(
+    socket: TcpListener,
+    settings: Rc<std::cell::RefCell<Arc<Listener>>>,
+    server: Server,
+    connections: Gauge,
+) {
+    /// How long to wait when there is no file descriptor left, or no memory.
+    const BACK_OFF: Duration = Duration::from_millis(100);
+    loop {
+        let (stream, address) = match socket.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if is_about_the_connection(&error) => continue,
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections, trying again");
+                tokio::time::sleep(BACK_OFF).await;
+                continue;
+            }
+        };
+        let listener = settings.borrow().clone();
+        let worker = server.worker();
+        let in_all = worker.generation().snapshot.config.limits.connections;
+        let counted = worker.connections.enter(in_all).zip(connections.enter(listener.limits.connections));
+        // Small answers go out at once.
+        let _ = stream.set_nodelay(true);
+        match counted {
+            Some(counted) => {
+                let peer = Peer::new(address, "http", &listener.trusted_proxies);
+                let connection = Rc::new(Connection::new(peer, listener));
+                let serving = server.clone().serve(stream, connection);
+                worker.drain.spawn_local(async move {
+                    let _counted: (Counted, Counted) = counted;
+                    serving.await;
+                });
+            }
+            None => {
+                tracing::warn!(client = %address, "too many connections, one was refused");
+                let clock = worker.clock.clone();
+                worker.drain.spawn_local(async move {
+                    let _ = clock.within(Duration::from_secs(1), refuse(stream)).await;
+                });
+            }
+        }
+    }
+}
+
+/// Errors of `accept` that concern the connection that was to be accepted and no other (see accept(2)).
+fn is_about_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(&wire::refusal(StatusCode::SERVICE_UNAVAILABLE)).await?;
+    stream.shutdown().await?;
+    // Reads what the client was about to say, so that the refusal is not lost to a reset.
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
+}

@@ -1,0 +1,254 @@
+//! What goes over a client's connection, and how long may it take?
+//!
+//! Between the socket and hyper. Bytes go on once [`Framing`] has passed them. Time-outs are kept here, where it
+//! is known what is being waited for: the next request, the rest of a head or a body, or a client that does not
+//! read. What is wrong with a request before hyper has seen it is answered here, too.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::StatusCode;
+use hyper::rt::ReadBufCursor;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::framing::Framing;
+use crate::{
+    clock::{Clock, Timer},
+    proxy::Connection,
+};
+
+/// Memory to read into, one for all connections of a worker.
+pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
+
+/// The size of a worker's [`Scratch`].
+pub(super) const SCRATCH: usize = 64 << 10;
+
+/// A connection's socket.
+pub(super) struct Wire<S> {
+    stream: S,
+    framing: Framing,
+    connection: Rc<Connection>,
+    scratch: Scratch,
+    /// What has come and not gone on; the first `passed` bytes may.
+    kept: Vec<u8>,
+    passed: usize,
+    reading: Timer,
+    writing: Timer,
+    /// An interim response that is being written.
+    interim: Bytes,
+    is_closed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub fn new(stream: S, connection: Rc<Connection>, scratch: Scratch, clock: &Clock) -> Self {
+        Self {
+            stream,
+            framing: Framing::new(&connection.listener.limits),
+            connection,
+            scratch,
+            kept: Vec::new(),
+            passed: 0,
+            reading: clock.timer(),
+            writing: clock.timer(),
+            interim: Bytes::new(),
+            is_closed: false,
+        }
+    }
+
+    /// Reads from the socket, and keeps what may not go on yet.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let scratch = self.scratch.clone();
+            let mut scratch = scratch.borrow_mut();
+            // Not more than can go on at once, so that as a rule nothing need be kept.
+            let size = cursor.remaining().min(scratch.len()).max(1);
+            let mut buffer = ReadBuf::new(&mut scratch[..size]);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => return self.poll_reading_deadline(cx),
+                Poll::Ready(result) => result?,
+            }
+            self.reading.stop();
+            let came = buffer.filled();
+            if came.is_empty() {
+                self.is_closed = true;
+                return Poll::Ready(Ok(()));
+            }
+            if self.kept.is_empty() {
+                let passed = self.framing.advance(came).map_err(|fault| self.fault(fault.status(), fault))?;
+                cursor.put_slice(&came[..passed]);
+                self.kept.extend_from_slice(&came[passed..]);
+                if passed > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                self.kept.extend_from_slice(came);
+                let passed =
+                    self.framing.advance(&self.kept).map_err(|fault| self.fault(fault.status(), fault))?;
+                self.passed = passed;
+                if passed > 0 {
+                    self.hand_over(cursor);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Gives what may go on.
+    fn hand_over(&mut self, cursor: &mut ReadBufCursor<'_>) {
+        let count = self.passed.min(cursor.remaining());
+        cursor.put_slice(&self.kept[..count]);
+        self.kept.drain(..count);
+        self.passed -= count;
+        if self.kept.is_empty() {
+            self.kept = Vec::new();
+        }
+    }
+
+    /// Nothing has come. How long that may last depends on what it is that has not.
+    fn poll_reading_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let timeouts = &self.connection.listener.timeouts;
+        let is_between = self.framing.expects_head() && self.kept.is_empty();
+        if is_between && self.connection.is_busy() {
+            // It is the client that waits. hyper only wants to know whether it is still there.
+            self.reading.stop();
+            return Poll::Pending;
+        }
+        if !self.reading.is_running() {
+            self.reading.start(match (is_between, self.framing.expects_head()) {
+                (true, _) => timeouts.idle.get(),
+                (false, true) => timeouts.header.get(),
+                (false, false) => timeouts.body.get(),
+            });
+        }
+        ready!(self.reading.poll(cx));
+        self.reading.stop();
+        if is_between {
+            // Nobody is surprised by the end of a connection that has had its time.
+            self.is_closed = true;
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(Err(self.fault(StatusCode::REQUEST_TIMEOUT, "the client took too long")))
+    }
+
+    fn fault(&self, status: StatusCode, why: impl std::fmt::Display) -> io::Error {
+        tracing::debug!(client = %self.connection.peer.address, status = status.as_u16(), %why, "connection given up");
+        self.connection.set_fault(status);
+        io::Error::other(why.to_string())
+    }
+
+    /// Ready when no interim response waits to be written.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.interim.has_remaining() {
+                let written = match Pin::new(&mut self.stream).poll_write(cx, &self.interim) {
+                    Poll::Pending => return self.poll_writing_deadline(cx).map(Err),
+                    Poll::Ready(written) => written?,
+                };
+                self.interim.advance(written);
+                self.writing.stop();
+            }
+            let waiting = self.connection.take_interim();
+            if waiting.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.interim = waiting.concat().into();
+        }
+    }
+
+    fn poll_writing_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.writing.is_running() {
+            self.writing.start(self.connection.listener.timeouts.write.get());
+        }
+        ready!(self.writing.poll(cx));
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
+    }
+
+    /// Ends the connection: answers a request that was refused before hyper saw it, and reads on for a moment, so
+    /// that the answer is not lost to a reset (RFC 9112, section 9.6).
+    pub async fn close(mut self, clock: &Clock) {
+        const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
+        const FAREWELL_BYTES: u64 = 256 << 10;
+        let fault = self.connection.fault();
+        let farewell = async {
+            if let Some(status) = fault.filter(|_| !self.connection.is_busy()) {
+                self.stream.write_all(&refusal(status)).await?;
+            }
+            self.stream.shutdown().await?;
+            if fault.is_some() && !self.is_closed {
+                let mut rest = (&mut self.stream).take(FAREWELL_BYTES);
+                tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        // A client that is gone does not miss it.
+        let _ = clock.within(FAREWELL, farewell).await;
+    }
+}
+
+/// A response without a body that closes the connection.
+pub(super) fn refusal(status: StatusCode) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let status = status.as_u16();
+    format!("HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").into_bytes()
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Wire<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let wire = self.get_mut();
+        if wire.passed > 0 {
+            wire.hand_over(&mut cursor);
+            return Poll::Ready(Ok(()));
+        }
+        if wire.is_closed {
+            return Poll::Ready(Ok(()));
+        }
+        wire.poll_fill(cx, &mut cursor)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let wire = self.get_mut();
+        ready!(wire.poll_interim(cx))?;
+        match Pin::new(&mut wire.stream).poll_write_vectored(cx, bytes) {
+            Poll::Pending => wire.poll_writing_deadline(cx).map(Err),
+            Poll::Ready(written) => {
+                wire.writing.stop();
+                Poll::Ready(written)
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wire = self.get_mut();
+        ready!(wire.poll_interim(cx))?;
+        Pin::new(&mut wire.stream).poll_flush(cx)
+    }
+
+    /// The end is [`Wire::close`], which may have something to say first.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}

@@ -1,0 +1,128 @@
+//! Which generation is in force, and how is it replaced?
+//!
+//! The control side builds a [`Snapshot`] and sends it to every worker; each worker makes a [`Generation`]
+//! of it, with its own instances of the plugins, and puts it in the place of the one before. A request takes
+//! the generation it finds and keeps it to its end, so the old one goes with its last request.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use crate::{clock::Clock, drain::Drain, plugin::Slot, snapshot::Snapshot, upstream::Pool};
+
+/// A snapshot on one worker.
+#[derive(Debug)]
+pub struct Generation {
+    pub snapshot: Arc<Snapshot>,
+    /// By place, as in the snapshot's list of plugins.
+    slots: Vec<Rc<Slot>>,
+}
+
+impl Generation {
+    /// Plugins that are the same as before keep their instances.
+    fn new(snapshot: Arc<Snapshot>, previous: Option<&Generation>) -> Self {
+        let known: HashMap<_, _> = previous
+            .iter()
+            .flat_map(|previous| &previous.slots)
+            .map(|slot| (Arc::as_ptr(slot.plugin()), slot))
+            .collect();
+        let slots = snapshot
+            .plugins
+            .iter()
+            .map(|loaded| match known.get(&Arc::as_ptr(&loaded.plugin)) {
+                Some(slot) => Rc::clone(slot),
+                None => Rc::new(Slot::new(loaded.plugin.clone())),
+            })
+            .collect();
+        Self { snapshot, slots }
+    }
+
+    /// The instance of the plugin at a place of the snapshot's list.
+    pub fn slot(&self, place: usize) -> &Slot {
+        &self.slots[place]
+    }
+}
+
+/// What one worker has: everything a request needs and no other thread touches.
+#[derive(Debug)]
+pub struct Worker {
+    pub clock: Clock,
+    pub drain: Drain,
+    pub pool: Rc<Pool>,
+    /// Connections to clients, of all workers.
+    pub connections: Gauge,
+    current: RefCell<Rc<Generation>>,
+    is_draining: Cell<bool>,
+}
+
+impl Worker {
+    pub fn new(snapshot: Arc<Snapshot>, drain: Drain, connections: Gauge) -> Rc<Self> {
+        let clock = Clock::default();
+        Rc::new(Self {
+            pool: Pool::new(clock.clone(), drain.clone()),
+            clock,
+            drain,
+            connections,
+            current: RefCell::new(Rc::new(Generation::new(snapshot, None))),
+            is_draining: Cell::new(false),
+        })
+    }
+
+    /// The generation in force.
+    pub fn generation(&self) -> Rc<Generation> {
+        self.current.borrow().clone()
+    }
+
+    /// Puts a new generation in force, for requests that come from now on.
+    pub fn replace(&self, snapshot: Arc<Snapshot>) {
+        let next = Rc::new(Generation::new(snapshot, Some(&self.generation())));
+        let upstreams = &next.snapshot.upstreams;
+        self.pool.retain(upstreams.iter().flat_map(|target| &target.upstream.endpoints));
+        let previous = self.current.replace(next);
+        // Instances are dropped here, unless a request still holds them, and not under the borrow.
+        drop(previous);
+    }
+
+    /// Lets connections finish what they have begun and take no more.
+    pub fn start_drain(&self) {
+        self.is_draining.set(true);
+        self.clock.wake_all();
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.get()
+    }
+}
+
+/// Counts what there is of something, over all threads.
+#[derive(Debug, Clone, Default)]
+pub struct Gauge(Arc<AtomicUsize>);
+
+/// One of what a [`Gauge`] counts, for as long as it lives.
+#[derive(Debug)]
+pub struct Counted(Gauge);
+
+impl Gauge {
+    /// Counts one more, unless there are `limit` already.
+    pub fn enter(&self, limit: usize) -> Option<Counted> {
+        let counted = Counted(self.clone());
+        // The one that is too many is uncounted when it is dropped.
+        (self.0.fetch_add(1, Ordering::Relaxed) < limit).then_some(counted)
+    }
+
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,8 @@
+//! The executable.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    tollgate::cli::main()
+}

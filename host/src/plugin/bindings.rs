@@ -1,0 +1,17 @@
+//! The contract in Rust, generated from `wit/`. Never leaves `plugin/`.
+
+wasmtime::component::bindgen!({
+    inline: "
+        package tollgate:host;
+
+        world host {
+            include tollgate:policy/plugin@0.1.0;
+            export tollgate:policy/request-hook@0.1.0;
+            export tollgate:policy/response-hook@0.1.0;
+            export tollgate:policy/balance-hook@0.1.0;
+        }
+    ",
+    path: "../wit",
+    world: "tollgate:host/host",
+    require_store_data_send: true,
+});

@@ -1,0 +1,123 @@
+//! What does a component export, and what does it ask for?
+
+use wasmtime::component::{Component, InstancePre, Linker, types::ComponentItem};
+
+use super::{
+    artifact::Digest,
+    bindings::exports::tollgate::policy::{balance_hook, lifecycle, request_hook, response_hook},
+    engine::LoadError,
+    instance::State,
+    wasi,
+};
+
+/// The version of the contract in `wit/`.
+const CONTRACT: &str = "0.1.0";
+
+/// A component, compiled and linked. Shared by all plugins made from the same bytes.
+pub struct Code {
+    digest: Digest,
+    size: usize,
+    pub(super) instance: InstancePre<State>,
+    pub(super) lifecycle: lifecycle::GuestIndices,
+    pub(super) request: Option<request_hook::GuestIndices>,
+    pub(super) response: Option<response_hook::GuestIndices>,
+    pub(super) balance: Option<balance_hook::GuestIndices>,
+}
+
+/// Which hooks a component exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hooks {
+    pub request: bool,
+    pub response: bool,
+    pub balance: bool,
+}
+
+impl Code {
+    pub(super) fn new(digest: Digest, size: usize, instance: InstancePre<State>) -> Result<Self, LoadError> {
+        let exports = |interface: &str| {
+            let name = format!("tollgate:policy/{interface}@{CONTRACT}");
+            instance.component().get_export_index(None, &name).is_some()
+        };
+        if !exports("lifecycle") {
+            return Err(other_contract(instance.component()).unwrap_or(LoadError::NoLifecycle));
+        }
+        // A hook that is there but has another shape is a fault, not an absence.
+        let request = exports("request-hook").then(|| request_hook::GuestIndices::new(&instance));
+        let response = exports("response-hook").then(|| response_hook::GuestIndices::new(&instance));
+        let balance = exports("balance-hook").then(|| balance_hook::GuestIndices::new(&instance));
+        Ok(Self {
+            digest,
+            size,
+            lifecycle: lifecycle::GuestIndices::new(&instance).map_err(LoadError::Misfit)?,
+            request: request.transpose().map_err(LoadError::Misfit)?,
+            response: response.transpose().map_err(LoadError::Misfit)?,
+            balance: balance.transpose().map_err(LoadError::Misfit)?,
+            instance,
+        })
+    }
+
+    /// The SHA-256 of the component's bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The size of the component in bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    pub fn hooks(&self) -> Hooks {
+        Hooks {
+            request: self.request.is_some(),
+            response: self.response.is_some(),
+            balance: self.balance.is_some(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Code {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Code").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+/// The linker for one component: what every plugin is given, and stubs for the WASI it may name but not use.
+pub(super) fn linker_for(base: &Linker<State>, component: &Component) -> Result<Linker<State>, LoadError> {
+    if let Some(error) = other_contract(component) {
+        return Err(error);
+    }
+    let mut linker = base.clone();
+    let engine = component.engine();
+    for (name, item) in component.component_type().imports(engine) {
+        if wasi::is_denied(name) {
+            let ComponentItem::ComponentInstance(interface) = item.ty else { continue };
+            wasi::deny(&mut linker, name, &interface, engine).map_err(LoadError::Misfit)?;
+        } else if !(wasi::is_offered(name) || is_given(name)) {
+            return Err(LoadError::UnknownImport(name.to_owned()));
+        }
+    }
+    Ok(linker)
+}
+
+/// Whether an import is one of the interfaces that every plugin is given.
+fn is_given(import: &str) -> bool {
+    const GIVEN: [&str; 7] = ["types", "request", "response", "log", "sequence", "metrics", "pool"];
+    import
+        .strip_prefix("tollgate:policy/")
+        .and_then(|rest| rest.split_once('@'))
+        .is_some_and(|(interface, version)| GIVEN.contains(&interface) && version == CONTRACT)
+}
+
+/// The error for a component that was built against another version of the contract.
+fn other_contract(component: &Component) -> Option<LoadError> {
+    let engine = component.engine();
+    let ty = component.component_type();
+    let imports = ty.imports(engine).map(|(name, _)| name);
+    let exports = ty.exports(engine).map(|(name, _)| name);
+    let version = |name: &str| {
+        let (_, version) = name.strip_prefix("tollgate:policy/")?.split_once('@')?;
+        (version != CONTRACT).then(|| version.to_owned())
+    };
+    let theirs = imports.chain(exports).find_map(version)?;
+    Some(LoadError::Contract { theirs, ours: CONTRACT })
+}

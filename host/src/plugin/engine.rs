@@ -1,0 +1,179 @@
+//! How does a file become code that can run?
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    path::PathBuf,
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use wasmtime::{
+    Config, InstanceAllocationStrategy, PoolingAllocationConfig,
+    component::{Component, Linker},
+};
+
+use super::{
+    artifact::{Artifacts, Digest},
+    bindings, code,
+    code::Code,
+    host::Ambient,
+    instance::State,
+    wasi,
+};
+
+/// The resolution of CPU deadlines.
+pub(super) const EPOCH: Duration = Duration::from_millis(1);
+
+/// What an [`Engine`] needs to know.
+#[derive(Debug, Clone)]
+pub struct EngineSettings {
+    /// Threads that will hold instances of every plugin.
+    pub workers: usize,
+    /// Where compiled components are kept; nowhere if absent.
+    pub artifacts: Option<PathBuf>,
+}
+
+/// Compiles and links components. One for a process; dropping it ends everything it has loaded.
+pub struct Engine {
+    engine: wasmtime::Engine,
+    linker: Linker<State>,
+    artifacts: Option<Artifacts>,
+    /// What is loaded, so that two tables on one file share it.
+    loaded: Mutex<HashMap<Digest, Weak<Code>>>,
+}
+
+/// Why a file is not a plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("not a WebAssembly component")]
+    Invalid(#[source] wasmtime::Error),
+    #[error(
+        "a core WebAssembly module, not a component: build it for wasm32-wasip2, \
+         or wrap it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    #[error(
+        "built against version {theirs} of the contract, and this Tollgate speaks {ours}: \
+         rebuild it against the wit/ folder of this version"
+    )]
+    Contract { theirs: String, ours: &'static str },
+    #[error("exports no `tollgate:policy/lifecycle`, so it is not a plugin for Tollgate")]
+    NoLifecycle,
+    #[error("imports `{0}`, which Tollgate does not offer")]
+    UnknownImport(String),
+    #[error("does not fit the contract")]
+    Misfit(#[source] wasmtime::Error),
+}
+
+impl Engine {
+    /// Instances that a worker may hold of all plugins together, of two generations.
+    const INSTANCES_PER_WORKER: usize = 128;
+
+    pub fn new(settings: &EngineSettings) -> wasmtime::Result<Self> {
+        let engine = wasmtime::Engine::new(&configuration(settings.workers))?;
+        let mut linker = Linker::new(&engine);
+        bindings::Host_::add_to_linker::<_, Ambient>(&mut linker, |state| state)?;
+        wasi::add_to_linker(&mut linker)?;
+        let hash =
+            BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
+        let artifacts = settings.artifacts.as_ref().and_then(|folder| {
+            Artifacts::open(folder, hash)
+                .inspect_err(|error| {
+                    tracing::warn!(folder = %folder.display(), %error, "compiled plugins are not kept");
+                })
+                .ok()
+        });
+        tick(&engine)?;
+        Ok(Self { engine, linker, artifacts, loaded: Mutex::default() })
+    }
+
+    /// Compiles a component, or takes it from where it was kept, and links it. Takes from milliseconds to
+    /// half a minute: not for a worker.
+    pub fn load(&self, bytes: &[u8]) -> Result<Arc<Code>, LoadError> {
+        let digest = Digest::of(bytes);
+        // Held all the while: two tables on one file compile it once.
+        let mut loaded = self.loaded.lock().expect("no holder of this lock panics");
+        loaded.retain(|_, code| code.strong_count() > 0);
+        if let Some(code) = loaded.get(&digest).and_then(Weak::upgrade) {
+            return Ok(code);
+        }
+        let component = self.component(digest, bytes)?;
+        let linker = code::linker_for(&self.linker, &component)?;
+        let instance = linker.instantiate_pre(&component).map_err(LoadError::Misfit)?;
+        let code = Arc::new(Code::new(digest, bytes.len(), instance)?);
+        loaded.insert(digest, Arc::downgrade(&code));
+        Ok(code)
+    }
+
+    fn component(&self, digest: Digest, bytes: &[u8]) -> Result<Component, LoadError> {
+        if let Some(artifact) = self.artifacts.as_ref().and_then(|artifacts| artifacts.get(digest)) {
+            // SAFETY: `Artifacts` hands out only what this user has written, whole; wasmtime checks that it
+            // was made by an engine like this one.
+            match unsafe { Component::deserialize(&self.engine, &artifact) } {
+                Ok(component) => return Ok(component),
+                Err(error) => tracing::warn!(%digest, %error, "compiled plugin not used, compiling again"),
+            }
+        }
+        if wasmtime::Engine::detect_precompiled(bytes).is_some() {
+            return Err(LoadError::Invalid(wasmtime::Error::msg("the file holds machine code")));
+        }
+        if bytes.starts_with(b"\0asm\x01\0\0\0") {
+            return Err(LoadError::CoreModule);
+        }
+        let component = Component::from_binary(&self.engine, bytes).map_err(LoadError::Invalid)?;
+        if let Some(artifacts) = &self.artifacts {
+            match component.serialize() {
+                Ok(artifact) => artifacts.put(digest, &artifact),
+                Err(error) => tracing::warn!(%digest, %error, "cannot keep a compiled plugin"),
+            }
+        }
+        Ok(component)
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Engine").field("artifacts", &self.artifacts).finish_non_exhaustive()
+    }
+}
+
+fn configuration(workers: usize) -> Config {
+    let instances = u32::try_from(workers * Engine::INSTANCES_PER_WORKER).unwrap_or(u32::MAX / 16);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(8))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(4))
+        .total_stacks(0)
+        .max_core_instances_per_component(64)
+        .max_memories_per_component(8)
+        .max_tables_per_component(32)
+        .table_elements(65_536)
+        // Enough that a recycled instance of a small guest does not fault its pages in again.
+        .linear_memory_keep_resident(256 << 10)
+        .table_keep_resident(64 << 10);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .memory_init_cow(true)
+        // With the machinery for concurrent tasks a call costs three times as much, and no hook needs it.
+        .concurrency_support(false);
+    config
+}
+
+/// Moves the epoch on, which is what CPU deadlines are measured by, for as long as the engine lives.
+///
+/// A thread of its own, since nothing that a runtime does may hold deadlines up.
+fn tick(engine: &wasmtime::Engine) -> wasmtime::Result<()> {
+    let engine = engine.weak();
+    std::thread::Builder::new().name("tollgate-epoch".into()).spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(EPOCH);
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,408 @@
+//! The request in hand, and what a plugin may do to it.
+//!
+//! Headers are read from hyper's own types when a plugin asks for them; nothing is copied in advance. What a
+//! plugin makes is checked here, at the boundary: afterwards a header is a header.
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response, uri::PathAndQuery};
+
+use crate::path;
+
+/// One request and, once there is one, the head of its response.
+#[derive(Debug)]
+pub struct Exchange {
+    /// As it will be forwarded, or has been: the target in origin form and canonical, `Host` as the authority.
+    pub request: request::Parts,
+    pub client: IpAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    pub route: Arc<str>,
+    pub upstream: Arc<str>,
+    pub response: Option<ResponseHead>,
+    notes: Vec<(String, String)>,
+    /// Bytes of headers that plugins may still add.
+    room: usize,
+}
+
+/// The exchange while a request is on its way: here, or lent to the hook that runs.
+#[derive(Debug)]
+pub struct InHand(Option<Box<Exchange>>);
+
+impl InHand {
+    pub fn new(exchange: Exchange) -> Self {
+        Self(Some(Box::new(exchange)))
+    }
+
+    pub(super) fn lend<T>(&mut self, call: impl FnOnce(Box<Exchange>) -> (Box<Exchange>, T)) -> T {
+        let (exchange, result) = call(self.0.take().expect(Self::RETURNED));
+        self.0 = Some(exchange);
+        result
+    }
+
+    const RETURNED: &str = "whoever borrows the exchange gives it back";
+}
+
+impl std::ops::Deref for InHand {
+    type Target = Exchange;
+
+    fn deref(&self) -> &Exchange {
+        self.0.as_ref().expect(Self::RETURNED)
+    }
+}
+
+impl std::ops::DerefMut for InHand {
+    fn deref_mut(&mut self) -> &mut Exchange {
+        self.0.as_mut().expect(Self::RETURNED)
+    }
+}
+
+/// The head of a response on its way to the client.
+#[derive(Debug)]
+pub struct ResponseHead {
+    pub parts: response::Parts,
+    /// The endpoint that answered.
+    pub endpoint: Option<HeaderValue>,
+}
+
+/// An answer that a plugin has made, checked.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// Why a change was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Edit {
+    #[error("is not a header name")]
+    InvalidName,
+    #[error("has an invalid value")]
+    InvalidValue,
+    #[error("is not for plugins to change")]
+    Forbidden,
+    #[error("is more than plugins may add")]
+    TooLarge,
+}
+
+/// Fields of a request that are the host's alone: framing and hop-by-hop (RFC 9110, section 7.6.1), and
+/// who the client is.
+const REQUEST_ONLY_HOST: [&str; 15] = [
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// The same for a response.
+const RESPONSE_ONLY_HOST: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl Exchange {
+    /// Bytes of headers that all plugins together may add to a request and to its response.
+    const ROOM: usize = 64 << 10;
+    /// Bytes of notes, names included.
+    const NOTES: usize = 8 << 10;
+
+    pub fn new(
+        request: request::Parts,
+        client: IpAddr,
+        scheme: &'static str,
+        route: Arc<str>,
+        upstream: Arc<str>,
+    ) -> Self {
+        Self { request, client, scheme, route, upstream, response: None, notes: Vec::new(), room: Self::ROOM }
+    }
+
+    pub fn id(&self) -> Option<&HeaderValue> {
+        self.request.headers.get("x-request-id")
+    }
+
+    pub(super) fn note(&self, name: &str) -> Option<&str> {
+        self.notes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn set_note(&mut self, name: String, value: String) {
+        self.notes.retain(|(key, _)| *key != name);
+        let size: usize = self.notes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if self.notes.len() < 64 && size + name.len() + value.len() <= Self::NOTES {
+            self.notes.push((name, value));
+        }
+    }
+
+    /// The request's headers, to be changed; not after it has been forwarded.
+    pub(super) fn request_edit(&mut self) -> Result<HeaderEdit<'_>, Edit> {
+        if self.response.is_some() {
+            return Err(Edit::Forbidden);
+        }
+        Ok(HeaderEdit {
+            headers: &mut self.request.headers,
+            only_host: &REQUEST_ONLY_HOST,
+            room: &mut self.room,
+        })
+    }
+
+    /// The response's headers, to be changed.
+    pub(super) fn response_edit(&mut self) -> Result<HeaderEdit<'_>, Edit> {
+        let response = self.response.as_mut().ok_or(Edit::Forbidden)?;
+        Ok(HeaderEdit {
+            headers: &mut response.parts.headers,
+            only_host: &RESPONSE_ONLY_HOST,
+            room: &mut self.room,
+        })
+    }
+
+    pub(super) fn set_target(&mut self, target: &str) -> Result<(), Edit> {
+        if self.response.is_some() {
+            return Err(Edit::Forbidden);
+        }
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let path = path::canonical(path).map_err(|_| Edit::InvalidValue)?;
+        let target = match query {
+            Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+            None => PathAndQuery::try_from(path.as_ref()),
+        };
+        let target = target.map_err(|_| Edit::InvalidValue)?;
+        // A fragment would be dropped in silence, and the target no longer be the one that was asked for.
+        if target.query() != query {
+            return Err(Edit::InvalidValue);
+        }
+        self.request.uri = target.into();
+        Ok(())
+    }
+}
+
+/// Headers that a plugin is about to change.
+pub(super) struct HeaderEdit<'a> {
+    headers: &'a mut HeaderMap,
+    only_host: &'static [&'static str],
+    room: &'a mut usize,
+}
+
+impl HeaderEdit<'_> {
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), Edit> {
+        let (name, value) = self.check(name, value)?;
+        self.headers.try_insert(name, value).map(|_| ()).map_err(|_| Edit::TooLarge)
+    }
+
+    pub fn append(&mut self, name: &str, value: &str) -> Result<(), Edit> {
+        let (name, value) = self.check(name, value)?;
+        if name == header::HOST {
+            return Err(Edit::Forbidden);
+        }
+        self.headers.try_append(name, value).map(|_| ()).map_err(|_| Edit::TooLarge)
+    }
+
+    pub fn remove(&mut self, name: &str) -> Result<(), Edit> {
+        let name = self.name(name)?;
+        if name == header::HOST {
+            return Err(Edit::Forbidden);
+        }
+        self.headers.remove(name);
+        Ok(())
+    }
+
+    fn check(&mut self, name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Edit> {
+        let size = name.len() + value.len();
+        let name = self.name(name)?;
+        let value = to_value(value)?;
+        if name == header::HOST && http::uri::Authority::try_from(value.as_bytes()).is_err() {
+            return Err(Edit::InvalidValue);
+        }
+        *self.room = self.room.checked_sub(size).ok_or(Edit::TooLarge)?;
+        Ok((name, value))
+    }
+
+    fn name(&self, name: &str) -> Result<HeaderName, Edit> {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Edit::InvalidName)?;
+        if self.only_host.contains(&name.as_str()) {
+            return Err(Edit::Forbidden);
+        }
+        Ok(name)
+    }
+}
+
+impl Reply {
+    /// Checks what a plugin answered.
+    pub(super) fn new(
+        status: u16,
+        headers: &[(String, String)],
+        body: Vec<u8>,
+    ) -> Result<Self, InvalidReply> {
+        let status = StatusCode::from_u16(status)
+            .ok()
+            .filter(|status| (200..600).contains(&status.as_u16()))
+            .ok_or(InvalidReply::Status(status))?;
+        let mut map = HeaderMap::with_capacity(headers.len().min(64));
+        let mut room = Exchange::ROOM;
+        let mut edit = HeaderEdit { headers: &mut map, only_host: &RESPONSE_ONLY_HOST, room: &mut room };
+        for (name, value) in headers {
+            edit.append(name, value)
+                .map_err(|reason| InvalidReply::Header { name: name.escape_debug().to_string(), reason })?;
+        }
+        Ok(Self { status, headers: map, body: body.into() })
+    }
+}
+
+/// Why an answer of a plugin cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidReply {
+    #[error("the status {0} is not one from 200 to 599")]
+    Status(u16),
+    #[error("the header `{name}` {reason}")]
+    Header { name: String, reason: Edit },
+}
+
+/// The string whose code points are the value's bytes (isomorphic decoding, as in the Fetch standard).
+pub(super) fn to_string(value: &HeaderValue) -> String {
+    match value.to_str() {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.as_bytes().iter().copied().map(char::from).collect(),
+    }
+}
+
+/// The value whose bytes are the string's code points.
+fn to_value(text: &str) -> Result<HeaderValue, Edit> {
+    let bytes = if text.is_ascii() {
+        Cow::Borrowed(text.as_bytes())
+    } else {
+        let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
+        Cow::Owned(bytes.map_err(|_| Edit::InvalidValue)?)
+    };
+    HeaderValue::from_bytes(&bytes).map_err(|_| Edit::InvalidValue)
+}
+
+/// All values of a field as one, joined as in RFC 9110, section 5.3.
+pub(super) fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers.get_all(name).iter();
+    let mut joined = to_string(values.next()?);
+    for value in values {
+        // Cookies are the exception: RFC 6265, section 5.4, and RFC 9113, section 8.2.3.
+        joined.push_str(if name.eq_ignore_ascii_case("cookie") { "; " } else { ", " });
+        joined.push_str(&to_string(value));
+    }
+    Some(joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exchange() -> Exchange {
+        let (parts, ()) =
+            http::Request::get("/a?b").header("host", "example.com").body(()).unwrap().into_parts();
+        Exchange::new(parts, [127, 0, 0, 1].into(), "http", "route".into(), "upstream".into())
+    }
+
+    #[test]
+    fn framing_and_hop_by_hop_fields_are_out_of_reach() {
+        let mut exchange = exchange();
+        let mut edit = exchange.request_edit().unwrap();
+        for name in REQUEST_ONLY_HOST {
+            assert_eq!(edit.set(name, "1"), Err(Edit::Forbidden), "{name}");
+            assert_eq!(edit.set(&name.to_uppercase(), "1"), Err(Edit::Forbidden), "{name}");
+            assert_eq!(edit.append(name, "1"), Err(Edit::Forbidden), "{name}");
+            assert_eq!(edit.remove(name), Err(Edit::Forbidden), "{name}");
+        }
+        assert_eq!(edit.remove("host"), Err(Edit::Forbidden));
+        assert_eq!(edit.append("host", "b"), Err(Edit::Forbidden));
+        assert_eq!(edit.set("host", "b/c"), Err(Edit::InvalidValue));
+        assert_eq!(edit.set("host", "b:81"), Ok(()));
+    }
+
+    #[test]
+    fn a_header_that_a_plugin_makes_is_a_header() {
+        let mut exchange = exchange();
+        let mut edit = exchange.request_edit().unwrap();
+        for name in ["", " ", "a b", "a:", "ä", "a\r\nb", "a\0"] {
+            assert_eq!(edit.set(name, "1"), Err(Edit::InvalidName), "{name:?}");
+        }
+        for value in ["a\r\nb: c", "a\n", "\0", "\u{7f}", "€"] {
+            assert_eq!(edit.set("x-a", value), Err(Edit::InvalidValue), "{value:?}");
+        }
+        assert_eq!(edit.set("x-a", "\u{e9}\ttab"), Ok(()));
+        assert_eq!(exchange.request.headers["x-a"].as_bytes(), b"\xe9\ttab");
+        assert_eq!(joined(&exchange.request.headers, "x-a").as_deref(), Some("\u{e9}\ttab"));
+    }
+
+    #[test]
+    fn headers_cannot_be_added_without_end() {
+        let mut exchange = exchange();
+        let mut edit = exchange.request_edit().unwrap();
+        let long = "x".repeat(10_000);
+        let added = (0..100).take_while(|_| edit.append("x-long", &long).is_ok()).count();
+        assert_eq!(added, 6);
+        assert_eq!(edit.append("x-long", &long), Err(Edit::TooLarge));
+    }
+
+    #[test]
+    fn a_target_is_made_canonical_or_refused() {
+        let mut exchange = exchange();
+        exchange.set_target("/x/../y//z?q=1?2").unwrap();
+        assert_eq!(exchange.request.uri, "/y/z?q=1?2");
+        for target in ["", "y", "*", "http://other/", "/a%2fb", "/a?b#c", "/a b", "/?a\r\nb"] {
+            assert_eq!(exchange.set_target(target), Err(Edit::InvalidValue), "{target:?}");
+        }
+        assert_eq!(exchange.request.uri, "/y/z?q=1?2");
+    }
+
+    #[test]
+    fn a_reply_cannot_break_the_framing() {
+        assert!(Reply::new(204, &[], vec![]).is_ok());
+        assert!(Reply::new(101, &[], vec![]).is_err());
+        assert!(Reply::new(600, &[], vec![]).is_err());
+        for (name, value) in
+            [("content-length", "5"), ("transfer-encoding", "chunked"), ("x", "a\nb"), ("a b", "")]
+        {
+            let headers = [(name.to_owned(), value.to_owned())];
+            assert!(Reply::new(200, &headers, vec![]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn repeated_fields_are_joined() {
+        let mut headers = HeaderMap::new();
+        headers.append("accept", HeaderValue::from_static("a"));
+        headers.append("accept", HeaderValue::from_static("b"));
+        headers.append("cookie", HeaderValue::from_static("c=1"));
+        headers.append("cookie", HeaderValue::from_static("d=2"));
+        assert_eq!(joined(&headers, "accept").as_deref(), Some("a, b"));
+        assert_eq!(joined(&headers, "cookie").as_deref(), Some("c=1; d=2"));
+        assert_eq!(joined(&headers, "x"), None);
+        assert_eq!(joined(&headers, "not a name"), None);
+    }
+
+    #[test]
+    fn notes_have_an_end() {
+        let mut exchange = exchange();
+        for number in 0..100 {
+            exchange.set_note(format!("n{number}"), "v".into());
+        }
+        assert_eq!(exchange.notes.len(), 64);
+        exchange.set_note("n1".into(), "x".repeat(9000));
+        assert_eq!(exchange.note("n1"), None);
+        assert_eq!(exchange.note("n2"), Some("v"));
+    }
+}

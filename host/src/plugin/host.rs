@@ -1,0 +1,312 @@
+//! What does a plugin get when it calls the host?
+//!
+//! The always-given interfaces of the contract, on the store's data. Getters outside a request answer with
+//! what is empty; nothing here fails, waits or trusts what it is given.
+
+use std::sync::{Arc, atomic::AtomicU32};
+
+use http::{HeaderMap, StatusCode, Version, header};
+use tracing::Level;
+use wasmtime::component::HasData;
+
+use super::{
+    MetricKind,
+    bindings::tollgate::policy::{
+        log, metrics, pool, request, response, sequence,
+        types::{self, HeaderError},
+    },
+    draw,
+    exchange::{Edit, Exchange, ResponseHead, joined, to_string},
+    instance::State,
+};
+
+/// Host functions reach the state of the instance that called them.
+pub(super) struct Ambient;
+
+impl HasData for Ambient {
+    type Data<'a> = &'a mut State;
+}
+
+impl From<Edit> for HeaderError {
+    fn from(edit: Edit) -> Self {
+        match edit {
+            Edit::InvalidName => Self::InvalidName,
+            Edit::InvalidValue => Self::InvalidValue,
+            Edit::Forbidden => Self::Forbidden,
+            Edit::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+impl types::Host for State {}
+
+impl State {
+    fn request(&self) -> Option<&http::request::Parts> {
+        self.exchange.as_ref().map(|exchange| &exchange.request)
+    }
+
+    fn response(&self) -> Option<&ResponseHead> {
+        self.exchange.as_ref()?.response.as_ref()
+    }
+
+    fn edit(&mut self) -> Result<&mut Exchange, HeaderError> {
+        self.exchange.as_deref_mut().ok_or(HeaderError::Forbidden)
+    }
+}
+
+fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
+    headers.get_all(name).iter().map(to_string).collect()
+}
+
+fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), to_string(value))).collect()
+}
+
+impl request::Host for State {
+    fn id(&mut self) -> String {
+        let id = self.exchange.as_ref().and_then(|exchange| exchange.id());
+        id.map(to_string).unwrap_or_default()
+    }
+
+    fn method(&mut self) -> String {
+        self.request().map(|request| request.method.as_str().to_owned()).unwrap_or_default()
+    }
+
+    fn scheme(&mut self) -> String {
+        self.exchange.as_ref().map(|exchange| exchange.scheme.to_owned()).unwrap_or_default()
+    }
+
+    fn authority(&mut self) -> String {
+        let host = self.request().and_then(|request| request.headers.get(header::HOST));
+        host.map(|host| to_string(host).to_ascii_lowercase()).unwrap_or_default()
+    }
+
+    fn path(&mut self) -> String {
+        self.request().map(|request| request.uri.path().to_owned()).unwrap_or_default()
+    }
+
+    fn query(&mut self) -> Option<String> {
+        self.request()?.uri.query().map(str::to_owned)
+    }
+
+    fn http_version(&mut self) -> String {
+        let version = self.request().map(|request| request.version);
+        match version {
+            Some(Version::HTTP_10) => "1.0",
+            Some(Version::HTTP_11) => "1.1",
+            Some(Version::HTTP_2) => "2",
+            _ => "",
+        }
+        .to_owned()
+    }
+
+    fn client_address(&mut self) -> String {
+        self.exchange.as_ref().map(|exchange| exchange.client.to_string()).unwrap_or_default()
+    }
+
+    fn client_certificate(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn route(&mut self) -> String {
+        self.exchange.as_ref().map(|exchange| exchange.route.to_string()).unwrap_or_default()
+    }
+
+    fn upstream(&mut self) -> String {
+        self.exchange.as_ref().map(|exchange| exchange.upstream.to_string()).unwrap_or_default()
+    }
+
+    fn header(&mut self, name: String) -> Option<String> {
+        joined(&self.request()?.headers, &name)
+    }
+
+    fn header_values(&mut self, name: String) -> Vec<String> {
+        self.request().map(|request| values(&request.headers, &name)).unwrap_or_default()
+    }
+
+    fn headers(&mut self) -> Vec<(String, String)> {
+        self.request().map(|request| pairs(&request.headers)).unwrap_or_default()
+    }
+
+    fn set_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
+        Ok(self.edit()?.request_edit()?.set(&name, &value)?)
+    }
+
+    fn append_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
+        Ok(self.edit()?.request_edit()?.append(&name, &value)?)
+    }
+
+    fn remove_header(&mut self, name: String) -> Result<(), HeaderError> {
+        Ok(self.edit()?.request_edit()?.remove(&name)?)
+    }
+
+    fn set_target(&mut self, target: String) -> Result<(), HeaderError> {
+        Ok(self.edit()?.set_target(&target)?)
+    }
+
+    fn note(&mut self, name: String) -> Option<String> {
+        self.exchange.as_ref()?.note(&name).map(str::to_owned)
+    }
+
+    fn set_note(&mut self, name: String, value: String) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.set_note(name, value);
+        }
+    }
+}
+
+impl response::Host for State {
+    fn status(&mut self) -> u16 {
+        self.response().map_or(0, |response| response.parts.status.as_u16())
+    }
+
+    fn set_status(&mut self, status: u16) {
+        let valid = StatusCode::from_u16(status).ok().filter(|_| (200..600).contains(&status));
+        match (valid, self.exchange.as_mut().and_then(|exchange| exchange.response.as_mut())) {
+            (Some(status), Some(response)) => response.parts.status = status,
+            (None, _) => {
+                tracing::warn!(plugin = %self.plugin, status, "plugin set a status that does not exist")
+            }
+            (_, None) => {}
+        }
+    }
+
+    fn header(&mut self, name: String) -> Option<String> {
+        joined(&self.response()?.parts.headers, &name)
+    }
+
+    fn header_values(&mut self, name: String) -> Vec<String> {
+        self.response().map(|response| values(&response.parts.headers, &name)).unwrap_or_default()
+    }
+
+    fn headers(&mut self) -> Vec<(String, String)> {
+        self.response().map(|response| pairs(&response.parts.headers)).unwrap_or_default()
+    }
+
+    fn set_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
+        Ok(self.edit()?.response_edit()?.set(&name, &value)?)
+    }
+
+    fn append_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
+        Ok(self.edit()?.response_edit()?.append(&name, &value)?)
+    }
+
+    fn remove_header(&mut self, name: String) -> Result<(), HeaderError> {
+        Ok(self.edit()?.response_edit()?.remove(&name)?)
+    }
+
+    fn from_cache(&mut self) -> bool {
+        false
+    }
+
+    fn endpoint(&mut self) -> Option<String> {
+        self.response()?.endpoint.as_ref().map(to_string)
+    }
+}
+
+/// A line of a plugin in the proxy's log.
+pub(super) struct Line<'a> {
+    pub plugin: &'a str,
+    pub request: Option<&'a str>,
+    pub text: &'a str,
+}
+
+impl Line<'_> {
+    /// In bytes; what is longer is cut.
+    pub const LONGEST: usize = 8 << 10;
+
+    pub fn info(&self) {
+        self.write(log::Level::Info);
+    }
+
+    fn write(&self, level: log::Level) {
+        let Self { plugin, request, text } = *self;
+        let text = &text[..text.floor_char_boundary(Self::LONGEST)];
+        match level {
+            log::Level::Trace => tracing::trace!(target: "plugin", plugin, request, "{text}"),
+            log::Level::Debug => tracing::debug!(target: "plugin", plugin, request, "{text}"),
+            log::Level::Info => tracing::info!(target: "plugin", plugin, request, "{text}"),
+            log::Level::Warn => tracing::warn!(target: "plugin", plugin, request, "{text}"),
+            log::Level::Error => tracing::error!(target: "plugin", plugin, request, "{text}"),
+        }
+    }
+}
+
+impl log::Host for State {
+    fn write(&mut self, level: log::Level, message: String) {
+        if self.log_lines == 0 {
+            return;
+        }
+        self.log_lines -= 1;
+        let request = self.exchange.as_ref().and_then(|exchange| exchange.id()).map(to_string);
+        Line { plugin: &self.plugin, request: request.as_deref(), text: &message }.write(level);
+        if self.log_lines == 0 {
+            tracing::event!(target: "plugin", Level::WARN, plugin = %self.plugin,
+                "the plugin logs too much, the rest of this call's lines are dropped");
+        }
+    }
+}
+
+impl sequence::Host for State {
+    fn open(&mut self, name: String) -> u32 {
+        if let Some(id) = self.sequences.iter().position(|(known, _)| *known == name) {
+            return id as u32;
+        }
+        let sequence = self.shared.sequence(&name).unwrap_or_else(|| {
+            tracing::warn!(plugin = %self.plugin, name, "too many sequences, this one is not shared");
+            Arc::<AtomicU32>::default()
+        });
+        if self.sequences.len() >= super::Shared::SEQUENCES {
+            // The last place is shared by whatever comes too late.
+            self.sequences.truncate(super::Shared::SEQUENCES - 1);
+        }
+        self.sequences.push((name, sequence));
+        (self.sequences.len() - 1) as u32
+    }
+
+    fn next(&mut self, id: u32) -> u32 {
+        self.sequences.get(id as usize).map_or(0, |(_, sequence)| draw(sequence))
+    }
+}
+
+impl metrics::Host for State {
+    fn open(&mut self, kind: metrics::Kind, name: String) -> u32 {
+        let kind = match kind {
+            metrics::Kind::Counter => MetricKind::Counter,
+            metrics::Kind::Gauge => MetricKind::Gauge,
+            metrics::Kind::Histogram => MetricKind::Histogram,
+        };
+        if let Some(id) = self.metrics.iter().position(|known| *known == name) {
+            return id as u32;
+        }
+        if !self.shared.has_metric(&name, kind) {
+            tracing::warn!(plugin = %self.plugin, name, "too many metrics, this one is not counted");
+            return u32::MAX;
+        }
+        self.metrics.push(name);
+        (self.metrics.len() - 1) as u32
+    }
+
+    fn observe(&mut self, id: u32, value: f64) {
+        if let Some(name) = self.metrics.get(id as usize) {
+            self.shared.observe(name, value);
+        }
+    }
+}
+
+impl pool::Host for State {
+    fn inspect(&mut self, upstream: String, index: u32) -> Option<pool::Condition> {
+        let members = self.members(&upstream)?;
+        members.inspect(index as usize).map(|member| pool::Condition {
+            active: member.active,
+            latency_us: member.latency_us,
+            failures: member.failures,
+            load: None,
+        })
+    }
+
+    fn active(&mut self, upstream: String) -> Vec<u32> {
+        let Some(members) = self.members(&upstream) else { return Vec::new() };
+        (0..members.len()).map(|index| members.inspect(index).map_or(0, |member| member.active)).collect()
+    }
+}

@@ -1,0 +1,263 @@
+//! One instance of a plugin: its memory, its limits, and a call into it.
+
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use super::{
+    Plugin, Shared,
+    bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
+    exchange::{Exchange, InvalidReply},
+    slot::Members,
+    wasi,
+};
+
+/// The data of a store: what the host knows of one instance, and the exchange while a hook runs.
+pub(super) struct State {
+    pub plugin: Arc<str>,
+    pub shared: Arc<Shared>,
+    pub exchange: Option<Box<Exchange>>,
+    pub sequences: Vec<(String, Arc<AtomicU32>)>,
+    /// The names of the metrics it has opened, in order.
+    pub metrics: Vec<String>,
+    /// What the instance was told of upstreams, by name.
+    pub upstreams: Vec<Arc<dyn Members>>,
+    /// Lines that this call may still log.
+    pub log_lines: u32,
+    limits: Limits,
+    wasi: WasiCtx,
+    table: ResourceTable,
+}
+
+/// What an instance may use, and what it has used.
+struct Limits {
+    /// CPU time of a call.
+    time: Duration,
+    /// The thread's CPU time when this call was first seen to take long.
+    since: Option<Duration>,
+    memory: usize,
+    memory_used: usize,
+    exceeded: Option<Exceeded>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Exceeded {
+    Time,
+    Memory,
+}
+
+/// Why an instance could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("refuses its configuration: {0}")]
+    Refused(String),
+    #[error("fails while it is configured: {0}")]
+    Configure(CallError),
+    #[error("cannot be instantiated")]
+    Instantiate(#[source] wasmtime::Error),
+}
+
+/// Why a call did not bring a verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("ran longer than {} ms", .0.as_millis())]
+    Deadline(Duration),
+    #[error("wanted more than {} of memory", crate::config::ByteSize::bytes(*.0))]
+    Memory(usize),
+    #[error("trapped: {0}")]
+    Trap(String),
+    #[error("made an answer that cannot be sent: {0}")]
+    InvalidReply(#[from] InvalidReply),
+    #[error("sends requests to the upstream `{0}`, which is not configured")]
+    UnknownUpstream(String),
+    #[error("could not be started again: {0}")]
+    Start(#[from] Box<StartError>),
+}
+
+/// A component with its memory. Calls come one at a time.
+pub(super) struct Instance {
+    store: Store<State>,
+    request: Option<request_hook::Guest>,
+    response: Option<response_hook::Guest>,
+    balance: Option<balance_hook::Guest>,
+    calls: u32,
+}
+
+impl Instance {
+    /// Time for `configure` and the start of the component, which may have more to do than a hook.
+    const START: Duration = Duration::from_secs(1);
+    /// Lines that one call may log.
+    const LOG_LINES: u32 = 64;
+
+    /// Instantiates and configures.
+    pub fn start(plugin: &Plugin) -> Result<Self, StartError> {
+        let code = &plugin.code;
+        let state = State {
+            plugin: plugin.name.clone(),
+            shared: plugin.shared.clone(),
+            exchange: None,
+            sequences: Vec::new(),
+            metrics: Vec::new(),
+            upstreams: Vec::new(),
+            log_lines: Self::LOG_LINES,
+            limits: Limits {
+                time: Self::START.max(plugin.limits.time.get()),
+                since: None,
+                memory: plugin.limits.memory.as_usize(),
+                memory_used: 0,
+                exceeded: None,
+            },
+            wasi: wasi::context(&plugin.name),
+            table: ResourceTable::new(),
+        };
+        let mut store = Store::new(code.instance.engine(), state);
+        store.limiter(|state| &mut state.limits);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().limits.at_epoch()));
+        store.set_epoch_deadline(1);
+
+        let start = |store: &mut Store<State>| -> wasmtime::Result<_> {
+            let instance = code.instance.instantiate(&mut *store)?;
+            let lifecycle = code.lifecycle.load(&mut *store, &instance)?;
+            Ok((instance, lifecycle))
+        };
+        let (instance, lifecycle) = start(&mut store).map_err(StartError::Instantiate)?;
+        match lifecycle.call_configure(&mut store, &plugin.config) {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return Err(StartError::Refused(reason)),
+            Err(error) => return Err(StartError::Configure(store.data().limits.blame(&error))),
+        }
+        let load = |store: &mut Store<State>| -> wasmtime::Result<_> {
+            let request = code.request.as_ref().map(|hook| hook.load(&mut *store, &instance)).transpose()?;
+            let response =
+                code.response.as_ref().map(|hook| hook.load(&mut *store, &instance)).transpose()?;
+            let balance = code.balance.as_ref().map(|hook| hook.load(&mut *store, &instance)).transpose()?;
+            Ok((request, response, balance))
+        };
+        let (request, response, balance) = load(&mut store).map_err(StartError::Instantiate)?;
+        store.data_mut().limits.time = plugin.limits.time.get();
+        Ok(Self { store, request, response, balance, calls: 0 })
+    }
+
+    /// Whether it is time for a fresh one: after so many calls, or when its memory comes near the limit.
+    pub fn is_worn(&self, recycle_after: u32) -> bool {
+        let limits = &self.store.data().limits;
+        self.calls >= recycle_after || limits.memory_used > limits.memory / 4 * 3
+    }
+
+    pub fn on_request(&mut self) -> Option<wasmtime::Result<request_hook::Verdict>> {
+        let Self { store, request, .. } = self;
+        request.as_ref().map(|hook| hook.call_on_request(store))
+    }
+
+    pub fn on_response(&mut self) -> Option<wasmtime::Result<response_hook::Verdict>> {
+        let Self { store, response, .. } = self;
+        response.as_ref().map(|hook| hook.call_on_response(store))
+    }
+
+    /// Tells the instance of the upstream's endpoints first, if it does not know them as they are.
+    pub fn pick(
+        &mut self,
+        members: &Arc<dyn Members>,
+        tried: &[u32],
+    ) -> Option<wasmtime::Result<Option<u32>>> {
+        let Self { store, balance, .. } = self;
+        let hook = balance.as_ref()?;
+        if !store.data_mut().knows(members) {
+            let endpoints: Vec<_> =
+                members.describe().into_iter().map(balance_hook::Endpoint::from).collect();
+            if let Err(error) = hook.call_endpoints_changed(&mut *store, members.upstream(), &endpoints) {
+                return Some(Err(error));
+            }
+            store.data_mut().learn(members.clone());
+        }
+        Some(hook.call_pick(store, members.upstream(), tried))
+    }
+
+    /// Runs a hook with an exchange in hand, within the limits, and gives the exchange back.
+    ///
+    /// None if the component does not export the hook. After an error the instance must not be used again.
+    pub fn call<T>(
+        &mut self,
+        exchange: Box<Exchange>,
+        hook: impl FnOnce(&mut Self) -> Option<wasmtime::Result<T>>,
+    ) -> (Box<Exchange>, Result<Option<T>, CallError>) {
+        self.calls += 1;
+        self.store.set_epoch_deadline(1);
+        let state = self.store.data_mut();
+        state.exchange = Some(exchange);
+        state.log_lines = Self::LOG_LINES;
+        state.limits.since = None;
+        let result = hook(self);
+        let state = self.store.data_mut();
+        let exchange = state.exchange.take().expect("nothing but this function takes it");
+        let result = result.transpose().map_err(|error| state.limits.blame(&error));
+        (exchange, result)
+    }
+}
+
+impl State {
+    pub fn members(&self, upstream: &str) -> Option<&Arc<dyn Members>> {
+        self.upstreams.iter().find(|members| members.upstream() == upstream)
+    }
+
+    fn knows(&self, members: &Arc<dyn Members>) -> bool {
+        self.members(members.upstream()).is_some_and(|known| known.version() == members.version())
+    }
+
+    fn learn(&mut self, members: Arc<dyn Members>) {
+        self.upstreams.retain(|known| known.upstream() != members.upstream());
+        self.upstreams.push(members);
+    }
+}
+
+impl Limits {
+    /// Called once an epoch while the guest runs. The first call only takes the time, so that a call that is
+    /// quick never asks for it, and one that was merely not scheduled is not blamed.
+    fn at_epoch(&mut self) -> UpdateDeadline {
+        let now = clock_gettime(ClockId::ThreadCPUTime);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_sub(since) < self.time {
+            return UpdateDeadline::Continue(1);
+        }
+        self.exceeded = Some(Exceeded::Time);
+        UpdateDeadline::Interrupt
+    }
+
+    /// What went wrong, in words for the log.
+    fn blame(&self, error: &wasmtime::Error) -> CallError {
+        match self.exceeded {
+            Some(Exceeded::Time) => CallError::Deadline(self.time),
+            Some(Exceeded::Memory) => CallError::Memory(self.memory),
+            None => CallError::Trap(error.root_cause().to_string()),
+        }
+    }
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let used = self.memory_used + desired.saturating_sub(current);
+        if used > self.memory {
+            self.exceeded = Some(Exceeded::Memory);
+            return Err(wasmtime::Error::msg("out of memory"));
+        }
+        self.memory_used = used;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        // Tables hold functions; the pool's own cap is beyond what any toolchain makes.
+        Ok(desired <= 65_536)
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}

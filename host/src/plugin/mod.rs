@@ -1,0 +1,184 @@
+//! What do the plugins say about it?
+//!
+//! A plugin is a component and its configuration. [`Engine::load`] turns bytes into [`Code`], once for each
+//! file; [`Plugin`] is code with one table's settings; a [`Slot`] holds a worker's instance of it and makes
+//! the calls. The request in hand travels as an [`Exchange`], which is the store's data while a hook runs.
+
+mod artifact;
+mod bindings;
+mod code;
+mod engine;
+mod exchange;
+mod host;
+mod instance;
+pub mod shipped;
+mod slot;
+mod wasi;
+
+pub use code::{Code, Hooks};
+pub use engine::{Engine, EngineSettings, LoadError};
+pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead};
+pub use instance::{CallError, StartError};
+pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use crate::config::{Failure, PluginLimits};
+use instance::Instance;
+
+/// One table `[plugins.<name>]`, ready to run. Immutable but for what its instances share.
+pub struct Plugin {
+    pub name: Arc<str>,
+    pub code: Arc<Code>,
+    /// The `config` table as JSON.
+    pub config: String,
+    pub failure: Failure,
+    pub limits: PluginLimits,
+    /// What survives a reload.
+    shared: Arc<Shared>,
+    /// Instances that no worker has taken yet.
+    ready: Mutex<Vec<Instance>>,
+}
+
+/// The state that all instances of a plugin share, whatever its file and configuration become.
+#[derive(Debug, Default)]
+pub struct Shared {
+    sequences: Mutex<HashMap<String, Arc<AtomicU32>>>,
+    metrics: Mutex<HashMap<String, Metric>>,
+}
+
+/// A number that a plugin observes.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    pub kind: MetricKind,
+    /// Of a counter and a histogram the sum of all observations, of a gauge the last.
+    pub value: f64,
+    /// Observations.
+    pub count: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Shared {
+    /// Sequences that one plugin may open, and metrics.
+    const SEQUENCES: usize = 64;
+    const METRICS: usize = 64;
+
+    /// Whether there is a place for a metric of this name.
+    fn has_metric(&self, name: &str, kind: MetricKind) -> bool {
+        let mut metrics = self.metrics.lock().expect("no holder of this lock panics");
+        if metrics.len() < Self::METRICS {
+            metrics.entry(name.to_owned()).or_insert(Metric { kind, value: 0.0, count: 0 });
+        }
+        metrics.contains_key(name)
+    }
+
+    fn observe(&self, name: &str, value: f64) {
+        let mut metrics = self.metrics.lock().expect("no holder of this lock panics");
+        if let Some(metric) = metrics.get_mut(name).filter(|_| value.is_finite()) {
+            metric.count += 1;
+            metric.value = if metric.kind == MetricKind::Gauge { value } else { metric.value + value };
+        }
+    }
+
+    fn sequence(&self, name: &str) -> Option<Arc<AtomicU32>> {
+        let mut sequences = self.sequences.lock().expect("no holder of this lock panics");
+        if let Some(sequence) = sequences.get(name) {
+            return Some(sequence.clone());
+        }
+        if sequences.len() >= Self::SEQUENCES {
+            return None;
+        }
+        let sequence = Arc::<AtomicU32>::default();
+        sequences.insert(name.to_owned(), sequence.clone());
+        Some(sequence)
+    }
+}
+
+impl Plugin {
+    /// Makes a plugin with `warm` instances, each configured. An error is the plugin's refusal.
+    ///
+    /// `previous` is the plugin of the same name in the generation before this one.
+    pub fn new(
+        name: Arc<str>,
+        code: Arc<Code>,
+        settings: &crate::config::Plugin,
+        previous: Option<&Plugin>,
+        warm: usize,
+    ) -> Result<Self, StartError> {
+        let plugin = Self {
+            name,
+            code,
+            config: json(&settings.config),
+            failure: settings.fail,
+            limits: settings.limits.clone(),
+            shared: previous.map_or_else(Default::default, |plugin| plugin.shared.clone()),
+            ready: Mutex::default(),
+        };
+        let instances = (0..warm.max(1)).map(|_| Instance::start(&plugin)).collect::<Result<_, _>>()?;
+        *plugin.ready.lock().expect("no holder of this lock panics") = instances;
+        Ok(plugin)
+    }
+
+    /// Whether `settings` and `code` would make this very plugin again.
+    pub fn is_same(&self, code: &Code, settings: &crate::config::Plugin) -> bool {
+        self.code.digest() == code.digest()
+            && self.config == json(&settings.config)
+            && self.failure == settings.fail
+            && self.limits == settings.limits
+    }
+
+    /// The metrics that the plugin has opened, by name.
+    pub fn metrics(&self) -> HashMap<String, Metric> {
+        self.shared.metrics.lock().expect("no holder of this lock panics").clone()
+    }
+
+    /// An instance: one that waits, or a fresh one.
+    fn instance(&self) -> Result<Instance, StartError> {
+        let ready = self.ready.lock().expect("no holder of this lock panics").pop();
+        ready.map_or_else(|| Instance::start(self), Ok)
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Plugin").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// JSON of a TOML table; dates become strings.
+fn json(table: &toml::Table) -> String {
+    fn value(item: &toml::Value) -> serde_json::Value {
+        match item {
+            toml::Value::String(text) => text.as_str().into(),
+            toml::Value::Integer(number) => (*number).into(),
+            toml::Value::Float(number) => (*number).into(),
+            toml::Value::Boolean(truth) => (*truth).into(),
+            toml::Value::Datetime(date) => date.to_string().into(),
+            toml::Value::Array(items) => items.iter().map(value).collect(),
+            toml::Value::Table(table) => object(table),
+        }
+    }
+
+    fn object(table: &toml::Table) -> serde_json::Value {
+        table.iter().map(|(key, item)| (key.clone(), value(item))).collect()
+    }
+
+    object(table).to_string()
+}
+
+/// A number all instances draw from.
+fn draw(sequence: &AtomicU32) -> u32 {
+    sequence.fetch_add(1, Ordering::Relaxed)
+}

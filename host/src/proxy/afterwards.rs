@@ -1,0 +1,65 @@
+//! What is to be done when the last byte has gone?
+
+use std::{
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use http::StatusCode;
+
+use super::{Connection, record::Record, send::Sent};
+use crate::{body::Observer, clock::Timer, live::Generation};
+
+/// Goes with the body of a response, and settles what is left of a request.
+#[derive(Debug)]
+pub struct Afterwards {
+    /// Held to the end: a request sees one generation.
+    _generation: Rc<Generation>,
+    connection: Rc<Connection>,
+    /// What an upstream answered, it was sent by.
+    sent: Option<Sent>,
+    record: Option<Box<Record>>,
+    status: StatusCode,
+    passed: u64,
+    stalled: Option<Timer>,
+}
+
+impl Afterwards {
+    pub(super) fn new(
+        generation: Rc<Generation>,
+        connection: Rc<Connection>,
+        sent: Option<Sent>,
+        record: Option<Box<Record>>,
+        status: StatusCode,
+    ) -> Self {
+        Self { _generation: generation, connection, sent, record, status, passed: 0, stalled: None }
+    }
+}
+
+impl Observer for Afterwards {
+    fn passed(&mut self, bytes: usize) {
+        self.passed += bytes as u64;
+        if let Some(timer) = &self.stalled {
+            timer.stop();
+        }
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(sent) = &self.sent else { return Poll::Pending };
+        let timer = self.stalled.get_or_insert_with(|| sent.clock.timer());
+        if !timer.is_running() {
+            timer.start(sent.silence);
+        }
+        timer.poll(cx)
+    }
+
+    fn ended(self, is_complete: bool) {
+        self.connection.set_busy(false);
+        if let Some(record) = self.record {
+            record.write(self.status, self.sent.as_ref(), self.passed, is_complete);
+        }
+        if let Some(sent) = self.sent.filter(|_| is_complete) {
+            sent.finish();
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Who is to blame, and what is the client told?
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use super::headers::{BadRequest, BadResponse};
+use crate::{clock::Elapsed, plugin::CallError, upstream::ConnectError};
+
+/// Why a request was not answered by an upstream or a plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("refused: {0}")]
+    BadRequest(#[from] BadRequest),
+    /// With the status for what was wrong, if it was not that the client went away.
+    #[error("the body of the request broke off")]
+    ClientBroke(Option<StatusCode>),
+    #[error("the body of the request is larger than the listener allows")]
+    BodyTooLarge,
+    #[error("no route wants it")]
+    NoRoute,
+    #[error("no endpoint is left to try")]
+    NoEndpoint,
+    #[error("no connection to {endpoint}: {source}")]
+    Connect { endpoint: String, source: ConnectError },
+    #[error("no response from {endpoint}: {source}")]
+    Send { endpoint: String, source: hyper::Error },
+    #[error("no response from {endpoint} in time")]
+    ResponseTimedOut { endpoint: String, source: Elapsed },
+    #[error("no use for the response of {endpoint}: {source}")]
+    BadResponse { endpoint: String, source: BadResponse },
+    #[error("the plugin `{plugin}` {source}")]
+    Plugin { plugin: Arc<str>, source: CallError },
+}
+
+/// Whose fault an error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    Client,
+    Upstream,
+    Plugin,
+    Proxy,
+}
+
+impl Error {
+    /// The one table of what the client is told, and of who is to blame.
+    pub fn verdict(&self) -> (StatusCode, Blame) {
+        match self {
+            Self::BadRequest(reason) => (reason.status(), Blame::Client),
+            Self::ClientBroke(status) => (status.unwrap_or(StatusCode::BAD_REQUEST), Blame::Client),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
+            Self::NoRoute => (StatusCode::NOT_FOUND, Blame::Client),
+            Self::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy),
+            Self::Connect { source: ConnectError::TimedOut(_), .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
+            }
+            Self::Connect { .. } | Self::Send { .. } | Self::BadResponse { .. } => {
+                (StatusCode::BAD_GATEWAY, Blame::Upstream)
+            }
+            Self::ResponseTimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream),
+            Self::Plugin { .. } => (StatusCode::SERVICE_UNAVAILABLE, Blame::Plugin),
+        }
+    }
+
+    /// Whether the connection to the client is of no more use: what follows on it may not be what it seems.
+    pub fn ends_connection(&self) -> bool {
+        match self {
+            Self::BadRequest(reason) => !matches!(reason, BadRequest::Expectation),
+            Self::ClientBroke(_) | Self::BodyTooLarge => true,
+            Self::NoRoute
+            | Self::NoEndpoint
+            | Self::Connect { .. }
+            | Self::Send { .. }
+            | Self::ResponseTimedOut { .. }
+            | Self::BadResponse { .. }
+            | Self::Plugin { .. } => false,
+        }
+    }
+}
+
+/// A problem document (RFC 9457) with nothing in it about the inside.
+pub(super) fn problem(status: StatusCode, request_id: Option<&HeaderValue>) -> Response<Bytes> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let id = request_id.and_then(|id| id.to_str().ok()).unwrap_or_default();
+    // An id is visible ASCII; of that, JSON escapes two.
+    let id = id.replace('\\', "\\\\").replace('"', "\\\"");
+    let status_code = status.as_u16();
+    let body = format!(
+        "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status_code},\"request-id\":\"{id}\"}}\n"
+    );
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,678 @@
+//! What may a message carry across the proxy?
+//!
+//! Values in, values out: nothing here does I/O. Rules are those of RFC 9110, section 7 (routing and
+//! forwarding), and RFC 9112, section 3.2 (the request target).
+
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response,
+    uri::PathAndQuery,
+};
+use ipnet::IpNet;
+
+use crate::path;
+
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_BACKEND_SERVER: HeaderName = HeaderName::from_static("x-backend-server");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+
+/// Who speaks to the proxy, as far as headers are concerned.
+#[derive(Debug)]
+pub struct Peer {
+    pub address: SocketAddr,
+    /// The address without the port, ready to be forwarded.
+    address_value: HeaderValue,
+    /// Whether it is a proxy whose word on its own client counts.
+    is_trusted: bool,
+    pub scheme: &'static str,
+}
+
+impl Peer {
+    pub fn new(address: SocketAddr, scheme: &'static str, trusted: &[IpNet]) -> Self {
+        let ip = address.ip().to_canonical();
+        let value = HeaderValue::try_from(ip.to_string()).expect("an IP address is visible ASCII");
+        Self { address, address_value: value, is_trusted: is_in(trusted, ip), scheme }
+    }
+}
+
+fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+/// What a request asks for besides what stands in its headers.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The original client.
+    pub client: IpAddr,
+    /// The body waits for the upstream's word (RFC 9110, section 10.1.1).
+    pub expects_continue: bool,
+    /// The request has come as far as it may: the proxy answers by itself (RFC 9110, section 7.6.2).
+    pub is_last_hop: bool,
+}
+
+/// Why a request is not forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    #[error(transparent)]
+    Path(#[from] path::Error),
+    #[error("the target is neither a path, nor a URL of this scheme, nor `*` with OPTIONS")]
+    Target,
+    #[error("CONNECT is not offered")]
+    Connect,
+    #[error("there is no `Host`, more than one, or one that is no host")]
+    Host,
+    #[error("`Host` and the target name different hosts")]
+    HostMismatch,
+    #[error("an expectation other than `100-continue`")]
+    Expectation,
+    #[error("more headers than can be forwarded")]
+    TooManyHeaders,
+}
+
+impl BadRequest {
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Path(_) | Self::Target | Self::Host | Self::HostMismatch => StatusCode::BAD_REQUEST,
+            Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        }
+    }
+}
+
+/// Fields that end at this hop, as bits.
+#[derive(Default)]
+struct Hop(u8);
+
+impl Hop {
+    const FIELDS: [HeaderName; 8] = [
+        header::CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::PROXY_AUTHORIZATION,
+        header::PROXY_AUTHENTICATE,
+    ];
+
+    /// One look at each header is cheaper than eight searches that nearly always find nothing.
+    fn find(headers: &HeaderMap) -> Self {
+        let bit = |name| Self::FIELDS.iter().position(|field| field == name).map_or(0, |place| 1 << place);
+        Self(headers.keys().fold(0, |found, name| found | bit(name)))
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        Self::FIELDS.iter().position(|field| field == name).is_some_and(|place| self.0 & (1 << place) != 0)
+    }
+
+    fn remove(&self, headers: &mut HeaderMap) {
+        if self.0 == 0 {
+            return;
+        }
+        if self.has(&header::CONNECTION) {
+            remove_named(headers);
+        }
+        for (place, name) in Self::FIELDS.iter().enumerate() {
+            if self.0 & (1 << place) != 0 {
+                headers.remove(name);
+            }
+        }
+    }
+}
+
+/// Removes the fields that `Connection` names, but for those that are nobody's to take away: a client must not
+/// be able to make the proxy drop what upstreams rely on.
+fn remove_named(headers: &mut HeaderMap) {
+    const PROTECTED: [&str; 12] = [
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "forwarded",
+        "host",
+        "set-cookie",
+        "te",
+        "trailer",
+        "via",
+    ];
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !PROTECTED.contains(&name.as_str()) && !name.as_str().starts_with("x-forwarded-"))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Makes a client's request the proxy's own: target and host in one canonical form, no field that ends at this
+/// hop, and the word of the proxy on who sent it.
+///
+/// `length` is that of the body; none if it is not known before its end.
+pub(super) fn prepare(
+    request: &mut request::Parts,
+    peer: &Peer,
+    trusted: &[IpNet],
+    length: Option<u64>,
+) -> Result<Prepared, BadRequest> {
+    if request.method == Method::CONNECT {
+        return Err(BadRequest::Connect);
+    }
+    let host = authority(request, peer)?;
+    canonicalise(request)?;
+    let is_last_hop = count_forwards(request);
+
+    let headers = &mut request.headers;
+    let hop = Hop::find(headers);
+    let wants_trailers = hop.has(&header::TE) && asks_for_trailers(headers);
+    hop.remove(headers);
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+    if length.is_none() {
+        // hyper takes it that GET and HEAD have no body unless it is told.
+        headers.insert(header::TRANSFER_ENCODING, CHUNKED);
+    }
+    let expects_continue = expectation(headers, request.version, length)?;
+    let client = identify(headers, peer, trusted, host)?;
+    Ok(Prepared { client, expects_continue, is_last_hop })
+}
+
+/// Settles which host is asked for, and leaves it in `Host` alone (RFC 9112, section 3.2). None for a client of
+/// HTTP/1.0 that names none.
+fn authority(request: &mut request::Parts, peer: &Peer) -> Result<Option<HeaderValue>, BadRequest> {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let host = hosts.next().cloned();
+    if hosts.next().is_some() || host.as_ref().is_some_and(|host| !is_authority(host.as_bytes())) {
+        return Err(BadRequest::Host);
+    }
+    let Some(target) = request.uri.authority() else {
+        return match host {
+            None if request.version != Version::HTTP_10 => Err(BadRequest::Host),
+            host => Ok(host.filter(|host| !host.is_empty())),
+        };
+    };
+    // Absolute form: what it names must be what `Host` names.
+    if request.uri.scheme_str() != Some(peer.scheme) || !is_authority(target.as_str().as_bytes()) {
+        return Err(BadRequest::Target);
+    }
+    if host.as_ref().is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(target.as_str().as_bytes())) {
+        return Err(BadRequest::HostMismatch);
+    }
+    let host = HeaderValue::from_str(target.as_str()).map_err(|_| BadRequest::Target)?;
+    request.headers.insert(header::HOST, host.clone());
+    Ok(Some(host))
+}
+
+/// Whether this is host and optional port as in RFC 3986, section 3.2, without user information; or empty.
+fn is_authority(value: &[u8]) -> bool {
+    let (host, port) = match value.iter().rposition(|&byte| byte == b':') {
+        Some(colon) if !value.ends_with(b"]") => (&value[..colon], &value[colon + 1..]),
+        _ => (value, &b""[..]),
+    };
+    let port_is_valid = port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
+    let host_is_valid = match host.strip_prefix(b"[") {
+        Some(rest) => rest.strip_suffix(b"]").is_some_and(|address| {
+            !address.is_empty() && address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
+        }),
+        None => host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)),
+    };
+    port_is_valid && host_is_valid && (!host.is_empty() || value.is_empty())
+}
+
+/// The name to route by: lower case, without port and final dot.
+pub(super) fn host_name(host: &HeaderValue) -> Cow<'_, str> {
+    let host = host.to_str().unwrap_or_default();
+    let name = match host.rfind(':') {
+        Some(colon) if !host.ends_with(']') => &host[..colon],
+        _ => host,
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// Brings the target into origin form, with a canonical path.
+fn canonicalise(request: &mut request::Parts) -> Result<(), BadRequest> {
+    if request.uri.path() == "*" {
+        let is_asterisk = request.method == Method::OPTIONS && request.uri.query().is_none();
+        return if is_asterisk { Ok(()) } else { Err(BadRequest::Target) };
+    }
+    let is_absolute = request.uri.authority().is_some();
+    let path = match request.uri.path() {
+        "" if is_absolute => "/",
+        path => path,
+    };
+    let target = match (path::canonical(path)?, request.uri.query()) {
+        (Cow::Borrowed(_), _) if !is_absolute => return Ok(()),
+        (path, Some(query)) => format!("{path}?{query}"),
+        (path, None) => path.into_owned(),
+    };
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| BadRequest::Target)?;
+    request.uri = Uri::from(target);
+    Ok(())
+}
+
+/// Counts `Max-Forwards` down. Whether it had come to zero.
+fn count_forwards(request: &mut request::Parts) -> bool {
+    if request.method != Method::TRACE && request.method != Method::OPTIONS {
+        return false;
+    }
+    let left =
+        request.headers.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    match left {
+        Some(0) => return true,
+        Some(left) => drop(request.headers.insert(header::MAX_FORWARDS, HeaderValue::from(left - 1))),
+        None => {}
+    }
+    false
+}
+
+fn asks_for_trailers(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Whether the body waits to be asked for.
+fn expectation(headers: &mut HeaderMap, version: Version, length: Option<u64>) -> Result<bool, BadRequest> {
+    let Some(expect) = headers.get(header::EXPECT) else { return Ok(false) };
+    if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+        return Err(BadRequest::Expectation);
+    }
+    if version == Version::HTTP_10 || length == Some(0) {
+        headers.remove(header::EXPECT);
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Says who sent the request, and finds out who did in the first place.
+fn identify(
+    headers: &mut HeaderMap,
+    peer: &Peer,
+    trusted: &[IpNet],
+    host: Option<HeaderValue>,
+) -> Result<IpAddr, BadRequest> {
+    let room = |_| BadRequest::TooManyHeaders;
+    let proto = HeaderValue::from_static(peer.scheme);
+    let mut client = peer.address.ip().to_canonical();
+    let mut is_known = false;
+    if peer.is_trusted {
+        let before: Vec<u8> = joined(headers, &X_FORWARDED_FOR);
+        client = original_client(&before, trusted).unwrap_or(client);
+        let mut value = before;
+        if !value.is_empty() {
+            value.extend_from_slice(b", ");
+        }
+        value.extend_from_slice(peer.address_value.as_bytes());
+        let value =
+            HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| BadRequest::TooManyHeaders)?;
+        headers.try_insert(X_FORWARDED_FOR, value).map_err(room)?;
+        if !headers.contains_key(X_FORWARDED_PROTO) {
+            headers.try_insert(X_FORWARDED_PROTO, proto).map_err(room)?;
+        }
+        if let Some(host) = host.filter(|_| !headers.contains_key(X_FORWARDED_HOST)) {
+            headers.try_insert(X_FORWARDED_HOST, host).map_err(room)?;
+        }
+        is_known = headers.get(X_REQUEST_ID).is_some_and(is_request_id);
+        append_forwarded(headers, peer);
+    } else {
+        headers.remove(header::FORWARDED);
+        headers.try_insert(X_FORWARDED_FOR, peer.address_value.clone()).map_err(room)?;
+        headers.try_insert(X_FORWARDED_PROTO, proto).map_err(room)?;
+        match host {
+            Some(host) => drop(headers.try_insert(X_FORWARDED_HOST, host).map_err(room)?),
+            None => drop(headers.remove(X_FORWARDED_HOST)),
+        }
+    }
+    if !is_known {
+        headers.try_insert(X_REQUEST_ID, new_request_id()).map_err(room)?;
+    }
+    // RFC 9110, section 7.6.3.
+    headers.try_append(header::VIA, HeaderValue::from_static("1.1 tollgate")).map_err(room)?;
+    Ok(client)
+}
+
+/// All values of a field, joined by commas.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
+    headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..])
+}
+
+/// The rightmost address that is not a trusted proxy; the leftmost if all are. None if there is no address.
+fn original_client(forwarded_for: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
+    let mut client = None;
+    for entry in forwarded_for.rsplit(|&byte| byte == b',') {
+        let Some(address) = std::str::from_utf8(entry.trim_ascii()).ok().and_then(parse_address) else {
+            break;
+        };
+        client = Some(address);
+        if !is_in(trusted, address) {
+            break;
+        }
+    }
+    client
+}
+
+/// An address, with or without port and brackets.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let address = text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    let address = address.or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok());
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+/// Continues `Forwarded` (RFC 7239) where a trusted proxy has begun one.
+fn append_forwarded(headers: &mut HeaderMap, peer: &Peer) {
+    if !headers.contains_key(header::FORWARDED) {
+        return;
+    }
+    let address = peer.address.ip().to_canonical();
+    let element = match address {
+        IpAddr::V4(address) => format!("for={address};proto={}", peer.scheme),
+        IpAddr::V6(address) => format!("for=\"[{address}]\";proto={}", peer.scheme),
+    };
+    if let Ok(element) = HeaderValue::try_from(element) {
+        let _ = headers.try_append(header::FORWARDED, element);
+    }
+}
+
+fn is_request_id(value: &HeaderValue) -> bool {
+    (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+/// 128 bits by chance, in hexadecimal.
+pub(super) fn new_request_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let number = fastrand::u128(..);
+    let digits: [u8; 32] = std::array::from_fn(|place| DIGITS[(number >> (124 - 4 * place)) as usize & 15]);
+    HeaderValue::from_bytes(&digits).expect("hexadecimal digits are visible ASCII")
+}
+
+/// What is wrong with a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadResponse {
+    #[error("the upstream switched protocols, which it was not asked to")]
+    Upgrade,
+    #[error("the upstream used a transfer coding other than `chunked`")]
+    TransferCoding,
+}
+
+/// Makes an upstream's response the proxy's own. Whether its connection can carry another request.
+pub(super) fn accept(response: &mut response::Parts, endpoint: &HeaderValue) -> Result<bool, BadResponse> {
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(BadResponse::Upgrade);
+    }
+    let headers = &mut response.headers;
+    let hop = Hop::find(headers);
+    let mut is_reusable = true;
+    if hop.has(&header::TRANSFER_ENCODING) {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let is_chunked =
+            codings.next().is_some_and(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !is_chunked || codings.next().is_some() {
+            return Err(BadResponse::TransferCoding);
+        }
+        // RFC 9112, section 6.3: whoever sends both lengths may be up to something.
+        is_reusable = headers.remove(header::CONTENT_LENGTH).is_none();
+    }
+    hop.remove(headers);
+    response.version = Version::HTTP_11;
+    // A response with 32,768 headers is not one that this one more would help.
+    let _ = headers.try_insert(X_BACKEND_SERVER, endpoint.clone());
+    Ok(is_reusable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(list: &[&str]) -> Vec<IpNet> {
+        list.iter().map(|network| network.parse().unwrap()).collect()
+    }
+
+    fn request(target: &str, headers: &[(&str, &str)]) -> request::Parts {
+        let mut request = http::Request::builder().uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn prepare_from(
+        address: &str,
+        trusted: &[&str],
+        mut request: request::Parts,
+    ) -> Result<(request::Parts, Prepared), BadRequest> {
+        let trusted = networks(trusted);
+        let peer = Peer::new(address.parse().unwrap(), "http", &trusted);
+        prepare(&mut request, &peer, &trusted, Some(0)).map(|prepared| (request, prepared))
+    }
+
+    fn values<'a>(request: &'a request::Parts, name: &str) -> Vec<&'a str> {
+        request.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_ends_at_this_hop_is_not_forwarded() {
+        let request = request(
+            "/",
+            &[
+                ("host", "a"),
+                ("connection", "close, X-Private, authorization, x-forwarded-for, host"),
+                ("connection", "x-other"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-connection", "keep-alive"),
+                ("upgrade", "h2c"),
+                ("te", "gzip"),
+                ("x-private", "1"),
+                ("x-other", "1"),
+                ("authorization", "Bearer x"),
+                ("x-kept", "1"),
+            ],
+        );
+        let (request, _) = prepare_from("192.0.2.1:1", &[], request).unwrap();
+        for name in ["connection", "keep-alive", "proxy-connection", "upgrade", "te", "x-private", "x-other"]
+        {
+            assert!(!request.headers.contains_key(name), "{name}");
+        }
+        for name in ["authorization", "host", "x-forwarded-for", "x-kept"] {
+            assert!(request.headers.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_does_not_say_who_it_is() {
+        let request = request(
+            "/",
+            &[
+                ("host", "a"),
+                ("x-forwarded-for", "1.1.1.1"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "b"),
+                ("forwarded", "for=1.1.1.1"),
+                ("x-request-id", "mine"),
+            ],
+        );
+        let (request, prepared) = prepare_from("192.0.2.1:1", &["10.0.0.0/8"], request).unwrap();
+        assert_eq!(prepared.client, IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.1"]);
+        assert_eq!(values(&request, "x-forwarded-proto"), ["http"]);
+        assert_eq!(values(&request, "x-forwarded-host"), ["a"]);
+        assert_eq!(values(&request, "forwarded"), [""; 0]);
+        assert_ne!(values(&request, "x-request-id"), ["mine"]);
+        assert_eq!(values(&request, "via"), ["1.1 tollgate"]);
+    }
+
+    #[test]
+    fn the_word_of_a_trusted_proxy_counts() {
+        let request = request(
+            "/",
+            &[
+                ("host", "a"),
+                ("x-forwarded-for", "6.6.6.6, 203.0.113.7"),
+                ("x-forwarded-for", "10.1.1.1"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "b"),
+                ("forwarded", "for=203.0.113.7"),
+                ("x-request-id", "theirs"),
+            ],
+        );
+        let (request, prepared) = prepare_from("10.0.0.1:1", &["10.0.0.0/8"], request).unwrap();
+        assert_eq!(prepared.client, IpAddr::from([203, 0, 113, 7]), "what stands left of it is hearsay");
+        assert_eq!(values(&request, "x-forwarded-for"), ["6.6.6.6, 203.0.113.7, 10.1.1.1, 10.0.0.1"]);
+        assert_eq!(values(&request, "x-forwarded-proto"), ["https"]);
+        assert_eq!(values(&request, "x-forwarded-host"), ["b"]);
+        assert_eq!(values(&request, "forwarded"), ["for=203.0.113.7", "for=10.0.0.1;proto=http"]);
+        assert_eq!(values(&request, "x-request-id"), ["theirs"]);
+    }
+
+    #[test]
+    fn addresses_come_in_several_forms() {
+        for (text, expected) in [
+            ("1.2.3.4", Some("1.2.3.4")),
+            ("1.2.3.4:80", Some("1.2.3.4")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:80", Some("2001:db8::1")),
+            ("::ffff:1.2.3.4", Some("1.2.3.4")),
+            ("unknown", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_address(text), expected.map(|address| address.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_host_is_asked_for() {
+        for (target, hosts, expected) in [
+            ("/", &["a"][..], Ok("a")),
+            ("/", &["A.example:8080"], Ok("A.example:8080")),
+            ("/", &["[::1]:80"], Ok("[::1]:80")),
+            ("/", &[], Err(BadRequest::Host)),
+            ("/", &["a", "a"], Err(BadRequest::Host)),
+            ("/", &["a b"], Err(BadRequest::Host)),
+            ("/", &["a/b"], Err(BadRequest::Host)),
+            ("/", &["u@a"], Err(BadRequest::Host)),
+            ("/", &["a:b"], Err(BadRequest::Host)),
+            ("/", &[":80"], Err(BadRequest::Host)),
+            ("/", &["[::1"], Err(BadRequest::Host)),
+            ("/", &["a,b"], Err(BadRequest::Host)),
+            ("http://a/x", &["A"], Ok("a")),
+            ("http://a/x", &[], Ok("a")),
+            ("http://a", &["a"], Ok("a")),
+            ("http://a/x", &["b"], Err(BadRequest::HostMismatch)),
+            ("http://a:81/x", &["a"], Err(BadRequest::HostMismatch)),
+            ("http://u@a/x", &["a"], Err(BadRequest::Target)),
+            ("https://a/x", &["a"], Err(BadRequest::Target)),
+            ("ftp://a/x", &["a"], Err(BadRequest::Target)),
+        ] {
+            let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let prepared = prepare_from("192.0.2.1:1", &[], request(target, &headers));
+            let host = prepared.map(|(request, _)| values(&request, "host").concat());
+            assert_eq!(host.as_deref().map_err(|error| *error), expected, "{target} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn routing_goes_by_the_bare_name() {
+        for (host, expected) in
+            [("A.Example.:80", "a.example"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")]
+        {
+            assert_eq!(host_name(&HeaderValue::from_static(host)), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn the_target_is_forwarded_in_canonical_origin_form() {
+        for (target, expected) in [
+            ("/a?b", "/a?b"),
+            ("/a/../b//c?d=/../", "/b/c?d=/../"),
+            ("http://a", "/"),
+            ("http://a?q", "/?q"),
+            ("http://a/x/./y?q", "/x/y?q"),
+        ] {
+            let (request, _) = prepare_from("192.0.2.1:1", &[], request(target, &[("host", "a")])).unwrap();
+            assert_eq!(request.uri, expected, "{target}");
+        }
+        let error = prepare_from("192.0.2.1:1", &[], request("*", &[("host", "a")])).unwrap_err();
+        assert_eq!(error, BadRequest::Target, "`*` goes with OPTIONS only");
+    }
+
+    #[test]
+    fn only_one_expectation_is_understood() {
+        let with =
+            |value| prepare_from("192.0.2.1:1", &[], request("/", &[("host", "a"), ("expect", value)]));
+        assert_eq!(with("200-ok").unwrap_err(), BadRequest::Expectation);
+        let (request, prepared) = with("100-Continue").unwrap();
+        assert!(!prepared.expects_continue, "there is no body to wait with");
+        assert!(!request.headers.contains_key("expect"));
+    }
+
+    #[test]
+    fn trailers_are_asked_for_on_behalf_of_the_client() {
+        let headers = [("host", "a"), ("te", "gzip;q=0.5, trailers"), ("connection", "TE")];
+        let (request, _) = prepare_from("192.0.2.1:1", &[], request("/", &headers)).unwrap();
+        assert_eq!(values(&request, "te"), ["trailers"]);
+        assert_eq!(values(&request, "connection"), ["te"]);
+    }
+
+    #[test]
+    fn a_request_goes_no_further_than_it_asks() {
+        for (forwards, is_last, left) in [("0", true, "0"), ("3", false, "2"), ("x", false, "x")] {
+            let mut parts = request("/", &[("host", "a"), ("max-forwards", forwards)]);
+            parts.method = Method::OPTIONS;
+            let (request, prepared) = prepare_from("192.0.2.1:1", &[], parts).unwrap();
+            assert_eq!(prepared.is_last_hop, is_last);
+            assert_eq!(values(&request, "max-forwards"), [left]);
+        }
+    }
+
+    #[test]
+    fn a_response_with_both_lengths_is_not_trusted_further() {
+        let endpoint = HeaderValue::from_static("a:1");
+        let response = |headers: &[(&'static str, &'static str)]| {
+            let mut response = http::Response::builder();
+            for (name, value) in headers {
+                response = response.header(*name, *value);
+            }
+            let mut parts = response.body(()).unwrap().into_parts().0;
+            accept(&mut parts, &endpoint).map(|is_reusable| (is_reusable, parts.headers))
+        };
+        let (is_reusable, headers) = response(&[
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("connection", "x-a"),
+            ("x-a", "1"),
+        ])
+        .unwrap();
+        assert!(!is_reusable);
+        assert_eq!(headers.len(), 1, "{headers:?}");
+        assert_eq!(headers["x-backend-server"], "a:1");
+        assert!(response(&[("transfer-encoding", "chunked")]).unwrap().0);
+        assert_eq!(
+            response(&[("transfer-encoding", "gzip, chunked")]).unwrap_err(),
+            BadResponse::TransferCoding
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! What happens to one request?
+//!
+//! [`handle`] always returns a response; `forward` is the way of a request, a stage a line. What a stage does
+//! stands in a file of its own.
+
+mod afterwards;
+mod connection;
+mod error;
+mod headers;
+mod hooks;
+mod informational;
+mod record;
+mod send;
+
+pub use afterwards::Afterwards;
+pub use connection::Connection;
+pub use error::{Blame, Error};
+pub use headers::{BadRequest, BadResponse, Peer};
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header, request};
+use hyper::body::Incoming;
+
+use crate::{
+    body::ResponseBody,
+    live::{Generation, Worker},
+    plugin::{Exchange, InHand},
+    snapshot::Route,
+};
+use hooks::Decision;
+use record::Record;
+
+/// What a client gets.
+pub type Body = ResponseBody<Afterwards>;
+
+/// What a response carries.
+enum Content {
+    Streaming(Incoming),
+    Whole(Bytes),
+}
+
+/// Where a request is answered: on which worker, by which generation, for which connection.
+struct Context {
+    worker: Rc<Worker>,
+    generation: Rc<Generation>,
+    connection: Rc<Connection>,
+}
+
+/// Answers a request. There is always a response.
+pub async fn handle(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    connection.set_busy(true);
+    let generation = worker.generation();
+    let mut record =
+        generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
+    let context = Context { worker, generation, connection };
+    let (response, sent) = match forward(&context, request, &mut record).await {
+        Ok((response, sent)) => (response, sent),
+        Err(failure) => (failure.into_response(&context.connection), None),
+    };
+    let Context { generation, connection, .. } = context;
+    let afterwards = Afterwards::new(generation, connection, sent, record, response.status());
+    response.map(|content| match content {
+        Content::Streaming(incoming) => Body::streaming(incoming, afterwards),
+        Content::Whole(bytes) => Body::whole(bytes, afterwards),
+    })
+}
+
+/// The way of a request. A response that came from an upstream comes with what it was sent by.
+async fn forward(
+    context: &Context,
+    request: Request<Incoming>,
+    record: &mut Option<Box<Record>>,
+) -> Result<(Response<Content>, Option<send::Sent>), Failure> {
+    let (mut head, body) = request.into_parts();
+    let length = http_body::Body::size_hint(&body).exact();
+    let Context { connection, generation, .. } = context;
+
+    let prepared =
+        headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
+    let failed = Failure::of(&head);
+    if prepared.is_last_hop {
+        return Ok((Response::new(Content::Whole(Bytes::new())), None));
+    }
+    let route = find_route(generation, &head).ok_or(Error::NoRoute).map_err(&failed)?;
+    let mut upstream = &generation.snapshot.upstreams[route.upstream];
+    let mut exchange = InHand::new(Exchange::new(
+        head,
+        prepared.client,
+        connection.peer.scheme,
+        route.name.clone(),
+        upstream.upstream.name.clone(),
+    ));
+    match hooks::on_request(generation, route, &mut exchange).map_err(&failed)? {
+        Decision::Next => {}
+        Decision::Forward(place) => upstream = &generation.snapshot.upstreams[place],
+        Decision::Reply(reply) => {
+            record::routed(record, &exchange);
+            let response = hooks::on_reply(generation, route, &mut exchange, reply).map_err(&failed)?;
+            return Ok((response, None));
+        }
+    }
+    record::routed(record, &exchange);
+    let (response, mut sent) =
+        send::send(context, upstream, route, &mut exchange, body, prepared.expects_continue)
+            .await
+            .map_err(&failed)?;
+    let response =
+        hooks::on_response(generation, route, &mut exchange, response, &mut sent).map_err(&failed)?;
+    Ok((response, Some(sent)))
+}
+
+fn find_route<'a>(generation: &'a Generation, request: &request::Parts) -> Option<&'a Route> {
+    let snapshot = &generation.snapshot;
+    let host = request.headers.get(header::HOST).map(headers::host_name).unwrap_or_default();
+    let place = snapshot.table.find(&host, request.uri.path(), &request.method, &request.headers)?;
+    Some(&snapshot.routes[place])
+}
+
+/// An error, and the id of the request it befell.
+struct Failure {
+    error: Error,
+    request_id: Option<HeaderValue>,
+}
+
+impl Failure {
+    fn of(request: &request::Parts) -> impl Fn(Error) -> Self + use<> {
+        let request_id = request.headers.get(headers::X_REQUEST_ID).cloned();
+        move |error| Self { error, request_id: request_id.clone() }
+    }
+
+    /// What the client is told; the operator is told more.
+    fn into_response(self, connection: &Connection) -> Response<Content> {
+        let Self { error, request_id } = self;
+        let (status, blame) = error.verdict();
+        let request = request_id.as_ref().and_then(|id| id.to_str().ok());
+        let client = connection.peer.address;
+        match blame {
+            Blame::Client => tracing::debug!(%client, request, %error, "request not answered"),
+            Blame::Upstream | Blame::Plugin | Blame::Proxy => {
+                tracing::warn!(%client, request, status = status.as_u16(), %error, "request not answered");
+            }
+        }
+        let mut response = error::problem(status, request_id.as_ref());
+        if error.ends_connection() || connection.fault().is_some() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(Content::Whole)
+    }
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), request_id: None }
+    }
+}

@@ -1,0 +1,70 @@
+//! What is written down of a request?
+
+use std::{sync::Arc, time::Instant};
+
+use http::{Method, Request, StatusCode, Uri, header};
+
+use super::{Connection, headers, send::Sent};
+use crate::plugin::Exchange;
+
+/// What the line in the access log will say, so far.
+#[derive(Debug)]
+pub(super) struct Record {
+    started: Instant,
+    client: String,
+    method: Method,
+    target: Uri,
+    host: String,
+    request: String,
+    route: Option<Arc<str>>,
+    upstream: Option<Arc<str>>,
+}
+
+impl Record {
+    pub fn new<B>(request: &Request<B>, connection: &Connection) -> Self {
+        let text = |name| {
+            request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        Self {
+            started: Instant::now(),
+            client: connection.peer.address.ip().to_canonical().to_string(),
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            host: text(header::HOST).unwrap_or_default(),
+            request: String::new(),
+            route: None,
+            upstream: None,
+        }
+    }
+
+    /// The line. `passed` counts the bytes of the response's body.
+    pub fn write(self, status: StatusCode, sent: Option<&Sent>, passed: u64, is_complete: bool) {
+        tracing::info!(
+            target: "access",
+            client = self.client,
+            method = self.method.as_str(),
+            host = self.host,
+            target = %self.target,
+            status = status.as_u16(),
+            route = self.route.as_deref(),
+            upstream = self.upstream.as_deref(),
+            endpoint = sent.map(|sent| sent.endpoint().authority.as_str()),
+            attempts = sent.map(|sent| sent.attempts),
+            bytes_in = sent.map_or(0, Sent::uploaded),
+            bytes_out = passed,
+            complete = is_complete,
+            duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            request = self.request,
+        );
+    }
+}
+
+/// Notes where a request goes, and who sent it in the first place.
+pub(super) fn routed(record: &mut Option<Box<Record>>, exchange: &Exchange) {
+    let Some(record) = record else { return };
+    record.client = exchange.client.to_string();
+    record.route = Some(exchange.route.clone());
+    record.upstream = Some(exchange.upstream.clone());
+    let id = exchange.request.headers.get(headers::X_REQUEST_ID);
+    record.request = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+}

@@ -1,0 +1,296 @@
+//! How does it get to an endpoint, and what if that does not answer?
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response, Version, request};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+
+use super::{
+    Connection, Context, Error, headers, hooks,
+    informational::{Informational, Interim},
+};
+use crate::{
+    body::{RequestBody, Upload, UploadState},
+    clock::{Clock, Elapsed},
+    plugin::InHand,
+    snapshot::{Route, Target},
+    upstream::{Endpoint, InFlight, Lease},
+};
+
+/// Endpoints that a request is brought to at most, if there is no connection to the first.
+const ATTEMPTS: usize = 3;
+
+/// How long an upstream may take to ask for a body that waits for it. Some never do (RFC 9110, section 10.1.1).
+const CONTINUE: Duration = Duration::from_secs(1);
+
+/// A request that an endpoint has answered: what is to be settled when the response has ended.
+#[derive(Debug)]
+pub struct Sent {
+    in_flight: InFlight,
+    /// Goes back to its pool, if all goes well.
+    lease: Option<Lease>,
+    upload: Option<Rc<Upload>>,
+    /// Endpoints that the request was brought to.
+    pub attempts: usize,
+    pub clock: Clock,
+    /// How long the body of the response may be silent.
+    pub silence: Duration,
+}
+
+impl Sent {
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        self.in_flight.endpoint()
+    }
+
+    /// Bytes of the request's body that have passed.
+    pub fn uploaded(&self) -> u64 {
+        self.upload.as_ref().map_or(0, |upload| upload.passed())
+    }
+
+    /// The response is not going to be read, so nothing else can be on its connection.
+    pub fn give_up_response(&mut self) {
+        self.lease = None;
+    }
+
+    /// The response has been read to its end.
+    pub fn finish(mut self) {
+        // A request that is still being written keeps its connection to itself.
+        if self.upload.as_ref().is_none_or(|upload| upload.is_complete())
+            && let Some(lease) = self.lease.take()
+        {
+            lease.finish();
+        }
+    }
+}
+
+impl Drop for Sent {
+    fn drop(&mut self) {
+        if let Some(upload) = &self.upload {
+            upload.abandon();
+        }
+    }
+}
+
+/// Brings a request to an endpoint of an upstream, and waits for the head of its response.
+///
+/// An endpoint to which there is no connection is passed over for another. What has been sent is sent again
+/// only where that can do no harm.
+pub(super) async fn send(
+    context: &Context,
+    target: &Target,
+    route: &Route,
+    exchange: &mut InHand,
+    body: Incoming,
+    expects_continue: bool,
+) -> Result<(Response<Incoming>, Sent), Error> {
+    let upstream = &target.upstream;
+    let mut outgoing = Outgoing::new(&context.connection, &exchange.request, body, expects_continue)?;
+    let mut tried: SmallVec<[u32; 4]> = SmallVec::new();
+    let mut failure = Error::NoEndpoint;
+    while tried.len() < ATTEMPTS
+        && let Some(place) = hooks::pick(&context.generation, target, exchange, &tried)
+    {
+        let endpoint = &upstream.endpoints[place];
+        let in_flight = InFlight::new(endpoint.clone());
+        let started = Instant::now();
+        match send_to(context, target, route, endpoint, exchange, &mut outgoing).await {
+            Ok((response, lease)) => {
+                endpoint.succeeded(started.elapsed());
+                let (mut head, body) = response.into_parts();
+                let is_reusable = headers::accept(&mut head, &endpoint.address)
+                    .map_err(|source| Error::BadResponse { endpoint: name(endpoint), source })?;
+                let sent = Sent {
+                    in_flight,
+                    lease: is_reusable.then_some(lease),
+                    upload: outgoing.upload,
+                    attempts: tried.len() + 1,
+                    clock: context.worker.clock.clone(),
+                    silence: upstream.timeouts.body.get(),
+                };
+                return Ok((Response::from_parts(head, body), sent));
+            }
+            Err(error) => {
+                endpoint.failed();
+                let is_unsent = matches!(error, Error::Connect { .. });
+                failure = error;
+                if !is_unsent {
+                    break;
+                }
+                tracing::debug!(endpoint = name(endpoint), error = %failure, "endpoint passed over");
+                tried.push(place as u32);
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// Brings a request to one endpoint. A connection that was used before may have been closed while it was
+/// idle, which only shows when it is used: then once more on a fresh one, if that can do no harm.
+async fn send_to(
+    context: &Context,
+    target: &Target,
+    route: &Route,
+    endpoint: &Arc<Endpoint>,
+    exchange: &mut InHand,
+    outgoing: &mut Outgoing,
+) -> Result<(Response<Incoming>, Lease), Error> {
+    let upstream = &target.upstream;
+    let mut is_fresh = false;
+    loop {
+        let mut lease = context
+            .worker
+            .pool
+            .lease(upstream, endpoint, is_fresh)
+            .await
+            .map_err(|source| Error::Connect { endpoint: name(endpoint), source })?;
+        let may_repeat = lease.is_reused() && outgoing.is_repeatable;
+        let keeps_head = may_repeat || !route.on_response.is_empty();
+        let request = outgoing.request(&mut exchange.request, keeps_head);
+        let limit = upstream.timeouts.response.get();
+        let error = match converse(context, &mut lease, request, outgoing.upload.as_ref(), limit).await {
+            Ok(response) => return Ok((response, lease)),
+            Err(error) => error,
+        };
+        match error {
+            SendError::Unsent(source, request) if lease.is_reused() => {
+                tracing::debug!(endpoint = name(endpoint), error = %source, "idle connection was closed");
+                outgoing.take_back(&mut exchange.request, request);
+            }
+            SendError::Lost(source) if may_repeat => {
+                tracing::debug!(endpoint = name(endpoint), error = %source, "idle connection was closed");
+            }
+            SendError::Unsent(source, _) | SendError::Lost(source) => {
+                return Err(match outgoing.upload.as_ref().map(|upload| upload.state()) {
+                    Some(UploadState::TooLarge) => Error::BodyTooLarge,
+                    Some(UploadState::Broken) => Error::ClientBroke(context.connection.fault()),
+                    _ => Error::Send { endpoint: name(endpoint), source },
+                });
+            }
+            SendError::TimedOut => {
+                return Err(Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed });
+            }
+        }
+        is_fresh = true;
+    }
+}
+
+/// What of a request goes to an upstream.
+struct Outgoing {
+    body: RequestBody,
+    upload: Option<Rc<Upload>>,
+    /// Sending it twice does no harm, and there is nothing that could be sent only once.
+    is_repeatable: bool,
+}
+
+impl Outgoing {
+    fn new(
+        connection: &Connection,
+        head: &request::Parts,
+        body: Incoming,
+        expects_continue: bool,
+    ) -> Result<Self, Error> {
+        let cap = connection.listener.limits.body.get();
+        if http_body::Body::size_hint(&body).lower() > cap {
+            return Err(Error::BodyTooLarge);
+        }
+        let (body, upload) = RequestBody::new(body, cap, expects_continue);
+        // RFC 9110, section 9.2.2.
+        let is_repeatable = upload.is_none() && head.method.is_idempotent();
+        Ok(Self { body, upload, is_repeatable })
+    }
+
+    /// The message to send; its head is copied only if it is needed again.
+    fn request(&mut self, head: &mut request::Parts, keeps_head: bool) -> Request<RequestBody> {
+        let body = std::mem::replace(&mut self.body, RequestBody::Empty);
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = head.uri.clone();
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() =
+            if keeps_head { head.headers.clone() } else { std::mem::take(&mut head.headers) };
+        request
+    }
+
+    /// Takes a message back of which nothing was written.
+    fn take_back(&mut self, head: &mut request::Parts, request: Request<RequestBody>) {
+        let (returned, body) = request.into_parts();
+        head.headers = returned.headers;
+        self.body = body;
+    }
+}
+
+/// Why a request has got no response.
+#[expect(clippy::large_enum_variant, reason = "the request comes back whole, and this is not the common way")]
+enum SendError {
+    /// Nothing of it was written.
+    Unsent(hyper::Error, Request<RequestBody>),
+    /// Some of it may have been.
+    Lost(hyper::Error),
+    TimedOut,
+}
+
+/// Sends a request and waits for the head of the response, at most `limit` after the last of its body. Interim
+/// responses go to the client meanwhile.
+async fn converse(
+    context: &Context,
+    lease: &mut Lease,
+    mut request: Request<RequestBody>,
+    upload: Option<&Rc<Upload>>,
+    limit: Duration,
+) -> Result<Response<Incoming>, SendError> {
+    let clock = &context.worker.clock;
+    let informational = Informational::listen(&mut request);
+    let patience = upload.filter(|upload| upload.state() == UploadState::Held).map(|upload| {
+        let timer = clock.timer();
+        timer.start(CONTINUE);
+        (timer, upload)
+    });
+    let deadline = clock.timer();
+    deadline.start(limit);
+    let mut passed = 0;
+    let mut answer = pin!(lease.send(request));
+    poll_fn(|cx| {
+        let answered = answer.as_mut().poll(cx);
+        for interim in informational.take(cx) {
+            match (interim, upload) {
+                (Interim::Continue, Some(upload)) => upload.release(),
+                (Interim::Continue, None) => {}
+                (Interim::Other(head), _) => context.connection.push_interim(head),
+            }
+        }
+        if let Poll::Ready(answer) = answered {
+            return Poll::Ready(answer.map_err(|mut error| match error.take_message() {
+                Some(request) => SendError::Unsent(error.into_error(), request),
+                None => SendError::Lost(error.into_error()),
+            }));
+        }
+        if let Some((timer, upload)) = &patience
+            && timer.poll(cx).is_ready()
+        {
+            timer.stop();
+            upload.release();
+        }
+        while deadline.poll(cx).is_ready() {
+            match upload.map(|upload| upload.passed()) {
+                // The time counts from the last that has been sent.
+                Some(now) if now > passed => passed = now,
+                _ => return Poll::Ready(Err(SendError::TimedOut)),
+            }
+            deadline.start(limit);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+fn name(endpoint: &Endpoint) -> String {
+    endpoint.authority.to_string()
+}

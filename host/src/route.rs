@@ -1,0 +1,223 @@
+//! Which route is this request for?
+//!
+//! Compiled from the configuration when a generation is built: a hash map of hosts, and below each a trie
+//! of path segments. A request pays for the segments of its own path, not for the number of routes.
+
+use http::{HeaderMap, HeaderName, Method};
+use rustc_hash::FxHashMap;
+
+/// What a route asks of a request. Empty lists ask nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match {
+    pub host: Host,
+    /// Whole segments of a prefix of the path; `/v1` and `/v1/` are the same.
+    pub path: String,
+    pub methods: Vec<Method>,
+    /// Each header must have this value in one of its fields.
+    pub headers: Vec<(HeaderName, String)>,
+}
+
+/// Which hosts a route serves. Names are in lower case.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Host {
+    #[default]
+    Any,
+    Exact(String),
+    /// Every name below this one.
+    Below(String),
+}
+
+/// All routes, ready to be asked. Routes are known by their place in the configuration.
+///
+/// Among the routes that match, an exact host goes before a wildcard, a longer wildcard before a shorter
+/// one and any of them before a route for all hosts; then the longer path; then more headers; then a route
+/// that names methods; then the one written first.
+#[derive(Debug, Default)]
+pub struct Table {
+    exact: FxHashMap<Box<str>, Node>,
+    below: FxHashMap<Box<str>, Node>,
+    any: Node,
+}
+
+/// A place in the trie of path segments.
+#[derive(Debug, Default)]
+struct Node {
+    children: FxHashMap<Box<str>, Node>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    methods: Vec<Method>,
+    headers: Vec<(HeaderName, String)>,
+    route: usize,
+}
+
+impl Table {
+    /// Adds a route. Fails with the route that asks the very same, after which this one could never match.
+    pub fn insert(&mut self, rule: Match, route: usize) -> Result<(), usize> {
+        let mut node = match rule.host {
+            Host::Any => &mut self.any,
+            Host::Exact(host) => self.exact.entry(host.into()).or_default(),
+            Host::Below(host) => self.below.entry(host.into()).or_default(),
+        };
+        for segment in rule.path.split('/').filter(|segment| !segment.is_empty()) {
+            node = node.children.entry(segment.into()).or_default();
+        }
+        let entry = Entry { methods: rule.methods, headers: rule.headers, route };
+        if let Some(same) = node.entries.iter().find(|other| other.asks_the_same(&entry)) {
+            return Err(same.route);
+        }
+        let place = node.entries.partition_point(|other| other.rank() >= entry.rank());
+        node.entries.insert(place, entry);
+        Ok(())
+    }
+
+    /// The route for a request to `host` (lower case, no port; empty if there is none) and the canonical `path`.
+    pub fn find(&self, host: &str, path: &str, method: &Method, headers: &HeaderMap) -> Option<usize> {
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let find = |node: &Node| node.find(path, method, headers);
+        if !self.exact.is_empty()
+            && let Some(route) = self.exact.get(host).and_then(find)
+        {
+            return Some(route);
+        }
+        if !self.below.is_empty() {
+            let mut name = host;
+            while let Some((_, parent)) = name.split_once('.') {
+                if let Some(route) = self.below.get(parent).and_then(find) {
+                    return Some(route);
+                }
+                name = parent;
+            }
+        }
+        find(&self.any)
+    }
+}
+
+impl Node {
+    /// The deepest entry along `path` that agrees with method and headers.
+    ///
+    /// Goes no deeper than the trie, whatever the length of the path.
+    fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> Option<usize> {
+        if !self.children.is_empty() {
+            let (segment, rest) = path.split_once('/').unwrap_or((path, ""));
+            if let Some(child) = self.children.get(segment)
+                && let Some(route) = child.find(rest, method, headers)
+            {
+                return Some(route);
+            }
+        }
+        self.entries.iter().find(|entry| entry.agrees(method, headers)).map(|entry| entry.route)
+    }
+}
+
+impl Entry {
+    fn agrees(&self, method: &Method, headers: &HeaderMap) -> bool {
+        (self.methods.is_empty() || self.methods.contains(method))
+            && self.headers.iter().all(|(name, value)| {
+                headers.get_all(name).iter().any(|field| field.as_bytes() == value.as_bytes())
+            })
+    }
+
+    fn rank(&self) -> (usize, bool) {
+        (self.headers.len(), !self.methods.is_empty())
+    }
+
+    fn asks_the_same(&self, other: &Self) -> bool {
+        let is_within = |a: &[Method], b: &[Method]| a.iter().all(|method| b.contains(method));
+        self.headers == other.headers
+            && is_within(&self.methods, &other.methods)
+            && is_within(&other.methods, &self.methods)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn rule(host: &str, path: &str) -> Match {
+        let host = match host.strip_prefix("*.") {
+            Some(parent) => Host::Below(parent.into()),
+            None if host.is_empty() => Host::Any,
+            None => Host::Exact(host.into()),
+        };
+        Match { host, path: path.into(), ..Match::default() }
+    }
+
+    fn table(rules: impl IntoIterator<Item = Match>) -> Table {
+        let mut table = Table::default();
+        for (route, rule) in rules.into_iter().enumerate() {
+            table.insert(rule, route).expect("no two rules are the same");
+        }
+        table
+    }
+
+    #[test]
+    fn the_closest_host_wins_and_then_the_longest_path() {
+        let table = table([
+            rule("", "/"),
+            rule("", "/api"),
+            rule("example.com", "/"),
+            rule("*.example.com", "/"),
+            rule("*.eu.example.com", "/"),
+            rule("example.com", "/api/v1/"),
+        ]);
+        for (host, path, expected) in [
+            ("other.org", "/", 0),
+            ("other.org", "/api", 1),
+            ("other.org", "/api/x", 1),
+            ("other.org", "/apix", 0),
+            ("", "/api/", 1),
+            ("example.com", "/api", 2),
+            ("example.com", "/api/v1", 5),
+            ("example.com", "/api/v1/users", 5),
+            ("example.com", "/api/v10", 2),
+            ("a.example.com", "/", 3),
+            ("b.a.example.com", "/", 3),
+            ("b.eu.example.com", "/", 4),
+            ("eu.example.com", "/", 3),
+            ("notexample.com", "/", 0),
+        ] {
+            let found = table.find(host, path, &Method::GET, &HeaderMap::new());
+            assert_eq!(found, Some(expected), "{host}{path}");
+        }
+    }
+
+    #[test]
+    fn methods_and_headers_choose_among_equals_and_fall_back_to_shorter_paths() {
+        let beta = vec![(HeaderName::from_static("x-beta"), "1".to_owned())];
+        let table = table([
+            Match { methods: vec![Method::GET], ..rule("", "/a") },
+            Match { headers: beta.clone(), ..rule("", "/a") },
+            Match { headers: beta, methods: vec![Method::PUT], ..rule("", "/a") },
+            rule("", "/"),
+        ]);
+        let mut with_beta = HeaderMap::new();
+        with_beta.append("x-beta", HeaderValue::from_static("0"));
+        with_beta.append("x-beta", HeaderValue::from_static("1"));
+        for (method, headers, expected) in [
+            (Method::GET, &HeaderMap::new(), 0),
+            (Method::POST, &HeaderMap::new(), 3),
+            (Method::GET, &with_beta, 1),
+            (Method::PUT, &with_beta, 2),
+        ] {
+            assert_eq!(table.find("", "/a/b", &method, headers), Some(expected), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_no_route_wants_has_none() {
+        let table = table([rule("example.com", "/a")]);
+        assert_eq!(table.find("example.com", "/b", &Method::GET, &HeaderMap::new()), None);
+        assert_eq!(table.find("", "/a", &Method::GET, &HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_route_that_could_never_match_is_refused() {
+        let mut table = table([rule("", "/a/")]);
+        assert_eq!(table.insert(rule("", "/a"), 1), Err(0));
+    }
+}

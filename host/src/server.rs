@@ -1,0 +1,298 @@
+//! What is started, and what is waited for at the end?
+//!
+//! Workers are threads with a runtime each, and serve requests. Everything else runs on the runtime of whoever
+//! calls [`Server::start`]: building generations, compiling plugins, watching files.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::LocalRuntime,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    config::{self, Config, Problems, Source},
+    drain::Drain,
+    listen::{Acceptors, BindError, Bound, bind},
+    live::{Gauge, Worker},
+    plugin::{Engine, EngineSettings},
+    snapshot::{Builder, Snapshot},
+};
+
+/// A proxy that runs.
+#[derive(Debug)]
+pub struct Server {
+    builder: Builder,
+    workers: Vec<WorkerThread>,
+    drain: Drain,
+    connections: Gauge,
+    /// Held while a generation is replaced: one at a time.
+    replacing: tokio::sync::Mutex<()>,
+    current: Mutex<Current>,
+}
+
+#[derive(Debug, Clone)]
+struct Current {
+    snapshot: Arc<Snapshot>,
+    bound: Vec<Bound>,
+}
+
+#[derive(Debug)]
+struct WorkerThread {
+    orders: mpsc::UnboundedSender<Order>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+enum Order {
+    Replace { current: Current, done: oneshot::Sender<io::Result<()>> },
+    Drain,
+}
+
+/// Why a proxy does not start, or a new configuration does not come into force.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] Problems),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("cannot start the plugin engine: {0}")]
+    Engine(wasmtime::Error),
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+    #[error("the proxy is stopping")]
+    Stopping,
+}
+
+/// What a server needs besides its configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What relative paths in the configuration are relative to.
+    pub folder: PathBuf,
+    /// Where compiled plugins are kept, unless the configuration says where; nowhere if absent.
+    pub artifacts: Option<PathBuf>,
+}
+
+impl Server {
+    /// Builds the first generation, binds its listeners and starts the workers. Connections are accepted when
+    /// it returns.
+    pub async fn start(config: Config, source: Source, settings: Settings) -> Result<Arc<Self>, Error> {
+        let count = config.workers.map_or_else(cores, std::num::NonZero::get);
+        let artifacts = match &config.artifact_dir {
+            Some(folder) => Some(settings.folder.join(folder)),
+            None => settings.artifacts,
+        };
+        let engine = Engine::new(&EngineSettings { workers: count, artifacts }).map_err(Error::Engine)?;
+        let builder = Builder { engine: Arc::new(engine), folder: settings.folder, warm: count };
+        let (builder, snapshot) = blocking(move || {
+            let snapshot = builder.build(config, &source, None);
+            (builder, snapshot)
+        })
+        .await;
+        let snapshot = Arc::new(snapshot?);
+        let bound = bind(listeners(&snapshot), &[], count)?;
+        let drain = Drain::new();
+        let connections = Gauge::default();
+        let workers = (0..count)
+            .map(|number| WorkerThread::start(number, snapshot.clone(), drain.clone(), connections.clone()))
+            .collect::<io::Result<_>>()
+            .map_err(Error::Worker)?;
+        let current = Current { snapshot, bound };
+        let server = Self {
+            builder,
+            workers,
+            drain,
+            connections,
+            replacing: tokio::sync::Mutex::default(),
+            current: Mutex::new(current.clone()),
+        };
+        server.order(&current).await?;
+        Ok(Arc::new(server))
+    }
+
+    /// The snapshot in force.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current().snapshot
+    }
+
+    /// Where the listeners accept connections, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.current().bound.iter().map(|bound| bound.sockets.address).collect()
+    }
+
+    /// Connections to clients.
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    /// The tasks of this proxy.
+    pub fn drain(&self) -> &Drain {
+        &self.drain
+    }
+
+    /// The folder of dropped plugins.
+    pub fn plugin_dir(&self) -> PathBuf {
+        self.builder.plugin_dir(&self.snapshot().config)
+    }
+
+    /// Puts a configuration in force, and whatever the plugin files are now. If that cannot be done, everything
+    /// stays as it is. When it returns, new requests see the new generation on every worker.
+    pub async fn replace(self: &Arc<Self>, config: Config, source: Source) -> Result<Arc<Snapshot>, Error> {
+        let _one_at_a_time = self.replacing.lock().await;
+        if self.drain.has_started() {
+            return Err(Error::Stopping);
+        }
+        let before = self.current();
+        if config.workers != before.snapshot.config.workers {
+            tracing::warn!("`workers` has changed, which takes effect at the next start");
+        }
+        let server = self.clone();
+        let previous = before.snapshot.clone();
+        let snapshot =
+            Arc::new(blocking(move || server.builder.build(config, &source, Some(&previous))).await?);
+        let bound = bind(listeners(&snapshot), &before.bound, self.workers.len())?;
+        let current = Current { snapshot: snapshot.clone(), bound };
+        *self.current.lock().expect("no holder of this lock panics") = current.clone();
+        self.order(&current).await?;
+        tracing::info!(generation = snapshot.number, "configuration in force");
+        Ok(snapshot)
+    }
+
+    /// Lets requests finish, for as long as the configuration gives them, and stops the workers.
+    pub async fn stop(&self) {
+        let limit = self.snapshot().config.drain_timeout.get();
+        self.stop_within(limit).await;
+    }
+
+    /// The same with another limit.
+    pub async fn stop_within(&self, limit: Duration) {
+        self.drain.start();
+        for worker in &self.workers {
+            // A worker that is gone has nothing left to drain.
+            let _ = worker.orders.send(Order::Drain);
+        }
+        self.drain.finished(limit).await;
+        for worker in &self.workers {
+            let thread = worker.thread.lock().expect("no holder of this lock panics").take();
+            if let Some(thread) = thread
+                && blocking(move || thread.join()).await.is_err()
+            {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+
+    fn current(&self) -> Current {
+        self.current.lock().expect("no holder of this lock panics").clone()
+    }
+
+    async fn order(&self, current: &Current) -> Result<(), Error> {
+        let mut answers = Vec::new();
+        for worker in &self.workers {
+            let (done, answer) = oneshot::channel();
+            worker
+                .orders
+                .send(Order::Replace { current: current.clone(), done })
+                .map_err(|_| Error::Stopping)?;
+            answers.push(answer);
+        }
+        for answer in answers {
+            answer.await.map_err(|_| Error::Stopping)?.map_err(Error::Worker)?;
+        }
+        Ok(())
+    }
+}
+
+/// The folder where compiled plugins are kept by default: the user's cache.
+pub fn default_artifacts() -> Option<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    Some(cache.join("tollgate"))
+}
+
+/// Reads a configuration and puts it in force.
+pub async fn reload(server: &Arc<Server>, path: PathBuf) -> Result<Arc<Snapshot>, Error> {
+    let (config, source) = blocking(move || config::read(&path)).await?;
+    server.replace(config, source).await
+}
+
+fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = config::Listener> {
+    snapshot.config.listeners.iter().map(|listener| listener.get_ref().clone())
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+async fn blocking<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(task).await.expect("the task does not panic, and the runtime waits for it")
+}
+
+impl WorkerThread {
+    fn start(number: usize, snapshot: Arc<Snapshot>, drain: Drain, connections: Gauge) -> io::Result<Self> {
+        let (orders, received) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let thread = thread::Builder::new().name(format!("tollgate-{number}")).spawn(move || {
+            let mut runtime = runtime;
+            match runtime.enable_all().build_local(Default::default()) {
+                Ok(runtime) => work(&runtime, number, snapshot, drain, connections, received),
+                Err(error) => tracing::error!(%error, worker = number, "cannot start a runtime"),
+            }
+        })?;
+        Ok(Self { orders, thread: Mutex::new(Some(thread)) })
+    }
+}
+
+/// The life of a worker.
+fn work(
+    runtime: &LocalRuntime,
+    number: usize,
+    snapshot: Arc<Snapshot>,
+    drain: Drain,
+    connections: Gauge,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
+    /// How often connections are looked at that have been idle for too long.
+    const SWEEP: Duration = Duration::from_secs(1);
+    runtime.block_on(async {
+        let worker = Worker::new(snapshot, drain.clone(), connections);
+        let mut acceptors = Acceptors::new(number, worker.clone());
+        let ticking = worker.clone();
+        // These two end with the worker, not with the drain: draining needs a clock.
+        let ticking = tokio::task::spawn_local(async move { ticking.clock.run().await });
+        let sweeping = worker.clone();
+        let sweeping = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                sweeping.pool.sweep();
+            }
+        });
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Replace { current, done } => {
+                    let result = acceptors.update(&current.bound);
+                    worker.replace(current.snapshot);
+                    // Whoever asked may have stopped waiting.
+                    let _ = done.send(result);
+                }
+                Order::Drain => {
+                    acceptors.stop();
+                    worker.start_drain();
+                    worker.pool.retain(std::iter::empty());
+                    drain.wait().await;
+                    break;
+                }
+            }
+        }
+        ticking.abort();
+        sweeping.abort();
+    });
+}

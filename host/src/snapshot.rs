@@ -1,0 +1,404 @@
+//! What does a configuration mean once it runs?
+//!
+//! A [`Snapshot`] is built from a configuration and the one before it. Names become places in lists, files
+//! become code, and what is equal to what ran before is taken over as it is. Building changes nothing: if it
+//! fails, there are [`Problems`] to show and what runs goes on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use toml::Spanned;
+
+use crate::{
+    config::{self, Config, HostPattern, Problem, Problems, Source},
+    path,
+    plugin::{Engine, LoadError, Plugin, StartError, shipped},
+    route,
+    upstream::Upstream,
+};
+
+/// A configuration that runs. Immutable; lists are addressed by place.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts the snapshots of a process, from 1.
+    pub number: u64,
+    pub config: Config,
+    pub table: route::Table,
+    pub routes: Vec<Route>,
+    pub upstreams: Vec<Target>,
+    pub plugins: Vec<Loaded>,
+    upstreams_by_name: HashMap<Arc<str>, usize>,
+}
+
+/// A route with its names resolved.
+#[derive(Debug)]
+pub struct Route {
+    pub name: Arc<str>,
+    /// A place in [`Snapshot::upstreams`].
+    pub upstream: usize,
+    /// Places in [`Snapshot::plugins`], in the order of their request hooks.
+    pub on_request: Vec<usize>,
+    /// The same for response hooks.
+    pub on_response: Vec<usize>,
+}
+
+/// An upstream with its balancer resolved.
+#[derive(Debug)]
+pub struct Target {
+    pub upstream: Arc<Upstream>,
+    /// A place in [`Snapshot::plugins`].
+    pub balancer: Option<usize>,
+}
+
+/// A plugin, and where its code came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub plugin: Arc<Plugin>,
+    pub origin: Origin,
+    settings: config::Plugin,
+}
+
+/// Where the code of a plugin came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    File(PathBuf),
+    /// It is part of the executable.
+    Shipped,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Shipped => formatter.write_str("the executable"),
+        }
+    }
+}
+
+/// What a snapshot is built with, besides the configuration.
+#[derive(Debug)]
+pub struct Builder {
+    pub engine: Arc<Engine>,
+    /// What relative paths in the configuration are relative to.
+    pub folder: PathBuf,
+    /// Instances of each plugin to have ready.
+    pub warm: usize,
+}
+
+/// Why a plugin could not be made.
+#[derive(Debug, thiserror::Error)]
+enum PluginError {
+    #[error("there is no file {} and no plugin of this name is shipped", .0.display())]
+    Missing(PathBuf),
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is not usable: {}", path, with_sources(source))]
+    Load { path: String, source: LoadError },
+    #[error("the plugin {}", with_sources(.0))]
+    Start(#[from] StartError),
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+impl Builder {
+    /// Builds a snapshot. Compiles plugins, so it takes its time: not for a worker.
+    pub fn build(
+        &self,
+        config: Config,
+        source: &Source,
+        previous: Option<&Snapshot>,
+    ) -> Result<Snapshot, Problems> {
+        let mut problems = Vec::new();
+        let plugins = self.plugins(&config, previous, &mut problems);
+        let places: HashMap<&str, usize> =
+            plugins.iter().enumerate().map(|(place, loaded)| (&*loaded.plugin.name, place)).collect();
+
+        let upstreams = upstreams(&config, previous, &plugins, &places, &mut problems);
+        let upstreams_by_name: HashMap<Arc<str>, usize> = upstreams
+            .iter()
+            .enumerate()
+            .map(|(place, target)| (target.upstream.name.clone(), place))
+            .collect();
+        let (table, routes) = routes(&config, &upstreams_by_name, &plugins, &places, &mut problems);
+        if config.listeners.is_empty() {
+            problems.push(
+                Problem::general("there is no listener")
+                    .help("add one: [[listeners]] with address = \"127.0.0.1:8080\""),
+            );
+        }
+        if !problems.is_empty() {
+            return Err(Problems::new(source.clone(), problems));
+        }
+        let number = previous.map_or(1, |previous| previous.number + 1);
+        Ok(Snapshot { number, config, table, routes, upstreams, plugins, upstreams_by_name })
+    }
+
+    /// Where the files of plugins are.
+    pub fn plugin_dir(&self, config: &Config) -> PathBuf {
+        self.folder.join(&config.plugin_dir)
+    }
+
+    fn plugins(
+        &self,
+        config: &Config,
+        previous: Option<&Snapshot>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Loaded> {
+        let needed = needed_plugins(config);
+        let folder = self.plugin_dir(config);
+        let mut names: BTreeSet<&str> = needed.keys().copied().collect();
+        let dropped = dropped_files(&folder);
+        let tables: HashMap<&str, &config::Plugin> =
+            config.plugins.iter().map(|(name, table)| (name.get_ref().as_str(), table)).collect();
+        // A file that a table names under another name is not a plugin of its own name, too.
+        let claimed: BTreeSet<&str> =
+            tables.values().filter_map(|table| table.file.as_deref()).map(stem).collect();
+        names.extend(dropped.iter().map(String::as_str).filter(|name| !claimed.contains(name)));
+
+        let mut loaded = Vec::new();
+        for name in names {
+            let settings = tables.get(name).copied().cloned().unwrap_or_default();
+            let known = previous.and_then(|previous| previous.plugin(name));
+            match (self.plugin(name, &settings, &folder, known), needed.get(name)) {
+                (Ok(plugin), _) => loaded.push(plugin),
+                // Only the file has changed, or gone: what was loaded from it stays in force.
+                (Err(error), _) if let Some(known) = known.filter(|known| known.settings == settings) => {
+                    tracing::warn!(plugin = name, %error, "new version not used, the loaded one stays in force");
+                    loaded.push(known.clone());
+                }
+                (Err(error), Some(span)) => problems.push(Problem::at(span.clone(), error.to_string())),
+                (Err(error), None) => tracing::warn!(plugin = name, %error, "not loaded; no route needs it"),
+            }
+        }
+        loaded
+    }
+
+    fn plugin(
+        &self,
+        name: &str,
+        settings: &config::Plugin,
+        folder: &Path,
+        known: Option<&Loaded>,
+    ) -> Result<Loaded, PluginError> {
+        let file = stem(settings.file.as_deref().unwrap_or(name));
+        let path = folder.join(format!("{file}.wasm"));
+        let (bytes, origin) = match fs::read(&path) {
+            Ok(bytes) => (bytes.into(), Origin::File(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // What ran from a file does not turn into another plugin because the file has gone.
+                let was_file = known.is_some_and(|known| known.origin == Origin::File(path.clone()));
+                let shipped = shipped::find(file).filter(|_| !was_file);
+                (shipped.ok_or(PluginError::Missing(path))?.into(), Origin::Shipped)
+            }
+            Err(source) => return Err(PluginError::Read { path, source }),
+        };
+        let bytes: std::borrow::Cow<'_, [u8]> = bytes;
+        let code = self.engine.load(&bytes).map_err(|source| {
+            let path = match &origin {
+                Origin::File(path) => path.display().to_string(),
+                Origin::Shipped => format!("the shipped `{file}`"),
+            };
+            PluginError::Load { path, source }
+        })?;
+        let plugin = match known {
+            Some(known) if known.plugin.is_same(&code, settings) => known.plugin.clone(),
+            _ => {
+                let known = known.map(|known| &*known.plugin);
+                if settings.fail == config::Failure::Open {
+                    tracing::warn!(
+                        plugin = name,
+                        "fails open: when it cannot decide, requests pass without it"
+                    );
+                }
+                let plugin = Plugin::new(name.into(), code, settings, known, self.warm)?;
+                tracing::info!(plugin = name, digest = %plugin.code.digest(), "plugin loaded");
+                Arc::new(plugin)
+            }
+        };
+        Ok(Loaded { plugin, origin, settings: settings.clone() })
+    }
+}
+
+impl Snapshot {
+    /// The place of the upstream of this name.
+    pub fn upstream(&self, name: &str) -> Option<usize> {
+        self.upstreams_by_name.get(name).copied()
+    }
+
+    /// The plugin of this name.
+    pub fn plugin(&self, name: &str) -> Option<&Loaded> {
+        self.plugins.iter().find(|loaded| &*loaded.plugin.name == name)
+    }
+}
+
+/// The name of a plugin's file without its ending.
+fn stem(file: &str) -> &str {
+    file.strip_suffix(".wasm").unwrap_or(file)
+}
+
+/// The plugins that the configuration names, and where it does so first.
+fn needed_plugins(config: &Config) -> BTreeMap<&str, std::ops::Range<usize>> {
+    let tables = config.plugins.keys();
+    let routes = config.routes.iter().flat_map(|route| &route.get_ref().plugins);
+    let balancers = config.upstreams.values().filter_map(|upstream| upstream.balance.as_ref());
+    let mut needed = BTreeMap::new();
+    for name in tables.chain(routes).chain(balancers) {
+        needed.entry(name.get_ref().as_str()).or_insert_with(|| name.span());
+    }
+    needed
+}
+
+/// The plugins in the drop folder, by name. A folder that is not there is an empty one.
+fn dropped_files(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| !name.starts_with('.'))
+        .filter_map(|name| name.strip_suffix(".wasm").map(str::to_owned))
+        .collect()
+}
+
+fn upstreams(
+    config: &Config,
+    previous: Option<&Snapshot>,
+    plugins: &[Loaded],
+    places: &HashMap<&str, usize>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for (name, settings) in &config.upstreams {
+        if settings.endpoints.is_empty() {
+            let problem = Problem::at(name.span(), "the upstream has no endpoints");
+            problems.push(problem.help("write endpoints = [\"http://127.0.0.1:8001\"]"));
+        }
+        let balancer = settings.balance.as_ref().and_then(|balance| {
+            let place = *places.get(balance.get_ref().as_str())?;
+            if !plugins[place].plugin.code.hooks().balance {
+                let problem = Problem::at(balance.span(), "this plugin has no `pick`, so it cannot balance");
+                problems.push(problem.help("a balancer exports tollgate:policy/balance-hook"));
+            }
+            Some(place)
+        });
+        let known =
+            previous.and_then(|previous| Some(&previous.upstreams[previous.upstream(name.get_ref())?]));
+        let upstream = match known {
+            Some(known) if known.upstream.is_same(settings) => known.upstream.clone(),
+            known => {
+                let known = known.map(|known| &*known.upstream);
+                Arc::new(Upstream::new(name.get_ref().as_str().into(), settings, known))
+            }
+        };
+        targets.push(Target { upstream, balancer });
+    }
+    targets
+}
+
+fn routes(
+    config: &Config,
+    upstreams: &HashMap<Arc<str>, usize>,
+    plugins: &[Loaded],
+    places: &HashMap<&str, usize>,
+    problems: &mut Vec<Problem>,
+) -> (route::Table, Vec<Route>) {
+    let mut table = route::Table::default();
+    let mut routes = Vec::new();
+    for (place, written) in config.routes.iter().enumerate() {
+        let route = written.get_ref();
+        if let Some(rule) = rule(&route.matches, problems)
+            && let Err(other) = table.insert(rule, place)
+        {
+            problems.push(
+                Problem::at(
+                    written.span(),
+                    format!("routes[{other}] matches the same requests and comes first"),
+                )
+                .help("make them differ in host, path, methods or headers, or remove one"),
+            );
+        }
+        let upstream = upstreams.get(route.upstream.get_ref().as_str()).copied();
+        if upstream.is_none() {
+            let problem = Problem::at(route.upstream.span(), "there is no such upstream");
+            problems.push(problem.help(nearest(
+                &route.upstream,
+                upstreams.keys().map(|name| &**name),
+                "upstreams",
+            )));
+        }
+        let mut hooks = |name: &Spanned<String>| {
+            // A plugin that is not there has been reported where it was to be loaded.
+            let place = *places.get(name.get_ref().as_str())?;
+            let hooks = plugins[place].plugin.code.hooks();
+            if !hooks.request && !hooks.response {
+                let problem = Problem::at(name.span(), "this plugin has no hook for requests or responses");
+                problems
+                    .push(problem.help("a plugin that balances is named by an upstream: balance = \"...\""));
+            }
+            Some((place, hooks))
+        };
+        let hooks: Vec<_> = route.plugins.iter().filter_map(&mut hooks).collect();
+        routes.push(Route {
+            name: route.name.clone().unwrap_or_else(|| format!("routes[{place}]")).into(),
+            upstream: upstream.unwrap_or_default(),
+            on_request: hooks.iter().filter(|(_, hooks)| hooks.request).map(|(place, _)| *place).collect(),
+            on_response: hooks
+                .iter()
+                .rev()
+                .filter(|(_, hooks)| hooks.response)
+                .map(|(place, _)| *place)
+                .collect(),
+        });
+    }
+    (table, routes)
+}
+
+fn rule(matches: &config::Match, problems: &mut Vec<Problem>) -> Option<route::Match> {
+    let path = match &matches.path {
+        None => String::new(),
+        Some(written) => match path::canonical(written.get_ref()) {
+            Ok(path) if !written.get_ref().contains('?') => path.into_owned(),
+            Ok(_) => {
+                problems.push(Problem::at(written.span(), "a route matches paths, and this holds a query"));
+                return None;
+            }
+            Err(error) => {
+                problems.push(Problem::at(written.span(), error.to_string()));
+                return None;
+            }
+        },
+    };
+    let host = match &matches.host {
+        None => route::Host::Any,
+        Some(HostPattern::Exact(name)) => route::Host::Exact(name.clone()),
+        Some(HostPattern::Below(name)) => route::Host::Below(name.clone()),
+    };
+    let headers = matches.headers.iter().map(|(name, value)| {
+        let name = name.parse().expect("names were checked when they were read");
+        (name, value.clone())
+    });
+    Some(route::Match { host, path, methods: matches.methods.clone(), headers: headers.collect() })
+}
+
+/// A hint at what was meant.
+fn nearest<'a>(written: &Spanned<String>, known: impl Iterator<Item = &'a str>, table: &str) -> String {
+    let written = written.get_ref();
+    let near = known
+        .map(|name| (strsim::jaro_winkler(written, name), name))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b));
+    match near {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None => format!("define it in a table of its own: [{table}.<name>]"),
+    }
+}

@@ -1,0 +1,66 @@
+//! How is a connection to an endpoint made?
+
+use std::io;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::Endpoint;
+use crate::{
+    body::RequestBody,
+    clock::{Clock, Elapsed},
+    config::UpstreamTimeouts,
+    drain::Drain,
+};
+
+/// Sends requests over one connection, one at a time.
+pub(super) type Sender = http1::SendRequest<RequestBody>;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot resolve the name")]
+    Resolve(#[source] io::Error),
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    #[error("connecting took too long")]
+    TimedOut(#[from] Elapsed),
+    #[error("cannot speak HTTP")]
+    Handshake(#[from] hyper::Error),
+}
+
+/// Connects, and spawns what drives the connection.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    timeouts: &UpstreamTimeouts,
+    clock: &Clock,
+    drain: &Drain,
+) -> Result<Sender, ConnectError> {
+    let stream = clock.within(timeouts.connect.get(), dial(endpoint)).await??;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    drain.spawn_local(async move {
+        // Whoever uses the connection is told of its failure; an idle one may end at any time.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+async fn dial(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
+    let stream = match endpoint.fixed {
+        Some(address) => TcpStream::connect(address).await,
+        None => {
+            let port = endpoint.authority.port_u16().unwrap_or(80);
+            let addresses: Vec<_> = tokio::net::lookup_host((endpoint.authority.host(), port))
+                .await
+                .map_err(ConnectError::Resolve)?
+                .collect();
+            TcpStream::connect(&addresses[..]).await
+        }
+    };
+    let stream = stream.map_err(ConnectError::Connect)?;
+    stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+    Ok(stream)
+}

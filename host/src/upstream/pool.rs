@@ -1,0 +1,147 @@
+//! Which connection carries it?
+//!
+//! Each worker keeps the connections it has made, last in first out: the one used last is the least likely
+//! to have been closed, and those at the bottom grow old and go. Nothing here is shared between threads.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::TrySendError};
+use rustc_hash::FxHashMap;
+
+use super::{
+    Endpoint, Upstream,
+    connect::{ConnectError, Sender, connect},
+};
+use crate::{
+    body::RequestBody,
+    clock::{Clock, Tick},
+    drain::Drain,
+};
+
+/// The idle connections of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    clock: Clock,
+    drain: Drain,
+    /// By the endpoint's id.
+    idle: RefCell<FxHashMap<u64, Shelf>>,
+}
+
+/// The idle connections to one endpoint, oldest first.
+#[derive(Debug)]
+struct Shelf {
+    keep: Duration,
+    connections: Vec<Idle>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: Sender,
+    since: Tick,
+}
+
+/// A connection in use. Goes back to its pool by [`Lease::finish`], and is closed if dropped.
+#[derive(Debug)]
+pub struct Lease {
+    sender: Sender,
+    endpoint: Arc<Endpoint>,
+    keep: Duration,
+    pool: Rc<Pool>,
+    is_reused: bool,
+}
+
+impl Pool {
+    /// Connections to one endpoint that a worker keeps without a request.
+    const IDLE: usize = 256;
+
+    pub fn new(clock: Clock, drain: Drain) -> Rc<Self> {
+        Rc::new(Self { clock, drain, idle: RefCell::default() })
+    }
+
+    /// A connection to the endpoint: the one used last, or a new one. With `fresh` always a new one.
+    pub async fn lease(
+        self: &Rc<Self>,
+        upstream: &Upstream,
+        endpoint: &Arc<Endpoint>,
+        fresh: bool,
+    ) -> Result<Lease, ConnectError> {
+        let lease = |sender, is_reused| Lease {
+            sender,
+            endpoint: endpoint.clone(),
+            keep: upstream.timeouts.idle.get(),
+            pool: self.clone(),
+            is_reused,
+        };
+        while !fresh && let Some(mut sender) = self.take(endpoint) {
+            // Ready at once unless its task has still to see that the last response has ended.
+            if sender.is_ready() || sender.ready().await.is_ok() {
+                return Ok(lease(sender, true));
+            }
+        }
+        Ok(lease(connect(endpoint, &upstream.timeouts, &self.clock, &self.drain).await?, false))
+    }
+
+    fn take(&self, endpoint: &Endpoint) -> Option<Sender> {
+        let mut idle = self.idle.borrow_mut();
+        let shelf = idle.get_mut(&endpoint.id)?;
+        while let Some(connection) = shelf.connections.pop() {
+            if !connection.sender.is_closed() {
+                return Some(connection.sender);
+            }
+        }
+        None
+    }
+
+    fn put(&self, lease: Lease) {
+        if lease.sender.is_closed() || self.drain.has_started() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let shelf = idle
+            .entry(lease.endpoint.id)
+            .or_insert_with(|| Shelf { keep: lease.keep, connections: Vec::new() });
+        shelf.keep = lease.keep;
+        if shelf.connections.len() == Self::IDLE {
+            shelf.connections.remove(0);
+        }
+        shelf.connections.push(Idle { sender: lease.sender, since: self.clock.now() });
+    }
+
+    /// Closes connections that have been idle for too long. To be called now and then.
+    pub fn sweep(&self) {
+        self.idle.borrow_mut().retain(|_, shelf| {
+            let Shelf { keep, connections } = shelf;
+            connections.retain(|idle| !idle.sender.is_closed() && !self.clock.has_passed(*keep, idle.since));
+            !connections.is_empty()
+        });
+    }
+
+    /// Closes the idle connections to endpoints that are no longer there.
+    pub fn retain<'a>(&self, endpoints: impl Iterator<Item = &'a Arc<Endpoint>>) {
+        let kept: rustc_hash::FxHashSet<u64> = endpoints.map(|endpoint| endpoint.id).collect();
+        self.idle.borrow_mut().retain(|id, _| kept.contains(id));
+    }
+}
+
+impl Lease {
+    /// Whether the connection has carried a request before, so that its end may have been missed.
+    pub fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    /// Sends a request, and waits for the head of the response. An error holds the request if nothing of it
+    /// was written.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        self.sender.try_send_request(request).await
+    }
+
+    /// Gives the connection back: the response has been read to its end, the request written to its own.
+    pub fn finish(self) {
+        let pool = self.pool.clone();
+        pool.put(self);
+    }
+}

@@ -1,0 +1,164 @@
+//! Did a file change on disk?
+//!
+//! Folders are watched, not files: editors and deployments replace a file by renaming another over it, and a
+//! ConfigMap is a chain of links. An event only says that it is time to look; what counts is what the files
+//! hold once they are still.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
+use tokio::sync::mpsc;
+
+use crate::server::{self, Server};
+
+/// How long files must be still before they are read.
+const STILL: Duration = Duration::from_millis(80);
+
+/// How often to look whether a folder has come, gone or been replaced, of which there may be no event.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Reloads whenever the configuration or a plugin has changed. Runs until the drain starts.
+pub async fn run(server: Arc<Server>, config: PathBuf) {
+    let (events, mut changed) = mpsc::unbounded_channel();
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // An error may mean that events were lost, so it is time to look, too.
+        if event.map_or(true, |event| is_change(event.kind)) {
+            let _ = events.send(());
+        }
+    });
+    let mut folders = match watcher {
+        Ok(watcher) => Folders { watcher, watched: BTreeMap::new() },
+        Err(error) => {
+            tracing::error!(%error, "cannot watch files; SIGHUP still reloads");
+            return;
+        }
+    };
+    let mut in_force = State::of(&config, &server.plugin_dir());
+    loop {
+        let plugins = server.plugin_dir();
+        let has_moved = folders.watch([config_folder(&config), plugins.clone()]);
+        if !has_moved {
+            tokio::select! {
+                () = server.drain().started() => return,
+                Some(()) = changed.recv() => {}
+                () = tokio::time::sleep(LOOK) => continue,
+            }
+        }
+        let state = still(&config, &plugins, &mut changed).await;
+        if state != in_force {
+            in_force = state;
+            reload(&server, &config).await;
+        }
+    }
+}
+
+/// Reloads, and says what came of it.
+pub async fn reload(server: &Arc<Server>, config: &Path) {
+    if let Err(error) = server::reload(server, config.to_owned()).await {
+        tracing::error!("configuration not used, the one in force stays: {error}");
+    }
+}
+
+/// Waits until the files have not changed for a while.
+async fn still(config: &Path, plugins: &Path, changed: &mut mpsc::UnboundedReceiver<()>) -> State {
+    let mut state = State::of(config, plugins);
+    loop {
+        tokio::time::sleep(STILL).await;
+        while changed.try_recv().is_ok() {}
+        let now = State::of(config, plugins);
+        if now == state {
+            return now;
+        }
+        state = now;
+    }
+}
+
+fn is_change(kind: EventKind) -> bool {
+    // Reading a file is an event as well; to look again because of having looked would never end.
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
+fn config_folder(config: &Path) -> PathBuf {
+    match config.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The watched folders, each with what tells it from another of the same name.
+struct Folders {
+    watcher: RecommendedWatcher,
+    watched: BTreeMap<PathBuf, (u64, u64)>,
+}
+
+impl Folders {
+    /// Watches these and no others. Whether one of them has come, gone or been replaced.
+    fn watch(&mut self, folders: impl IntoIterator<Item = PathBuf>) -> bool {
+        let wanted: BTreeSet<PathBuf> = folders.into_iter().collect();
+        let mut has_moved = false;
+        self.watched.retain(|folder, identity| {
+            let stays = wanted.contains(folder) && identify(folder).is_ok_and(|now| now == *identity);
+            if !stays {
+                // It may have gone, and its watch with it.
+                let _ = self.watcher.unwatch(folder);
+                has_moved = true;
+            }
+            stays
+        });
+        for folder in wanted {
+            if self.watched.contains_key(&folder) {
+                continue;
+            }
+            let Ok(identity) = identify(&folder) else { continue };
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => {
+                    self.watched.insert(folder, identity);
+                    has_moved = true;
+                }
+                Err(error) => tracing::warn!(folder = %folder.display(), %error, "cannot watch the folder"),
+            }
+        }
+        has_moved
+    }
+}
+
+fn identify(folder: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(folder)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// What the files look like at one moment.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    config: Option<Vec<u8>>,
+    plugins: BTreeMap<PathBuf, (u64, u64, Option<SystemTime>)>,
+}
+
+impl State {
+    fn of(config: &Path, plugins: &Path) -> Self {
+        let entries = fs::read_dir(plugins).into_iter().flatten().filter_map(Result::ok);
+        let plugins = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+            .filter_map(|path| {
+                let metadata = fs::metadata(&path).ok()?;
+                Some((path, (metadata.ino(), metadata.len(), metadata.modified().ok())))
+            })
+            .collect();
+        Self { config: fs::read(config).ok(), plugins }
+    }
+}

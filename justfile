@@ -1,0 +1,19 @@
+# What is run before a change lands.
+check: test format lint
+
+test:
+    cargo test --workspace
+
+format:
+    cargo fmt --all --check
+
+lint:
+    cargo clippy --workspace --all-targets -- --deny warnings
+    cargo clippy --package tollgate-plugin-api-key --package tollgate-plugin-round-robin --target wasm32-wasip2 -- --deny warnings
+
+# Side by side with nginx, HAProxy and Envoy; takes a quarter of an hour.
+compare *arguments:
+    benches/compare/run {{arguments}}
+
+bench *arguments:
+    cargo bench --package tollgate --bench {{arguments}}
