@@ -1,0 +1,228 @@
+"""The subjects: what each of them is, and how it is configured and started."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision import HERE
+
+BODY_SIZE = 1024
+
+KEY_HEADER = "x-api-key"
+KEYS = {f"tenant-{n}": f"key-{n:04}-abcdef0123456789" for n in range(32)}
+# Not the first of the table, in case somebody searches it from the front.
+TENANT = "tenant-21"
+
+# With `Host`, fifteen headers: what a browser sends, and the key.
+REQUEST_HEADERS = {
+    "Host": "app.example.com",
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+    "Accept-Language": "en-GB,en;q=0.8,de;q=0.5",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Referer": "https://app.example.com/orders?page=2",
+    "Cookie": "session=5f2d7c1e9ab34e0d8c6b7a1f; theme=dark; consent=1",
+    "Cache-Control": "no-cache",
+    "Pragma": "no-cache",
+    "Upgrade-Insecure-Requests": "1",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "same-origin",
+    "Sec-Fetch-User": "?1",
+    KEY_HEADER: KEYS[TENANT],
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a subject is told about the run."""
+
+    workers: int
+    port: int
+    origins: list[int]
+    # A folder of its own, where it may write.
+    folder: Path
+    tools: dict[str, Path]
+
+    def write(self, template: str, **more: object) -> Path:
+        """Copies a file of `configs/` into the folder with its `@names@` filled in."""
+        values = {
+            "workers": self.workers,
+            "port": self.port,
+            "origin_1": self.origins[0],
+            "origin_2": self.origins[1],
+            "origin_3": self.origins[2],
+            "lua_keys": "\n".join(f'    ["{key}"] = "{tenant}",' for tenant, key in KEYS.items()),
+        } | more
+        text = (HERE / "configs" / template).read_text()
+        path = self.folder / template
+        path.write_text(re.sub(r"@(\w+)@", lambda name: str(values[name[1]]), text))
+        return path
+
+
+@dataclass(frozen=True)
+class Subject:
+    name: str
+    # Writes the configuration and returns the command.
+    command: Callable[[Setting], list]
+    tools: set[str]
+    # Answers 401 without a key, and tells the origin whose key it was.
+    checks_key: bool = False
+    # Leaves the key in the request.
+    forwards_key: bool = False
+    # Spreads requests over all three endpoints; the others use the first.
+    balances: bool = False
+    # The same proxy without anything scripted, for the difference between the two.
+    plain: str | None = None
+
+
+def all_subjects(chains: list[int]) -> list[Subject]:
+    gate = {"checks_key": True, "balances": True}
+    return [
+        Subject("nginx", nginx, {"nginx"}),
+        Subject("haproxy", haproxy, {"haproxy"}),
+        Subject("envoy", envoy, {"envoy"}),
+        Subject("nginx+lua", nginx_lua, {"nginx", "nginx-lua"}, plain="nginx", **gate),
+        Subject("haproxy+lua", haproxy_lua, {"haproxy"}, plain="haproxy", **gate),
+        Subject("envoy+wasm", envoy_wasm, {"envoy", "envoy-filter"}, plain="envoy", **gate),
+        Subject("tollgate", tollgate, {"tollgate"}),
+        Subject("tollgate+2", tollgate_gate, {"tollgate"}, plain="tollgate", **gate),
+        *(
+            Subject(
+                f"tollgate+{length}",
+                lambda setting, length=length: tollgate_chain(setting, length),
+                {"tollgate"},
+                plain="tollgate",
+                checks_key=True,
+                forwards_key=True,
+            )
+            for length in chains
+        ),
+    ]
+
+
+# nginx
+
+def origin(setting: Setting) -> list:
+    setting.write("temp-paths.conf")
+    return _nginx(setting, "origin.conf", body="x" * BODY_SIZE)
+
+
+def nginx(setting: Setting) -> list:
+    setting.write("temp-paths.conf")
+    return _nginx(setting, "nginx.conf")
+
+
+def nginx_lua(setting: Setting) -> list:
+    setting.write("temp-paths.conf")
+    setting.write("nginx-gate.lua")
+    return _nginx(setting, "nginx-lua.conf", modules=setting.tools["nginx-lua"].parent)
+
+
+def _nginx(setting: Setting, template: str, **values: object) -> list:
+    (setting.folder / "temp").mkdir(exist_ok=True)
+    config = setting.write(template, **values)
+    # -e: else it opens the packaged log before it has read the configuration.
+    return [setting.tools["nginx"], "-e", "stderr", "-p", setting.folder, "-c", config]
+
+
+# HAProxy
+
+def haproxy(setting: Setting) -> list:
+    return [setting.tools["haproxy"], "-db", "-f", setting.write("haproxy.cfg")]
+
+
+def haproxy_lua(setting: Setting) -> list:
+    setting.write("haproxy-gate.lua")
+    return [setting.tools["haproxy"], "-db", "-f", setting.write("haproxy-lua.cfg")]
+
+
+# Envoy
+
+def envoy(setting: Setting) -> list:
+    return _envoy(setting, setting.origins[:1], filters="")
+
+
+def envoy_wasm(setting: Setting) -> list:
+    # `\n` is written as an escape, for a YAML string in double quotes.
+    keys = r"\n".join(f"{key} {tenant}" for tenant, key in KEYS.items())
+    part = setting.write("envoy-wasm-filter.yaml", filter=setting.tools["envoy-filter"], filter_keys=keys)
+    return _envoy(setting, setting.origins, filters=part.read_text().rstrip())
+
+
+def _envoy(setting: Setting, origins: list[int], filters: str) -> list:
+    indent = " " * 14
+    address = "endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {} }} }} }}"
+    endpoints = "\n".join(f"{indent}- {address.format(port)}" for port in origins)
+    config = setting.write("envoy.yaml", filters=filters, endpoints=endpoints)
+    # Hot restart would let the Envoys of one run find each other through shared memory.
+    options = ["--concurrency", str(setting.workers), "--disable-hot-restart", "--log-level", "warn"]
+    return [setting.tools["envoy"], "-c", config, *options]
+
+
+# Tollgate
+
+def tollgate(setting: Setting) -> list:
+    return _tollgate(setting, setting.origins[:1])
+
+
+def tollgate_gate(setting: Setting) -> list:
+    plugins = {"api-key": _api_key(), "round-robin": ""}
+    return _tollgate(setting, setting.origins, plugins, route=["api-key"], balance="round-robin")
+
+
+def tollgate_chain(setting: Setting, length: int) -> list:
+    """So many tables on one plugin file, each of which does the whole check and leaves the key in place."""
+    names = [f"check-{n}" for n in range(1, length + 1)]
+    plugins = {name: 'file = "api-key"\n' + _api_key(forward=True) for name in names}
+    return _tollgate(setting, setting.origins[:1], plugins, route=names)
+
+
+def _api_key(forward: bool = False) -> str:
+    keys = ", ".join(f'{tenant} = "{key}"' for tenant, key in KEYS.items())
+    forward_key = "forward = true, " if forward else ""
+    return f'config = {{ header = "{KEY_HEADER}", {forward_key}keys = {{ {keys} }} }}\n'
+
+
+def _tollgate(
+    setting: Setting,
+    origins: list[int],
+    plugins: dict[str, str] | None = None,
+    route: list[str] | None = None,
+    balance: str | None = None,
+) -> list:
+    """Every configuration of Tollgate is written here.
+
+    `plugins` are the bodies of the plugin tables, `route` names those that requests pass, and `balance`
+    the one that picks the endpoint. All plugin files are the ones shipped with Tollgate.
+    """
+    # An array of strings is written the same in JSON and in TOML.
+    endpoints = json.dumps([f"http://127.0.0.1:{port}" for port in origins])
+    text = f"""\
+workers = {setting.workers}
+# Nothing of the user's is read or written.
+plugin-dir = "plugins"
+artifact-dir = "artifacts"
+
+[log]
+access = false
+
+[[listeners]]
+address = "127.0.0.1:{setting.port}"
+
+[upstreams.app]
+endpoints = {endpoints}
+{f'balance = "{balance}"' if balance else ""}
+
+[[routes]]
+upstream = "app"
+{f"plugins = {json.dumps(route)}" if route else ""}
+"""
+    for name, body in (plugins or {}).items():
+        text += f"\n[plugins.{name}]\n{body}"
+    (setting.folder / "plugins").mkdir(exist_ok=True)
+    config = setting.folder / "config.toml"
+    config.write_text(text)
+    return [setting.tools["tollgate"], "run", "--config", config]
