@@ -1,0 +1,3 @@
+//! The promises of Tollgate, each tested on a proxy that runs.
+
+mod forwarding;

@@ -1,0 +1,315 @@
+//! A plugin that does what its configuration says, however bad: one component stands for many guests.
+//!
+//! Each hook has a key: `{ "configure": "refuse", "request": "loop", "response": "trap", "pick": "first" }`.
+
+use std::{
+    hint::black_box,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use serde_json::{Value, json};
+
+wit_bindgen::generate!({
+    inline: "
+        package tollgate:guest;
+
+        world guest {
+            include tollgate:policy/plugin@0.1.0;
+            export tollgate:policy/request-hook@0.1.0;
+            export tollgate:policy/response-hook@0.1.0;
+            export tollgate:policy/balance-hook@0.1.0;
+        }
+    ",
+    path: "../../wit",
+    world: "tollgate:guest/guest",
+    generate_all,
+});
+
+use exports::tollgate::policy::{balance_hook, lifecycle, request_hook, response_hook};
+use tollgate::policy::{log, metrics, pool, request, response, sequence, types::Reply};
+
+/// Tests put another number here, in the bytes of the component, to make a new version of it.
+static VERSION: &str = "guest-version-0000";
+
+struct Guest;
+
+static CONFIG: OnceLock<Value> = OnceLock::new();
+
+/// Kept from call to call, so that growth shows.
+static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+fn behaviour(hook: &str) -> String {
+    let behaviour = CONFIG.get().and_then(|config| config.get(hook)?.as_str());
+    behaviour.unwrap_or("next").to_owned()
+}
+
+fn text(key: &str) -> String {
+    CONFIG.get().and_then(|config| Some(config.get(key)?.as_str()?.to_owned())).unwrap_or_default()
+}
+
+fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Reply {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Reply { status, headers, body: body.into() }
+}
+
+/// Ways to misbehave that any hook has.
+fn misbehave(behaviour: &str) {
+    match behaviour {
+        "loop" => loop {
+            black_box(());
+        },
+        "loop-calling" => loop {
+            black_box(request::method());
+        },
+        "trap" => panic!("the guest panics on purpose"),
+        "unreachable" => std::process::abort(),
+        "exit" => std::process::exit(3),
+        "grow" => loop {
+            keep(1 << 20);
+        },
+        "grow-slowly" => keep(256 << 10),
+        "recurse" => {
+            black_box(recurse(0));
+        }
+        "sleep" => std::thread::sleep(std::time::Duration::from_secs(60)),
+        "log" => log::write(log::Level::Warn, &format!("{} was here", text("says"))),
+        "log-flood" => {
+            for number in 0..10_000 {
+                log::write(log::Level::Info, &format!("flood {number} {}", text("says")));
+            }
+        }
+        "print" => {
+            println!("{} printed", text("says"));
+            eprintln!("{} complained", text("says"));
+        }
+        "files" => {
+            assert!(std::fs::read("/etc/passwd").is_err());
+            assert!(std::env::vars().next().is_none());
+        }
+        "socket" => drop(std::net::TcpStream::connect("127.0.0.1:1")),
+        "random" => {
+            black_box(std::collections::HashMap::<u8, u8>::new());
+            black_box(std::time::Instant::now());
+            black_box(std::time::SystemTime::now());
+        }
+        "metrics" => {
+            for number in 0..1000 {
+                let id = metrics::open(metrics::Kind::Counter, &format!("m{number}"));
+                metrics::observe(id, f64::NAN);
+                metrics::observe(id, 1.0);
+            }
+            metrics::observe(123_456, 1.0);
+        }
+        "sequences" => {
+            for number in 0..1000 {
+                black_box(sequence::next(sequence::open(&format!("s{number}"))));
+            }
+            black_box(sequence::next(123_456));
+        }
+        _ => {}
+    }
+}
+
+fn keep(size: usize) {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(vec![1; size]);
+}
+
+#[allow(unconditional_recursion)]
+fn recurse(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    recurse(depth + 1) + frame[3]
+}
+
+/// Everything the request has to say, as JSON.
+fn seen() -> Value {
+    json!({
+        "id": request::id(),
+        "method": request::method(),
+        "scheme": request::scheme(),
+        "authority": request::authority(),
+        "path": request::path(),
+        "query": request::query(),
+        "version": request::http_version(),
+        "client": request::client_address(),
+        "certificate": request::client_certificate(),
+        "route": request::route(),
+        "upstream": request::upstream(),
+        "headers": request::headers(),
+        "cookie": request::header("Cookie"),
+        "accept-values": request::header_values("accept"),
+        "note": request::note("note"),
+        "status": response::status(),
+    })
+}
+
+/// What comes of touching each of these headers.
+fn touch(
+    names: &[&str],
+    set: impl Fn(&str, &str) -> Result<(), tollgate::policy::types::HeaderError>,
+) -> Value {
+    names
+        .iter()
+        .map(|name| ((*name).to_owned(), set(name, "1").map_err(|error| error.name()).into_value()))
+        .collect()
+}
+
+trait IntoValue {
+    fn into_value(self) -> Value;
+}
+
+impl IntoValue for Result<(), &str> {
+    fn into_value(self) -> Value {
+        self.map_or_else(Value::from, |()| Value::from("ok"))
+    }
+}
+
+const TOUCHED: [&str; 12] = [
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "keep-alive",
+    "upgrade",
+    "te",
+    "trailer",
+    "proxy-connection",
+    "x-forwarded-for",
+    "host",
+    "x-free",
+    "not a name",
+];
+
+impl lifecycle::Guest for Guest {
+    fn configure(config: String) -> Result<(), String> {
+        let config: Value = serde_json::from_str(&config).map_err(|error| error.to_string())?;
+        let _ = CONFIG.set(config);
+        // Outside a request there is nothing to see, and no harm in looking.
+        black_box(seen());
+        let behaviour = behaviour("configure");
+        misbehave(&behaviour);
+        match behaviour.as_str() {
+            "refuse" => Err(text("says")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl request_hook::Guest for Guest {
+    fn on_request() -> request_hook::Verdict {
+        use request_hook::Verdict;
+        let behaviour = behaviour("request");
+        misbehave(&behaviour);
+        match behaviour.as_str() {
+            // Does as the request says, for tests in which only some requests are bad.
+            "obey" => {
+                let wanted = request::header("x-do").unwrap_or_default();
+                misbehave(&wanted);
+            }
+            "version" => return Verdict::Reply(reply(200, &[], black_box(VERSION))),
+            "mark-version" => drop(request::set_header("x-version", black_box(VERSION))),
+            "mark" => drop(request::append_header("x-mark", &text("says"))),
+            "see" => {
+                return Verdict::Reply(reply(
+                    200,
+                    &[("content-type", "application/json")],
+                    seen().to_string(),
+                ));
+            }
+            "touch" => {
+                let touched = touch(&TOUCHED, request::set_header);
+                return Verdict::Reply(reply(200, &[], touched.to_string()));
+            }
+            "note" => request::set_note("note", &text("says")),
+            "target" => {
+                let outcome = request::set_target(&text("says")).map_err(|error| error.name()).into_value();
+                drop(request::set_header("x-outcome", outcome.as_str().unwrap_or_default()));
+            }
+            "header" => drop(request::set_header("x-guest", &text("says"))),
+            "first-key" => drop(request::header("x-api-key")),
+            "reply" => return Verdict::Reply(reply(418, &[("x-a", "1"), ("x-a", "2")], "short and stout")),
+            "reply-empty" => return Verdict::Reply(reply(204, &[], "")),
+            "reply-bad-header" => return Verdict::Reply(reply(200, &[("x-a", "a\r\nx-b: b")], "")),
+            "reply-bad-name" => return Verdict::Reply(reply(200, &[("x a", "1")], "")),
+            "reply-framing" => return Verdict::Reply(reply(200, &[("content-length", "1000")], "short")),
+            "reply-bad-status" => return Verdict::Reply(reply(42, &[], "")),
+            "reply-many-headers" => {
+                return Verdict::Reply(Reply {
+                    status: 200,
+                    headers: (0..100_000).map(|number| (format!("x-{number}"), String::new())).collect(),
+                    body: Vec::new(),
+                });
+            }
+            "many-headers" => {
+                for number in 0..100_000 {
+                    drop(request::append_header("x-many", &number.to_string()));
+                }
+            }
+            "long-header" => drop(request::set_header("x-long", &"x".repeat(10 << 20))),
+            "forward" => return Verdict::Forward(text("says")),
+            _ => {}
+        }
+        Verdict::Next
+    }
+}
+
+impl response_hook::Guest for Guest {
+    fn on_response() -> response_hook::Verdict {
+        use response_hook::Verdict;
+        let behaviour = behaviour("response");
+        misbehave(&behaviour);
+        match behaviour.as_str() {
+            "mark" => drop(response::append_header("x-mark", &text("says"))),
+            "see" => {
+                let seen = json!({
+                    "request": seen(),
+                    "status": response::status(),
+                    "headers": response::headers(),
+                    "from-cache": response::from_cache(),
+                    "endpoint": response::endpoint(),
+                    "late": request::set_header("x-late", "1").map_err(|error| error.name()).into_value(),
+                });
+                return Verdict::Reply(reply(200, &[], seen.to_string()));
+            }
+            "touch" => {
+                let touched = touch(&TOUCHED, response::set_header);
+                drop(response::set_header("x-touched", &touched.to_string()));
+            }
+            "status" => {
+                response::set_status(42);
+                response::set_status(203);
+            }
+            "remove" => drop(response::remove_header("x-backend-server")),
+            "reply" => return Verdict::Reply(reply(418, &[], "instead")),
+            "reply-framing" => return Verdict::Reply(reply(200, &[("transfer-encoding", "chunked")], "")),
+            _ => {}
+        }
+        Verdict::Next
+    }
+}
+
+impl balance_hook::Guest for Guest {
+    fn endpoints_changed(upstream: String, endpoints: Vec<balance_hook::Endpoint>) {
+        misbehave(&behaviour("endpoints"));
+        black_box((upstream, endpoints));
+    }
+
+    fn pick(upstream: String, tried: Vec<u32>) -> Option<u32> {
+        let behaviour = behaviour("pick");
+        misbehave(&behaviour);
+        match behaviour.as_str() {
+            "first" => Some(0),
+            "last" => Some(pool::active(&upstream).len() as u32 - 1),
+            "beyond" => Some(1000),
+            "tried" => Some(tried.first().copied().unwrap_or_default()),
+            "by-header" => request::header("x-endpoint")?.parse().ok(),
+            "least" => {
+                let active = pool::active(&upstream);
+                (0..active.len()).min_by_key(|index| active[*index]).map(|index| index as u32)
+            }
+            _ => None,
+        }
+    }
+}
+
+// On the host the exported names are not ones that a linker takes.
+#[cfg(target_family = "wasm")]
+export!(Guest);

@@ -1,0 +1,23 @@
+//! The guest that does as it is told.
+
+static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.wasm"));
+
+/// The component.
+pub fn guest() -> Vec<u8> {
+    GUEST.to_vec()
+}
+
+/// The same with another version in its bytes: another component, which says `guest-version-<number>`.
+pub fn guest_version(number: u32) -> Vec<u8> {
+    assert!(number < 10_000, "versions have four digits");
+    let mut component = guest();
+    let marker = b"guest-version-0000";
+    let places: Vec<usize> =
+        (0..component.len() - marker.len()).filter(|place| component[*place..].starts_with(marker)).collect();
+    assert!(!places.is_empty(), "the marker is in the component");
+    for place in places {
+        component[place..place + marker.len()]
+            .copy_from_slice(format!("guest-version-{number:04}").as_bytes());
+    }
+    component
+}

@@ -1,0 +1,35 @@
+//! What the tests are made with: a real proxy, real origins and clients that say what they like.
+//!
+//! Everything is on loopback and port 0, and waits for events with an end: nothing sleeps.
+
+mod client;
+mod guest;
+mod log;
+mod origin;
+mod proxy;
+
+pub use client::{Client, Response};
+pub use guest::{guest, guest_version};
+pub use log::logged;
+pub use origin::{Answer, Origin, Received, Then};
+pub use proxy::{Proxy, shipped};
+
+use std::{future::Future, time::Duration};
+
+/// Waits for what is going to happen; fails the test if it takes absurdly long.
+pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(30), event).await {
+        Ok(output) => output,
+        Err(_) => panic!("this has not happened: {what}"),
+    }
+}
+
+/// Waits until a condition holds that nothing tells of.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    soon(what, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}

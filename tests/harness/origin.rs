@@ -1,0 +1,306 @@
+//! A server behind the proxy, which records every byte it gets and answers as it is told.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use crate::{
+    client::{find, owned},
+    soon,
+};
+
+/// A server on a free port. Stops when dropped.
+pub struct Origin {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+struct Shared {
+    received: Mutex<Vec<Received>>,
+    count: watch::Sender<usize>,
+    connections: AtomicUsize,
+    open: watch::Sender<usize>,
+}
+
+/// A request as it came from the proxy.
+#[derive(Debug, Clone, Default)]
+pub struct Received {
+    pub method: String,
+    pub target: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// The head to the letter.
+    pub raw: String,
+    /// The bytes after the head as they came, framing included.
+    pub raw_body: Vec<u8>,
+    /// Which connection it came on, from 0.
+    pub connection: usize,
+    /// Its place among the requests of the origin, from 0.
+    pub number: usize,
+}
+
+impl Received {
+    /// The values of a header.
+    pub fn values(&self, name: &str) -> Vec<&str> {
+        let named = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The value of a header that stands once.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        match self.values(name)[..] {
+            [] => None,
+            [value] => Some(value),
+            _ => panic!("{name} stands more than once: {self:?}"),
+        }
+    }
+}
+
+/// What an origin does when a request has come.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Written as it is, a piece at a time.
+    pub pieces: Vec<Vec<u8>>,
+    pub then: Then,
+}
+
+/// What an origin does after it has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    KeepOpen,
+    Close,
+    /// Keeps the connection, and never says another word.
+    Hang,
+}
+
+impl Answer {
+    /// 200 with this body.
+    pub fn ok(body: &str) -> Self {
+        Self::raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    }
+
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { pieces: vec![bytes.into()], then: Then::KeepOpen }
+    }
+
+    pub fn close(mut self) -> Self {
+        self.then = Then::Close;
+        self
+    }
+
+    pub fn hang(mut self) -> Self {
+        self.then = Then::Hang;
+        self
+    }
+}
+
+impl Origin {
+    /// Answers 200 with its own port.
+    pub async fn start() -> Self {
+        Self::bind(None).await
+    }
+
+    /// Answers as `answer` says, when the whole request has come.
+    pub async fn answering(answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        Self::bind(Some(Box::new(answer))).await
+    }
+
+    async fn bind(answer: Option<Box<dyn Fn(&Received) -> Answer + Send + Sync>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let answer = answer.unwrap_or_else(|| Box::new(move |_| Answer::ok(&address.port().to_string())));
+        let answer: Arc<dyn Fn(&Received) -> Answer + Send + Sync> = answer.into();
+        let shared = Arc::new(Shared {
+            received: Mutex::default(),
+            count: watch::Sender::new(0),
+            connections: AtomicUsize::new(0),
+            open: watch::Sender::new(0),
+        });
+        let accepting = tokio::spawn({
+            let shared = shared.clone();
+            async move {
+                // Dropped with this task, and the connections with it.
+                let mut serving = tokio::task::JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
+                    shared.open.send_modify(|open| *open += 1);
+                    let (shared, answer) = (shared.clone(), answer.clone());
+                    serving.spawn(async move {
+                        serve(stream, connection, &shared, &*answer).await;
+                        shared.open.send_modify(|open| *open -= 1);
+                    });
+                }
+            }
+        });
+        Self { address, shared, accepting }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn port(&self) -> String {
+        self.address.port().to_string()
+    }
+
+    /// The requests so far.
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The last request.
+    pub fn last(&self) -> Received {
+        self.received().pop().expect("the origin has got a request")
+    }
+
+    /// Connections that were ever made.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until this many requests have come.
+    pub async fn has_received(&self, count: usize) {
+        let mut counts = self.shared.count.subscribe();
+        soon("requests at the origin", counts.wait_for(|now| *now >= count)).await.expect("the origin lives");
+    }
+
+    /// Waits until this many connections are open.
+    pub async fn has_open(&self, count: usize) {
+        let mut counts = self.shared.open.subscribe();
+        soon("connections to the origin", counts.wait_for(|now| *now == count))
+            .await
+            .expect("the origin lives");
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    connection: usize,
+    shared: &Shared,
+    answer: &(dyn Fn(&Received) -> Answer + Send + Sync),
+) {
+    let _ = stream.set_nodelay(true);
+    let mut buffer = Vec::new();
+    while let Some(mut received) = read(&mut stream, &mut buffer).await {
+        received.connection = connection;
+        {
+            let mut all = shared.received.lock().unwrap_or_else(PoisonError::into_inner);
+            received.number = all.len();
+            all.push(received.clone());
+        }
+        shared.count.send_modify(|count| *count += 1);
+        let answer = answer(&received);
+        for piece in answer.pieces {
+            if stream.write_all(&piece).await.is_err() {
+                return;
+            }
+            let _ = stream.flush().await;
+            tokio::task::yield_now().await;
+        }
+        match answer.then {
+            Then::KeepOpen => {}
+            Then::Close => return,
+            Then::Hang => {
+                let mut rest = [0; 1024];
+                while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
+                return;
+            }
+        }
+    }
+}
+
+/// The next request, or none at the end of the connection.
+async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> {
+    let end = loop {
+        if let Some(place) = find(buffer, b"\r\n\r\n") {
+            break place + 4;
+        }
+        fill(stream, buffer).await?;
+    };
+    let head: Vec<u8> = buffer.drain(..end).collect();
+    let mut fields = [httparse::EMPTY_HEADER; 256];
+    let mut parsed = httparse::Request::new(&mut fields);
+    assert!(parsed.parse(&head).expect("what the proxy sends is a request").is_complete());
+    let mut received = Received {
+        method: parsed.method.unwrap_or_default().to_owned(),
+        target: parsed.path.unwrap_or_default().to_owned(),
+        headers: owned(parsed.headers),
+        raw: String::from_utf8_lossy(&head).into_owned(),
+        ..Received::default()
+    };
+    if received.header("expect").is_some() {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.ok()?;
+    }
+    match (received.header("content-length"), received.header("transfer-encoding")) {
+        (Some(_), Some(_)) => panic!("two lengths: {received:?}"),
+        (None, None) => {}
+        (Some(length), None) => {
+            let length: usize = length.parse().expect("a length is a number");
+            while buffer.len() < length {
+                fill(stream, buffer).await?;
+            }
+            received.body = buffer.drain(..length).collect();
+            received.raw_body = received.body.clone();
+        }
+        (None, Some(_)) => loop {
+            let place = loop {
+                if let Some(place) = find(buffer, b"\r\n") {
+                    break place;
+                }
+                fill(stream, buffer).await?;
+            };
+            let line: Vec<u8> = buffer.drain(..place + 2).collect();
+            received.raw_body.extend_from_slice(&line);
+            let line = String::from_utf8_lossy(&line[..place]).into_owned();
+            let size =
+                usize::from_str_radix(&line, 16).unwrap_or_else(|_| panic!("no chunk begins with {line:?}"));
+            if size == 0 {
+                // Trailers, up to an empty line.
+                loop {
+                    let place = loop {
+                        if let Some(place) = find(buffer, b"\r\n") {
+                            break place;
+                        }
+                        fill(stream, buffer).await?;
+                    };
+                    received.raw_body.extend(buffer.drain(..place + 2));
+                    if place == 0 {
+                        break;
+                    }
+                }
+                break;
+            }
+            while buffer.len() < size + 2 {
+                fill(stream, buffer).await?;
+            }
+            received.body.extend_from_slice(&buffer[..size]);
+            received.raw_body.extend(buffer.drain(..size + 2));
+        },
+    }
+    Some(received)
+}
+
+async fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+    let mut bytes = [0; 16 << 10];
+    let count = stream.read(&mut bytes).await.ok().filter(|count| *count > 0)?;
+    buffer.extend_from_slice(&bytes[..count]);
+    Some(())
+}

@@ -1,0 +1,170 @@
+//! A real proxy with a folder of its own.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tollgate::{
+    config,
+    server::{Error, Server, Settings},
+    snapshot::Snapshot,
+    watch,
+};
+
+use crate::{Client, Response, log};
+
+/// A proxy on a free port. Stops when dropped; connections that are open then are cut.
+pub struct Proxy {
+    server: Arc<Server>,
+    folder: TempDir,
+}
+
+/// What stands before every test's configuration.
+const PREAMBLE: &str = r#"
+workers = 2
+drain-timeout = "5s"
+"#;
+
+/// The listener of tests that say nothing else of it.
+const LISTENER: &str = r#"
+[[listeners]]
+address = "127.0.0.1:0"
+"#;
+
+/// The bytes of a plugin in the executable.
+pub fn shipped(name: &str) -> Vec<u8> {
+    tollgate::plugin::shipped::find(name).expect("the plugin is shipped").to_vec()
+}
+
+impl Proxy {
+    /// Starts with this configuration; a listener on a free port is added if it has none.
+    pub async fn start(config: &str) -> Self {
+        Self::start_with(config, &[]).await
+    }
+
+    /// The same with files in the plugin folder.
+    pub async fn start_with(config: &str, plugins: &[(&str, Vec<u8>)]) -> Self {
+        match Self::try_start_with(config, plugins).await {
+            Ok(proxy) => proxy,
+            Err(error) => panic!("the proxy does not start: {error}"),
+        }
+    }
+
+    pub async fn try_start_with(config: &str, plugins: &[(&str, Vec<u8>)]) -> Result<Self, Error> {
+        log::collect();
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        std::fs::create_dir(folder.path().join("plugins")).expect("a folder can be made");
+        for (name, component) in plugins {
+            std::fs::write(plugin_file(folder.path(), name), component).expect("a file can be written");
+        }
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, whole(config)).expect("a file can be written");
+        let (config, source) = config::read(&path)?;
+        // Shared by all tests, as it would be by all starts of a proxy: compiling takes most of a test's time.
+        let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
+        let settings = Settings { folder: folder.path().to_owned(), artifacts };
+        let server = Server::start(config, source, settings).await?;
+        Ok(Self { server, folder })
+    }
+
+    /// Has the proxy look after its files, as `tollgate run` does.
+    pub fn watch(&self) {
+        self.server.drain().spawn(watch::run(self.server.clone(), self.config_path()));
+    }
+
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// The address of the first listener.
+    pub fn address(&self) -> SocketAddr {
+        self.server.addresses()[0]
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn config_path(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Where the file of a plugin is, or would be.
+    pub fn plugin_path(&self, name: &str) -> PathBuf {
+        plugin_file(self.folder.path(), name)
+    }
+
+    /// Writes the file of a plugin as a careful deployment does: whole, and then into place.
+    pub fn drop_plugin(&self, name: &str, component: &[u8]) {
+        let unfinished = self.plugin_path(name).with_extension("tmp");
+        std::fs::write(&unfinished, component).expect("a file can be written");
+        std::fs::rename(unfinished, self.plugin_path(name)).expect("a file can be renamed");
+    }
+
+    /// Writes a configuration, without having it read.
+    pub fn write_config(&self, config: &str) {
+        std::fs::write(self.config_path(), whole(config)).expect("a file can be written");
+    }
+
+    /// Writes a configuration and puts it in force.
+    pub async fn reload(&self, config: &str) -> Result<Arc<Snapshot>, Error> {
+        self.write_config(config);
+        self.reload_files().await
+    }
+
+    /// Reads configuration and plugins again.
+    pub async fn reload_files(&self) -> Result<Arc<Snapshot>, Error> {
+        tollgate::server::reload(&self.server, self.config_path()).await
+    }
+
+    pub async fn connect(&self) -> Client {
+        Client::connect(self.address()).await
+    }
+
+    /// Sends one request on a connection of its own.
+    pub async fn request(&self, request: &str) -> Response {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client.response().await
+    }
+
+    /// GET with these header lines.
+    pub async fn get(&self, path: &str, headers: &[&str]) -> Response {
+        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await
+    }
+
+    /// Drains and stops.
+    pub async fn stop(&self) {
+        self.server.stop().await;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.server.drain().abort();
+        let server = self.server.clone();
+        // Workers hold their sockets until they are told.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { server.stop_within(Duration::ZERO).await });
+        }
+    }
+}
+
+fn whole(config: &str) -> String {
+    let listener = if config.contains("[[listeners]]") { "" } else { LISTENER };
+    // Keys of the top level come before any table.
+    format!("{PREAMBLE}{config}{listener}")
+}
+
+fn plugin_file(folder: &Path, name: &str) -> PathBuf {
+    folder.join("plugins").join(format!("{name}.wasm"))
+}
