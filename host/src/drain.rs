@@ -30,12 +30,10 @@ impl Drain {
         })
     }
 
-    /// The same for a task that stays on the caller's thread.
+    /// The same for a task that stays on the caller's thread. It ends with the thread's runtime, so that it need
+    /// not ask each time it is polled whether to end.
     pub fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
-        let aborted = self.aborted.clone();
-        self.tasks.spawn_local(async move {
-            aborted.run_until_cancelled(task).await;
-        })
+        self.tasks.spawn_local(task)
     }
 
     /// Asks every task to finish.
@@ -59,9 +57,9 @@ impl Drain {
         self.aborted.cancel();
     }
 
-    /// Returns once every task has ended.
+    /// Returns once every task has ended, or is to be given up.
     pub async fn wait(&self) {
-        self.tasks.wait().await;
+        self.aborted.run_until_cancelled(self.tasks.wait()).await;
     }
 
     /// The same; tasks that still run after `limit` are given up.

@@ -16,6 +16,7 @@ pub mod plugin;
 pub mod config;
 pub mod telemetry;
 pub mod path;
+pub mod socket;
 pub mod body;
 pub mod clock;
 pub mod drain;

@@ -21,6 +21,7 @@ use super::framing::Framing;
 use crate::{
     clock::{Clock, Timer},
     proxy::Connection,
+    socket,
 };
 
 /// Memory to read into, one for all connections of a worker.
@@ -228,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     ) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
         ready!(wire.poll_interim(cx))?;
-        match Pin::new(&mut wire.stream).poll_write_vectored(cx, bytes) {
+        match socket::poll_write_pieces(&mut wire.stream, cx, bytes) {
             Poll::Pending => wire.poll_writing_deadline(cx).map(Err),
             Poll::Ready(written) => {
                 wire.writing.stop();
@@ -238,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     path::PathBuf,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, Once, Weak},
     time::Duration,
 };
 
@@ -22,8 +22,8 @@ use super::{
     wasi,
 };
 
-/// The resolution of CPU deadlines.
-pub(super) const EPOCH: Duration = Duration::from_millis(1);
+/// The resolution of CPU deadlines. A call may run two of these longer than its limit.
+const EPOCH: Duration = Duration::from_millis(4);
 
 /// What an [`Engine`] needs to know.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub struct Engine {
     artifacts: Option<Artifacts>,
     /// What is loaded, so that two tables on one file share it.
     loaded: Mutex<HashMap<Digest, Weak<Code>>>,
+    /// Time passes once there is something to be timed.
+    ticking: Once,
 }
 
 /// Why a file is not a plugin.
@@ -84,13 +86,13 @@ impl Engine {
                 })
                 .ok()
         });
-        tick(&engine)?;
-        Ok(Self { engine, linker, artifacts, loaded: Mutex::default() })
+        Ok(Self { engine, linker, artifacts, loaded: Mutex::default(), ticking: Once::new() })
     }
 
     /// Compiles a component, or takes it from where it was kept, and links it. Takes from milliseconds to
     /// half a minute: not for a worker.
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Code>, LoadError> {
+        self.ticking.call_once(|| tick(&self.engine));
         let digest = Digest::of(bytes);
         // Held all the while: two tables on one file compile it once.
         let mut loaded = self.loaded.lock().expect("no holder of this lock panics");
@@ -166,14 +168,14 @@ fn configuration(workers: usize) -> Config {
 /// Moves the epoch on, which is what CPU deadlines are measured by, for as long as the engine lives.
 ///
 /// A thread of its own, since nothing that a runtime does may hold deadlines up.
-fn tick(engine: &wasmtime::Engine) -> wasmtime::Result<()> {
+fn tick(engine: &wasmtime::Engine) {
     let engine = engine.weak();
-    std::thread::Builder::new().name("tollgate-epoch".into()).spawn(move || {
+    let ticking = std::thread::Builder::new().name("tollgate-epoch".into()).spawn(move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
             std::thread::sleep(EPOCH);
         }
-    })?;
-    Ok(())
+    });
+    ticking.expect("a process that cannot have one more thread cannot run plugins within limits");
 }

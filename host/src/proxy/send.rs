@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{Request, Response, Version, request};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
 
 use super::{
@@ -152,10 +152,13 @@ async fn send_to(
             .await
             .map_err(|source| Error::Connect { endpoint: name(endpoint), source })?;
         let may_repeat = lease.is_reused() && outgoing.is_repeatable;
-        let keeps_head = may_repeat || !route.on_response.is_empty();
-        let request = outgoing.request(&mut exchange.request, keeps_head);
+        // Response hooks see the request as it was forwarded.
+        let keeps_headers = !route.on_response.is_empty();
+        let mut request = outgoing.request(&mut exchange.request, keeps_headers);
+        let informational = Informational::listen(&mut request);
+        let answer = lease.send(request, may_repeat && !keeps_headers);
         let limit = upstream.timeouts.response.get();
-        let error = match converse(context, &mut lease, request, outgoing.upload.as_ref(), limit).await {
+        let error = match converse(context, answer, informational, outgoing.upload.as_ref(), limit).await {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
@@ -166,6 +169,12 @@ async fn send_to(
             }
             SendError::Lost(source) if may_repeat => {
                 tracing::debug!(endpoint = name(endpoint), error = %source, "idle connection was closed");
+                if !keeps_headers {
+                    let Some(headers) = lease.remembered() else {
+                        return Err(Error::Send { endpoint: name(endpoint), source });
+                    };
+                    exchange.request.headers = headers;
+                }
             }
             SendError::Unsent(source, _) | SendError::Lost(source) => {
                 return Err(match outgoing.upload.as_ref().map(|upload| upload.state()) {
@@ -207,15 +216,18 @@ impl Outgoing {
         Ok(Self { body, upload, is_repeatable })
     }
 
-    /// The message to send; its head is copied only if it is needed again.
-    fn request(&mut self, head: &mut request::Parts, keeps_head: bool) -> Request<RequestBody> {
+    /// The message to send; headers are copied only if they are needed again.
+    fn request(&mut self, head: &mut request::Parts, keeps_headers: bool) -> Request<RequestBody> {
         let body = std::mem::replace(&mut self.body, RequestBody::Empty);
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() =
-            if keeps_head { head.headers.clone() } else { std::mem::take(&mut head.headers) };
+            match keeps_headers {
+            true => head.headers.clone(),
+            false => std::mem::take(&mut head.headers),
+        };
         request
     }
 
@@ -237,17 +249,16 @@ enum SendError {
     TimedOut,
 }
 
-/// Sends a request and waits for the head of the response, at most `limit` after the last of its body. Interim
-/// responses go to the client meanwhile.
+/// Waits for the head of the response, at most `limit` after the last of the request's body. Interim responses
+/// go to the client meanwhile.
 async fn converse(
     context: &Context,
-    lease: &mut Lease,
-    mut request: Request<RequestBody>,
+    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+    informational: Informational,
     upload: Option<&Rc<Upload>>,
     limit: Duration,
 ) -> Result<Response<Incoming>, SendError> {
     let clock = &context.worker.clock;
-    let informational = Informational::listen(&mut request);
     let patience = upload.filter(|upload| upload.state() == UploadState::Held).map(|upload| {
         let timer = clock.timer();
         timer.start(CONTINUE);
@@ -256,7 +267,7 @@ async fn converse(
     let deadline = clock.timer();
     deadline.start(limit);
     let mut passed = 0;
-    let mut answer = pin!(lease.send(request));
+    let mut answer = pin!(answer);
     poll_fn(|cx| {
         let answered = answer.as_mut().poll(cx);
         for interim in informational.take(cx) {

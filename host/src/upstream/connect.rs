@@ -1,12 +1,14 @@
 //! How is a connection to an endpoint made?
 
-use std::io;
+use std::{cell::RefCell, io, rc::Rc};
 
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::Endpoint;
+use super::{
+    Endpoint,
+    transport::{Memory, Transport},
+};
 use crate::{
     body::RequestBody,
     clock::{Clock, Elapsed},
@@ -36,16 +38,17 @@ pub(super) async fn connect(
     timeouts: &UpstreamTimeouts,
     clock: &Clock,
     drain: &Drain,
-) -> Result<Sender, ConnectError> {
+) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
     let stream = clock.within(timeouts.connect.get(), dial(endpoint)).await??;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (transport, memory) = Transport::new(stream);
+    let (sender, connection) = http1::handshake(transport).await?;
     drain.spawn_local(async move {
         // Whoever uses the connection is told of its failure; an idle one may end at any time.
         if let Err(error) = connection.await {
             tracing::debug!(%error, "upstream connection ended");
         }
     });
-    Ok(sender)
+    Ok((sender, memory))
 }
 
 async fn dial(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {

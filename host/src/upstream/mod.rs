@@ -5,6 +5,7 @@
 
 mod connect;
 mod pool;
+mod transport;
 
 pub use connect::ConnectError;
 pub use pool::{Lease, Pool};

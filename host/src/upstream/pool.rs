@@ -3,15 +3,16 @@
 //! Each worker keeps the connections it has made, last in first out: the one used last is the least likely
 //! to have been closed, and those at the bottom grow old and go. Nothing here is shared between threads.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use rustc_hash::FxHashMap;
 
 use super::{
     Endpoint, Upstream,
     connect::{ConnectError, Sender, connect},
+    transport::Memory,
 };
 use crate::{
     body::RequestBody,
@@ -38,6 +39,7 @@ struct Shelf {
 #[derive(Debug)]
 struct Idle {
     sender: Sender,
+    memory: Rc<RefCell<Memory>>,
     since: Tick,
 }
 
@@ -45,6 +47,7 @@ struct Idle {
 #[derive(Debug)]
 pub struct Lease {
     sender: Sender,
+    memory: Rc<RefCell<Memory>>,
     endpoint: Arc<Endpoint>,
     keep: Duration,
     pool: Rc<Pool>,
@@ -66,28 +69,30 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
         fresh: bool,
     ) -> Result<Lease, ConnectError> {
-        let lease = |sender, is_reused| Lease {
+        let lease = |sender, memory, is_reused| Lease {
             sender,
+            memory,
             endpoint: endpoint.clone(),
             keep: upstream.timeouts.idle.get(),
             pool: self.clone(),
             is_reused,
         };
-        while !fresh && let Some(mut sender) = self.take(endpoint) {
+        while !fresh && let Some((mut sender, memory)) = self.take(endpoint) {
             // Ready at once unless its task has still to see that the last response has ended.
             if sender.is_ready() || sender.ready().await.is_ok() {
-                return Ok(lease(sender, true));
+                return Ok(lease(sender, memory, true));
             }
         }
-        Ok(lease(connect(endpoint, &upstream.timeouts, &self.clock, &self.drain).await?, false))
+        let (sender, memory) = connect(endpoint, &upstream.timeouts, &self.clock, &self.drain).await?;
+        Ok(lease(sender, memory, false))
     }
 
-    fn take(&self, endpoint: &Endpoint) -> Option<Sender> {
+    fn take(&self, endpoint: &Endpoint) -> Option<(Sender, Rc<RefCell<Memory>>)> {
         let mut idle = self.idle.borrow_mut();
         let shelf = idle.get_mut(&endpoint.id)?;
         while let Some(connection) = shelf.connections.pop() {
             if !connection.sender.is_closed() {
-                return Some(connection.sender);
+                return Some((connection.sender, connection.memory));
             }
         }
         None
@@ -105,7 +110,7 @@ impl Pool {
         if shelf.connections.len() == Self::IDLE {
             shelf.connections.remove(0);
         }
-        shelf.connections.push(Idle { sender: lease.sender, since: self.clock.now() });
+        shelf.connections.push(Idle { sender: lease.sender, memory: lease.memory, since: self.clock.now() });
     }
 
     /// Closes connections that have been idle for too long. To be called now and then.
@@ -130,13 +135,23 @@ impl Lease {
         self.is_reused
     }
 
-    /// Sends a request, and waits for the head of the response. An error holds the request if nothing of it
-    /// was written.
-    pub async fn send(
+    /// Sends a request; the future waits for the head of the response. An error holds the request if nothing of
+    /// it was written.
+    ///
+    /// With `remember`, [`Lease::remembered`] has the headers of a request that is lost. For requests without
+    /// a body.
+    pub fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        self.sender.try_send_request(request).await
+        remember: bool,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
+        self.memory.borrow_mut().begin(remember);
+        self.sender.try_send_request(request)
+    }
+
+    /// The headers of the last request, if it was to be remembered.
+    pub fn remembered(&self) -> Option<HeaderMap> {
+        self.memory.borrow().headers()
     }
 
     /// Gives the connection back: the response has been read to its end, the request written to its own.

@@ -1,0 +1,71 @@
+//! What does a call into a plugin cost, and what a fresh instance?
+
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use tollgate::{
+    config,
+    plugin::{Engine, EngineSettings, Exchange, InHand, Members, Plugin, Slot},
+    upstream::Upstream,
+};
+use tollgate_tests::{guest, shipped};
+
+fn plugin(engine: &Engine, component: &[u8], settings: &str) -> Plugin {
+    let settings: config::Plugin = toml::from_str(settings).expect("the settings are valid");
+    let code = engine.load(component).expect("the component is a plugin");
+    Plugin::new("bench".into(), code, &settings, None, 1).expect("the plugin takes its configuration")
+}
+
+fn slot(engine: &Engine, component: &[u8], settings: &str) -> Slot {
+    Slot::new(Arc::new(plugin(engine, component, settings)))
+}
+
+/// A request with 15 headers.
+fn exchange() -> InHand {
+    let mut request = http::Request::get("/api/v1/users?page=2").header("host", "example.com");
+    for number in 0..12 {
+        request = request.header(format!("x-header-{number}"), "a value of some usual length, as headers have");
+    }
+    let request = request.header("x-api-key", "k1").header("x-request-id", "0123456789abcdef0123456789abcdef");
+    let (parts, ()) = request.body(()).expect("the request is valid").into_parts();
+    InHand::new(Exchange::new(parts, [127, 0, 0, 1].into(), "http", "route".into(), "app".into()))
+}
+
+fn calls(criterion: &mut Criterion) {
+    let engine = Engine::new(&EngineSettings { workers: 2, artifacts: None }).expect("the engine starts");
+    let mut exchange = exchange();
+
+    let header = slot(&engine, &guest(), "config = { request = 'read-header' }");
+    criterion.bench_function("call a hook that reads one header", |bencher| {
+        bencher.iter(|| header.on_request(&mut exchange));
+    });
+
+    let key = slot(&engine, &shipped("api-key"), "config = { keys = { demo = 'k1' }, forward = true }");
+    criterion.bench_function("call api-key", |bencher| {
+        bencher.iter(|| key.on_request(&mut exchange));
+    });
+
+    let settings = toml::from_str("endpoints = ['http://127.0.0.1:1', 'http://127.0.0.1:2', 'http://127.0.0.1:3']");
+    let members: Arc<dyn Members> =
+        Arc::new(Upstream::new("app".into(), &settings.expect("the settings are valid"), None));
+    let rotation = slot(&engine, &shipped("round-robin"), "");
+    criterion.bench_function("pick by round-robin among three", |bencher| {
+        bencher.iter(|| rotation.pick(&mut exchange, &members, &[]));
+    });
+
+    let fresh = plugin(&engine, &guest(), "config = { request = 'read-header' }");
+    let fresh = Arc::new(fresh);
+    criterion.bench_function("start a fresh instance and call it", |bencher| {
+        bencher.iter_batched(
+            || Slot::new(fresh.clone()),
+            |slot| {
+                let _ = slot.on_request(&mut exchange);
+                slot
+            },
+            BatchSize::PerIteration,
+        );
+    });
+}
+
+criterion_group!(benches, calls);
+criterion_main!(benches);

@@ -1,0 +1,111 @@
+//! What goes over a connection to an endpoint?
+//!
+//! Between hyper and the socket. Remembers the head of the last request where that may have to be sent again:
+//! hyper takes requests and does not give them back, and the bytes that it wrote are cheaper to keep than a
+//! copy of every header that it may never need.
+
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::socket;
+
+/// A socket to an endpoint.
+pub(super) struct Transport {
+    stream: TokioIo<TcpStream>,
+    memory: Rc<RefCell<Memory>>,
+}
+
+/// The bytes of a request's head, from when remembering was begun.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    is_on: bool,
+    /// What hyper has given to be written.
+    given: Vec<u8>,
+    /// How much of it the socket has taken.
+    written: usize,
+}
+
+impl Transport {
+    pub fn new(stream: TcpStream) -> (Self, Rc<RefCell<Memory>>) {
+        let memory = Rc::<RefCell<Memory>>::default();
+        (Self { stream: TokioIo::new(stream), memory: memory.clone() }, memory)
+    }
+}
+
+impl Memory {
+    /// Remembers what is written from now on, or nothing.
+    pub fn begin(&mut self, is_on: bool) {
+        self.is_on = is_on;
+        self.given.clear();
+        self.written = 0;
+    }
+
+    /// The headers of the request that was given to be written; none if it was not given whole.
+    pub fn headers(&self) -> Option<HeaderMap> {
+        let mut fields = [httparse::EMPTY_HEADER; 256];
+        let mut request = httparse::Request::new(&mut fields);
+        if !request.parse(&self.given).is_ok_and(|status| status.is_complete()) {
+            return None;
+        }
+        let mut headers = HeaderMap::with_capacity(request.headers.len());
+        for field in request.headers {
+            let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+            let value = HeaderValue::from_maybe_shared(Bytes::copy_from_slice(field.value)).ok()?;
+            headers.try_append(name, value).ok()?;
+        }
+        Some(headers)
+    }
+}
+
+impl Read for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Self { stream, memory } = self.get_mut();
+        let mut memory = memory.borrow_mut();
+        if memory.is_on {
+            // What the socket has not taken is given again.
+            let Memory { given, written, .. } = &mut *memory;
+            given.truncate(*written);
+            pieces.iter().for_each(|piece| given.extend_from_slice(piece));
+        }
+        let written = ready!(socket::poll_write_pieces(stream.inner_mut(), cx, pieces))?;
+        memory.written += written;
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
