@@ -27,8 +27,8 @@ fn build() -> Result<(), String> {
     let host = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
     let prebuilt = host.join("prebuilt");
-    println!("cargo::rerun-if-changed={}", prebuilt.display());
     let components: Vec<PathBuf> = if prebuilt.is_dir() {
+        println!("cargo::rerun-if-changed={}", prebuilt.display());
         PLUGINS.iter().map(|name| prebuilt.join(format!("{name}.wasm"))).collect()
     } else {
         compile(&host, &out)?
