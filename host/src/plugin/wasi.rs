@@ -87,11 +87,12 @@ pub(super) fn is_denied(import: &str) -> bool {
     import.starts_with("wasi:sockets/")
 }
 
-/// Adds an interface whose every function traps.
+/// Adds an interface whose every function traps. `known` are the resources of interfaces that came before.
 pub(super) fn deny<T: 'static>(
     linker: &mut Linker<T>,
     name: &str,
     interface: &types::ComponentInstance,
+    known: &[ResourceType],
     engine: &Engine,
 ) -> Result<()> {
     let mut instance = linker.instance(name)?;
@@ -101,7 +102,7 @@ pub(super) fn deny<T: 'static>(
                 let denied = format!("`{name}` is not for plugins: `{item}` was called");
                 instance.func_new(item, move |_, _, _, _| Err(wasmtime::Error::msg(denied.clone())))?;
             }
-            types::ComponentItem::Resource(_) => {
+            types::ComponentItem::Resource(resource) if !known.contains(&resource) => {
                 instance.resource(item, ResourceType::host::<()>(), |_, _| Ok(()))?;
             }
             _ => {}
