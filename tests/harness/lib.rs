@@ -3,15 +3,19 @@
 //! Everything is on loopback and port 0, and waits for events with an end: nothing sleeps.
 
 mod client;
+mod executable;
 mod guest;
+mod load;
 mod log;
 mod origin;
 mod proxy;
 
 pub use client::{Client, Response};
+pub use executable::Executable;
 pub use guest::{guest, guest_version};
+pub use load::Load;
 pub use log::logged;
-pub use origin::{Answer, Origin, Received, Then};
+pub use origin::{Answer, Origin, Received, Then, endpoints};
 pub use proxy::{Proxy, shipped};
 
 use std::{future::Future, time::Duration};

@@ -185,6 +185,12 @@ impl Origin {
     }
 }
 
+/// The list that an upstream of these origins has: `["http://127.0.0.1:1234"]`.
+pub fn endpoints(origins: &[&Origin]) -> String {
+    let urls: Vec<_> = origins.iter().map(|origin| format!("{:?}", origin.url())).collect();
+    format!("[{}]", urls.join(", "))
+}
+
 impl Drop for Origin {
     fn drop(&mut self) {
         self.accepting.abort();

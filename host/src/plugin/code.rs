@@ -88,13 +88,21 @@ pub(super) fn linker_for(base: &Linker<State>, component: &Component) -> Result<
     }
     let mut linker = base.clone();
     let engine = component.engine();
+    // A resource belongs to the interface that names it first; further ones only use it.
+    let mut resources = Vec::new();
     for (name, item) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(interface) = item.ty else {
+            return Err(LoadError::UnknownImport(name.to_owned()));
+        };
         if wasi::is_denied(name) {
-            let ComponentItem::ComponentInstance(interface) = item.ty else { continue };
-            wasi::deny(&mut linker, name, &interface, engine).map_err(LoadError::Misfit)?;
+            wasi::deny(&mut linker, name, &interface, &resources, engine).map_err(LoadError::Misfit)?;
         } else if !(wasi::is_offered(name) || is_given(name)) {
             return Err(LoadError::UnknownImport(name.to_owned()));
         }
+        resources.extend(interface.exports(engine).filter_map(|(_, item)| match item.ty {
+            ComponentItem::Resource(resource) => Some(resource),
+            _ => None,
+        }));
     }
     Ok(linker)
 }

@@ -3,10 +3,12 @@
 //! The always-given interfaces of the contract, on the store's data. Getters outside a request answer with
 //! what is empty; nothing here fails, waits or trusts what it is given.
 
-use std::sync::{Arc, atomic::AtomicU32};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use http::{HeaderMap, StatusCode, Version, header};
-use tracing::Level;
 use wasmtime::component::HasData;
 
 use super::{
@@ -215,10 +217,6 @@ impl Line<'_> {
     /// In bytes; what is longer is cut.
     pub const LONGEST: usize = 8 << 10;
 
-    pub fn info(&self) {
-        self.write(log::Level::Info);
-    }
-
     fn write(&self, level: log::Level) {
         let Self { plugin, request, text } = *self;
         let text = &text[..text.floor_char_boundary(Self::LONGEST)];
@@ -232,18 +230,42 @@ impl Line<'_> {
     }
 }
 
-impl log::Host for State {
-    fn write(&mut self, level: log::Level, message: String) {
-        if self.log_lines == 0 {
+/// How many lines a call may still log, whether it writes or prints them. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LogLines(Arc<AtomicU32>);
+
+impl LogLines {
+    const OF_A_CALL: u32 = 64;
+
+    /// A call begins.
+    pub fn renew(&self) {
+        self.0.store(Self::OF_A_CALL, Ordering::Relaxed);
+    }
+
+    /// Logs what was printed.
+    pub fn print(&self, line: &Line<'_>) {
+        self.write(log::Level::Info, line);
+    }
+
+    fn write(&self, level: log::Level, line: &Line<'_>) {
+        let left = self.0.load(Ordering::Relaxed);
+        if left == 0 {
             return;
         }
-        self.log_lines -= 1;
-        let request = self.exchange.as_ref().and_then(|exchange| exchange.id()).map(to_string);
-        Line { plugin: &self.plugin, request: request.as_deref(), text: &message }.write(level);
-        if self.log_lines == 0 {
-            tracing::event!(target: "plugin", Level::WARN, plugin = %self.plugin,
+        self.0.store(left - 1, Ordering::Relaxed);
+        line.write(level);
+        if left == 1 {
+            tracing::warn!(target: "plugin", plugin = line.plugin,
                 "the plugin logs too much, the rest of this call's lines are dropped");
         }
+    }
+}
+
+impl log::Host for State {
+    fn write(&mut self, level: log::Level, message: String) {
+        let request = self.exchange.as_ref().and_then(|exchange| exchange.id()).map(to_string);
+        let line = Line { plugin: &self.plugin, request: request.as_deref(), text: &message };
+        self.log_lines.write(level, &line);
     }
 }
 

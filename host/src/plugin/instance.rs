@@ -13,6 +13,7 @@ use super::{
     Plugin, Shared,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     exchange::{Exchange, InvalidReply},
+    host::LogLines,
     slot::Members,
     wasi,
 };
@@ -27,8 +28,8 @@ pub(super) struct State {
     pub metrics: Vec<String>,
     /// What the instance was told of upstreams, by name.
     pub upstreams: Vec<Arc<dyn Members>>,
-    /// Lines that this call may still log.
-    pub log_lines: u32,
+    /// What this call may still log.
+    pub log_lines: LogLines,
     limits: Limits,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -91,12 +92,12 @@ pub(super) struct Instance {
 impl Instance {
     /// Time for `configure` and the start of the component, which may have more to do than a hook.
     const START: Duration = Duration::from_secs(1);
-    /// Lines that one call may log.
-    const LOG_LINES: u32 = 64;
 
     /// Instantiates and configures.
     pub fn start(plugin: &Plugin) -> Result<Self, StartError> {
         let code = &plugin.code;
+        let log_lines = LogLines::default();
+        log_lines.renew();
         let state = State {
             plugin: plugin.name.clone(),
             shared: plugin.shared.clone(),
@@ -104,7 +105,6 @@ impl Instance {
             sequences: Vec::new(),
             metrics: Vec::new(),
             upstreams: Vec::new(),
-            log_lines: Self::LOG_LINES,
             limits: Limits {
                 time: Self::START.max(plugin.limits.time.get()),
                 since: None,
@@ -112,7 +112,8 @@ impl Instance {
                 memory_used: 0,
                 exceeded: None,
             },
-            wasi: wasi::context(&plugin.name),
+            wasi: wasi::context(&plugin.name, &log_lines),
+            log_lines,
             table: ResourceTable::new(),
         };
         let mut store = Store::new(code.instance.engine(), state);
@@ -190,7 +191,7 @@ impl Instance {
         self.store.set_epoch_deadline(1);
         let state = self.store.data_mut();
         state.exchange = Some(exchange);
-        state.log_lines = Self::LOG_LINES;
+        state.log_lines.renew();
         state.limits.since = None;
         let result = hook(self);
         let state = self.store.data_mut();

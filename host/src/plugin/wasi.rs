@@ -8,6 +8,7 @@
 use std::{
     future::Future,
     pin::pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
 };
 
@@ -36,17 +37,17 @@ use wasmtime_wasi::{
 };
 use wasmtime_wasi_io::bindings::wasi::io as waiting;
 
-use super::host::Line;
+use super::host::{Line, LogLines};
 
 /// Random bytes that a plugin may ask for at once.
 const RANDOM: u64 = 64 << 10;
 
 /// What one instance sees of the system. Its output goes to the log, under the plugin's name.
-pub(super) fn context(plugin: &std::sync::Arc<str>) -> WasiCtx {
+pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines) -> WasiCtx {
     WasiCtx::builder()
         .max_random_size(RANDOM)
-        .stdout(Output { plugin: plugin.clone(), line: Vec::new() })
-        .stderr(Output { plugin: plugin.clone(), line: Vec::new() })
+        .stdout(Output::new(plugin, log_lines))
+        .stderr(Output::new(plugin, log_lines))
         .build()
 }
 
@@ -87,11 +88,12 @@ pub(super) fn is_denied(import: &str) -> bool {
     import.starts_with("wasi:sockets/")
 }
 
-/// Adds an interface whose every function traps.
+/// Adds an interface whose every function traps. `known` are the resources of interfaces that came before.
 pub(super) fn deny<T: 'static>(
     linker: &mut Linker<T>,
     name: &str,
     interface: &types::ComponentInstance,
+    known: &[ResourceType],
     engine: &Engine,
 ) -> Result<()> {
     let mut instance = linker.instance(name)?;
@@ -101,7 +103,7 @@ pub(super) fn deny<T: 'static>(
                 let denied = format!("`{name}` is not for plugins: `{item}` was called");
                 instance.func_new(item, move |_, _, _, _| Err(wasmtime::Error::msg(denied.clone())))?;
             }
-            types::ComponentItem::Resource(_) => {
+            types::ComponentItem::Resource(resource) if !known.contains(&resource) => {
                 instance.resource(item, ResourceType::host::<()>(), |_, _| Ok(()))?;
             }
             _ => {}
@@ -256,21 +258,48 @@ impl streams::HostOutputStream for NoWait<'_> {
     }
 }
 
-/// Standard output of a plugin: each line is a line in the log.
+/// Standard output of a plugin: each line is a line in the log. Clones are the same.
 #[derive(Clone)]
-struct Output {
-    plugin: std::sync::Arc<str>,
+struct Output(Arc<Mutex<Unfinished>>);
+
+/// A line that is being printed. Standard error comes piece by piece, each flushed.
+struct Unfinished {
+    plugin: Arc<str>,
+    log_lines: LogLines,
     line: Vec<u8>,
 }
 
 impl Output {
-    fn take_line(&mut self) {
+    fn new(plugin: &Arc<str>, log_lines: &LogLines) -> Self {
+        let (plugin, log_lines) = (plugin.clone(), log_lines.clone());
+        Self(Arc::new(Mutex::new(Unfinished { plugin, log_lines, line: Vec::new() })))
+    }
+}
+
+impl Unfinished {
+    fn push(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let room = Line::LONGEST.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
+            if piece.ends_with(b"\n") {
+                self.finish();
+            }
+        }
+    }
+
+    fn finish(&mut self) {
         let text = String::from_utf8_lossy(&self.line);
         let text = text.trim_end();
         if !text.is_empty() {
-            Line { plugin: &self.plugin, request: None, text }.info();
+            self.log_lines.print(&Line { plugin: &self.plugin, request: None, text });
         }
         self.line.clear();
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
 
@@ -298,18 +327,11 @@ impl Pollable for Output {
 
 impl OutputStream for Output {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
-            let room = Line::LONGEST.saturating_sub(self.line.len());
-            self.line.extend_from_slice(&piece[..piece.len().min(room)]);
-            if piece.ends_with(b"\n") {
-                self.take_line();
-            }
-        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(&bytes);
         Ok(())
     }
 
     fn flush(&mut self) -> StreamResult<()> {
-        self.take_line();
         Ok(())
     }
 

@@ -1,13 +1,15 @@
 //! A plugin that does what its configuration says, however bad: one component stands for many guests.
 //!
 //! Each hook has a key: `{ "configure": "refuse", "request": "loop", "response": "trap", "pick": "first" }`.
+//! With "obey" the request says it: in `x-do`, `x-do-response` and `x-do-pick`.
 
 use std::{
     hint::black_box,
     sync::{
         Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    time::{Duration, Instant, SystemTime},
 };
 
 use serde_json::{Value, json};
@@ -44,13 +46,23 @@ static READS_HEADER: AtomicBool = AtomicBool::new(false);
 /// Kept from call to call, so that growth shows.
 static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-fn behaviour(hook: &str) -> String {
-    let behaviour = CONFIG.get().and_then(|config| config.get(hook)?.as_str());
-    behaviour.unwrap_or("next").to_owned()
+/// Calls of hooks into this instance.
+static CALLS: AtomicU32 = AtomicU32::new(0);
+
+/// What a hook is to do; `header` is where the request says it, if it may.
+fn behaviour(hook: &str, header: &str) -> String {
+    CALLS.fetch_add(1, Ordering::Relaxed);
+    let behaviour = CONFIG.get().and_then(|config| config.get(hook)?.as_str()).unwrap_or("next");
+    if behaviour == "obey" {
+        return request::header(header).unwrap_or_default();
+    }
+    behaviour.to_owned()
 }
 
-fn text(key: &str) -> String {
-    CONFIG.get().and_then(|config| Some(config.get(key)?.as_str()?.to_owned())).unwrap_or_default()
+/// The words for whatever is to be said: those of the request, or of the configuration.
+fn says() -> String {
+    let configured = || Some(CONFIG.get()?.get("says")?.as_str()?.to_owned());
+    request::header("x-says").or_else(configured).unwrap_or_default()
 }
 
 fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Reply {
@@ -77,26 +89,38 @@ fn misbehave(behaviour: &str) {
         "recurse" => {
             black_box(recurse(0));
         }
-        "sleep" => std::thread::sleep(std::time::Duration::from_secs(60)),
-        "log" => log::write(log::Level::Warn, &format!("{} was here", text("says"))),
+        "sleep" => std::thread::sleep(Duration::from_secs(60)),
+        "work" => {
+            log::write(log::Level::Info, &format!("{} works", says()));
+            (0..100_000_000_u32).for_each(|step| drop(black_box(step)));
+        }
+        "spin" => {
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_millis(says().parse().unwrap_or_default()) {}
+        }
+        "log" => log::write(log::Level::Warn, &format!("{} was here", says())),
         "log-flood" => {
             for number in 0..10_000 {
-                log::write(log::Level::Info, &format!("flood {number} {}", text("says")));
+                log::write(log::Level::Info, &format!("flood {number} {}", says()));
             }
         }
         "print" => {
-            println!("{} printed", text("says"));
-            eprintln!("{} complained", text("says"));
+            println!("{} printed", says());
+            eprintln!("{} complained", says());
         }
+        "print-flood" => (0..10_000).for_each(|number| println!("flood {number} {}", says())),
         "files" => {
             assert!(std::fs::read("/etc/passwd").is_err());
+            assert!(std::fs::read_dir("/").is_err());
+            assert!(std::fs::write("made-by-a-guest", "").is_err());
             assert!(std::env::vars().next().is_none());
+            assert!(std::env::args().next().is_none());
         }
         "socket" => drop(std::net::TcpStream::connect("127.0.0.1:1")),
         "random" => {
             black_box(std::collections::HashMap::<u8, u8>::new());
-            black_box(std::time::Instant::now());
-            black_box(std::time::SystemTime::now());
+            black_box(Instant::now());
+            assert!(SystemTime::now() > SystemTime::UNIX_EPOCH);
         }
         "metrics" => {
             for number in 0..1000 {
@@ -142,6 +166,7 @@ fn seen() -> Value {
         "upstream": request::upstream(),
         "headers": request::headers(),
         "cookie": request::header("Cookie"),
+        "accept": request::header("accept"),
         "accept-values": request::header_values("accept"),
         "note": request::note("note"),
         "status": response::status(),
@@ -169,19 +194,26 @@ impl IntoValue for Result<(), &str> {
     }
 }
 
-const TOUCHED: [&str; 12] = [
+const TOUCHED: [&str; 19] = [
     "connection",
     "content-length",
-    "transfer-encoding",
+    "expect",
+    "forwarded",
+    "host",
     "keep-alive",
-    "upgrade",
+    "not a name",
+    "proxy-connection",
     "te",
     "trailer",
-    "proxy-connection",
+    "transfer-encoding",
+    "Transfer-Encoding",
+    "upgrade",
+    "via",
     "x-forwarded-for",
-    "host",
+    "x-forwarded-host",
+    "x-forwarded-proto",
     "x-free",
-    "not a name",
+    "x-request-id",
 ];
 
 impl lifecycle::Guest for Guest {
@@ -191,10 +223,10 @@ impl lifecycle::Guest for Guest {
         READS_HEADER.store(behaviour("request") == "read-header", Ordering::Relaxed);
         // Outside a request there is nothing to see, and no harm in looking.
         black_box(seen());
-        let behaviour = behaviour("configure");
+        let behaviour = behaviour("configure", "");
         misbehave(&behaviour);
         match behaviour.as_str() {
-            "refuse" => Err(text("says")),
+            "refuse" => Err(says()),
             _ => Ok(()),
         }
     }
@@ -207,17 +239,12 @@ impl request_hook::Guest for Guest {
             black_box(request::header("x-api-key"));
             return Verdict::Next;
         }
-        let behaviour = behaviour("request");
+        let behaviour = behaviour("request", "x-do");
         misbehave(&behaviour);
         match behaviour.as_str() {
-            // Does as the request says, for tests in which only some requests are bad.
-            "obey" => {
-                let wanted = request::header("x-do").unwrap_or_default();
-                misbehave(&wanted);
-            }
             "version" => return Verdict::Reply(reply(200, &[], black_box(VERSION))),
             "mark-version" => drop(request::set_header("x-version", black_box(VERSION))),
-            "mark" => drop(request::append_header("x-mark", &text("says"))),
+            "mark" => drop(request::append_header("x-mark", &says())),
             "see" => {
                 return Verdict::Reply(reply(
                     200,
@@ -227,14 +254,25 @@ impl request_hook::Guest for Guest {
             }
             "touch" => {
                 let touched = touch(&TOUCHED, request::set_header);
-                return Verdict::Reply(reply(200, &[], touched.to_string()));
+                drop(request::set_header("x-touched", &touched.to_string()));
             }
-            "note" => request::set_note("note", &text("says")),
+            "copy" => {
+                let value = request::header("x-bytes").unwrap_or_default();
+                drop(request::set_header("x-copy", &value));
+            }
+            "count" => {
+                let counted = json!({
+                    "calls": CALLS.load(Ordering::Relaxed),
+                    "sequence": sequence::next(sequence::open("count")),
+                });
+                return Verdict::Reply(reply(200, &[], counted.to_string()));
+            }
+            "note" => request::set_note("note", &says()),
             "target" => {
-                let outcome = request::set_target(&text("says")).map_err(|error| error.name()).into_value();
+                let outcome = request::set_target(&says()).map_err(|error| error.name()).into_value();
                 drop(request::set_header("x-outcome", outcome.as_str().unwrap_or_default()));
             }
-            "header" => drop(request::set_header("x-guest", &text("says"))),
+            "header" => drop(request::set_header("x-guest", &says())),
             "reply" => return Verdict::Reply(reply(418, &[("x-a", "1"), ("x-a", "2")], "short and stout")),
             "reply-empty" => return Verdict::Reply(reply(204, &[], "")),
             "reply-bad-header" => return Verdict::Reply(reply(200, &[("x-a", "a\r\nx-b: b")], "")),
@@ -254,7 +292,7 @@ impl request_hook::Guest for Guest {
                 }
             }
             "long-header" => drop(request::set_header("x-long", &"x".repeat(10 << 20))),
-            "forward" => return Verdict::Forward(text("says")),
+            "forward" => return Verdict::Forward(says()),
             _ => {}
         }
         Verdict::Next
@@ -264,10 +302,23 @@ impl request_hook::Guest for Guest {
 impl response_hook::Guest for Guest {
     fn on_response() -> response_hook::Verdict {
         use response_hook::Verdict;
-        let behaviour = behaviour("response");
+        let behaviour = behaviour("response", "x-do-response");
         misbehave(&behaviour);
         match behaviour.as_str() {
-            "mark" => drop(response::append_header("x-mark", &text("says"))),
+            "mark-version" => drop(response::set_header("x-version", black_box(VERSION))),
+            "copy" => {
+                let value = response::header("x-bytes").unwrap_or_default();
+                drop(response::set_header("x-copy", &value));
+            }
+            "many-headers" => {
+                for number in 0..100_000 {
+                    drop(response::append_header("x-many", &number.to_string()));
+                }
+            }
+            "long-header" => drop(response::set_header("x-long", &"x".repeat(10 << 20))),
+            "reply-bad-header" => return Verdict::Reply(reply(200, &[("x-a", "a\nb")], "")),
+            "reply-bad-status" => return Verdict::Reply(reply(101, &[], "")),
+            "mark" => drop(response::append_header("x-mark", &says())),
             "see" => {
                 let seen = json!({
                     "request": seen(),
@@ -298,12 +349,12 @@ impl response_hook::Guest for Guest {
 
 impl balance_hook::Guest for Guest {
     fn endpoints_changed(upstream: String, endpoints: Vec<balance_hook::Endpoint>) {
-        misbehave(&behaviour("endpoints"));
+        misbehave(&behaviour("endpoints", "x-do-endpoints"));
         black_box((upstream, endpoints));
     }
 
     fn pick(upstream: String, tried: Vec<u32>) -> Option<u32> {
-        let behaviour = behaviour("pick");
+        let behaviour = behaviour("pick", "x-do-pick");
         misbehave(&behaviour);
         match behaviour.as_str() {
             "first" => Some(0),
