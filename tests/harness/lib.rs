@@ -11,8 +11,8 @@ mod proxy;
 pub use client::{Client, Response};
 pub use guest::{guest, guest_version};
 pub use log::logged;
-pub use origin::{Answer, Origin, Received, Then};
-pub use proxy::{Proxy, shipped};
+pub use origin::{Answer, BareOrigin, Origin, Received, Then};
+pub use proxy::{Proxy, listener, route_to, shipped};
 
 use std::{future::Future, time::Duration};
 
