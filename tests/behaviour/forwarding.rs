@@ -361,6 +361,40 @@ async fn trailers_of_a_response_reach_a_client_that_asks_for_them() {
     assert_eq!(origin.last().header("te"), None);
 }
 
+#[tokio::test]
+async fn interim_responses_reach_a_client_that_knows_of_them() {
+    let origin = BareOrigin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let hints =
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nLink: </b.css>; rel=preload\r\n\r\n";
+
+    let mut client = proxy.connect().await;
+    client.send(get("/")).await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("\r\n\r\n").await;
+    upstream.send(hints).await;
+    let interim = client.any_response(false).await.unwrap();
+    assert_eq!(interim.status, 103, "before the response itself");
+    assert_eq!(interim.values("link"), ["</a.css>; rel=preload", "</b.css>; rel=preload"]);
+    upstream.send(&Answer::ok("done").pieces[0]).await;
+    let response = client.any_response(false).await.unwrap();
+    assert_eq!((response.status, response.text()), (200, "done"));
+
+    let mut old = proxy.connect().await;
+    old.send("GET / HTTP/1.0\r\n\r\n").await;
+    // Whichever worker it is that serves this client, with a connection of its own or the one above.
+    let again = [hints.as_bytes(), &Answer::ok("done").pieces[0]].concat();
+    tokio::select! {
+        mut upstream = origin.accept() => {
+            upstream.read_until("\r\n\r\n").await;
+            upstream.send(&again).await;
+        }
+        _ = upstream.read_until("\r\n\r\n") => upstream.send(&again).await,
+    }
+    let response = old.any_response(false).await.unwrap();
+    assert_eq!((response.status, response.text()), (200, "done"), "HTTP/1.0 has no interim responses");
+}
+
 /// The head of an upload that waits to be asked for, up to where the upstream has it.
 async fn expect_continue(origin: &BareOrigin, proxy: &Proxy) -> (Client, Client) {
     let mut client = proxy.connect().await;

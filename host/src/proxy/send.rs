@@ -155,7 +155,7 @@ async fn send_to(
         let keeps_head = may_repeat || !route.on_response.is_empty();
         let request = outgoing.request(&mut exchange.request, keeps_head);
         let limit = upstream.timeouts.response.get();
-        let error = match converse(context, &mut lease, request, outgoing.upload.as_ref(), limit).await {
+        let error = match converse(context, &mut lease, request, outgoing, limit).await {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
@@ -188,6 +188,8 @@ struct Outgoing {
     upload: Option<Rc<Upload>>,
     /// Sending it twice does no harm, and there is nothing that could be sent only once.
     is_repeatable: bool,
+    /// HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
+    hears_interim: bool,
 }
 
 impl Outgoing {
@@ -204,7 +206,8 @@ impl Outgoing {
         let (body, upload) = RequestBody::new(body, cap, expects_continue);
         // RFC 9110, section 9.2.2.
         let is_repeatable = upload.is_none() && head.method.is_idempotent();
-        Ok(Self { body, upload, is_repeatable })
+        let hears_interim = head.version != Version::HTTP_10;
+        Ok(Self { body, upload, is_repeatable, hears_interim })
     }
 
     /// The message to send; its head is copied only if it is needed again.
@@ -243,9 +246,10 @@ async fn converse(
     context: &Context,
     lease: &mut Lease,
     mut request: Request<RequestBody>,
-    upload: Option<&Rc<Upload>>,
+    outgoing: &Outgoing,
     limit: Duration,
 ) -> Result<Response<Incoming>, SendError> {
+    let upload = outgoing.upload.as_ref();
     let clock = &context.worker.clock;
     let informational = Informational::listen(&mut request);
     let patience = upload.filter(|upload| upload.state() == UploadState::Held).map(|upload| {
@@ -263,7 +267,8 @@ async fn converse(
             match (interim, upload) {
                 (Interim::Continue, Some(upload)) => upload.release(),
                 (Interim::Continue, None) => {}
-                (Interim::Other(head), _) => context.connection.push_interim(head),
+                (Interim::Other(head), _) if outgoing.hears_interim => context.connection.push_interim(head),
+                (Interim::Other(_), _) => {}
             }
         }
         if let Poll::Ready(answer) = answered {
