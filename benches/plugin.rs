@@ -35,7 +35,7 @@ fn calls(criterion: &mut Criterion) {
     let engine = Engine::new(&EngineSettings { workers: 2, artifacts: None }).expect("the engine starts");
     let mut exchange = exchange();
 
-    let header = slot(&engine, &guest(), "config = { request = "read-header" }");
+    let header = slot(&engine, &guest(), "config = { request = 'read-header' }");
     criterion.bench_function("call a hook that reads one header", |bencher| {
         bencher.iter(|| header.on_request(&mut exchange));
     });
@@ -53,7 +53,7 @@ fn calls(criterion: &mut Criterion) {
         bencher.iter(|| rotation.pick(&mut exchange, &members, &[]));
     });
 
-    let fresh = plugin(&engine, &guest(), "config = { request = "read-header" }");
+    let fresh = plugin(&engine, &guest(), "config = { request = 'read-header' }");
     let fresh = Arc::new(fresh);
     criterion.bench_function("start a fresh instance and call it", |bencher| {
         bencher.iter_batched(

@@ -53,11 +53,16 @@ impl Response {
     }
 }
 
-impl Client {
-    pub async fn connect(address: SocketAddr) -> Self {
-        let stream = soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts");
+impl From<TcpStream> for Client {
+    fn from(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket has options");
         Self { stream, buffer: Vec::new() }
+    }
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Self {
+        soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts").into()
     }
 
     /// Sends these bytes. A proxy that has closed the connection already is no error here.
@@ -179,6 +184,22 @@ impl Client {
             self.fill().await;
         }
         std::mem::take(&mut self.buffer)
+    }
+
+    /// Everything up to these bytes, which are going to come.
+    pub async fn read_until(&mut self, wanted: impl AsRef<[u8]>) -> String {
+        let wanted = wanted.as_ref();
+        loop {
+            if let Some(place) = find(&self.buffer, wanted) {
+                let bytes: Vec<u8> = self.buffer.drain(..place + wanted.len()).collect();
+                return String::from_utf8_lossy(&bytes).into_owned();
+            }
+            assert!(
+                self.fill().await,
+                "the connection ended after {:?}",
+                String::from_utf8_lossy(&self.buffer)
+            );
+        }
     }
 
     /// Everything up to the end of the connection.

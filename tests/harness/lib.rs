@@ -15,8 +15,8 @@ pub use executable::Executable;
 pub use guest::{guest, guest_version};
 pub use load::Load;
 pub use log::logged;
-pub use origin::{Answer, Origin, Received, Then, endpoints};
-pub use proxy::{Proxy, shipped};
+pub use origin::{Answer, BareOrigin, Origin, Received, Then, endpoints};
+pub use proxy::{Proxy, listener, route_to, shipped};
 
 use std::{future::Future, time::Duration};
 

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    Client,
     client::{find, owned},
     soon,
 };
@@ -29,6 +30,7 @@ pub struct Origin {
 
 struct Shared {
     received: Mutex<Vec<Received>>,
+    bytes: AtomicUsize,
     count: watch::Sender<usize>,
     connections: AtomicUsize,
     open: watch::Sender<usize>,
@@ -124,6 +126,7 @@ impl Origin {
         let answer: Arc<dyn Fn(&Received) -> Answer + Send + Sync> = answer.into();
         let shared = Arc::new(Shared {
             received: Mutex::default(),
+            bytes: AtomicUsize::new(0),
             count: watch::Sender::new(0),
             connections: AtomicUsize::new(0),
             open: watch::Sender::new(0),
@@ -163,6 +166,11 @@ impl Origin {
     /// The last request.
     pub fn last(&self) -> Received {
         self.received().pop().expect("the origin has got a request")
+    }
+
+    /// Bytes that have ever come, those of unfinished requests included.
+    pub fn bytes(&self) -> usize {
+        self.shared.bytes.load(Ordering::SeqCst)
     }
 
     /// Connections that were ever made.
@@ -205,7 +213,7 @@ async fn serve(
 ) {
     let _ = stream.set_nodelay(true);
     let mut buffer = Vec::new();
-    while let Some(mut received) = read(&mut stream, &mut buffer).await {
+    while let Some(mut received) = read(&mut stream, &mut buffer, &shared.bytes).await {
         received.connection = connection;
         {
             let mut all = shared.received.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,12 +242,12 @@ async fn serve(
 }
 
 /// The next request, or none at the end of the connection.
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> {
+async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>, bytes: &AtomicUsize) -> Option<Received> {
     let end = loop {
         if let Some(place) = find(buffer, b"\r\n\r\n") {
             break place + 4;
         }
-        fill(stream, buffer).await?;
+        fill(stream, buffer, bytes).await?;
     };
     let head: Vec<u8> = buffer.drain(..end).collect();
     let mut fields = [httparse::EMPTY_HEADER; 256];
@@ -261,7 +269,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> 
         (Some(length), None) => {
             let length: usize = length.parse().expect("a length is a number");
             while buffer.len() < length {
-                fill(stream, buffer).await?;
+                fill(stream, buffer, bytes).await?;
             }
             received.body = buffer.drain(..length).collect();
             received.raw_body = received.body.clone();
@@ -271,7 +279,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> 
                 if let Some(place) = find(buffer, b"\r\n") {
                     break place;
                 }
-                fill(stream, buffer).await?;
+                fill(stream, buffer, bytes).await?;
             };
             let line: Vec<u8> = buffer.drain(..place + 2).collect();
             received.raw_body.extend_from_slice(&line);
@@ -285,7 +293,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> 
                         if let Some(place) = find(buffer, b"\r\n") {
                             break place;
                         }
-                        fill(stream, buffer).await?;
+                        fill(stream, buffer, bytes).await?;
                     };
                     received.raw_body.extend(buffer.drain(..place + 2));
                     if place == 0 {
@@ -295,7 +303,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> 
                 break;
             }
             while buffer.len() < size + 2 {
-                fill(stream, buffer).await?;
+                fill(stream, buffer, bytes).await?;
             }
             received.body.extend_from_slice(&buffer[..size]);
             received.raw_body.extend(buffer.drain(..size + 2));
@@ -304,9 +312,35 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> 
     Some(received)
 }
 
-async fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
-    let mut bytes = [0; 16 << 10];
-    let count = stream.read(&mut bytes).await.ok().filter(|count| *count > 0)?;
-    buffer.extend_from_slice(&bytes[..count]);
+async fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>, bytes: &AtomicUsize) -> Option<()> {
+    let mut some = [0; 16 << 10];
+    let count = stream.read(&mut some).await.ok().filter(|count| *count > 0)?;
+    buffer.extend_from_slice(&some[..count]);
+    bytes.fetch_add(count, Ordering::SeqCst);
     Some(())
+}
+
+/// A server that does nothing by itself: the test plays it, byte by byte.
+pub struct BareOrigin {
+    pub address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl BareOrigin {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        Self { address, listener }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The proxy's next connection, seen from its other end.
+    pub async fn accept(&self) -> Client {
+        let (stream, _) =
+            soon("a connection to the origin", self.listener.accept()).await.expect("the listener lives");
+        stream.into()
+    }
 }

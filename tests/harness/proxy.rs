@@ -23,17 +23,24 @@ pub struct Proxy {
     folder: TempDir,
 }
 
-/// What stands before every test's configuration.
-const PREAMBLE: &str = r#"
-workers = 2
-drain-timeout = "5s"
-"#;
+/// What stands before the configuration of a test that says nothing else of it.
+const PREAMBLE: [(&str, &str); 2] = [("workers", "2"), ("drain-timeout", "\"5s\"")];
 
 /// The listener of tests that say nothing else of it.
 const LISTENER: &str = r#"
 [[listeners]]
 address = "127.0.0.1:0"
 "#;
+
+/// A configuration with one route, for all requests, to an upstream `app` of these endpoints.
+pub fn route_to(endpoints: &[&str]) -> String {
+    format!("[upstreams.app]\nendpoints = {endpoints:?}\n[[routes]]\nupstream = \"app\"\n")
+}
+
+/// A listener on a free port with these settings, to stand at the end of a configuration.
+pub fn listener(settings: &str) -> String {
+    format!("{LISTENER}{settings}\n")
+}
 
 /// The bytes of a plugin in the executable.
 pub fn shipped(name: &str) -> Vec<u8> {
@@ -161,8 +168,11 @@ impl Drop for Proxy {
 
 fn whole(config: &str) -> String {
     let listener = if config.contains("[[listeners]]") { "" } else { LISTENER };
+    let is_unsaid = |key: &str| !config.lines().any(|line| line.starts_with(key));
+    let preamble = PREAMBLE.iter().filter(|(key, _)| is_unsaid(key));
+    let preamble: String = preamble.map(|(key, value)| format!("{key} = {value}\n")).collect();
     // Keys of the top level come before any table.
-    format!("{PREAMBLE}{config}{listener}")
+    format!("{preamble}{config}{listener}")
 }
 
 fn plugin_file(folder: &Path, name: &str) -> PathBuf {

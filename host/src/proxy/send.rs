@@ -158,7 +158,7 @@ async fn send_to(
         let informational = Informational::listen(&mut request);
         let answer = lease.send(request, may_repeat && !keeps_headers);
         let limit = upstream.timeouts.response.get();
-        let error = match converse(context, answer, informational, outgoing.upload.as_ref(), limit).await {
+        let error = match converse(context, answer, informational, outgoing, limit).await {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
@@ -197,6 +197,8 @@ struct Outgoing {
     upload: Option<Rc<Upload>>,
     /// Sending it twice does no harm, and there is nothing that could be sent only once.
     is_repeatable: bool,
+    /// HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
+    hears_interim: bool,
 }
 
 impl Outgoing {
@@ -213,7 +215,8 @@ impl Outgoing {
         let (body, upload) = RequestBody::new(body, cap, expects_continue);
         // RFC 9110, section 9.2.2.
         let is_repeatable = upload.is_none() && head.method.is_idempotent();
-        Ok(Self { body, upload, is_repeatable })
+        let hears_interim = head.version != Version::HTTP_10;
+        Ok(Self { body, upload, is_repeatable, hears_interim })
     }
 
     /// The message to send; headers are copied only if they are needed again.
@@ -255,9 +258,10 @@ async fn converse(
     context: &Context,
     answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
     informational: Informational,
-    upload: Option<&Rc<Upload>>,
+    outgoing: &Outgoing,
     limit: Duration,
 ) -> Result<Response<Incoming>, SendError> {
+    let upload = outgoing.upload.as_ref();
     let clock = &context.worker.clock;
     let patience = upload.filter(|upload| upload.state() == UploadState::Held).map(|upload| {
         let timer = clock.timer();
@@ -274,7 +278,8 @@ async fn converse(
             match (interim, upload) {
                 (Interim::Continue, Some(upload)) => upload.release(),
                 (Interim::Continue, None) => {}
-                (Interim::Other(head), _) => context.connection.push_interim(head),
+                (Interim::Other(head), _) if outgoing.hears_interim => context.connection.push_interim(head),
+                (Interim::Other(_), _) => {}
             }
         }
         if let Poll::Ready(answer) = answered {

@@ -220,7 +220,7 @@ impl lifecycle::Guest for Guest {
     fn configure(config: String) -> Result<(), String> {
         let config: Value = serde_json::from_str(&config).map_err(|error| error.to_string())?;
         let _ = CONFIG.set(config);
-        READS_HEADER.store(behaviour("request") == "read-header", Ordering::Relaxed);
+        READS_HEADER.store(behaviour("request", "") == "read-header", Ordering::Relaxed);
         // Outside a request there is nothing to see, and no harm in looking.
         black_box(seen());
         let behaviour = behaviour("configure", "");
