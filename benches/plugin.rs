@@ -24,9 +24,11 @@ fn slot(engine: &Engine, component: &[u8], settings: &str) -> Slot {
 fn exchange() -> InHand {
     let mut request = http::Request::get("/api/v1/users?page=2").header("host", "example.com");
     for number in 0..12 {
-        request = request.header(format!("x-header-{number}"), "a value of some usual length, as headers have");
+        request =
+            request.header(format!("x-header-{number}"), "a value of some usual length, as headers have");
     }
-    let request = request.header("x-api-key", "k1").header("x-request-id", "0123456789abcdef0123456789abcdef");
+    let request =
+        request.header("x-api-key", "k1").header("x-request-id", "0123456789abcdef0123456789abcdef");
     let (parts, ()) = request.body(()).expect("the request is valid").into_parts();
     InHand::new(Exchange::new(parts, [127, 0, 0, 1].into(), "http", "route".into(), "app".into()))
 }
@@ -45,7 +47,8 @@ fn calls(criterion: &mut Criterion) {
         bencher.iter(|| key.on_request(&mut exchange));
     });
 
-    let settings = toml::from_str("endpoints = ['http://127.0.0.1:1', 'http://127.0.0.1:2', 'http://127.0.0.1:3']");
+    let settings =
+        toml::from_str("endpoints = ['http://127.0.0.1:1', 'http://127.0.0.1:2', 'http://127.0.0.1:3']");
     let members: Arc<dyn Members> =
         Arc::new(Upstream::new("app".into(), &settings.expect("the settings are valid"), None));
     let rotation = slot(&engine, &shipped("round-robin"), "");

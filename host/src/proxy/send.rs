@@ -226,8 +226,7 @@ impl Outgoing {
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
         *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() =
-            match keeps_headers {
+        *request.headers_mut() = match keeps_headers {
             true => head.headers.clone(),
             false => std::mem::take(&mut head.headers),
         };

@@ -52,7 +52,9 @@ static POLICY: OnceLock<Policy> = OnceLock::new();
 
 impl lifecycle::Guest for Plugin {
     fn configure(config: String) -> Result<(), String> {
-        let policy = Policy::parse(&config)?;
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).map_err(|error| format!("there are no random numbers: {error}"))?;
+        let policy = Policy::parse(&config, &secret)?;
         POLICY.set(policy).map_err(|_| "an instance is configured once".to_owned())
     }
 }
@@ -62,7 +64,7 @@ impl request_hook::Guest for Plugin {
         let Some(policy) = POLICY.get() else {
             return unable("the plugin has not been configured");
         };
-        match policy.keys.identify(&request::header_values(&policy.header)) {
+        match policy.keys.identify(request::header(&policy.header).as_deref()) {
             Finding::Consumer(name) => match pass(policy, name) {
                 Ok(()) => Verdict::Next,
                 Err(error) => unable(&format!(

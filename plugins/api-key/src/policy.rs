@@ -29,7 +29,7 @@ pub(crate) struct Policy {
 
 impl Policy {
     /// Takes the plugin's `config` table as JSON.
-    pub(crate) fn parse(config: &str) -> Result<Self, String> {
+    pub(crate) fn parse(config: &str, secret: &[u8; 16]) -> Result<Self, String> {
         let config: Value = serde_json::from_str(config).map_err(|error| {
             format!("`config` is not valid JSON at line {}, column {}", error.line(), error.column())
         })?;
@@ -47,7 +47,7 @@ impl Policy {
         let header = header(&config)?;
         let unauthorized = |detail: String| Problem::new(401, "Unauthorized", &detail);
         Ok(Self {
-            keys: keys(&config)?,
+            keys: keys(&config, secret)?,
             forward: forward(&config)?,
             // A token holds nothing that would end the quotes.
             challenge: format!(r#"ApiKey realm="tollgate", header="{header}""#),
@@ -87,7 +87,7 @@ fn forward(config: &Map<String, Value>) -> Result<bool, String> {
     }
 }
 
-fn keys(config: &Map<String, Value>) -> Result<Keys, String> {
+fn keys(config: &Map<String, Value>, secret: &[u8; 16]) -> Result<Keys, String> {
     let consumers = match config.get("keys") {
         Some(Value::Object(consumers)) if !consumers.is_empty() => consumers,
         Some(Value::Object(_)) => {
@@ -116,7 +116,7 @@ fn keys(config: &Map<String, Value>) -> Result<Keys, String> {
             pairs.push((consumer.as_str(), check_key(consumer, key)?));
         }
     }
-    Keys::new(pairs).map_err(|SharedKey(one, other)| {
+    Keys::new(pairs, secret).map_err(|SharedKey(one, other)| {
         format!("`keys.{one}` and `keys.{other}` hold the same key: give each consumer one of its own")
     })
 }
@@ -159,7 +159,7 @@ mod tests {
     use crate::keys::Finding;
 
     fn parse(config: &Value) -> Result<Policy, String> {
-        Policy::parse(&config.to_string())
+        Policy::parse(&config.to_string(), &[0; 16])
     }
 
     #[test]
@@ -168,14 +168,14 @@ mod tests {
         assert_eq!(policy.header, "x-api-key");
         assert!(!policy.forward);
         assert_eq!(policy.challenge, r#"ApiKey realm="tollgate", header="x-api-key""#);
-        assert_eq!(policy.keys.identify(&["k1".to_owned()]), Finding::Consumer("demo"));
+        assert_eq!(policy.keys.identify(Some("k1")), Finding::Consumer("demo"));
     }
 
     #[test]
     fn a_consumer_may_have_several_keys() {
         let policy = parse(&json!({ "keys": { "batch": ["old", "new"] } })).expect("is valid");
         for key in ["old", "new"] {
-            assert_eq!(policy.keys.identify(&[key.to_owned()]), Finding::Consumer("batch"));
+            assert_eq!(policy.keys.identify(Some(key)), Finding::Consumer("batch"));
         }
     }
 
@@ -238,7 +238,7 @@ mod tests {
         for config in
             ["", "{", r#"{"keys":{"a":"SECRET"#, r#"{"keys":{"a":SECRET}}"#, "\u{0}", &"[".repeat(100_000)]
         {
-            let refusal = Policy::parse(config).expect_err("is malformed");
+            let refusal = Policy::parse(config, &[0; 16]).expect_err("is malformed");
             assert!(refusal.starts_with("`config` is not valid JSON at line "), "{refusal}");
             assert!(!refusal.contains("SEC"), "{refusal}");
         }
