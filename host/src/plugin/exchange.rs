@@ -3,7 +3,7 @@
 //! Headers are read from hyper's own types when a plugin asks for them; nothing is copied in advance. What a
 //! plugin makes is checked here, at the boundary: afterwards a header is a header.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response, uri::PathAndQuery};
@@ -202,31 +202,36 @@ pub(super) struct HeaderEdit<'a> {
 }
 
 impl HeaderEdit<'_> {
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), Edit> {
+    pub fn set(&mut self, name: &str, value: String) -> Result<(), Edit> {
         let (name, value) = self.check(name, value)?;
-        self.headers.try_insert(name, value).map(|_| ()).map_err(|_| Edit::TooLarge)
+        self.headers.try_insert(name, value).map(drop).map_err(|_| Edit::TooLarge)
     }
 
-    pub fn append(&mut self, name: &str, value: &str) -> Result<(), Edit> {
+    pub fn append(&mut self, name: &str, value: String) -> Result<(), Edit> {
         let (name, value) = self.check(name, value)?;
         if name == header::HOST {
             return Err(Edit::Forbidden);
         }
-        self.headers.try_append(name, value).map(|_| ()).map_err(|_| Edit::TooLarge)
+        self.headers.try_append(name, value).map(drop).map_err(|_| Edit::TooLarge)
     }
 
     pub fn remove(&mut self, name: &str) -> Result<(), Edit> {
-        let name = self.name(name)?;
-        if name == header::HOST {
+        if self.is_the_hosts(name) || name.eq_ignore_ascii_case("host") {
             return Err(Edit::Forbidden);
         }
-        self.headers.remove(name);
-        Ok(())
+        match self.headers.remove(name) {
+            Some(_) => Ok(()),
+            // Looked at only now, since what was found was a name.
+            None => HeaderName::from_bytes(name.as_bytes()).map(drop).map_err(|_| Edit::InvalidName),
+        }
     }
 
-    fn check(&mut self, name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Edit> {
+    fn check(&mut self, name: &str, value: String) -> Result<(HeaderName, HeaderValue), Edit> {
+        if self.is_the_hosts(name) {
+            return Err(Edit::Forbidden);
+        }
         let size = name.len() + value.len();
-        let name = self.name(name)?;
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Edit::InvalidName)?;
         let value = to_value(value)?;
         if name == header::HOST && http::uri::Authority::try_from(value.as_bytes()).is_err() {
             return Err(Edit::InvalidValue);
@@ -235,12 +240,8 @@ impl HeaderEdit<'_> {
         Ok((name, value))
     }
 
-    fn name(&self, name: &str) -> Result<HeaderName, Edit> {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Edit::InvalidName)?;
-        if self.only_host.contains(&name.as_str()) {
-            return Err(Edit::Forbidden);
-        }
-        Ok(name)
+    fn is_the_hosts(&self, name: &str) -> bool {
+        self.only_host.iter().any(|field| field.eq_ignore_ascii_case(name))
     }
 }
 
@@ -248,7 +249,7 @@ impl Reply {
     /// Checks what a plugin answered.
     pub(super) fn new(
         status: u16,
-        headers: &[(String, String)],
+        headers: Vec<(String, String)>,
         body: Vec<u8>,
     ) -> Result<Self, InvalidReply> {
         let status = StatusCode::from_u16(status)
@@ -259,7 +260,7 @@ impl Reply {
         let mut room = Exchange::ROOM;
         let mut edit = HeaderEdit { headers: &mut map, only_host: &RESPONSE_ONLY_HOST, room: &mut room };
         for (name, value) in headers {
-            edit.append(name, value)
+            edit.append(&name, value)
                 .map_err(|reason| InvalidReply::Header { name: name.escape_debug().to_string(), reason })?;
         }
         Ok(Self { status, headers: map, body: body.into() })
@@ -284,14 +285,13 @@ pub(super) fn to_string(value: &HeaderValue) -> String {
 }
 
 /// The value whose bytes are the string's code points.
-fn to_value(text: &str) -> Result<HeaderValue, Edit> {
+fn to_value(text: String) -> Result<HeaderValue, Edit> {
     let bytes = if text.is_ascii() {
-        Cow::Borrowed(text.as_bytes())
+        text.into_bytes()
     } else {
-        let bytes: Result<Vec<u8>, _> = text.chars().map(u8::try_from).collect();
-        Cow::Owned(bytes.map_err(|_| Edit::InvalidValue)?)
+        text.chars().map(u8::try_from).collect::<Result<_, _>>().map_err(|_| Edit::InvalidValue)?
     };
-    HeaderValue::from_bytes(&bytes).map_err(|_| Edit::InvalidValue)
+    HeaderValue::from_maybe_shared(Bytes::from(bytes)).map_err(|_| Edit::InvalidValue)
 }
 
 /// All values of a field as one, joined as in RFC 9110, section 5.3.
@@ -321,15 +321,15 @@ mod tests {
         let mut exchange = exchange();
         let mut edit = exchange.request_edit().unwrap();
         for name in REQUEST_ONLY_HOST {
-            assert_eq!(edit.set(name, "1"), Err(Edit::Forbidden), "{name}");
-            assert_eq!(edit.set(&name.to_uppercase(), "1"), Err(Edit::Forbidden), "{name}");
-            assert_eq!(edit.append(name, "1"), Err(Edit::Forbidden), "{name}");
+            assert_eq!(edit.set(name, "1".to_owned()), Err(Edit::Forbidden), "{name}");
+            assert_eq!(edit.set(&name.to_uppercase(), "1".to_owned()), Err(Edit::Forbidden), "{name}");
+            assert_eq!(edit.append(name, "1".to_owned()), Err(Edit::Forbidden), "{name}");
             assert_eq!(edit.remove(name), Err(Edit::Forbidden), "{name}");
         }
         assert_eq!(edit.remove("host"), Err(Edit::Forbidden));
-        assert_eq!(edit.append("host", "b"), Err(Edit::Forbidden));
-        assert_eq!(edit.set("host", "b/c"), Err(Edit::InvalidValue));
-        assert_eq!(edit.set("host", "b:81"), Ok(()));
+        assert_eq!(edit.append("host", "b".to_owned()), Err(Edit::Forbidden));
+        assert_eq!(edit.set("host", "b/c".to_owned()), Err(Edit::InvalidValue));
+        assert_eq!(edit.set("host", "b:81".to_owned()), Ok(()));
     }
 
     #[test]
@@ -337,12 +337,12 @@ mod tests {
         let mut exchange = exchange();
         let mut edit = exchange.request_edit().unwrap();
         for name in ["", " ", "a b", "a:", "ä", "a\r\nb", "a\0"] {
-            assert_eq!(edit.set(name, "1"), Err(Edit::InvalidName), "{name:?}");
+            assert_eq!(edit.set(name, "1".to_owned()), Err(Edit::InvalidName), "{name:?}");
         }
         for value in ["a\r\nb: c", "a\n", "\0", "\u{7f}", "€"] {
-            assert_eq!(edit.set("x-a", value), Err(Edit::InvalidValue), "{value:?}");
+            assert_eq!(edit.set("x-a", value.to_owned()), Err(Edit::InvalidValue), "{value:?}");
         }
-        assert_eq!(edit.set("x-a", "\u{e9}\ttab"), Ok(()));
+        assert_eq!(edit.set("x-a", "\u{e9}\ttab".to_owned()), Ok(()));
         assert_eq!(exchange.request.headers["x-a"].as_bytes(), b"\xe9\ttab");
         assert_eq!(joined(&exchange.request.headers, "x-a").as_deref(), Some("\u{e9}\ttab"));
     }
@@ -352,9 +352,9 @@ mod tests {
         let mut exchange = exchange();
         let mut edit = exchange.request_edit().unwrap();
         let long = "x".repeat(10_000);
-        let added = (0..100).take_while(|_| edit.append("x-long", &long).is_ok()).count();
+        let added = (0..100).take_while(|_| edit.append("x-long", long.clone()).is_ok()).count();
         assert_eq!(added, 6);
-        assert_eq!(edit.append("x-long", &long), Err(Edit::TooLarge));
+        assert_eq!(edit.append("x-long", long.clone()), Err(Edit::TooLarge));
     }
 
     #[test]
@@ -370,14 +370,14 @@ mod tests {
 
     #[test]
     fn a_reply_cannot_break_the_framing() {
-        assert!(Reply::new(204, &[], vec![]).is_ok());
-        assert!(Reply::new(101, &[], vec![]).is_err());
-        assert!(Reply::new(600, &[], vec![]).is_err());
+        assert!(Reply::new(204, vec![], vec![]).is_ok());
+        assert!(Reply::new(101, vec![], vec![]).is_err());
+        assert!(Reply::new(600, vec![], vec![]).is_err());
         for (name, value) in
             [("content-length", "5"), ("transfer-encoding", "chunked"), ("x", "a\nb"), ("a b", "")]
         {
-            let headers = [(name.to_owned(), value.to_owned())];
-            assert!(Reply::new(200, &headers, vec![]).is_err(), "{name}");
+            let headers = vec![(name.to_owned(), value.to_owned())];
+            assert!(Reply::new(200, headers, vec![]).is_err(), "{name}");
         }
     }
 

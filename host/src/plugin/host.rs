@@ -131,11 +131,11 @@ impl request::Host for State {
     }
 
     fn set_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.request_edit()?.set(&name, &value)?)
+        Ok(self.edit()?.request_edit()?.set(&name, value)?)
     }
 
     fn append_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.request_edit()?.append(&name, &value)?)
+        Ok(self.edit()?.request_edit()?.append(&name, value)?)
     }
 
     fn remove_header(&mut self, name: String) -> Result<(), HeaderError> {
@@ -186,11 +186,11 @@ impl response::Host for State {
     }
 
     fn set_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.response_edit()?.set(&name, &value)?)
+        Ok(self.edit()?.response_edit()?.set(&name, value)?)
     }
 
     fn append_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.response_edit()?.append(&name, &value)?)
+        Ok(self.edit()?.response_edit()?.append(&name, value)?)
     }
 
     fn remove_header(&mut self, name: String) -> Result<(), HeaderError> {

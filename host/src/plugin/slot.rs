@@ -93,7 +93,7 @@ impl Slot {
             None | Some(request_hook::Verdict::Next) => RequestVerdict::Next,
             Some(request_hook::Verdict::Forward(upstream)) => RequestVerdict::Forward(upstream),
             Some(request_hook::Verdict::Reply(reply)) => {
-                RequestVerdict::Reply(Reply::new(reply.status, &reply.headers, reply.body)?)
+                RequestVerdict::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
             }
         })
     }
@@ -103,7 +103,7 @@ impl Slot {
         Ok(match self.call(exchange, Instance::on_response)? {
             None | Some(response_hook::Verdict::Next) => ResponseVerdict::Next,
             Some(response_hook::Verdict::Reply(reply)) => {
-                ResponseVerdict::Reply(Reply::new(reply.status, &reply.headers, reply.body)?)
+                ResponseVerdict::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
             }
         })
     }

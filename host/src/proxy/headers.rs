@@ -94,26 +94,26 @@ impl BadRequest {
 #[derive(Default)]
 struct Hop(u8);
 
-impl Hop {
-    const FIELDS: [HeaderName; 8] = [
-        header::CONNECTION,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        header::PROXY_AUTHORIZATION,
-        header::PROXY_AUTHENTICATE,
-    ];
+static HOP_FIELDS: [HeaderName; 8] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::PROXY_AUTHORIZATION,
+    header::PROXY_AUTHENTICATE,
+];
 
+impl Hop {
     /// One look at each header is cheaper than eight searches that nearly always find nothing.
     fn find(headers: &HeaderMap) -> Self {
-        let bit = |name| Self::FIELDS.iter().position(|field| field == name).map_or(0, |place| 1 << place);
+        let bit = |name| HOP_FIELDS.iter().position(|field| field == name).map_or(0, |place| 1 << place);
         Self(headers.keys().fold(0, |found, name| found | bit(name)))
     }
 
     fn has(&self, name: &HeaderName) -> bool {
-        Self::FIELDS.iter().position(|field| field == name).is_some_and(|place| self.0 & (1 << place) != 0)
+        HOP_FIELDS.iter().position(|field| field == name).is_some_and(|place| self.0 & (1 << place) != 0)
     }
 
     fn remove(&self, headers: &mut HeaderMap) {
@@ -123,7 +123,7 @@ impl Hop {
         if self.has(&header::CONNECTION) {
             remove_named(headers);
         }
-        for (place, name) in Self::FIELDS.iter().enumerate() {
+        for (place, name) in HOP_FIELDS.iter().enumerate() {
             if self.0 & (1 << place) != 0 {
                 headers.remove(name);
             }
