@@ -1,0 +1,180 @@
+//! What the documents show is there, and works: every key of the configuration, and every configuration.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tollgate::{
+    config::{
+        self, Config, Failure, Limits, ListenerLimits, ListenerTimeouts, Log, PluginLimits, Source,
+        UpstreamTimeouts,
+    },
+    plugin::{Engine, EngineSettings},
+    snapshot::Builder,
+};
+use toml::{Table, Value};
+
+/// A key that no table has, and so unlike any that one has that there is no hint at what may be meant.
+const NOBODYS: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The text with its optional keys: lines of the form `# key = value`.
+fn uncommented(text: &str) -> String {
+    let is_key = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let is_setting = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| is_key(key));
+    text.lines().flat_map(|line| [line.strip_prefix("# ").filter(is_setting).unwrap_or(line), "\n"]).collect()
+}
+
+fn understood(path: &Path, text: String) -> (Config, Source) {
+    config::read_text(path, text, &|_| None).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Does what `tollgate check` does.
+fn check(path: &Path, text: String, folder: &Path) {
+    let (config, source) = understood(path, text);
+    let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
+    let engine = Engine::new(&EngineSettings { workers: 1, artifacts }).expect("the engine starts");
+    let builder = Builder { engine: Arc::new(engine), folder: folder.to_owned(), warm: 1 };
+    if let Err(problems) = builder.build(config, &source, None) {
+        panic!("{problems}");
+    }
+}
+
+/// One step from a table to what is in it.
+#[derive(Clone)]
+enum Step {
+    Key(String),
+    Place(usize),
+}
+
+fn table_at<'a>(document: &'a mut Table, way: &[Step]) -> &'a mut Table {
+    let Some((Step::Key(first), rest)) = way.split_first() else { return document };
+    let value = rest.iter().fold(&mut document[first.as_str()], |value, step| match step {
+        Step::Key(key) => &mut value[key.as_str()],
+        Step::Place(place) => &mut value[*place],
+    });
+    value.as_table_mut().expect("the way leads to a table")
+}
+
+/// The keys that the table at the end of the way may have: those that are named to whoever writes another. None
+/// if it may have any.
+fn known_keys(document: &Table, way: &[Step]) -> Option<BTreeSet<String>> {
+    let mut document = document.clone();
+    table_at(&mut document, way).insert(NOBODYS.to_owned(), Value::Integer(1));
+    let text = toml::to_string(&document).expect("a table can be written");
+    let problems = config::read_text(Path::new("config.toml"), text, &|_| None).err()?;
+    let unknown = format!("unknown key `{NOBODYS}`");
+    let problem = problems.iter().find(|problem| problem.message == unknown)?;
+    let help = problem.help.as_deref().expect("an unknown key comes with help");
+    assert!(help.starts_with("the keys of this table are "), "{help}");
+    Some(help.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+}
+
+/// The keys of a kind of table.
+#[derive(Default)]
+struct Keys {
+    known: BTreeSet<String>,
+    shown: BTreeSet<String>,
+}
+
+/// All kinds of tables below `value`, by their place in a configuration: `upstreams.*.timeouts`.
+fn find_tables(
+    document: &Table,
+    value: &Value,
+    way: &[Step],
+    name: &str,
+    found: &mut BTreeMap<String, Keys>,
+) {
+    let step_to = |step| [way, &[step]].concat();
+    match value {
+        Value::Table(table) => {
+            let known = known_keys(document, way);
+            let is_free = known.is_none();
+            if let Some(known) = known {
+                let keys = found.entry(name.to_owned()).or_default();
+                keys.known.extend(known);
+                keys.shown.extend(table.keys().cloned());
+            }
+            for (key, value) in table {
+                let name = format!("{name}.{}", if is_free { "*" } else { key });
+                find_tables(document, value, &step_to(Step::Key(key.clone())), &name, found);
+            }
+        }
+        Value::Array(elements) => {
+            for (place, value) in elements.iter().enumerate() {
+                find_tables(document, value, &step_to(Step::Place(place)), &format!("{name}[]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_key_there_is_stands_in_config_toml() {
+    let text = uncommented(&read(&repository().join("config.toml")));
+    let document: Table = text.parse().expect("config.toml is TOML");
+    let mut found = BTreeMap::new();
+    find_tables(&document, &Value::Table(document.clone()), &[], "config", &mut found);
+
+    for (name, Keys { known, shown }) in &found {
+        let missing: Vec<_> = known.difference(shown).collect();
+        assert!(missing.is_empty(), "config.toml does not show {missing:?} of {name}");
+    }
+    // That tables were looked for in vain would go unnoticed otherwise.
+    for name in ["config", "config.listeners[].limits", "config.upstreams.*.endpoints[]", "config.plugins.*"]
+    {
+        assert!(found.contains_key(name), "{name} is not among {:?}", found.keys());
+    }
+}
+
+#[test]
+fn config_toml_is_accepted_as_it_is_and_with_all_its_optional_keys() {
+    let path = repository().join("config.toml");
+    let text = read(&path);
+    let all = uncommented(&text);
+    assert_ne!(all, text, "there are optional keys");
+    // With the plugins that somebody may be trying out.
+    check(&path, text, &repository());
+    check(&path, all, &repository());
+}
+
+#[test]
+fn config_toml_shows_the_defaults() {
+    let path = repository().join("config.toml");
+    let (shown, _) = understood(&path, read(&path));
+    let (unsaid, _) = understood(&path, String::new());
+    assert_eq!(shown.plugin_dir, unsaid.plugin_dir);
+    assert_eq!(shown.drain_timeout, unsaid.drain_timeout);
+    assert_eq!(shown.log, Log::default());
+    assert_eq!(shown.limits, Limits::default());
+    let listener = shown.listeners[0].get_ref();
+    assert_eq!(listener.limits, ListenerLimits::default());
+    assert_eq!(listener.timeouts, ListenerTimeouts::default());
+    assert_eq!(shown.upstreams["app"].timeouts, UpstreamTimeouts::default());
+    let plugin = &shown.plugins["api-key"];
+    assert_eq!(plugin.fail, Failure::default());
+    assert_eq!(plugin.limits, PluginLimits::default());
+}
+
+#[test]
+fn every_example_is_accepted() {
+    let folders = fs::read_dir(repository().join("examples")).expect("there are examples");
+    let configs: Vec<_> = folders
+        .map(|entry| entry.expect("the folder can be read").path().join("config.toml"))
+        .filter(|path| path.is_file())
+        .collect();
+    assert!(!configs.is_empty(), "an example has a config.toml");
+    for path in configs {
+        check(&path, read(&path), path.parent().expect("a file is in a folder"));
+    }
+}
