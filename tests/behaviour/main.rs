@@ -3,3 +3,7 @@
 mod architecture;
 mod forwarding;
 mod plugins;
+mod reload;
+
+/// The executable, as cargo has built it for these tests.
+const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate-tested");
