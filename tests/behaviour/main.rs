@@ -2,6 +2,7 @@
 
 mod architecture;
 mod forwarding;
+mod hostile;
 mod plugins;
 mod reload;
 

@@ -242,7 +242,8 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> 
         fill(stream, buffer).await?;
     };
     let head: Vec<u8> = buffer.drain(..end).collect();
-    let mut fields = [httparse::EMPTY_HEADER; 256];
+    let lines = head.iter().filter(|byte| **byte == b'\n').count();
+    let mut fields = vec![httparse::EMPTY_HEADER; lines];
     let mut parsed = httparse::Request::new(&mut fields);
     assert!(parsed.parse(&head).expect("what the proxy sends is a request").is_complete());
     let mut received = Received {

@@ -86,6 +86,9 @@ fn misbehave(behaviour: &str) {
         "recurse" => {
             black_box(recurse(0));
         }
+        "recurse-without-memory" => {
+            black_box(count_down(u64::MAX));
+        }
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "work" => {
             log::write(log::Level::Info, &format!("{} works", says()));
@@ -105,6 +108,9 @@ fn misbehave(behaviour: &str) {
             println!("{} printed", says());
             eprintln!("{} complained", says());
         }
+        "print-endless" => loop {
+            println!("{} prints", says());
+        },
         "print-flood" => (0..10_000).for_each(|number| println!("flood {number} {}", says())),
         "files" => {
             assert!(std::fs::read("/etc/passwd").is_err());
@@ -138,13 +144,19 @@ fn misbehave(behaviour: &str) {
 }
 
 fn keep(size: usize) {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(vec![1; size]);
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Vec::with_capacity(size));
 }
 
 #[allow(unconditional_recursion)]
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     recurse(depth + 1) + frame[3]
+}
+
+/// Leaves nothing in linear memory, so that it is the host's stack that overflows.
+fn count_down(left: u64) -> u64 {
+    let next: fn(u64) -> u64 = black_box(count_down);
+    if left == 0 { 0 } else { next(left - 1) ^ left }
 }
 
 /// Everything the request has to say, as JSON.
