@@ -1,6 +1,7 @@
 //! The promises of Tollgate, each tested on a proxy that runs.
 
 mod architecture;
+mod configuration;
 mod forwarding;
 mod hostile;
 mod plugins;
