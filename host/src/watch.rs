@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use crate::{
     config::Source,
     server::{self, Server},
+    telemetry::with_sources,
 };
 
 /// How long files must be still before they are read.
@@ -67,7 +68,7 @@ pub async fn run(server: Arc<Server>, config: PathBuf, mut in_force: State) {
 /// Reloads, and says what came of it.
 pub async fn reload(server: &Arc<Server>, config: &Path) {
     if let Err(error) = server::reload(server, config.to_owned()).await {
-        tracing::error!("configuration not used, the one in force stays: {error}");
+        tracing::error!("configuration not used, the one in force stays: {}", with_sources(&error));
     }
 }
 

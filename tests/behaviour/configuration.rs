@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tollgate_tests::{Answer, Client, Executable, Origin, Response, endpoints, guest, soon};
 
 use crate::TOLLGATE;
@@ -181,6 +181,17 @@ async fn a_file_that_is_not_there_is_a_problem_of_the_user() {
 // ---------------------------------------------------------------------------------------------
 // tollgate run
 // ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_port_in_use_is_said_in_one_sentence() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = taken.local_addr().expect("a bound socket has an address");
+    let folder = folder(&format!("[[listeners]]\naddress = \"{address}\"\n"));
+    let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["run"]).end().await;
+    assert_eq!(status.code(), Some(1), "{errors}");
+    let sentence = format!("error: cannot listen on {address}: Address already in use (os error 98)");
+    assert_eq!(errors.lines().filter(|line| *line == sentence).count(), 1, "{errors}");
+}
 
 #[tokio::test]
 async fn a_second_signal_ends_the_proxy_at_once() {

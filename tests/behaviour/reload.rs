@@ -258,7 +258,7 @@ async fn a_configuration_that_cannot_run_changes_nothing() {
         (listening(1, "[[routes]]\nupstrem = \"app\"\n", &origin), "unknown key `upstrem`"),
         (
             listening(1, EVERYTHING, &origin) + &format!("[[listeners]]\naddress = \"{}\"\n", taken),
-            "cannot listen on",
+            "Address already in use",
         ),
     ] {
         let words = ["configuration not used, the one in force stays", reason];
