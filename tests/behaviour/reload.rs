@@ -257,7 +257,7 @@ async fn a_configuration_that_cannot_run_changes_nothing() {
         (listening(1, "[[routes]]\nupstream = \"ap\"\n", &origin), "did you mean `app`?"),
         (listening(1, "[[routes]]\nupstrem = \"app\"\n", &origin), "unknown key `upstrem`"),
         (
-            listening(1, EVERYTHING, &origin) + &format!("[[listeners]]\naddress = \"{}\"\n", taken),
+            listening(1, EVERYTHING, &origin) + &format!("[[listeners]]\naddress = \"{taken}\"\n"),
             "Address already in use",
         ),
     ] {

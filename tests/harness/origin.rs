@@ -68,6 +68,8 @@ impl Received {
     }
 }
 
+type Respond = dyn Fn(&Received) -> Answer + Send + Sync;
+
 /// What an origin does when a request has come.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -117,11 +119,11 @@ impl Origin {
         Self::bind(Some(Box::new(answer))).await
     }
 
-    async fn bind(answer: Option<Box<dyn Fn(&Received) -> Answer + Send + Sync>>) -> Self {
+    async fn bind(answer: Option<Box<Respond>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let answer = answer.unwrap_or_else(|| Box::new(move |_| Answer::ok(&address.port().to_string())));
-        let answer: Arc<dyn Fn(&Received) -> Answer + Send + Sync> = answer.into();
+        let answer: Arc<Respond> = answer.into();
         let shared = Arc::new(Shared {
             received: Mutex::default(),
             count: watch::Sender::new(0),
@@ -197,12 +199,7 @@ impl Drop for Origin {
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    connection: usize,
-    shared: &Shared,
-    answer: &(dyn Fn(&Received) -> Answer + Send + Sync),
-) {
+async fn serve(mut stream: TcpStream, connection: usize, shared: &Shared, answer: &Respond) {
     let _ = stream.set_nodelay(true);
     let mut buffer = Vec::new();
     while let Some(mut received) = read(&mut stream, &mut buffer).await {
