@@ -4,8 +4,8 @@
 //! names only modules below it; a test holds them to that. ARCHITECTURE.md tells the life of a request.
 
 pub mod cli;
-pub mod server;
 pub mod watch;
+pub mod server;
 pub mod listen;
 pub mod proxy;
 pub mod live;

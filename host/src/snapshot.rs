@@ -18,6 +18,7 @@ use crate::{
     path,
     plugin::{Engine, LoadError, Plugin, StartError, shipped},
     route,
+    telemetry::with_sources,
     upstream::Upstream,
 };
 
@@ -100,16 +101,6 @@ enum PluginError {
     Load { path: String, source: LoadError },
     #[error("the plugin {}", with_sources(.0))]
     Start(#[from] StartError),
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 impl Builder {

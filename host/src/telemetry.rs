@@ -32,6 +32,17 @@ pub fn init(format: LogFormat, level: &str) -> Result<WorkerGuard, LogLevelError
     Ok(guard)
 }
 
+/// An error and what it came from, in one line.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
 /// The level of the log cannot be understood.
 #[derive(Debug, thiserror::Error)]
 #[error("`{level}` is not a log level: write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"")]

@@ -19,7 +19,11 @@ use notify::{
 };
 use tokio::sync::mpsc;
 
-use crate::server::{self, Server};
+use crate::{
+    config::Source,
+    server::{self, Server},
+    telemetry::with_sources,
+};
 
 /// How long files must be still before they are read.
 const STILL: Duration = Duration::from_millis(80);
@@ -27,8 +31,8 @@ const STILL: Duration = Duration::from_millis(80);
 /// How often to look whether a folder has come, gone or been replaced, of which there may be no event.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Reloads whenever the configuration or a plugin has changed. Runs until the drain starts.
-pub async fn run(server: Arc<Server>, config: PathBuf) {
+/// Reloads whenever the configuration or a plugin has changed since `in_force`. Runs until the drain starts.
+pub async fn run(server: Arc<Server>, config: PathBuf, mut in_force: State) {
     let (events, mut changed) = mpsc::unbounded_channel();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // An error may mean that events were lost, so it is time to look, too.
@@ -43,7 +47,6 @@ pub async fn run(server: Arc<Server>, config: PathBuf) {
             return;
         }
     };
-    let mut in_force = State::of(&config, &server.plugin_dir());
     loop {
         let plugins = server.plugin_dir();
         let has_moved = folders.watch([config_folder(&config), plugins.clone()]);
@@ -65,7 +68,7 @@ pub async fn run(server: Arc<Server>, config: PathBuf) {
 /// Reloads, and says what came of it.
 pub async fn reload(server: &Arc<Server>, config: &Path) {
     if let Err(error) = server::reload(server, config.to_owned()).await {
-        tracing::error!("configuration not used, the one in force stays: {error}");
+        tracing::error!("configuration not used, the one in force stays: {}", with_sources(&error));
     }
 }
 
@@ -142,23 +145,33 @@ fn identify(folder: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// What the files look like at one moment.
-#[derive(Debug, PartialEq, Eq)]
-struct State {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
     config: Option<Vec<u8>>,
     plugins: BTreeMap<PathBuf, (u64, u64, Option<SystemTime>)>,
 }
 
 impl State {
-    fn of(config: &Path, plugins: &Path) -> Self {
-        let entries = fs::read_dir(plugins).into_iter().flatten().filter_map(Result::ok);
-        let plugins = entries
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
-            .filter_map(|path| {
-                let metadata = fs::metadata(&path).ok()?;
-                Some((path, (metadata.ino(), metadata.len(), metadata.modified().ok())))
-            })
-            .collect();
-        Self { config: fs::read(config).ok(), plugins }
+    /// The state with this configuration. To be taken before the plugins are loaded, which takes its time: what
+    /// changes meanwhile is a change.
+    pub fn before_loading(config: &Source, plugins: &Path) -> Self {
+        Self { config: Some(config.text.clone().into_bytes()), plugins: look_at(plugins) }
     }
+
+    fn of(config: &Path, plugins: &Path) -> Self {
+        Self { config: fs::read(config).ok(), plugins: look_at(plugins) }
+    }
+}
+
+/// The plugins in a folder, each with what tells it from another in its place.
+fn look_at(plugins: &Path) -> BTreeMap<PathBuf, (u64, u64, Option<SystemTime>)> {
+    let entries = fs::read_dir(plugins).into_iter().flatten().filter_map(Result::ok);
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .filter_map(|path| {
+            let metadata = fs::metadata(&path).ok()?;
+            Some((path, (metadata.ino(), metadata.len(), metadata.modified().ok())))
+        })
+        .collect()
 }

@@ -70,6 +70,8 @@ impl Received {
     }
 }
 
+type Respond = dyn Fn(&Received) -> Answer + Send + Sync;
+
 /// What an origin does when a request has come.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -119,11 +121,11 @@ impl Origin {
         Self::bind(Some(Box::new(answer))).await
     }
 
-    async fn bind(answer: Option<Box<dyn Fn(&Received) -> Answer + Send + Sync>>) -> Self {
+    async fn bind(answer: Option<Box<Respond>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let answer = answer.unwrap_or_else(|| Box::new(move |_| Answer::ok(&address.port().to_string())));
-        let answer: Arc<dyn Fn(&Received) -> Answer + Send + Sync> = answer.into();
+        let answer: Arc<Respond> = answer.into();
         let shared = Arc::new(Shared {
             received: Mutex::default(),
             bytes: AtomicUsize::new(0),
@@ -205,12 +207,7 @@ impl Drop for Origin {
     }
 }
 
-async fn serve(
-    mut stream: TcpStream,
-    connection: usize,
-    shared: &Shared,
-    answer: &(dyn Fn(&Received) -> Answer + Send + Sync),
-) {
+async fn serve(mut stream: TcpStream, connection: usize, shared: &Shared, answer: &Respond) {
     let _ = stream.set_nodelay(true);
     let mut buffer = Vec::new();
     while let Some(mut received) = read(&mut stream, &mut buffer, &shared.bytes).await {
@@ -250,7 +247,8 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>, bytes: &AtomicUsize)
         fill(stream, buffer, bytes).await?;
     };
     let head: Vec<u8> = buffer.drain(..end).collect();
-    let mut fields = [httparse::EMPTY_HEADER; 256];
+    let lines = head.iter().filter(|byte| **byte == b'\n').count();
+    let mut fields = vec![httparse::EMPTY_HEADER; lines];
     let mut parsed = httparse::Request::new(&mut fields);
     assert!(parsed.parse(&head).expect("what the proxy sends is a request").is_complete());
     let mut received = Received {

@@ -21,6 +21,7 @@ use crate::{Client, Response, log};
 pub struct Proxy {
     server: Arc<Server>,
     folder: TempDir,
+    loaded: watch::State,
 }
 
 /// What stands before the configuration of a test that says nothing else of it.
@@ -74,13 +75,14 @@ impl Proxy {
         // Shared by all tests, as it would be by all starts of a proxy: compiling takes most of a test's time.
         let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
         let settings = Settings { folder: folder.path().to_owned(), artifacts };
+        let loaded = watch::State::before_loading(&source, &folder.path().join(&config.plugin_dir));
         let server = Server::start(config, source, settings).await?;
-        Ok(Self { server, folder })
+        Ok(Self { server, folder, loaded })
     }
 
     /// Has the proxy look after its files, as `tollgate run` does.
     pub fn watch(&self) {
-        self.server.drain().spawn(watch::run(self.server.clone(), self.config_path()));
+        self.server.drain().spawn(watch::run(self.server.clone(), self.config_path(), self.loaded.clone()));
     }
 
     pub fn server(&self) -> &Arc<Server> {

@@ -14,11 +14,13 @@ use crate::{
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let path = arguments.config;
     let (config, source) = config::read(&path)?;
-    let server = Server::start(config, source, settings(&path)).await?;
+    let settings = settings(&path);
+    let loaded = watch::State::before_loading(&source, &settings.folder.join(&config.plugin_dir));
+    let server = Server::start(config, source, settings).await?;
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
-    server.drain().spawn(watch::run(server.clone(), path.clone()));
+    server.drain().spawn(watch::run(server.clone(), path.clone(), loaded));
     until_signalled(&server, Some(&path)).await
 }
 

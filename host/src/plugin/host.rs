@@ -167,7 +167,7 @@ impl response::Host for State {
         match (valid, self.exchange.as_mut().and_then(|exchange| exchange.response.as_mut())) {
             (Some(status), Some(response)) => response.parts.status = status,
             (None, _) => {
-                tracing::warn!(plugin = %self.plugin, status, "plugin set a status that does not exist")
+                tracing::warn!(plugin = %self.plugin, status, "plugin set a status that does not exist");
             }
             (_, None) => {}
         }

@@ -89,10 +89,15 @@ fn misbehave(behaviour: &str) {
         "recurse" => {
             black_box(recurse(0));
         }
+        "recurse-without-memory" => {
+            black_box(count_down(u64::MAX));
+        }
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "work" => {
             log::write(log::Level::Info, &format!("{} works", says()));
-            (0..100_000_000_u32).for_each(|step| drop(black_box(step)));
+            for step in 0..100_000_000_u32 {
+                black_box(step);
+            }
         }
         "spin" => {
             let started = Instant::now();
@@ -108,6 +113,9 @@ fn misbehave(behaviour: &str) {
             println!("{} printed", says());
             eprintln!("{} complained", says());
         }
+        "print-endless" => loop {
+            println!("{} prints", says());
+        },
         "print-flood" => (0..10_000).for_each(|number| println!("flood {number} {}", says())),
         "files" => {
             assert!(std::fs::read("/etc/passwd").is_err());
@@ -141,13 +149,19 @@ fn misbehave(behaviour: &str) {
 }
 
 fn keep(size: usize) {
-    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(vec![1; size]);
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(Vec::with_capacity(size));
 }
 
 #[allow(unconditional_recursion)]
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     recurse(depth + 1) + frame[3]
+}
+
+/// Leaves nothing in linear memory, so that it is the host's stack that overflows.
+fn count_down(left: u64) -> u64 {
+    let next: fn(u64) -> u64 = black_box(count_down);
+    if left == 0 { 0 } else { next(left - 1) ^ left }
 }
 
 /// Everything the request has to say, as JSON.
@@ -183,6 +197,9 @@ fn touch(
         .map(|name| ((*name).to_owned(), set(name, "1").map_err(|error| error.name()).into_value()))
         .collect()
 }
+
+/// For changes of which the message tells whether they were made.
+fn ignore(_outcome: Result<(), tollgate::policy::types::HeaderError>) {}
 
 trait IntoValue {
     fn into_value(self) -> Value;
@@ -243,8 +260,8 @@ impl request_hook::Guest for Guest {
         misbehave(&behaviour);
         match behaviour.as_str() {
             "version" => return Verdict::Reply(reply(200, &[], black_box(VERSION))),
-            "mark-version" => drop(request::set_header("x-version", black_box(VERSION))),
-            "mark" => drop(request::append_header("x-mark", &says())),
+            "mark-version" => ignore(request::set_header("x-version", black_box(VERSION))),
+            "mark" => ignore(request::append_header("x-mark", &says())),
             "see" => {
                 return Verdict::Reply(reply(
                     200,
@@ -254,11 +271,11 @@ impl request_hook::Guest for Guest {
             }
             "touch" => {
                 let touched = touch(&TOUCHED, request::set_header);
-                drop(request::set_header("x-touched", &touched.to_string()));
+                ignore(request::set_header("x-touched", &touched.to_string()));
             }
             "copy" => {
                 let value = request::header("x-bytes").unwrap_or_default();
-                drop(request::set_header("x-copy", &value));
+                ignore(request::set_header("x-copy", &value));
             }
             "count" => {
                 let counted = json!({
@@ -270,7 +287,7 @@ impl request_hook::Guest for Guest {
             "note" => request::set_note("note", &says()),
             "target" => {
                 let outcome = request::set_target(&says()).map_err(|error| error.name()).into_value();
-                drop(request::set_header("x-outcome", outcome.as_str().unwrap_or_default()));
+                ignore(request::set_header("x-outcome", outcome.as_str().unwrap_or_default()));
             }
             "header" => drop(request::set_header("x-guest", &says())),
             "reply" => return Verdict::Reply(reply(418, &[("x-a", "1"), ("x-a", "2")], "short and stout")),
@@ -288,10 +305,10 @@ impl request_hook::Guest for Guest {
             }
             "many-headers" => {
                 for number in 0..100_000 {
-                    drop(request::append_header("x-many", &number.to_string()));
+                    ignore(request::append_header("x-many", &number.to_string()));
                 }
             }
-            "long-header" => drop(request::set_header("x-long", &"x".repeat(10 << 20))),
+            "long-header" => ignore(request::set_header("x-long", &"x".repeat(10 << 20))),
             "forward" => return Verdict::Forward(says()),
             _ => {}
         }
@@ -305,20 +322,20 @@ impl response_hook::Guest for Guest {
         let behaviour = behaviour("response", "x-do-response");
         misbehave(&behaviour);
         match behaviour.as_str() {
-            "mark-version" => drop(response::set_header("x-version", black_box(VERSION))),
+            "mark-version" => ignore(response::set_header("x-version", black_box(VERSION))),
             "copy" => {
                 let value = response::header("x-bytes").unwrap_or_default();
-                drop(response::set_header("x-copy", &value));
+                ignore(response::set_header("x-copy", &value));
             }
             "many-headers" => {
                 for number in 0..100_000 {
-                    drop(response::append_header("x-many", &number.to_string()));
+                    ignore(response::append_header("x-many", &number.to_string()));
                 }
             }
-            "long-header" => drop(response::set_header("x-long", &"x".repeat(10 << 20))),
+            "long-header" => ignore(response::set_header("x-long", &"x".repeat(10 << 20))),
             "reply-bad-header" => return Verdict::Reply(reply(200, &[("x-a", "a\nb")], "")),
             "reply-bad-status" => return Verdict::Reply(reply(101, &[], "")),
-            "mark" => drop(response::append_header("x-mark", &says())),
+            "mark" => ignore(response::append_header("x-mark", &says())),
             "see" => {
                 let seen = json!({
                     "request": seen(),
@@ -332,13 +349,13 @@ impl response_hook::Guest for Guest {
             }
             "touch" => {
                 let touched = touch(&TOUCHED, response::set_header);
-                drop(response::set_header("x-touched", &touched.to_string()));
+                ignore(response::set_header("x-touched", &touched.to_string()));
             }
             "status" => {
                 response::set_status(42);
                 response::set_status(203);
             }
-            "remove" => drop(response::remove_header("x-backend-server")),
+            "remove" => ignore(response::remove_header("x-backend-server")),
             "reply" => return Verdict::Reply(reply(418, &[], "instead")),
             "reply-framing" => return Verdict::Reply(reply(200, &[("transfer-encoding", "chunked")], "")),
             _ => {}

@@ -1,0 +1,395 @@
+//! The executable: what it says of a configuration, and how it starts and ends.
+
+use std::{net::SocketAddr, path::Path};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tollgate_tests::{Answer, Client, Executable, Origin, Response, endpoints, guest, soon};
+
+use crate::TOLLGATE;
+
+/// A folder with this configuration, and the guest among its plugins.
+fn folder(config: &str) -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    std::fs::create_dir(folder.path().join("plugins")).expect("a folder can be made");
+    std::fs::write(folder.path().join("plugins/guest.wasm"), guest()).expect("a file can be written");
+    write(folder.path(), config);
+    folder
+}
+
+fn write(folder: &Path, config: &str) {
+    std::fs::write(folder.join("config.toml"), config).expect("a file can be written");
+}
+
+const LISTENER: &str = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
+
+/// Everything to this origin.
+fn to(origin: &Origin) -> String {
+    let endpoints = endpoints(&[origin]);
+    format!("{LISTENER}[upstreams.app]\nendpoints = {endpoints}\n[[routes]]\nupstream = \"app\"\n")
+}
+
+async fn get(address: SocketAddr, path: &str, headers: &str) -> Response {
+    let mut client = Client::connect(address).await;
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await;
+    client.response().await
+}
+
+// ---------------------------------------------------------------------------------------------
+// tollgate check
+// ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_configuration_that_is_fine_is_said_to_be_with_its_plugins() {
+    let config = "
+        [[listeners]]
+        address = \"127.0.0.1:8080\"
+        [upstreams.app]
+        endpoints = [\"http://127.0.0.1:1\"]
+        balance = \"round-robin\"
+        [[routes]]
+        upstream = \"app\"
+        plugins = [\"guest\"]
+    ";
+    let folder = folder(config);
+    let (status, output, errors) = Executable::start(TOLLGATE, folder.path(), &["check"]).end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(
+        output.contains("config.toml is fine: listeners 1, upstreams 1, routes 1, plugins 2"),
+        "{output}"
+    );
+    assert!(output.contains("plugin round-robin from the executable"), "{output}");
+    assert!(output.contains("plugin guest from ") && output.contains("guest.wasm"), "{output}");
+}
+
+/// What `check` says of a configuration that it refuses.
+async fn complaints(config: &str, environment: &[(&str, &str)]) -> String {
+    let folder = folder(config);
+    let mut check = Executable::start_with(TOLLGATE, folder.path(), &["check"], environment);
+    let (status, output, errors) = check.end().await;
+    assert_eq!((status.code(), output.as_str()), (Some(2), ""), "{errors}");
+    errors
+}
+
+#[tokio::test]
+async fn every_problem_of_shape_is_shown_with_its_place_and_a_remedy() {
+    let shown = complaints(
+        "[[listeners]]
+address = \"127.0.0.1\"
+[upstreams.app]
+endpoint = [\"http://127.0.0.1:1\"]
+[[routes]]
+upstream = \"app\"
+plugin = [\"guest\"]
+",
+        &[],
+    )
+    .await;
+    for (place, line, caret, remedy) in [
+        ("config.toml:2:11", "2 | address = \"127.0.0.1\"", "^^^^^^^^^^^", "127.0.0.1:8080"),
+        ("config.toml:4:1", "4 | endpoint = ", "^^^^^^^^", "did you mean `endpoints`?"),
+        ("config.toml:7:1", "7 | plugin = ", "^^^^^^", "did you mean `plugins`?"),
+    ] {
+        for part in [place, line, caret, remedy] {
+            assert!(shown.contains(part), "{part} is not in\n{shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_problem_of_meaning_is_shown_with_its_place_and_a_remedy() {
+    let shown = complaints(
+        "[[listeners]]
+address = \"127.0.0.1:8080\"
+[upstreams.app]
+endpoints = [\"http://127.0.0.1:1\"]
+balance = \"api-key\"
+[[routes]]
+upstream = \"ap\"
+[[routes]]
+match = { path = \"/a\" }
+upstream = \"app\"
+plugins = [\"gest\"]
+[[routes]]
+match = { path = \"/./a\" }
+upstream = \"app\"
+plugins = [\"round-robin\"]
+[plugins.api-key]
+config = { keys = { shop = \"secret\" } }
+[plugins.guest]
+config = { configure = \"refuse\", says = \"this is not for me\" }
+",
+        &[],
+    )
+    .await;
+    for (place, caret, message) in [
+        ("config.toml:5:11", "^^^^^^^^^", "this plugin has no `pick`, so it cannot balance"),
+        ("config.toml:7:12", "^^^^", "there is no such upstream"),
+        ("config.toml:7:12", "^^^^", "did you mean `app`?"),
+        (
+            "config.toml:11:12",
+            "^^^^^^",
+            "there is no file plugins/gest.wasm and no plugin of this name is shipped",
+        ),
+        ("config.toml:12:1", "^", "routes[1] matches the same requests and comes first"),
+        ("config.toml:15:12", "^^^^^^^^^^^^^", "this plugin has no hook for requests or responses"),
+        ("config.toml:18:10", "^^^^^", "the plugin refuses its configuration: this is not for me"),
+    ] {
+        for part in [place, caret, message] {
+            assert!(shown.contains(part), "{part} is not in\n{shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn variables_come_from_the_environment_or_have_a_default() {
+    let config = |variable: &str| {
+        format!(
+            "[[listeners]]\naddress = \"127.0.0.1:${{{variable}}}\"\n[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n"
+        )
+    };
+    for (variable, environment) in [
+        ("TEST_PORT", &[("TEST_PORT", "8080")][..]),
+        ("TEST_PORT:-8080", &[]),
+        ("TEST_PORT:-x", &[("TEST_PORT", "8080")]),
+    ] {
+        let folder = folder(&config(variable));
+        let mut check = Executable::start_with(TOLLGATE, folder.path(), &["check"], environment);
+        let (status, _, errors) = check.end().await;
+        assert_eq!(status.code(), Some(0), "{variable}: {errors}");
+    }
+    let shown = complaints(&config("TEST_PORT"), &[]).await;
+    assert!(shown.contains("config.toml:2:11"), "{shown}");
+    assert!(shown.contains("the environment variable `TEST_PORT` is not set"), "{shown}");
+    let shown = complaints(&config("TEST_PORT"), &[("TEST_PORT", "of-a-secret")]).await;
+    assert!(!shown.contains("of-a-secret"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_a_problem_of_the_user() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for command in ["check", "run"] {
+        let arguments = [command, "--config", "absent.toml"];
+        let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &arguments).end().await;
+        assert_eq!(status.code(), Some(2), "{errors}");
+        assert!(errors.contains("cannot read the file") && errors.contains("absent.toml"), "{errors}");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------
+// tollgate run
+// ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_port_in_use_is_said_in_one_sentence() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = taken.local_addr().expect("a bound socket has an address");
+    let folder = folder(&format!("[[listeners]]\naddress = \"{address}\"\n"));
+    let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["run"]).end().await;
+    assert_eq!(status.code(), Some(1), "{errors}");
+    let sentence = format!("error: cannot listen on {address}: Address already in use (os error 98)");
+    assert_eq!(errors.lines().filter(|line| *line == sentence).count(), 1, "{errors}");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_proxy_at_once() {
+    // It never answers.
+    let origin = Origin::answering(|_| Answer { pieces: Vec::new(), ..Answer::ok("").hang() }).await;
+    let folder = folder(&to(&origin));
+    let mut proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    let address = proxy.address().await;
+    let mut client = Client::connect(address).await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    origin.has_received(1).await;
+    proxy.signal(Signal::TERM);
+    proxy.line(&["draining"]).await;
+    soon("the port to be closed", async { while TcpStream::connect(address).await.is_ok() {} }).await;
+    proxy.signal(Signal::TERM);
+    let (status, _, errors) = proxy.end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    assert!(client.is_closed().await, "what was still under way is given up");
+}
+
+#[tokio::test]
+async fn a_drain_ends_when_the_last_request_has() {
+    let backend = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut backend = Executable::start(TOLLGATE, backend.path(), &["backend", "--port", "0"]);
+    let url = backend_url(&backend).await;
+    let folder = folder(&format!(
+        "{LISTENER}[upstreams.app]\nendpoints = [\"{url}\"]\n[[routes]]\nupstream = \"app\"\n"
+    ));
+    let mut proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    let mut client = Client::connect(proxy.address().await).await;
+    // Ten lines in a second: the signal comes between the first and the last.
+    client.send("GET /stream HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let mut begun = client.read_some().await;
+    proxy.signal(Signal::TERM);
+    proxy.line(&["draining"]).await;
+    begun.extend(client.read_to_end().await);
+    let text = String::from_utf8(begun).expect("it is text");
+    assert!(text.contains("line 10\n") && text.ends_with("0\r\n\r\n"), "{text}");
+    let (status, _, errors) = proxy.end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    backend.signal(Signal::INT);
+    assert_eq!(backend.end().await.0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_up_a_drain() {
+    let origin = Origin::start().await;
+    let folder = folder(&to(&origin));
+    let mut proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    let mut client = Client::connect(proxy.address().await).await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 200);
+    proxy.signal(Signal::INT);
+    assert!(client.is_closed().await);
+    assert_eq!(proxy.end().await.0.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_hang_up_reads_the_configuration_again() {
+    let origin = Origin::start().await;
+    let folder = folder(&to(&origin));
+    let proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    proxy.address().await;
+    // Nothing has changed, so nothing but the signal asks for it.
+    proxy.signal(Signal::HUP);
+    proxy.line(&["configuration in force", "generation=2"]).await;
+    write(folder.path(), "[[routes");
+    proxy.line(&["configuration not used, the one in force stays"]).await;
+    assert_eq!(get(proxy.address().await, "/", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_log_in_json_has_a_line_for_every_request() {
+    let origin = Origin::start().await;
+    let folder = folder(&to(&origin));
+    let mut proxy = Executable::start(TOLLGATE, folder.path(), &["run", "--log-format", "json"]);
+    let address = proxy.address().await;
+    assert_eq!(get(address, "/a/path?query", "").await.status, 200);
+    get(address, "/another", "").await;
+    proxy.line(&["/a/path?query"]).await;
+    proxy.line(&["/another"]).await;
+    proxy.signal(Signal::TERM);
+    let (_, _, errors) = proxy.end().await;
+    let lines: Vec<Value> =
+        errors.lines().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect();
+    let is_access = |line: &&Value| line["method"] == "GET";
+    let access: Vec<&Value> = lines.iter().filter(is_access).collect();
+    assert_eq!(access.len(), 2, "{errors}");
+    let id = origin.received()[0].header("x-request-id").expect("requests have an id").to_owned();
+    for (key, value) in [
+        ("client", json!("127.0.0.1")),
+        ("host", json!("test")),
+        ("status", json!(200)),
+        ("route", json!("routes[0]")),
+        ("upstream", json!("app")),
+        ("endpoint", json!(origin.address.to_string())),
+        ("attempts", json!(1)),
+        ("bytes_out", json!(origin.port().len())),
+        ("complete", json!(true)),
+        ("request", json!(id)),
+    ] {
+        assert_eq!(access[0][key], value, "{key} of {}", access[0]);
+    }
+}
+
+#[tokio::test]
+async fn the_lines_of_requests_can_be_left_out() {
+    let origin = Origin::start().await;
+    let folder = folder(&(to(&origin) + "[log]\naccess = false\n"));
+    let mut proxy = Executable::start(TOLLGATE, folder.path(), &["run", "--log-format", "json"]);
+    assert_eq!(get(proxy.address().await, "/quiet", "").await.status, 200);
+    proxy.signal(Signal::TERM);
+    let (_, _, errors) = proxy.end().await;
+    assert!(errors.contains("draining") && !errors.contains("/quiet"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_level_of_the_log_that_does_not_exist_is_refused() {
+    let folder = folder(LISTENER);
+    let arguments = ["run", "--log-level", "info,,x=loud"];
+    let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &arguments).end().await;
+    assert_eq!(status.code(), Some(2), "{errors}");
+    assert!(errors.contains("`info,,x=loud` is not a log level"), "{errors}");
+}
+
+// ---------------------------------------------------------------------------------------------
+// tollgate backend, tollgate demo
+// ---------------------------------------------------------------------------------------------
+
+async fn backend_url(backend: &Executable) -> String {
+    let line = backend.line(&["listens on http://"]).await;
+    line.split_whitespace().last().expect("a line has words").to_owned()
+}
+
+#[tokio::test]
+async fn the_sample_backend_tells_what_it_received() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let arguments = ["backend", "--port", "0", "--name", "sample"];
+    let backend = Executable::start(TOLLGATE, folder.path(), &arguments);
+    let url = backend_url(&backend).await;
+    let address: SocketAddr = url.trim_start_matches("http://").parse().expect("it is an address");
+    let mut client = Client::connect(address).await;
+    client.send("POST /a?b HTTP/1.1\r\nHost: test\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 3\r\n\r\nabc").await;
+    let received = client.response().await.json();
+    for (key, value) in [
+        ("backend", json!("sample")),
+        ("port", json!(address.port())),
+        ("method", json!("POST")),
+        ("path", json!("/a")),
+        ("query", json!("b")),
+        (
+            "body",
+            json!({
+                "length": 3,
+                "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            }),
+        ),
+    ] {
+        assert_eq!(received[key], value, "{key}");
+    }
+    assert_eq!(received["headers"]["x-a"], json!(["1", "2"]));
+    assert_eq!(get(address, "/status/418", "").await.status, 418);
+    assert_eq!(get(address, "/status/100", "").await.status, 200, "an interim status is no answer");
+    let bytes = get(address, "/bytes/100000", "").await;
+    assert_eq!((bytes.header("content-length"), &bytes.body), (Some("100000"), &vec![0; 100_000]));
+    let stream = get(address, "/stream", "").await;
+    assert_eq!((stream.text().lines().count(), stream.is_complete), (10, true));
+}
+
+#[tokio::test]
+async fn what_the_demo_says_to_try_works() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut demo = Executable::start(TOLLGATE, folder.path(), &["demo", "--listen", "127.0.0.1:0"]);
+    demo.line(&["Ctrl-C ends it."]).await;
+    let commands: Vec<String> = demo.lines(&["curl "]);
+    assert_eq!(commands.len(), 4, "{commands:?}");
+    let mut backends = std::collections::BTreeSet::new();
+    for command in &commands {
+        let (_, url) = command.split_once("http://").expect("a command has a URL");
+        let url = url.split_whitespace().next().expect("it is a word");
+        let (address, path) = url.split_at(url.find('/').expect("it has a path"));
+        let address: SocketAddr = address.parse().expect("it is an address");
+        let header = command.split('\'').nth(1).map(|header| format!("{header}\r\n")).unwrap_or_default();
+        let status = match path {
+            "/status/418" => 418,
+            _ if header.is_empty() => 401,
+            _ => 200,
+        };
+        let response = get(address, path, &header).await;
+        assert_eq!(response.status, status, "{command}");
+        if path == "/" && status == 200 {
+            for _ in 0..3 {
+                let name = get(address, path, &header).await.json()["backend"].to_string();
+                backends.insert(name);
+            }
+        }
+    }
+    assert_eq!(backends.len(), 3, "the backends take turns");
+    demo.signal(Signal::INT);
+    assert_eq!(demo.end().await.0.code(), Some(0));
+}

@@ -1,0 +1,245 @@
+//! What a bad plugin costs: its own request, and nothing else.
+
+use tokio::time::{Duration, sleep};
+use tollgate_tests::{Client, Executable, Load, Origin, Proxy, endpoints, guest, logged};
+
+use crate::TOLLGATE;
+
+/// A route `/bad` through a plugin of this name that does as the request says, and any other without one. The
+/// plugin also picks the endpoint of both.
+fn config(origins: &[&Origin], plugin: &str, settings: &str) -> String {
+    format!(
+        "[upstreams.app]
+        endpoints = {}
+        balance = \"{plugin}\"
+        [[routes]]
+        match = {{ path = \"/bad\" }}
+        upstream = \"app\"
+        plugins = [\"{plugin}\"]
+        [[routes]]
+        upstream = \"app\"
+        [plugins.{plugin}]
+        file = \"guest\"
+        config = {{ request = \"obey\", response = \"obey\", pick = \"obey\", endpoints = \"obey\" }}
+        {settings}
+        ",
+        endpoints(origins)
+    )
+}
+
+async fn start(origins: &[&Origin], plugin: &str, settings: &str) -> Proxy {
+    Proxy::start_with(&config(origins, plugin, settings), &[("guest", guest())]).await
+}
+
+/// What any hook can do, and what the log says of it.
+const MISDEEDS: [(&str, &str); 11] = [
+    ("loop", "ran longer than 10 ms"),
+    ("loop-calling", "ran longer than 10 ms"),
+    ("grow", "wanted more than 32"),
+    ("trap", "trapped: wasm trap: wasm `unreachable` instruction executed"),
+    ("unreachable", "trapped: wasm trap: wasm `unreachable` instruction executed"),
+    ("exit", "trapped: Exited with i32 exit status 1"),
+    ("recurse", "trapped: wasm trap: out of bounds memory access"),
+    ("recurse-without-memory", "trapped: wasm trap: call stack exhausted"),
+    ("sleep", "trapped: the plugin tried to wait"),
+    ("socket", "trapped: `wasi:sockets/"),
+    ("print-endless", "ran longer than 10 ms"),
+];
+
+/// Answers that a request hook can give and nobody can send.
+const BAD_ANSWERS: [(&str, &str); 4] = [
+    ("reply-bad-header", "the header `x-a` has an invalid value"),
+    ("reply-bad-name", "the header `x a` is not a header name"),
+    ("reply-framing", "the header `content-length` is not for plugins to change"),
+    ("reply-bad-status", "the status 42 is not one from 200 to 599"),
+];
+
+/// The same of a response hook.
+const BAD_REPLACEMENTS: [(&str, &str); 3] = [
+    ("reply-bad-header", "the header `x-a` has an invalid value"),
+    ("reply-framing", "the header `transfer-encoding` is not for plugins to change"),
+    ("reply-bad-status", "the status 101 is not one from 200 to 599"),
+];
+
+/// Looks for a line in the log; lines are told apart by the name of the plugin.
+fn is_logged(plugin: &str, words: &[&str]) {
+    let words: Vec<&str> = words.iter().copied().chain([plugin]).collect();
+    // It is written before the response.
+    assert!(
+        !logged(&words).is_empty(),
+        "{words:?} are not in the last line, {:?}",
+        logged(&[plugin, "WARN"]).last()
+    );
+}
+
+#[tokio::test]
+async fn a_request_hook_that_misbehaves_costs_its_own_request_alone() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "bad-request-hook", "").await;
+    let load = Load::start(proxy.address(), "/good", 3);
+    let mut client = proxy.connect().await;
+    for (misdeed, reason) in MISDEEDS.iter().chain(&BAD_ANSWERS) {
+        // The worker of this connection meets both.
+        client.send(format!("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: {misdeed}\r\n\r\n")).await;
+        let response = client.response().await;
+        assert_eq!(response.status, 503, "{misdeed}");
+        assert_eq!(response.header("content-type"), Some("application/problem+json"), "{misdeed}");
+        assert!(
+            !response.text().contains("plugin"),
+            "the client is told nothing of the inside: {response:?}"
+        );
+        is_logged("bad-request-hook", &["the plugin", reason]);
+        client.send("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: reply\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 418, "the plugin works again after {misdeed}");
+    }
+    load.has_answered(10).await;
+    load.stop().await;
+}
+
+#[tokio::test]
+async fn a_response_hook_that_misbehaves_costs_its_own_request_alone() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "bad-response-hook", "").await;
+    let load = Load::start(proxy.address(), "/good", 3);
+    let mut client = proxy.connect().await;
+    for (misdeed, reason) in MISDEEDS.iter().chain(&BAD_REPLACEMENTS) {
+        client.send(format!("GET /bad HTTP/1.1\r\nHost: test\r\nx-do-response: {misdeed}\r\n\r\n")).await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.header("x-backend-server")), (503, None), "{misdeed}");
+        is_logged("bad-response-hook", &["the plugin", reason]);
+        client.send("GET /bad HTTP/1.1\r\nHost: test\r\nx-do-response: mark\r\n\r\n").await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.text()), (200, origin.port().as_str()), "after {misdeed}");
+        assert!(response.header("x-mark").is_some(), "the plugin works again after {misdeed}");
+    }
+    load.has_answered(10).await;
+    load.stop().await;
+}
+
+#[tokio::test]
+async fn a_balancer_that_misbehaves_costs_no_request_at_all() {
+    let origins = [Origin::start().await, Origin::start().await];
+    let proxy = start(&origins.each_ref(), "bad-balancer", "").await;
+    let load = Load::start(proxy.address(), "/good", 3);
+    let mut client = proxy.connect().await;
+    for (misdeed, reason) in MISDEEDS {
+        // After a failure the instance is a new one, which is told of the endpoints first.
+        for hook in ["x-do-pick", "x-do-endpoints"] {
+            client.send(format!("GET /good HTTP/1.1\r\nHost: test\r\n{hook}: {misdeed}\r\n\r\n")).await;
+            assert_eq!(client.response().await.status, 200, "{hook}: {misdeed}");
+        }
+        is_logged("bad-balancer", &["pick failed, the host chooses", reason]);
+        client.send("GET /good HTTP/1.1\r\nHost: test\r\nx-do-pick: last\r\n\r\n").await;
+        assert_eq!(
+            client.response().await.text(),
+            origins[1].port(),
+            "the plugin works again after {misdeed}"
+        );
+    }
+    load.has_answered(10).await;
+    load.stop().await;
+}
+
+#[tokio::test]
+async fn where_a_plugin_fails_open_requests_go_on_without_it() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "fails-open", "fail = \"open\"").await;
+    for (misdeed, reason) in MISDEEDS.iter().chain(&BAD_ANSWERS) {
+        let response = proxy.get("/bad", &[&format!("x-do: {misdeed}")]).await;
+        assert_eq!((response.status, response.text()), (200, origin.port().as_str()), "{misdeed}");
+        is_logged("fails-open", &["the request goes on without it", reason]);
+    }
+    for (misdeed, _) in MISDEEDS.iter().chain(&BAD_REPLACEMENTS) {
+        let response = proxy.get("/bad", &[&format!("x-do-response: {misdeed}")]).await;
+        assert_eq!((response.status, response.text()), (200, origin.port().as_str()), "{misdeed}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_adds_no_more_headers_than_there_is_room_for() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "adds-headers", "limits = { time = \"30s\" }").await;
+    for flood in ["many-headers", "long-header"] {
+        assert_eq!(proxy.get("/bad", &[&format!("x-do: {flood}")]).await.status, 200, "{flood}");
+        let received = origin.last();
+        let added: usize = received.values("x-many").iter().map(|value| value.len() + 6).sum();
+        assert!(added <= 64 << 10, "{flood}: {added}");
+        assert_eq!(received.header("x-long"), None);
+    }
+    assert_eq!(proxy.get("/bad", &["x-do: reply-many-headers"]).await.status, 503);
+    is_logged("adds-headers", &["made an answer that cannot be sent", "is more than plugins may add"]);
+
+    let mut client = proxy.connect().await;
+    for flood in ["many-headers", "long-header"] {
+        client.send(format!("GET /bad HTTP/1.1\r\nHost: test\r\nx-do-response: {flood}\r\n\r\n")).await;
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(origin.port().as_bytes()) {
+            bytes.extend(client.read_some().await);
+        }
+        assert!(bytes.starts_with(b"HTTP/1.1 200 OK\r\n") && bytes.len() < 256 << 10, "{flood}");
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_that_grows_slowly_is_replaced_before_it_fails() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "grows-slowly", "").await;
+    let mut client = proxy.connect().await;
+    for number in 0..300 {
+        client.send("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: grow-slowly\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 200, "request {number}");
+    }
+    assert_eq!(logged(&["grows-slowly", "memory"]), Vec::<String>::new());
+}
+
+/// What a plugin has counted: calls of the hooks of its instance, and the numbers it has drawn.
+async fn count(client: &mut Client) -> (u64, u64) {
+    client.send("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: count\r\n\r\n").await;
+    let counted = client.response().await.json();
+    let number = |key: &str| counted[key].as_u64().expect("it is a number");
+    (number("calls"), number("sequence"))
+}
+
+#[tokio::test]
+async fn an_instance_makes_room_for_a_fresh_one_and_what_it_has_drawn_stays_drawn() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "short-lived", "limits = { recycle-after = 4 }").await;
+    let mut client = proxy.connect().await;
+    for number in 0..9 {
+        // Each request is two calls, as there is a hook for responses, too. One call was for `configure`.
+        let calls = 2 + number % 2 * 2;
+        assert_eq!(count(&mut client).await, (calls, number));
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_a_call_is_as_configured() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "takes-its-time", "limits = { time = \"20s\" }").await;
+    let response = proxy.get("/bad", &["x-do: spin", "x-says: 200"]).await;
+    assert_eq!(response.status, 200);
+    let config = config(&[&origin], "takes-its-time", "limits = { time = \"50ms\" }");
+    proxy.reload(&config).await.expect("the configuration is fine");
+    assert_eq!(proxy.get("/bad", &["x-do: loop"]).await.status, 503);
+    is_logged("takes-its-time", &["ran longer than 50 ms"]);
+}
+
+#[tokio::test]
+async fn the_time_of_a_call_is_that_of_the_processor_and_not_of_the_clock() {
+    let origin = Origin::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    std::fs::create_dir(folder.path().join("plugins")).expect("a folder can be made");
+    std::fs::write(folder.path().join("plugins/guest.wasm"), guest()).expect("a file can be written");
+    let config = config(&[&origin], "works", "limits = { time = \"2s\" }")
+        + "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
+    std::fs::write(folder.path().join("config.toml"), config).expect("a file can be written");
+    let proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    let mut client = Client::connect(proxy.address().await).await;
+    client.send("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: work\r\nx-says: a busy one\r\n\r\n").await;
+    proxy.line(&["a busy one works"]).await;
+    proxy.signal(rustix::process::Signal::STOP);
+    // The one thing here that only time can show: the clock goes on, the process does not.
+    sleep(Duration::from_millis(2500)).await;
+    proxy.signal(rustix::process::Signal::CONT);
+    assert_eq!(client.response().await.status, 200);
+}
