@@ -1,3 +1,4 @@
 //! The promises of Tollgate, each tested on a proxy that runs.
 
+mod connections;
 mod forwarding;
