@@ -228,6 +228,24 @@ async fn a_chunked_response_with_a_length_leaves_no_room_for_a_second_opinion() 
 }
 
 #[tokio::test]
+async fn a_response_with_a_length_that_is_not_one_number_is_a_bad_gateway() {
+    for lengths in ["5\r\nContent-Length: 5", "5, 5", "5, 6", "5\r\nContent-Length: 6", "+5", "0x5", ""] {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {lengths}\r\n\r\n");
+        let origin = Origin::answering(move |received| match received.method.as_str() {
+            "HEAD" => Answer::raw(&*answer),
+            _ => Answer::raw(format!("{answer}hello")),
+        })
+        .await;
+        let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+        let mut client = proxy.connect().await;
+        client.send(GET).await;
+        assert_eq!(client.response().await.status, 502, "{lengths:?}");
+        client.send("HEAD / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert_eq!(client.any_response(true).await.unwrap().status, 502, "{lengths:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_response_that_is_none_is_a_bad_gateway() {
     let answer = Arc::new(Mutex::new(""));
     let said = answer.clone();
