@@ -325,6 +325,23 @@ async fn an_answer_reaches_a_client_that_is_still_sending() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_still_sending_is_not_cut_off_by_a_reset() {
+    let origin = BareOrigin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 150000\r\n\r\nhello").await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("hello").await;
+    upstream.send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 2\r\n\r\nno").await;
+    assert_eq!(client.response().await.status, 413);
+    drop(upstream);
+    assert!(client.is_closed().await);
+    for _ in 0..10 {
+        assert!(client.send([b'x'; 10_000]).await, "a reset may destroy an answer that is on its way");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_takes_its_upstream_connection_with_it() {
     let origin = BareOrigin::start().await;
     let proxy = Proxy::start(&route_to(&[&origin.url()])).await;

@@ -169,18 +169,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
     }
 
-    /// Ends the connection: answers a request that was refused before hyper saw it, and reads on for a moment, so
-    /// that the answer is not lost to a reset (RFC 9112, section 9.6).
+    /// Ends the connection: answers a request that was refused before hyper saw it. If the client may still be
+    /// sending, reads on for a moment, so that the answer is not lost to a reset (RFC 9112, section 9.6).
     pub async fn close(mut self, clock: &Clock) {
         const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
         const FAREWELL_BYTES: u64 = 256 << 10;
         let fault = self.connection.fault();
+        let may_be_sending = fault.is_some() || !self.framing.expects_head() || !self.kept.is_empty();
         let farewell = async {
             if let Some(status) = fault.filter(|_| !self.connection.is_busy()) {
                 self.stream.write_all(&refusal(status)).await?;
             }
             self.stream.shutdown().await?;
-            if fault.is_some() && !self.is_closed {
+            if may_be_sending && !self.is_closed {
                 let mut rest = (&mut self.stream).take(FAREWELL_BYTES);
                 tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
             }
