@@ -64,6 +64,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads from the socket, and keeps what may not go on yet.
     fn poll_fill(&mut self, cx: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         loop {
+            if !self.kept.is_empty() {
+                match self.framing.advance(&self.kept) {
+                    Ok(0) => {}
+                    Ok(passed) => {
+                        self.passed = passed;
+                        self.hand_over(cursor);
+                        return Poll::Ready(Ok(()));
+                    }
+                    // The request before it is answered first.
+                    Err(_) if self.is_ahead() => return Poll::Pending,
+                    Err(fault) => return Poll::Ready(Err(self.fault(fault.status(), fault))),
+                }
+            }
             let scratch = self.scratch.clone();
             let mut scratch = scratch.borrow_mut();
             // Not more than can go on at once, so that as a rule nothing need be kept.
@@ -79,24 +92,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.is_closed = true;
                 return Poll::Ready(Ok(()));
             }
-            if self.kept.is_empty() {
-                let passed = self.framing.advance(came).map_err(|fault| self.fault(fault.status(), fault))?;
-                cursor.put_slice(&came[..passed]);
-                self.kept.extend_from_slice(&came[passed..]);
-                if passed > 0 {
-                    return Poll::Ready(Ok(()));
-                }
-            } else {
-                self.kept.extend_from_slice(came);
-                let passed =
-                    self.framing.advance(&self.kept).map_err(|fault| self.fault(fault.status(), fault))?;
-                self.passed = passed;
-                if passed > 0 {
-                    self.hand_over(cursor);
-                    return Poll::Ready(Ok(()));
-                }
+            // What is wrong with it is found again above, from its beginning.
+            let passed = if self.kept.is_empty() { self.framing.advance(came).unwrap_or(0) } else { 0 };
+            cursor.put_slice(&came[..passed]);
+            self.kept.extend_from_slice(&came[passed..]);
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    /// Whether what comes is ahead of its time: the client still waits for an answer.
+    fn is_ahead(&self) -> bool {
+        self.framing.expects_head() && self.connection.is_busy()
     }
 
     /// Gives what may go on.
@@ -114,8 +122,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn poll_reading_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let timeouts = &self.connection.listener.timeouts;
         let is_between = self.framing.expects_head() && self.kept.is_empty();
-        if is_between && self.connection.is_busy() {
-            // It is the client that waits. hyper only wants to know whether it is still there.
+        if self.is_ahead() {
+            // hyper only wants to know whether the client is still there.
             self.reading.stop();
             return Poll::Pending;
         }
@@ -177,7 +185,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let fault = self.connection.fault();
         let may_be_sending = fault.is_some() || !self.framing.expects_head() || !self.kept.is_empty();
         let farewell = async {
-            if let Some(status) = fault.filter(|_| !self.connection.is_busy()) {
+            // What is wrong with a body is answered by whoever reads the body.
+            let is_unanswered = self.framing.expects_head() && !self.connection.is_busy();
+            if let Some(status) = fault.filter(|_| is_unanswered) {
                 self.stream.write_all(&refusal(status)).await?;
             }
             self.stream.shutdown().await?;
@@ -245,7 +255,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
         ready!(wire.poll_interim(cx))?;
-        Pin::new(&mut wire.stream).poll_flush(cx)
+        ready!(Pin::new(&mut wire.stream).poll_flush(cx))?;
+        // hyper flushes when it has nothing more to write.
+        if wire.connection.set_written() && !wire.kept.is_empty() {
+            // What has come ahead of its time is looked at again.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The end is [`Wire::close`], which may have something to say first.
