@@ -137,6 +137,8 @@ const BAD_HEADS: &[(u16, &str)] = &[
     (400, "GET HTTP/1.1\r\nHost: a\r\n\r\n"),
     (400, "GET /\r\n\r\n"),
     (400, "G(T / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (400, "get / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (400, "Get / HTTP/1.1\r\nHost: a\r\n\r\n"),
     (400, "GET / http/1.1\r\nHost: a\r\n\r\n"),
     (400, "GET / HTTP/1\r\nHost: a\r\n\r\n"),
     (400, "GET / HTTP/1.11\r\nHost: a\r\n\r\n"),

@@ -329,7 +329,10 @@ fn read_request_line(line: &[u8], limits: Limits) -> Result<bool, Fault> {
     };
     // A fragment is not part of a target; hyper would drop it in silence.
     let target_is_plain = target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#');
-    if method.is_empty() || target.is_empty() || !target_is_plain {
+    // Methods are case-sensitive (RFC 9110, section 9.1), and servers that do not mind would take `get` for what
+    // no route had been asked about.
+    let method_is_plain = !method.is_empty() && !method.iter().any(u8::is_ascii_lowercase);
+    if !method_is_plain || target.is_empty() || !target_is_plain {
         return Err(Fault::RequestLine);
     }
     match version {
@@ -437,6 +440,7 @@ mod tests {
             ("GET /#f HTTP/1.1\r\n\r\n", Fault::RequestLine),
             ("GET / HTTP/1.1 \r\n\r\n", Fault::RequestLine),
             (" GET / HTTP/1.1\r\n\r\n", Fault::RequestLine),
+            ("get / HTTP/1.1\r\n\r\n", Fault::RequestLine),
             ("GET /\r\n\r\n", Fault::RequestLine),
             ("GET / http/1.1\r\n\r\n", Fault::RequestLine),
             ("GET / HTTP/1.10\r\n\r\n", Fault::RequestLine),
