@@ -2,4 +2,5 @@
 
 mod connections;
 mod forwarding;
+mod limits;
 mod safety;
