@@ -38,6 +38,16 @@ async fn a_head_that_does_not_come_to_its_end_is_timed_out() {
 }
 
 #[tokio::test]
+async fn a_head_that_comes_in_drops_does_not_take_longer_for_it() {
+    let origin = Origin::start().await;
+    let proxy = proxy_with("timeouts.header = \"200ms\"", &origin.url()).await;
+    let mut client = proxy.connect().await;
+    client.send_slowly(GET.as_bytes(), Duration::from_millis(20)).await;
+    is_refused(&mut client, 408).await;
+    assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test]
 async fn a_request_that_waits_for_the_one_before_it_is_not_timed_out() {
     let origin = BareOrigin::start().await;
     let proxy = proxy_with("timeouts.header = \"100ms\"\ntimeouts.idle = \"100ms\"", &origin.url()).await;
@@ -157,6 +167,18 @@ async fn trailers_that_are_too_large_are_refused() {
     is_refused(&mut client, 431).await;
     origin.has_open(0).await;
     assert_eq!(origin.received().len(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_without_a_word() {
+    let origin = Origin::start().await;
+    let proxy = proxy_with("timeouts.idle = \"200ms\"", &origin.url()).await;
+    let mut fresh = proxy.connect().await;
+    let mut used = proxy.connect().await;
+    used.send(GET).await;
+    assert_eq!(used.response().await.status, 200);
+    assert_eq!(fresh.read_to_end().await, b"");
+    assert_eq!(used.read_to_end().await, b"");
 }
 
 #[tokio::test]

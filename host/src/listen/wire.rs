@@ -68,6 +68,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 match self.framing.advance(&self.kept) {
                     Ok(0) => {}
                     Ok(passed) => {
+                        self.reading.stop();
                         self.passed = passed;
                         self.hand_over(cursor);
                         return Poll::Ready(Ok(()));
@@ -86,7 +87,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Poll::Pending => return self.poll_reading_deadline(cx),
                 Poll::Ready(result) => result?,
             }
-            self.reading.stop();
+            // The time of a head counts from its first byte, that of all else from the last.
+            if self.kept.is_empty() || !self.framing.expects_head() {
+                self.reading.stop();
+            }
             let came = buffer.filled();
             if came.is_empty() {
                 self.is_closed = true;
@@ -257,9 +261,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         ready!(wire.poll_interim(cx))?;
         ready!(Pin::new(&mut wire.stream).poll_flush(cx))?;
         // hyper flushes when it has nothing more to write.
-        if wire.connection.set_written() && !wire.kept.is_empty() {
-            // What has come ahead of its time is looked at again.
-            cx.waker().wake_by_ref();
+        if wire.connection.set_written() {
+            if wire.kept.is_empty() {
+                // hyper need not come back to read before something happens: the time begins here.
+                wire.reading.stop();
+                let _: Poll<io::Result<()>> = wire.poll_reading_deadline(cx);
+            } else {
+                // What has come ahead of its time is looked at again.
+                cx.waker().wake_by_ref();
+            }
         }
         Poll::Ready(Ok(()))
     }
