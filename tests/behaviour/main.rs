@@ -3,4 +3,5 @@
 mod connections;
 mod forwarding;
 mod limits;
+mod routing;
 mod safety;
