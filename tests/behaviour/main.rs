@@ -3,5 +3,6 @@
 mod connections;
 mod forwarding;
 mod limits;
+mod load;
 mod routing;
 mod safety;
