@@ -387,10 +387,10 @@ async fn interim_responses_reach_a_client_that_knows_of_them() {
     tokio::select! {
         mut upstream = origin.accept() => {
             upstream.read_until("\r\n\r\n").await;
-            upstream.send(&again).await;
+            upstream.send(&again).await
         }
         _ = upstream.read_until("\r\n\r\n") => upstream.send(&again).await,
-    }
+    };
     let response = old.any_response(false).await.unwrap();
     assert_eq!((response.status, response.text()), (200, "done"), "HTTP/1.0 has no interim responses");
 }

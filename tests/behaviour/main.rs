@@ -2,10 +2,15 @@
 
 mod architecture;
 mod configuration;
+mod connections;
 mod forwarding;
 mod hostile;
+mod limits;
+mod load;
 mod plugins;
 mod reload;
+mod routing;
+mod safety;
 
 /// The executable, as cargo has built it for these tests.
 const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate-tested");

@@ -1,6 +1,6 @@
 //! A client that sends whatever bytes it is given, and reads responses to the letter.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -65,9 +65,17 @@ impl Client {
         soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts").into()
     }
 
-    /// Sends these bytes. A proxy that has closed the connection already is no error here.
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = soon("sending", self.stream.write_all(bytes.as_ref())).await;
+    /// Sends these bytes. False if the connection is known to have ended, which need be no error.
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        soon("sending", self.stream.write_all(bytes.as_ref())).await.is_ok()
+    }
+
+    /// Sends one byte after the other, with a pause before each.
+    pub async fn send_slowly(&mut self, bytes: &[u8], pause: Duration) {
+        for byte in bytes {
+            tokio::time::sleep(pause).await;
+            self.send([*byte]).await;
+        }
     }
 
     /// Says that nothing more will be sent.

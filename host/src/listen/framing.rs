@@ -106,31 +106,37 @@ impl Framing {
     }
 
     /// Looks at what has come, and says how many bytes of it can go on. The rest is to be given again, with
-    /// what comes after it. A head goes on in one piece.
+    /// what comes after it. A head goes on in one piece. What comes before a fault goes on; the fault is reported
+    /// when it is what comes first.
     pub fn advance(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut passed = 0;
         while passed < bytes.len() {
-            let rest = &bytes[passed..];
-            let took = match self.expects {
-                Expects::Head { may_be_empty } => self.head(rest, may_be_empty)?,
-                Expects::Body(left) => self.take(rest, left, |left| match left {
-                    0 => Expects::Head { may_be_empty: true },
-                    left => Expects::Body(left),
-                }),
-                Expects::ChunkSize => self.chunk_size(rest)?,
-                Expects::Chunk(left) => self.take(rest, left, |left| match left {
-                    0 => Expects::ChunkEnd,
-                    left => Expects::Chunk(left),
-                }),
-                Expects::ChunkEnd => self.chunk_end(rest)?,
-                Expects::Trailer(before) => self.trailer(rest, before)?,
-            };
-            match took {
-                0 => break,
-                took => passed += took,
+            match self.step(&bytes[passed..]) {
+                Ok(0) => break,
+                Ok(took) => passed += took,
+                Err(fault) if passed == 0 => return Err(fault),
+                Err(_) => break,
             }
         }
         Ok(passed)
+    }
+
+    /// Takes one part of a message, if all of it is there. A fault changes nothing.
+    fn step(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        Ok(match self.expects {
+            Expects::Head { may_be_empty } => self.head(bytes, may_be_empty)?,
+            Expects::Body(left) => self.take(bytes, left, |left| match left {
+                0 => Expects::Head { may_be_empty: true },
+                left => Expects::Body(left),
+            }),
+            Expects::ChunkSize => self.chunk_size(bytes)?,
+            Expects::Chunk(left) => self.take(bytes, left, |left| match left {
+                0 => Expects::ChunkEnd,
+                left => Expects::Chunk(left),
+            }),
+            Expects::ChunkEnd => self.chunk_end(bytes)?,
+            Expects::Trailer(before) => self.trailer(bytes, before)?,
+        })
     }
 
     fn take(&mut self, bytes: &[u8], left: u64, then: impl FnOnce(u64) -> Expects) -> usize {
@@ -323,7 +329,10 @@ fn read_request_line(line: &[u8], limits: Limits) -> Result<bool, Fault> {
     };
     // A fragment is not part of a target; hyper would drop it in silence.
     let target_is_plain = target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#');
-    if method.is_empty() || target.is_empty() || !target_is_plain {
+    // Methods are case-sensitive (RFC 9110, section 9.1), and servers that do not mind would take `get` for what
+    // no route had been asked about.
+    let method_is_plain = !method.is_empty() && !method.iter().any(u8::is_ascii_lowercase);
+    if !method_is_plain || target.is_empty() || !target_is_plain {
         return Err(Fault::RequestLine);
     }
     match version {
@@ -381,7 +390,12 @@ mod tests {
 
     /// How the bytes come out if they come in all at once.
     fn whole(bytes: &[u8]) -> Result<usize, Fault> {
-        framing().advance(bytes)
+        all_of(&mut framing(), bytes)
+    }
+
+    fn all_of(framing: &mut Framing, bytes: &[u8]) -> Result<usize, Fault> {
+        let passed = framing.advance(bytes)?;
+        framing.advance(&bytes[passed..]).map(|more| passed + more)
     }
 
     /// The same if they come one by one.
@@ -389,7 +403,7 @@ mod tests {
         let mut framing = framing();
         let mut passed = 0;
         for end in 1..=bytes.len() {
-            passed += framing.advance(&bytes[passed..end])?;
+            passed += all_of(&mut framing, &bytes[passed..end])?;
         }
         Ok(passed)
     }
@@ -426,6 +440,7 @@ mod tests {
             ("GET /#f HTTP/1.1\r\n\r\n", Fault::RequestLine),
             ("GET / HTTP/1.1 \r\n\r\n", Fault::RequestLine),
             (" GET / HTTP/1.1\r\n\r\n", Fault::RequestLine),
+            ("get / HTTP/1.1\r\n\r\n", Fault::RequestLine),
             ("GET /\r\n\r\n", Fault::RequestLine),
             ("GET / http/1.1\r\n\r\n", Fault::RequestLine),
             ("GET / HTTP/1.10\r\n\r\n", Fault::RequestLine),
@@ -460,6 +475,17 @@ mod tests {
         ] {
             assert_eq!(whole(request.as_bytes()), Err(expected), "{request:?}");
             assert_eq!(piecemeal(request.as_bytes()), Err(expected), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn what_comes_before_a_fault_goes_on() {
+        const GOOD: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let bytes = [GOOD, b"GET / HTTP/1.1\nHost: a\n\n"].concat();
+        let mut framing = framing();
+        assert_eq!(framing.advance(&bytes), Ok(GOOD.len()));
+        for _ in 0..2 {
+            assert_eq!(framing.advance(&bytes[GOOD.len()..]), Err(Fault::LineEnd));
         }
     }
 
@@ -515,8 +541,8 @@ mod tests {
         ) {
             let cut = cut.min(bytes.len());
             let mut framing = framing();
-            let in_two = framing.advance(&bytes[..cut]).and_then(|passed| {
-                framing.advance(&bytes[passed..]).map(|more| passed + more)
+            let in_two = all_of(&mut framing, &bytes[..cut]).and_then(|passed| {
+                all_of(&mut framing, &bytes[passed..]).map(|more| passed + more)
             });
             proptest::prop_assert_eq!(in_two.is_ok(), whole(&bytes).is_ok());
             if let Ok(passed) = in_two {

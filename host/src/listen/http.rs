@@ -48,6 +48,8 @@ impl Server {
         let service = {
             let (worker, connection) = (worker.clone(), connection.clone());
             service_fn(move |request| {
+                // Not in the future: hyper may read on before it polls that.
+                connection.begin();
                 let answer = proxy::handle(worker.clone(), connection.clone(), request);
                 async { Ok::<_, Infallible>(answer.await) }
             })

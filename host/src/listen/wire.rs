@@ -65,6 +65,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads from the socket, and keeps what may not go on yet.
     fn poll_fill(&mut self, cx: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         loop {
+            if !self.kept.is_empty() {
+                match self.framing.advance(&self.kept) {
+                    Ok(0) => {}
+                    Ok(passed) => {
+                        self.reading.stop();
+                        self.passed = passed;
+                        self.hand_over(cursor);
+                        return Poll::Ready(Ok(()));
+                    }
+                    // The request before it is answered first.
+                    Err(_) if self.is_ahead() => return Poll::Pending,
+                    Err(fault) => return Poll::Ready(Err(self.fault(fault.status(), fault))),
+                }
+            }
             let scratch = self.scratch.clone();
             let mut scratch = scratch.borrow_mut();
             // Not more than can go on at once, so that as a rule nothing need be kept.
@@ -74,30 +88,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Poll::Pending => return self.poll_reading_deadline(cx),
                 Poll::Ready(result) => result?,
             }
-            self.reading.stop();
+            // The time of a head counts from its first byte, that of all else from the last.
+            if self.kept.is_empty() || !self.framing.expects_head() {
+                self.reading.stop();
+            }
             let came = buffer.filled();
             if came.is_empty() {
                 self.is_closed = true;
                 return Poll::Ready(Ok(()));
             }
-            if self.kept.is_empty() {
-                let passed = self.framing.advance(came).map_err(|fault| self.fault(fault.status(), fault))?;
-                cursor.put_slice(&came[..passed]);
-                self.kept.extend_from_slice(&came[passed..]);
-                if passed > 0 {
-                    return Poll::Ready(Ok(()));
-                }
-            } else {
-                self.kept.extend_from_slice(came);
-                let passed =
-                    self.framing.advance(&self.kept).map_err(|fault| self.fault(fault.status(), fault))?;
-                self.passed = passed;
-                if passed > 0 {
-                    self.hand_over(cursor);
-                    return Poll::Ready(Ok(()));
-                }
+            // What is wrong with it is found again above, from its beginning.
+            let passed = if self.kept.is_empty() { self.framing.advance(came).unwrap_or(0) } else { 0 };
+            cursor.put_slice(&came[..passed]);
+            self.kept.extend_from_slice(&came[passed..]);
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    /// Whether what comes is ahead of its time: the client still waits for an answer.
+    fn is_ahead(&self) -> bool {
+        self.framing.expects_head() && self.connection.is_busy()
     }
 
     /// Gives what may go on.
@@ -115,8 +127,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn poll_reading_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let timeouts = &self.connection.listener.timeouts;
         let is_between = self.framing.expects_head() && self.kept.is_empty();
-        if is_between && self.connection.is_busy() {
-            // It is the client that waits. hyper only wants to know whether it is still there.
+        if self.is_ahead() {
+            // hyper only wants to know whether the client is still there.
             self.reading.stop();
             return Poll::Pending;
         }
@@ -170,18 +182,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
     }
 
-    /// Ends the connection: answers a request that was refused before hyper saw it, and reads on for a moment, so
-    /// that the answer is not lost to a reset (RFC 9112, section 9.6).
+    /// Ends the connection: answers a request that was refused before hyper saw it. If the client may still be
+    /// sending, reads on for a moment, so that the answer is not lost to a reset (RFC 9112, section 9.6).
     pub async fn close(mut self, clock: &Clock) {
         const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
         const FAREWELL_BYTES: u64 = 256 << 10;
         let fault = self.connection.fault();
+        let may_be_sending = fault.is_some() || !self.framing.expects_head() || !self.kept.is_empty();
         let farewell = async {
-            if let Some(status) = fault.filter(|_| !self.connection.is_busy()) {
+            // What is wrong with a body is answered by whoever reads the body.
+            let is_unanswered = self.framing.expects_head() && !self.connection.is_busy();
+            if let Some(status) = fault.filter(|_| is_unanswered) {
                 self.stream.write_all(&refusal(status)).await?;
             }
             self.stream.shutdown().await?;
-            if fault.is_some() && !self.is_closed {
+            if may_be_sending && !self.is_closed {
                 let mut rest = (&mut self.stream).take(FAREWELL_BYTES);
                 tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
             }
@@ -245,7 +260,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
         ready!(wire.poll_interim(cx))?;
-        Pin::new(&mut wire.stream).poll_flush(cx)
+        ready!(Pin::new(&mut wire.stream).poll_flush(cx))?;
+        // hyper flushes when it has nothing more to write.
+        if wire.connection.set_written() {
+            if wire.kept.is_empty() {
+                // hyper need not come back to read before something happens: the time begins here.
+                wire.reading.stop();
+                let _: Poll<io::Result<()>> = wire.poll_reading_deadline(cx);
+            } else {
+                // What has come ahead of its time is looked at again.
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The end is [`Wire::close`], which may have something to say first.

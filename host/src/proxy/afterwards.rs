@@ -54,7 +54,7 @@ impl Observer for Afterwards {
     }
 
     fn ended(self, is_complete: bool) {
-        self.connection.set_busy(false);
+        self.connection.set_answered();
         if let Some(record) = self.record {
             record.write(self.status, self.sent.as_ref(), self.passed, is_complete);
         }

@@ -17,9 +17,17 @@ pub struct Connection {
     pub peer: Peer,
     /// The listener that accepted it, as it was configured then.
     pub listener: Arc<Listener>,
-    is_busy: Cell<bool>,
+    stage: Cell<Stage>,
     fault: Cell<Option<StatusCode>>,
     interim: RefCell<Vec<Bytes>>,
+}
+
+/// How far the answer to the last request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Answering,
+    Writing,
 }
 
 impl Connection {
@@ -27,7 +35,7 @@ impl Connection {
         Self {
             peer,
             listener,
-            is_busy: Cell::new(false),
+            stage: Cell::new(Stage::Idle),
             fault: Cell::new(None),
             interim: RefCell::default(),
         }
@@ -35,11 +43,26 @@ impl Connection {
 
     /// Whether a request is being answered.
     pub fn is_busy(&self) -> bool {
-        self.is_busy.get()
+        self.stage.get() != Stage::Idle
     }
 
-    pub fn set_busy(&self, is_busy: bool) {
-        self.is_busy.set(is_busy);
+    /// A request has come.
+    pub fn begin(&self) {
+        self.stage.set(Stage::Answering);
+    }
+
+    /// The last of the response has been made; not all of it need have been written.
+    pub fn set_answered(&self) {
+        self.stage.set(Stage::Writing);
+    }
+
+    /// Everything has been written that was made. Whether a response has ended with it.
+    pub fn set_written(&self) -> bool {
+        let has_ended = self.stage.get() == Stage::Writing;
+        if has_ended {
+            self.stage.set(Stage::Idle);
+        }
+        has_ended
     }
 
     /// The status for what the client has sent and must not have, or has not sent in time.

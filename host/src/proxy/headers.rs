@@ -416,6 +416,8 @@ pub enum BadResponse {
     Upgrade,
     #[error("the upstream used a transfer coding other than `chunked`")]
     TransferCoding,
+    #[error("the upstream stated a length of the body that is not one number")]
+    Length,
 }
 
 /// Makes an upstream's response the proxy's own. Whether its connection can carry another request.
@@ -435,6 +437,16 @@ pub(super) fn accept(response: &mut response::Parts, endpoint: &HeaderValue) -> 
         }
         // RFC 9112, section 6.3: whoever sends both lengths may be up to something.
         is_reusable = headers.remove(header::CONTENT_LENGTH).is_none();
+    }
+    // Section 6.3 again. hyper takes equal lengths for one, looks at none if there is no body, and hands them on
+    // as they came.
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (length.is_empty()
+            || !length.as_bytes().iter().all(u8::is_ascii_digit)
+            || lengths.next().is_some())
+    {
+        return Err(BadResponse::Length);
     }
     hop.remove(headers);
     response.version = Version::HTTP_11;

@@ -54,7 +54,6 @@ pub async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    connection.set_busy(true);
     let generation = worker.generation();
     let mut record =
         generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));

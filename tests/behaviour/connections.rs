@@ -1,0 +1,381 @@
+//! Connections end at any time, on either side, and requests do not suffer from it more than they must.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tollgate_tests::{Answer, BareOrigin, Origin, Proxy, Then, route_to};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello";
+
+/// Says nothing, and closes the connection.
+fn nothing() -> Answer {
+    Answer { pieces: Vec::new(), then: Then::Close }
+}
+
+/// With these time-outs towards the upstream.
+fn route_with(timeouts: &str, endpoint: &str) -> String {
+    format!("{}[upstreams.app.timeouts]\n{timeouts}\n", route_to(&[endpoint]))
+}
+
+/// An address where nobody listens.
+async fn nobody() -> String {
+    let origin = Origin::start().await;
+    origin.url()
+}
+
+#[tokio::test]
+async fn a_connection_that_ended_while_it_was_idle_costs_no_request() {
+    let origin = Origin::answering(|_| Answer::ok("fine").close()).await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    for request in [GET, POST, GET, POST] {
+        client.send(request).await;
+        assert_eq!(client.response().await.text(), "fine");
+        origin.has_open(0).await;
+    }
+    assert_eq!((origin.connections(), origin.received().len()), (4, 4));
+}
+
+#[tokio::test]
+async fn a_connection_is_not_used_again_when_the_upstream_says_so() {
+    let origin = Origin::answering(|_| {
+        Answer::raw("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfine").hang()
+    })
+    .await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    for count in 1..=3 {
+        client.send(GET).await;
+        assert_eq!(client.response().await.text(), "fine");
+        assert_eq!(origin.connections(), count);
+    }
+}
+
+/// Answers the first request, and is silent on the second one of a connection.
+async fn silent_on_the_second() -> Origin {
+    Origin::answering(|received| match received.number {
+        1 => nothing(),
+        _ => Answer::ok("fine"),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_that_does_no_harm_twice_is_sent_again_when_its_connection_ends() {
+    for request in [GET, "PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n"] {
+        let origin = silent_on_the_second().await;
+        let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+        let mut client = proxy.connect().await;
+        for _ in 0..2 {
+            client.send(request).await;
+            assert_eq!(client.response().await.text(), "fine", "{request:?}");
+        }
+        let connections: Vec<_> = origin.received().iter().map(|received| received.connection).collect();
+        assert_eq!(connections, [0, 0, 1], "{request:?}");
+        assert_eq!(origin.received()[1].headers, origin.received()[2].headers, "it is the same request");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_may_do_harm_twice_is_not_sent_again() {
+    for request in [
+        POST,
+        "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n",
+        "PATCH / HTTP/1.1\r\nHost: test\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
+    ] {
+        let origin = silent_on_the_second().await;
+        let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+        let mut client = proxy.connect().await;
+        client.send(GET).await;
+        assert_eq!(client.response().await.text(), "fine");
+        client.send(request).await;
+        assert_eq!(client.response().await.status, 502, "{request:?}");
+        assert_eq!(origin.received().len(), 2, "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_only_once() {
+    let origin = Origin::answering(|received| match received.number {
+        0 => Answer::ok("fine"),
+        _ => nothing(),
+    })
+    .await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    client.send([GET, GET].concat()).await;
+    assert_eq!(client.response().await.status, 200);
+    assert_eq!(client.response().await.status, 502);
+    assert_eq!(origin.received().len(), 3);
+    client.send(GET).await;
+    assert_eq!(client.response().await.status, 502, "the client's connection goes on");
+}
+
+#[tokio::test]
+async fn an_upstream_that_hangs_up_at_once_is_a_bad_gateway() {
+    let origin = BareOrigin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    for request in [GET, POST] {
+        let (response, ()) = tokio::join!(proxy.request(request), async { drop(origin.accept().await) });
+        assert_eq!(response.status, 502);
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_is_passed_over() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_to(&[&nobody().await, &origin.url()])).await;
+    for _ in 0..10 {
+        for request in [GET, POST] {
+            assert_eq!(proxy.request(request).await.text(), origin.port());
+        }
+    }
+    assert_eq!(origin.received().len(), 20);
+}
+
+#[tokio::test]
+async fn when_all_endpoints_refuse_it_is_a_bad_gateway() {
+    let proxy = Proxy::start(&route_to(&[&nobody().await, &nobody().await])).await;
+    let mut client = proxy.connect().await;
+    for request in [GET, POST, GET] {
+        client.send(request).await;
+        let response = client.response().await;
+        assert_eq!(response.status, 502);
+        assert_eq!(response.json()["status"], 502);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_in_time_is_given_up() {
+    let origin = Origin::answering(|_| nothing().hang()).await;
+    let proxy = Proxy::start(&route_with("response = \"200ms\"", &origin.url())).await;
+    for request in [GET, POST] {
+        assert_eq!(proxy.request(request).await.status, 504);
+        origin.has_open(0).await;
+    }
+    assert_eq!(origin.received().len(), 2, "it is not sent again");
+}
+
+#[tokio::test]
+async fn the_time_to_answer_begins_when_the_request_has_been_sent() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_with("response = \"300ms\"", &origin.url())).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\n").await;
+    // Longer in all than the time-out, never longer in between.
+    client.send_slowly(b"12345678", Duration::from_millis(60)).await;
+    assert_eq!(client.response().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_response_that_comes_to_a_standstill_is_cut_off() {
+    for head in ["Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "Content-Length: 10\r\n\r\nabc"] {
+        let head = format!("HTTP/1.1 200 OK\r\n{head}");
+        let origin = Origin::answering(move |_| Answer::raw(&*head).hang()).await;
+        let proxy = Proxy::start(&route_with("body = \"200ms\"", &origin.url())).await;
+        let response = proxy.get("/", &[]).await;
+        assert_eq!((response.status, response.text(), response.is_complete), (200, "abc", false));
+        origin.has_open(0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_never_looks_finished() {
+    let origin = BareOrigin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    for (rest, version) in [
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", "1.1"),
+        ("Transfer-Encoding: chunked\r\n\r\n5\r\nabc", "1.1"),
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n", "1.1"),
+        ("Content-Length: 5\r\n\r\nabc", "1.1"),
+        ("Content-Length: 5\r\n\r\nabc", "1.0"),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(format!("GET / HTTP/{version}\r\nHost: test\r\n\r\n")).await;
+        let mut upstream = origin.accept().await;
+        upstream.read_until("\r\n\r\n").await;
+        upstream.send(format!("HTTP/1.1 200 OK\r\n{rest}")).await;
+        client.read_until("\r\n\r\n").await;
+        let mut body = client.read_until("abc").await;
+        drop(upstream);
+        body += &String::from_utf8(client.read_to_end().await).unwrap();
+        assert!(!body.ends_with("0\r\n\r\n"), "{rest:?}: {body:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_chunked_response_with_a_length_leaves_no_room_for_a_second_opinion() {
+    let origin = Origin::answering(|_| {
+        let both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        Answer::raw(format!("HTTP/1.1 200 OK\r\n{both}"))
+    })
+    .await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    for count in 1..=3 {
+        client.send(GET).await;
+        let response = client.response().await;
+        assert_eq!((response.text(), response.header("content-length")), ("hello", None));
+        assert_eq!(origin.connections(), count, "whoever sends this is not listened to any further");
+    }
+}
+
+#[tokio::test]
+async fn a_response_with_a_length_that_is_not_one_number_is_a_bad_gateway() {
+    for lengths in ["5\r\nContent-Length: 5", "5, 5", "5, 6", "5\r\nContent-Length: 6", "+5", "0x5", ""] {
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {lengths}\r\n\r\n");
+        let origin = Origin::answering(move |received| match received.method.as_str() {
+            "HEAD" => Answer::raw(&*answer),
+            _ => Answer::raw(format!("{answer}hello")),
+        })
+        .await;
+        let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+        let mut client = proxy.connect().await;
+        client.send(GET).await;
+        assert_eq!(client.response().await.status, 502, "{lengths:?}");
+        client.send("HEAD / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert_eq!(client.any_response(true).await.unwrap().status, 502, "{lengths:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_is_none_is_a_bad_gateway() {
+    let answer = Arc::new(Mutex::new(""));
+    let said = answer.clone();
+    let origin = Origin::answering(move |_| Answer::raw(*said.lock().unwrap()).close()).await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    for bad in [
+        "hello\r\n\r\n",
+        "\0\0\0\x0c\x04\0\0\0\0\0\0\0\0\0\0",
+        "HTTP/1.1 abc OK\r\n\r\n",
+        "HTTP/1.1 20 OK\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 099 Low\r\n\r\n",
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "HTTP/1.1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n: no name\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A : space\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: 1\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: a\rb\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: a\0b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+    ] {
+        *answer.lock().unwrap() = bad;
+        client.send(GET).await;
+        let response = client.response().await;
+        assert_eq!((response.status, response.json()["status"].as_u64()), (502, Some(502)), "{bad:?}");
+        assert_eq!(response.header("x-a"), None, "{bad:?}");
+    }
+    assert_eq!(origin.connections(), origin.received().len(), "none of the connections is used again");
+}
+
+#[tokio::test]
+async fn what_an_upstream_says_unasked_answers_no_request() {
+    let number = AtomicUsize::new(0);
+    let origin = Origin::answering(move |received| {
+        let more = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+        let head = match number.fetch_add(1, Ordering::Relaxed) % 3 {
+            0 => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            1 => "HTTP/1.1 204 No Content\r\n\r\n",
+            _ => "HTTP/1.1 304 Not Modified\r\n\r\n",
+        };
+        Answer::raw(format!("HTTP/1.1 103 Early Hints\r\nX-For: {}\r\n\r\n{head}{more}", received.target))
+    })
+    .await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    for number in 0..30 {
+        client.send(format!("GET /{number} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        let hint = client.any_response(false).await.unwrap();
+        assert_eq!(hint.header("x-for"), Some(&*format!("/{number}")));
+        assert_eq!(client.any_response(false).await.unwrap().body, b"");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_reaches_a_client_that_is_still_sending() {
+    let origin = BareOrigin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\nhello").await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("hello").await;
+    upstream.send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 2\r\n\r\nno").await;
+    let response = client.response().await;
+    assert_eq!((response.status, response.text()), (413, "no"));
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_is_not_cut_off_by_a_reset() {
+    let origin = BareOrigin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 150000\r\n\r\nhello").await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("hello").await;
+    upstream.send("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 2\r\n\r\nno").await;
+    assert_eq!(client.response().await.status, 413);
+    drop(upstream);
+    assert!(client.is_closed().await);
+    for _ in 0..10 {
+        assert!(client.send([b'x'; 10_000]).await, "a reset may destroy an answer that is on its way");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_takes_its_upstream_connection_with_it() {
+    let origin = BareOrigin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+
+    let mut waiting = proxy.connect().await;
+    waiting.send(GET).await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("\r\n\r\n").await;
+    drop(waiting);
+    assert!(upstream.is_closed().await, "before the response");
+
+    let mut reading = proxy.connect().await;
+    reading.send(GET).await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("\r\n\r\n").await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhello").await;
+    reading.read_until("hello").await;
+    drop(reading);
+    assert!(upstream.is_closed().await, "amid the response");
+
+    let mut sending = proxy.connect().await;
+    sending.send("POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("hello\r\n").await;
+    drop(sending);
+    assert_eq!(upstream.read_to_end().await, b"", "amid the request, which never looks finished");
+}
+
+#[tokio::test]
+async fn an_upstream_connection_that_nobody_uses_is_closed_in_time() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_with("idle = \"200ms\"", &origin.url())).await;
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
+    origin.has_open(1).await;
+    origin.has_open(0).await;
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
+}
