@@ -11,9 +11,9 @@ lint:
     cargo clippy --workspace --all-targets -- --deny warnings
     cargo clippy --package tollgate-plugin-api-key --package tollgate-plugin-round-robin --target wasm32-wasip2 -- --deny warnings
 
-# Side by side with nginx, HAProxy and Envoy; takes a quarter of an hour.
+# Side by side with nginx, HAProxy and Envoy; takes some ten minutes.
 compare *arguments:
     benches/compare/run {{arguments}}
 
 bench *arguments:
-    cargo bench --package tollgate --bench {{arguments}}
+    cargo bench --package tollgate-tests {{arguments}}

@@ -102,7 +102,10 @@ impl Node {
     fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> Option<usize> {
         if !self.children.is_empty() {
             let (segment, rest) = path.split_once('/').unwrap_or((path, ""));
-            if let Some(child) = self.children.get(segment)
+            // `/admin;x=1` is `/admin` to servers that know parameters (RFC 3986, section 3.3), and to the rest
+            // it is nothing they have: it must not get past what guards `/admin`.
+            let bare = || self.children.get(segment.split_once(';')?.0);
+            if let Some(child) = self.children.get(segment).or_else(bare)
                 && let Some(route) = child.find(rest, method, headers)
             {
                 return Some(route);
@@ -175,6 +178,7 @@ mod tests {
             ("example.com", "/api/v1", 5),
             ("example.com", "/api/v1/users", 5),
             ("example.com", "/api/v10", 2),
+            ("example.com", "/api;x=1/v1;y", 5),
             ("a.example.com", "/", 3),
             ("b.a.example.com", "/", 3),
             ("b.eu.example.com", "/", 4),

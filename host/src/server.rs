@@ -81,15 +81,20 @@ pub struct Settings {
     pub artifacts: Option<PathBuf>,
 }
 
+impl Settings {
+    /// Where compiled plugins are kept under this configuration.
+    pub fn artifacts(&self, config: &Config) -> Option<PathBuf> {
+        let written = config.artifact_dir.as_ref().map(|folder| self.folder.join(folder));
+        written.or_else(|| self.artifacts.clone())
+    }
+}
+
 impl Server {
     /// Builds the first generation, binds its listeners and starts the workers. Connections are accepted when
     /// it returns.
     pub async fn start(config: Config, source: Source, settings: Settings) -> Result<Arc<Self>, Error> {
         let count = config.workers.map_or_else(cores, std::num::NonZero::get);
-        let artifacts = match &config.artifact_dir {
-            Some(folder) => Some(settings.folder.join(folder)),
-            None => settings.artifacts,
-        };
+        let artifacts = settings.artifacts(&config);
         let engine = Engine::new(&EngineSettings { workers: count, artifacts }).map_err(Error::Engine)?;
         let builder = Builder { engine: Arc::new(engine), folder: settings.folder, warm: count };
         let (builder, snapshot) = blocking(move || {

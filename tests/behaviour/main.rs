@@ -3,6 +3,7 @@
 mod architecture;
 mod configuration;
 mod connections;
+mod documented;
 mod forwarding;
 mod hostile;
 mod limits;

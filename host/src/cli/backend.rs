@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::Args;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
@@ -42,7 +43,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) async fn run(arguments: BackendArguments) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", arguments.port)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", arguments.port))
+        .await
+        .with_context(|| format!("cannot listen on 127.0.0.1:{}", arguments.port))?;
     let address = listener.local_addr()?;
     let name = arguments.name.unwrap_or_else(|| format!("backend-{}", address.port()));
     println!("{name} listens on http://{address}");

@@ -14,7 +14,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let (config, source) = config::read(&path)?;
     let settings = run::settings(&path);
     // The same code as at start and at a reload, but for sockets.
-    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: settings.artifacts })
+    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: settings.artifacts(&config) })
         .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
     let builder = Builder { engine: Arc::new(engine), folder: settings.folder, warm: 1 };
     let snapshot = tokio::task::spawn_blocking(move || builder.build(config, &source, None)).await??;

@@ -9,7 +9,7 @@ mod run;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::Problems,
@@ -19,12 +19,13 @@ use crate::{
 
 /// A reverse proxy whose policies are WebAssembly components.
 #[derive(Debug, Parser)]
-#[command(name = "tollgate", version, args_conflicts_with_subcommands = true)]
+#[command(name = "tollgate", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    #[command(flatten)]
-    run: RunArguments,
+    /// The configuration to run
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     log: LogArguments,
 }
@@ -41,10 +42,13 @@ enum Command {
     Backend(backend::BackendArguments),
 }
 
+/// The configuration, if nothing else is said.
+const CONFIG: &str = "config.toml";
+
 #[derive(Debug, Args)]
 struct RunArguments {
     /// The configuration
-    #[arg(long, short, default_value = "config.toml", value_name = "FILE")]
+    #[arg(long, short, default_value = CONFIG, value_name = "FILE")]
     config: PathBuf,
 }
 
@@ -67,34 +71,43 @@ enum Format {
 /// Does what was asked. 0 done, 1 failed at work, 2 wrong usage or configuration.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let format = match arguments.log.log_format {
-        Format::Human => LogFormat::Human,
-        Format::Json => LogFormat::Json,
-    };
-    let result =
-        telemetry::init(format, &arguments.log.log_level).map_err(anyhow::Error::from).and_then(|_guard| {
-            // Control only: requests are served by the workers' own runtimes.
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .thread_name("tollgate-control")
-                .enable_all()
-                .build()?;
-            runtime.block_on(async {
-                match arguments.command.unwrap_or(Command::Run(arguments.run)) {
-                    Command::Run(arguments) => run::run(arguments).await,
-                    Command::Demo(arguments) => demo::run(arguments).await,
-                    Command::Check(arguments) => check::run(arguments).await,
-                    Command::Backend(arguments) => backend::run(arguments).await,
-                }
-            })
-        });
-    match result {
+    if arguments.command.is_some() && arguments.config.is_some() {
+        let message = "`--config` stands after the command: tollgate run --config FILE";
+        Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, message).exit();
+    }
+    match act(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             show(&error);
             ExitCode::from(if is_the_users(&error) { 2 } else { 1 })
         }
     }
+}
+
+fn act(arguments: Arguments) -> anyhow::Result<()> {
+    let format = match arguments.log.log_format {
+        Format::Human => LogFormat::Human,
+        Format::Json => LogFormat::Json,
+    };
+    let _guard = telemetry::init(format, &arguments.log.log_level)?;
+    // Control only: requests are served by the workers' own runtimes.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("tollgate-control")
+        .enable_all()
+        .build()?;
+    let run = RunArguments { config: arguments.config.unwrap_or_else(|| CONFIG.into()) };
+    let result = runtime.block_on(async {
+        match arguments.command.unwrap_or(Command::Run(run)) {
+            Command::Run(arguments) => run::run(arguments).await,
+            Command::Demo(arguments) => demo::run(arguments).await,
+            Command::Check(arguments) => check::run(arguments).await,
+            Command::Backend(arguments) => backend::run(arguments).await,
+        }
+    });
+    // A plugin that is being compiled is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 fn show(error: &anyhow::Error) {

@@ -62,17 +62,21 @@ pub fn bind(
     workers: usize,
 ) -> Result<Vec<Bound>, BindError> {
     let mut free: Vec<&Bound> = previous.iter().collect();
-    let take_over = |address| {
+    let mut take_over = |address| {
         let place = free.iter().position(|bound| bound.listener.address == address)?;
         Some(free.remove(place).sockets.clone())
     };
-    let mut take_over = take_over;
+    // A port that this proxy has already may be bound on another address beside the old one.
+    let is_ours = |port| previous.iter().any(|bound| bound.sockets.address.port() == port);
     listeners
         .into_iter()
         .map(|listener| {
             let sockets = match take_over(listener.address) {
                 Some(sockets) => sockets,
-                None => Arc::new(Sockets::bind(listener.address, workers)?),
+                None => {
+                    let port = listener.address.port();
+                    Arc::new(Sockets::bind(listener.address, workers, port == 0 || is_ours(port))?)
+                }
             };
             Ok(Bound { listener: Arc::new(listener), sockets })
         })
@@ -80,10 +84,10 @@ pub fn bind(
 }
 
 impl Sockets {
-    fn bind(address: SocketAddr, workers: usize) -> Result<Self, BindError> {
+    fn bind(address: SocketAddr, workers: usize, may_share: bool) -> Result<Self, BindError> {
         let error = |source| BindError { address, source };
         // Without this, a second proxy would share the port in silence and get half of the connections.
-        if address.port() != 0 {
+        if !may_share {
             drop(socket(address, false).map_err(error)?);
         }
         let first = socket(address, true).map_err(error)?;

@@ -41,6 +41,11 @@ impl Code {
         if !exports("lifecycle") {
             return Err(other_contract(instance.component()).unwrap_or(LoadError::NoLifecycle));
         }
+        for hook in ["complete-hook", "tick-hook"] {
+            if exports(hook) {
+                tracing::warn!(%digest, hook, "the plugin exports a hook that is not called yet");
+            }
+        }
         // A hook that is there but has another shape is a fault, not an absence.
         let request = exports("request-hook").then(|| request_hook::GuestIndices::new(&instance));
         let response = exports("response-hook").then(|| response_hook::GuestIndices::new(&instance));

@@ -48,8 +48,8 @@ pub struct Engine {
 /// Why a file is not a plugin.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    #[error("not a WebAssembly component")]
-    Invalid(#[source] wasmtime::Error),
+    #[error("not a WebAssembly component: {0}")]
+    Invalid(String),
     #[error(
         "a core WebAssembly module, not a component: build it for wasm32-wasip2, \
          or wrap it with `wasm-tools component new`"
@@ -118,12 +118,13 @@ impl Engine {
             }
         }
         if wasmtime::Engine::detect_precompiled(bytes).is_some() {
-            return Err(LoadError::Invalid(wasmtime::Error::msg("the file holds machine code")));
+            return Err(LoadError::Invalid("it holds machine code".into()));
         }
         if bytes.starts_with(b"\0asm\x01\0\0\0") {
             return Err(LoadError::CoreModule);
         }
-        let component = Component::from_binary(&self.engine, bytes).map_err(LoadError::Invalid)?;
+        let component = Component::from_binary(&self.engine, bytes)
+            .map_err(|error| LoadError::Invalid(reason(&error)))?;
         if let Some(artifacts) = &self.artifacts {
             match component.serialize() {
                 Ok(artifact) => artifacts.put(digest, &artifact),
@@ -140,8 +141,14 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// What is wrong with a file, in one line: of text the parser shows every byte.
+fn reason(error: &wasmtime::Error) -> String {
+    error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 fn configuration(workers: usize) -> Config {
-    let instances = u32::try_from(workers * Engine::INSTANCES_PER_WORKER).unwrap_or(u32::MAX / 16);
+    // Each reserves some 4 GiB of address space, of which there are 128 TiB.
+    let instances = (workers * Engine::INSTANCES_PER_WORKER).min(8192) as u32;
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(8))

@@ -230,7 +230,8 @@ impl HeaderEdit<'_> {
         if self.is_the_hosts(name) {
             return Err(Edit::Forbidden);
         }
-        let size = name.len() + value.len();
+        // What a field costs beside its text, as HTTP/2 counts it (RFC 9113, section 10.5.1).
+        let size = name.len() + value.len() + 32;
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Edit::InvalidName)?;
         let value = to_value(value)?;
         if name == header::HOST && http::uri::Authority::try_from(value.as_bytes()).is_err() {

@@ -22,13 +22,13 @@ pub enum Error {
     NoRoute,
     #[error("no endpoint is left to try")]
     NoEndpoint,
-    #[error("no connection to {endpoint}: {source}")]
+    #[error("no connection to {endpoint}")]
     Connect { endpoint: String, source: ConnectError },
-    #[error("no response from {endpoint}: {source}")]
+    #[error("no response from {endpoint}")]
     Send { endpoint: String, source: hyper::Error },
     #[error("no response from {endpoint} in time")]
     ResponseTimedOut { endpoint: String, source: Elapsed },
-    #[error("no use for the response of {endpoint}: {source}")]
+    #[error("no use for the response of {endpoint}")]
     BadResponse { endpoint: String, source: BadResponse },
     #[error("the plugin `{plugin}` {source}")]
     Plugin { plugin: Arc<str>, source: CallError },

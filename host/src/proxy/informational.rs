@@ -63,12 +63,13 @@ impl Informational {
 
 /// An interim response as HTTP/1.1 has it. It has no body, and none of its fields is about the connection.
 fn on_the_wire(status: StatusCode, headers: &HeaderMap) -> Bytes {
-    const LEFT_OUT: [header::HeaderName; 5] = [
+    const LEFT_OUT: [header::HeaderName; 6] = [
         header::CONNECTION,
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
         header::TRAILER,
+        header::HeaderName::from_static("keep-alive"),
     ];
     let reason = status.canonical_reason().unwrap_or_default();
     let mut wire = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();

@@ -28,6 +28,7 @@ use crate::{
     live::{Generation, Worker},
     plugin::{Exchange, InHand},
     snapshot::Route,
+    telemetry::with_sources,
 };
 use hooks::Decision;
 use record::Record;
@@ -83,6 +84,7 @@ async fn forward(
     let prepared =
         headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
     let failed = Failure::of(&head);
+    record::identified(record, &head, prepared.client);
     if prepared.is_last_hop {
         return Ok((Response::new(Content::Whole(Bytes::new())), None));
     }
@@ -95,16 +97,18 @@ async fn forward(
         route.name.clone(),
         upstream.upstream.name.clone(),
     ));
+    record::routed(record, &exchange);
     match hooks::on_request(generation, route, &mut exchange).map_err(&failed)? {
         Decision::Next => {}
-        Decision::Forward(place) => upstream = &generation.snapshot.upstreams[place],
-        Decision::Reply(reply) => {
+        Decision::Forward(place) => {
+            upstream = &generation.snapshot.upstreams[place];
             record::routed(record, &exchange);
+        }
+        Decision::Reply(reply) => {
             let response = hooks::on_reply(generation, route, &mut exchange, reply).map_err(&failed)?;
             return Ok((response, None));
         }
     }
-    record::routed(record, &exchange);
     let (response, mut sent) =
         send::send(context, upstream, route, &mut exchange, body, prepared.expects_continue)
             .await
@@ -137,16 +141,18 @@ impl Failure {
     fn into_response(self, connection: &Connection) -> Response<Content> {
         let Self { error, request_id } = self;
         let (status, blame) = error.verdict();
+        let ends_connection = error.ends_connection();
         let request = request_id.as_ref().and_then(|id| id.to_str().ok());
         let client = connection.peer.address;
+        let error = with_sources(&error);
         match blame {
-            Blame::Client => tracing::debug!(%client, request, %error, "request not answered"),
+            Blame::Client => tracing::debug!(%client, request, error, "request not answered"),
             Blame::Upstream | Blame::Plugin | Blame::Proxy => {
-                tracing::warn!(%client, request, status = status.as_u16(), %error, "request not answered");
+                tracing::warn!(%client, request, status = status.as_u16(), error, "request not answered");
             }
         }
         let mut response = error::problem(status, request_id.as_ref());
-        if error.ends_connection() || connection.fault().is_some() {
+        if ends_connection || connection.fault().is_some() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(Content::Whole)

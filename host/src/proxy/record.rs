@@ -1,8 +1,8 @@
 //! What is written down of a request?
 
-use std::{sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{Method, Request, StatusCode, Uri, header, request};
 
 use super::{Connection, headers, send::Sent};
 use crate::plugin::Exchange;
@@ -13,7 +13,7 @@ pub(super) struct Record {
     started: Instant,
     client: String,
     method: Method,
-    target: Uri,
+    uri: Uri,
     host: String,
     request: String,
     route: Option<Arc<str>>,
@@ -29,7 +29,7 @@ impl Record {
             started: Instant::now(),
             client: connection.peer.address.ip().to_canonical().to_string(),
             method: request.method().clone(),
-            target: request.uri().clone(),
+            uri: request.uri().clone(),
             host: text(header::HOST).unwrap_or_default(),
             request: String::new(),
             route: None,
@@ -44,7 +44,7 @@ impl Record {
             client = self.client,
             method = self.method.as_str(),
             host = self.host,
-            target = %self.target,
+            uri = %self.uri,
             status = status.as_u16(),
             route = self.route.as_deref(),
             upstream = self.upstream.as_deref(),
@@ -55,16 +55,22 @@ impl Record {
             complete = is_complete,
             duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
             request = self.request,
+            "answered"
         );
     }
 }
 
-/// Notes where a request goes, and who sent it in the first place.
+/// Notes the id that a request goes by.
+pub(super) fn identified(record: &mut Option<Box<Record>>, request: &request::Parts, client: IpAddr) {
+    let Some(record) = record else { return };
+    record.client = client.to_string();
+    let id = request.headers.get(headers::X_REQUEST_ID);
+    record.request = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+}
+
+/// Notes where a request goes.
 pub(super) fn routed(record: &mut Option<Box<Record>>, exchange: &Exchange) {
     let Some(record) = record else { return };
-    record.client = exchange.client.to_string();
     record.route = Some(exchange.route.clone());
     record.upstream = Some(exchange.upstream.clone());
-    let id = exchange.request.headers.get(headers::X_REQUEST_ID);
-    record.request = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
 }

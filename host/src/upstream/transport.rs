@@ -53,7 +53,8 @@ impl Memory {
 
     /// The headers of the request that was given to be written; none if it was not given whole.
     pub fn headers(&self) -> Option<HeaderMap> {
-        let mut fields = [httparse::EMPTY_HEADER; 256];
+        let lines = memchr::memchr_iter(b'\n', &self.given).count();
+        let mut fields = vec![httparse::EMPTY_HEADER; lines];
         let mut request = httparse::Request::new(&mut fields);
         if !request.parse(&self.given).is_ok_and(|status| status.is_complete()) {
             return None;

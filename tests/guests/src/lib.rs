@@ -236,8 +236,8 @@ const TOUCHED: [&str; 19] = [
 impl lifecycle::Guest for Guest {
     fn configure(config: String) -> Result<(), String> {
         let config: Value = serde_json::from_str(&config).map_err(|error| error.to_string())?;
+        READS_HEADER.store(config["request"] == "read-header", Ordering::Relaxed);
         let _ = CONFIG.set(config);
-        READS_HEADER.store(behaviour("request", "") == "read-header", Ordering::Relaxed);
         // Outside a request there is nothing to see, and no harm in looking.
         black_box(seen());
         let behaviour = behaviour("configure", "");
