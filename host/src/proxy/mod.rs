@@ -8,7 +8,6 @@ mod connection;
 mod error;
 mod headers;
 mod hooks;
-mod informational;
 mod record;
 mod send;
 
@@ -59,7 +58,8 @@ pub async fn handle(
     let mut record =
         generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
     let context = Context { worker, generation, connection };
-    let (response, sent) = match forward(&context, request, &mut record).await {
+    // In a box, since hyper moves the future about before it runs.
+    let (response, sent) = match Box::pin(forward(&context, request, &mut record)).await {
         Ok((response, sent)) => (response, sent),
         Err(failure) => (failure.into_response(&context.connection), None),
     };

@@ -13,16 +13,13 @@ use http::{Request, Response, Version, request};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
 
-use super::{
-    Connection, Context, Error, headers, hooks,
-    informational::{Informational, Interim},
-};
+use super::{Connection, Context, Error, headers, hooks};
 use crate::{
     body::{RequestBody, Upload, UploadState},
     clock::{Clock, Elapsed},
     plugin::InHand,
     snapshot::{Route, Target},
-    upstream::{Endpoint, InFlight, Lease},
+    upstream::{Endpoint, InFlight, Interim, Lease},
 };
 
 /// Endpoints that a request is brought to at most, if there is no connection to the first.
@@ -100,10 +97,10 @@ pub(super) async fn send(
     {
         let endpoint = &upstream.endpoints[place];
         let in_flight = InFlight::new(endpoint.clone());
-        let started = Instant::now();
+        let started = Endpoint::is_sampled().then(Instant::now);
         match send_to(context, target, route, endpoint, exchange, &mut outgoing).await {
             Ok((response, lease)) => {
-                endpoint.succeeded(started.elapsed());
+                endpoint.succeeded(started.map(|started| started.elapsed()));
                 let (mut head, body) = response.into_parts();
                 let is_reusable = headers::accept(&mut head, &endpoint.address)
                     .map_err(|source| Error::BadResponse { endpoint: name(endpoint), source })?;
@@ -154,11 +151,10 @@ async fn send_to(
         let may_repeat = lease.is_reused() && outgoing.is_repeatable;
         // Response hooks see the request as it was forwarded.
         let keeps_headers = !route.on_response.is_empty();
-        let mut request = outgoing.request(&mut exchange.request, keeps_headers);
-        let informational = Informational::listen(&mut request);
+        let request = outgoing.request(&mut exchange.request, keeps_headers);
         let answer = lease.send(request, may_repeat && !keeps_headers);
         let limit = upstream.timeouts.response.get();
-        let error = match converse(context, answer, informational, outgoing, limit).await {
+        let error = match converse(context, &lease, answer, outgoing, limit).await {
             Ok(response) => return Ok((response, lease)),
             Err(error) => error,
         };
@@ -255,8 +251,8 @@ enum SendError {
 /// go to the client meanwhile.
 async fn converse(
     context: &Context,
+    lease: &Lease,
     answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
-    informational: Informational,
     outgoing: &Outgoing,
     limit: Duration,
 ) -> Result<Response<Incoming>, SendError> {
@@ -273,7 +269,7 @@ async fn converse(
     let mut answer = pin!(answer);
     poll_fn(|cx| {
         let answered = answer.as_mut().poll(cx);
-        for interim in informational.take(cx) {
+        for interim in lease.take_interim(cx) {
             match (interim, upload) {
                 (Interim::Continue, Some(upload)) => upload.release(),
                 (Interim::Continue, None) => {}

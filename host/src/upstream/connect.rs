@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Endpoint,
-    transport::{Memory, Transport},
+    transport::{Memory, Scratch, Transport},
 };
 use crate::{
     body::RequestBody,
@@ -38,9 +38,10 @@ pub(super) async fn connect(
     timeouts: &UpstreamTimeouts,
     clock: &Clock,
     drain: &Drain,
+    scratch: &Scratch,
 ) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
     let stream = clock.within(timeouts.connect.get(), dial(endpoint)).await??;
-    let (transport, memory) = Transport::new(stream);
+    let (transport, memory) = Transport::new(stream, scratch.clone());
     let (sender, connection) = http1::handshake(transport).await?;
     drain.spawn_local(async move {
         // Whoever uses the connection is told of its failure; an idle one may end at any time.

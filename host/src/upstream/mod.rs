@@ -4,10 +4,12 @@
 //! and survives a reload. Connections are each worker's own: see [`pool`].
 
 mod connect;
+mod interim;
 mod pool;
 mod transport;
 
 pub use connect::ConnectError;
+pub use interim::Interim;
 pub use pool::{Lease, Pool};
 
 use std::{
@@ -178,13 +180,21 @@ impl Endpoint {
             && self.tags.iter().map(|(key, value)| (key, value)).eq(settings.tags.iter())
     }
 
-    /// Notes a response that has come.
-    pub fn succeeded(&self, after: Duration) {
-        let sample = u32::try_from(after.as_micros()).unwrap_or(u32::MAX).max(1);
-        let average = self.latency_us.load(Ordering::Relaxed);
-        // Two workers may do this at once and one sample be lost: it is an average.
-        let next = if average == 0 { sample } else { average - average / 8 + sample / 8 };
-        self.latency_us.store(next.max(1), Ordering::Relaxed);
+    /// Whether a request is one of those whose time is taken. To look at the clock twice for each would cost
+    /// more than the average gains by it.
+    pub fn is_sampled() -> bool {
+        fastrand::u8(..) < 32
+    }
+
+    /// Notes a response that has come, and after what time, if it was taken.
+    pub fn succeeded(&self, after: Option<Duration>) {
+        if let Some(after) = after {
+            let sample = u32::try_from(after.as_micros()).unwrap_or(u32::MAX).max(1);
+            let average = self.latency_us.load(Ordering::Relaxed);
+            // Two workers may do this at once and one sample be lost: it is an average.
+            let next = if average == 0 { sample } else { average - average / 8 + sample / 8 };
+            self.latency_us.store(next.max(1), Ordering::Relaxed);
+        }
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }

@@ -3,7 +3,7 @@
 //! Each worker keeps the connections it has made, last in first out: the one used last is the least likely
 //! to have been closed, and those at the bottom grow old and go. Nothing here is shared between threads.
 
-use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, task::Context, time::Duration};
 
 use http::{HeaderMap, Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
@@ -12,7 +12,8 @@ use rustc_hash::FxHashMap;
 use super::{
     Endpoint, Upstream,
     connect::{ConnectError, Sender, connect},
-    transport::Memory,
+    interim::Interim,
+    transport::{Memory, Scratch},
 };
 use crate::{
     body::RequestBody,
@@ -25,6 +26,7 @@ use crate::{
 pub struct Pool {
     clock: Clock,
     drain: Drain,
+    scratch: Scratch,
     /// By the endpoint's id.
     idle: RefCell<FxHashMap<u64, Shelf>>,
 }
@@ -59,7 +61,7 @@ impl Pool {
     const IDLE: usize = 256;
 
     pub fn new(clock: Clock, drain: Drain) -> Rc<Self> {
-        Rc::new(Self { clock, drain, idle: RefCell::default() })
+        Rc::new(Self { clock, drain, scratch: Rc::new(RefCell::new([0; 8 << 10])), idle: RefCell::default() })
     }
 
     /// A connection to the endpoint: the one used last, or a new one. With `fresh` always a new one.
@@ -83,7 +85,8 @@ impl Pool {
                 return Ok(lease(sender, memory, true));
             }
         }
-        let (sender, memory) = connect(endpoint, &upstream.timeouts, &self.clock, &self.drain).await?;
+        let (sender, memory) =
+            connect(endpoint, &upstream.timeouts, &self.clock, &self.drain, &self.scratch).await?;
         Ok(lease(sender, memory, false))
     }
 
@@ -147,6 +150,11 @@ impl Lease {
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         self.memory.borrow_mut().begin(remember);
         self.sender.try_send_request(request)
+    }
+
+    /// Interim responses to the last request since the last time; the task is woken by the next.
+    pub fn take_interim(&self, cx: &Context<'_>) -> Vec<Interim> {
+        self.memory.borrow_mut().ear.take(cx)
     }
 
     /// The headers of the last request, if it was to be remembered.

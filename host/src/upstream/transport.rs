@@ -16,19 +16,29 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::TcpStream,
+};
 
+use super::interim::Ear;
 use crate::socket;
 
 /// A socket to an endpoint.
 pub(super) struct Transport {
     stream: TokioIo<TcpStream>,
     memory: Rc<RefCell<Memory>>,
+    scratch: Scratch,
 }
 
-/// The bytes of a request's head, from when remembering was begun.
+/// Memory to read the beginning of an answer into, one for all connections of a worker.
+pub(super) type Scratch = Rc<RefCell<[u8; 8 << 10]>>;
+
+/// What is known of the request on a connection: the bytes of its head, from when remembering was begun, and
+/// the interim responses to it.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    pub ear: Ear,
     is_on: bool,
     /// What hyper has given to be written.
     given: Vec<u8>,
@@ -37,15 +47,16 @@ pub(super) struct Memory {
 }
 
 impl Transport {
-    pub fn new(stream: TcpStream) -> (Self, Rc<RefCell<Memory>>) {
+    pub fn new(stream: TcpStream, scratch: Scratch) -> (Self, Rc<RefCell<Memory>>) {
         let memory = Rc::<RefCell<Memory>>::default();
-        (Self { stream: TokioIo::new(stream), memory: memory.clone() }, memory)
+        (Self { stream: TokioIo::new(stream), memory: memory.clone(), scratch }, memory)
     }
 }
 
 impl Memory {
-    /// Remembers what is written from now on, or nothing.
+    /// A request is sent. Remembers what is written from now on, or nothing.
     pub fn begin(&mut self, is_on: bool) {
+        self.ear.begin();
         self.is_on = is_on;
         self.given.clear();
         self.written = 0;
@@ -73,9 +84,20 @@ impl Read for Transport {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(cx, buffer)
+        let Self { stream, memory, scratch } = self.get_mut();
+        let ear = &mut memory.borrow_mut().ear;
+        if !ear.is_listening() {
+            return Pin::new(stream).poll_read(cx, buffer);
+        }
+        let mut scratch = scratch.borrow_mut();
+        let size = scratch.len().min(buffer.remaining());
+        let mut came = ReadBuf::new(&mut scratch[..size]);
+        ready!(Pin::new(stream.inner_mut()).poll_read(cx, &mut came))?;
+        ear.hear(came.filled());
+        buffer.put_slice(came.filled());
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -89,7 +111,7 @@ impl Write for Transport {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, memory } = self.get_mut();
+        let Self { stream, memory, .. } = self.get_mut();
         let mut memory = memory.borrow_mut();
         if memory.is_on {
             // What the socket has not taken is given again.
