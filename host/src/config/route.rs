@@ -74,7 +74,11 @@ fn methods<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Method>, D:
 
     impl<'de> Deserialize<'de> for Name {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            written(deserializer, "a method, such as \"GET\"", |text| Some(Self(text.parse().ok()?)))
+            // Methods are case-sensitive, and a request with one in lower case is refused.
+            written(deserializer, "a method, such as \"GET\"", |text| {
+                let is_upper = !text.bytes().any(|byte| byte.is_ascii_lowercase());
+                is_upper.then(|| text.parse().ok()).flatten().map(Self)
+            })
         }
     }
 

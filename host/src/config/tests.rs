@@ -348,7 +348,11 @@ fn a_value_that_says_nothing_is_told_with_an_example() {
         ),
         (
             "routes = [{ upstream = 'a', match.methods = ['GET', '?'] }]",
-            &[("G ET", "expected a method, such as \"GET\""), ("", "expected a method, such as \"GET\"")],
+            &[
+                ("G ET", "expected a method, such as \"GET\""),
+                ("get", "expected a method, such as \"GET\""),
+                ("", "expected a method, such as \"GET\""),
+            ],
         ),
         (
             "routes = [{ upstream = 'a', match.headers = { '?' = '1' } }]",
