@@ -7,7 +7,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 ///
 /// A digest is SipHash-2-4 with 128 bits of output under a secret that each instance draws for itself
 /// (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012): who does not know the secret can
-/// neither foresee a digest nor find two keys with the same, and it costs a tenth of SHA-256.
+/// neither foresee a digest nor find two keys with the same.
 #[derive(Debug)]
 pub(crate) struct Keys {
     secret: SipHasher24,
