@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 /// Why a body ended before its end.
@@ -69,7 +69,6 @@ pub enum UploadState {
 impl RequestBody {
     /// A body of at most `cap` bytes, and the view on its progress. None for a body that is empty.
     pub fn new(incoming: Incoming, cap: u64, is_held: bool) -> (Self, Option<Rc<Upload>>) {
-        use http_body::Body;
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
@@ -184,17 +183,48 @@ impl http_body::Body for RequestBody {
     }
 }
 
+/// What a response carries.
+#[derive(Debug)]
+pub enum Content {
+    /// Empty when it has gone.
+    Whole(Bytes),
+    Streaming(Incoming),
+}
+
+impl http_body::Body for Content {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Streaming(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Error::from)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Streaming(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Streaming(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
 /// The body of a response on its way to a client.
 #[derive(Debug)]
 pub struct ResponseBody<O: Observer> {
     content: Content,
     observer: Option<O>,
-}
-
-#[derive(Debug)]
-enum Content {
-    Whole(Option<Bytes>),
-    Streaming(Incoming),
 }
 
 /// Is told what becomes of a response's body.
@@ -210,20 +240,8 @@ pub trait Observer: Unpin {
 }
 
 impl<O: Observer> ResponseBody<O> {
-    pub fn whole(content: Bytes, observer: O) -> Self {
-        let content = Content::Whole(Some(content).filter(|content| !content.is_empty()));
+    pub fn new(content: Content, observer: O) -> Self {
         Self { content, observer: Some(observer) }
-    }
-
-    pub fn streaming(content: Incoming, observer: O) -> Self {
-        Self { content: Content::Streaming(content), observer: Some(observer) }
-    }
-
-    fn is_complete(&self) -> bool {
-        match &self.content {
-            Content::Whole(content) => content.is_none(),
-            Content::Streaming(incoming) => http_body::Body::is_end_stream(incoming),
-        }
     }
 
     fn end(&mut self, is_complete: bool) {
@@ -239,18 +257,15 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let body = self.get_mut();
-        let frame = match &mut body.content {
-            Content::Whole(content) => content.take().map(|content| Ok(Frame::data(content))),
-            Content::Streaming(incoming) => match Pin::new(incoming).poll_frame(cx) {
-                Poll::Ready(frame) => frame.map(|frame| frame.map_err(Error::from)),
-                Poll::Pending => {
-                    let stalled = body.observer.as_mut().map(|observer| observer.poll_stalled(cx));
-                    if stalled != Some(Poll::Ready(())) {
-                        return Poll::Pending;
-                    }
-                    Some(Err(Error::Stalled))
+        let frame = match Pin::new(&mut body.content).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let stalled = body.observer.as_mut().map(|observer| observer.poll_stalled(cx));
+                if stalled != Some(Poll::Ready(())) {
+                    return Poll::Pending;
                 }
-            },
+                Some(Err(Error::Stalled))
+            }
         };
         match &frame {
             Some(Ok(frame)) => {
@@ -258,7 +273,7 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
                     observer.passed(frame.data_ref().map_or(0, Bytes::len));
                 }
                 // hyper does not come back for the end of a body that says it has ended.
-                if body.is_complete() {
+                if body.content.is_end_stream() {
                     body.end(true);
                 }
             }
@@ -269,20 +284,17 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_complete()
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Whole(content) => SizeHint::with_exact(content.as_ref().map_or(0, |c| c.len() as u64)),
-            Content::Streaming(incoming) => incoming.size_hint(),
-        }
+        self.content.size_hint()
     }
 }
 
 impl<O: Observer> Drop for ResponseBody<O> {
     fn drop(&mut self) {
-        let is_complete = self.is_complete();
+        let is_complete = self.content.is_end_stream();
         self.end(is_complete);
     }
 }

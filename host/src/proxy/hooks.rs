@@ -8,8 +8,9 @@ use std::sync::Arc;
 use http::Response;
 use hyper::body::Incoming;
 
-use super::{Content, Error, send::Sent};
+use super::{Error, send::Sent};
 use crate::{
+    body::Content,
     config::Failure,
     live::Generation,
     plugin::{CallError, InHand, Members, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot},

@@ -23,7 +23,7 @@ use http::{HeaderValue, Request, Response, header, request};
 use hyper::body::Incoming;
 
 use crate::{
-    body::ResponseBody,
+    body::{Content, ResponseBody},
     live::{Generation, Worker},
     plugin::{Exchange, InHand},
     snapshot::Route,
@@ -34,12 +34,6 @@ use record::Record;
 
 /// What a client gets.
 pub type Body = ResponseBody<Afterwards>;
-
-/// What a response carries.
-enum Content {
-    Streaming(Incoming),
-    Whole(Bytes),
-}
 
 /// Where a request is answered: on which worker, by which generation, for which connection.
 struct Context {
@@ -65,10 +59,7 @@ pub async fn handle(
     };
     let Context { generation, connection, .. } = context;
     let afterwards = Afterwards::new(generation, connection, sent, record, response.status());
-    response.map(|content| match content {
-        Content::Streaming(incoming) => Body::streaming(incoming, afterwards),
-        Content::Whole(bytes) => Body::whole(bytes, afterwards),
-    })
+    response.map(|content| Body::new(content, afterwards))
 }
 
 /// The way of a request. A response that came from an upstream comes with what it was sent by.
