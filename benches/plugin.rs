@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tollgate::{
     config,
     plugin::{Engine, EngineSettings, Exchange, InHand, Members, Plugin, Slot},
     upstream::Upstream,
 };
 use tollgate_tests::{guest, shipped};
+
+/// That of the executable.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Calls on one request, which takes only so many added headers.
+const CALLS: u64 = 256;
 
 fn plugin(engine: &Engine, component: &[u8], settings: &str) -> Plugin {
     let settings: config::Plugin = toml::from_str(settings).expect("the settings are valid");
@@ -43,10 +50,13 @@ fn calls(criterion: &mut Criterion) {
     });
 
     let key = slot(&engine, &shipped("api-key"), "config = { keys = { demo = 'k1' }, forward = true }");
-    criterion.bench_function("call api-key", |bencher| {
-        // It adds a header, which one request takes so many times only.
-        bencher.iter_batched_ref(self::exchange, |exchange| key.on_request(exchange), BatchSize::SmallInput);
+    let mut group = criterion.benchmark_group("call");
+    group.throughput(Throughput::Elements(CALLS));
+    group.bench_function("api-key, so many times", |bencher| {
+        let calls = |exchange: &mut InHand| (0..CALLS).for_each(|_| drop(key.on_request(exchange)));
+        bencher.iter_batched_ref(self::exchange, calls, BatchSize::SmallInput);
     });
+    group.finish();
 
     let settings =
         toml::from_str("endpoints = ['http://127.0.0.1:1', 'http://127.0.0.1:2', 'http://127.0.0.1:3']");
