@@ -9,7 +9,7 @@ format:
 
 lint:
     cargo clippy --workspace --all-targets -- --deny warnings
-    cargo clippy --package tollgate-plugin-api-key --package tollgate-plugin-round-robin --target wasm32-wasip2 -- --deny warnings
+    cargo clippy --package 'tollgate-plugin-*' --target wasm32-wasip2 -- --deny warnings
 
 # Side by side with nginx, HAProxy and Envoy; takes some ten minutes.
 compare *arguments:

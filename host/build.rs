@@ -11,9 +11,6 @@ use std::{
     process::ExitCode,
 };
 
-/// Sorted by name.
-const PLUGINS: [&str; 2] = ["api-key", "round-robin"];
-
 fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
@@ -27,15 +24,17 @@ fn main() -> ExitCode {
 fn build() -> Result<(), String> {
     let host = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
+    let root = host.parent().expect("the host crate is in the workspace");
+    let plugins = plugins(&root.join("plugins"))?;
     let prebuilt = host.join("prebuilt");
     let components: Vec<PathBuf> = if prebuilt.is_dir() {
         println!("cargo::rerun-if-changed={}", prebuilt.display());
-        PLUGINS.iter().map(|name| prebuilt.join(format!("{name}.wasm"))).collect()
+        plugins.iter().map(|name| prebuilt.join(format!("{name}.wasm"))).collect()
     } else {
-        compile(&host, &out)?
+        compile(root, &out, &plugins)?
     };
     let mut list = String::from("&[\n");
-    for (name, component) in PLUGINS.iter().zip(components) {
+    for (name, component) in plugins.iter().zip(components) {
         let copy = out.join(format!("{name}.wasm"));
         fs::copy(&component, &copy)
             .map_err(|error| format!("cannot copy {}: {error}", component.display()))?;
@@ -46,14 +45,27 @@ fn build() -> Result<(), String> {
         .map_err(|error| format!("cannot write the list of plugins: {error}"))
 }
 
-fn compile(host: &Path, out: &Path) -> Result<Vec<PathBuf>, String> {
-    let root = host.parent().expect("the host crate is in the workspace");
-    for name in PLUGINS {
-        println!("cargo::rerun-if-changed={}", root.join("plugins").join(name).join("src").display());
-        println!("cargo::rerun-if-changed={}", root.join("plugins").join(name).join("Cargo.toml").display());
-    }
+/// The crates in the folder that are plugins, sorted by name: those that make a component.
+fn plugins(folder: &Path) -> Result<Vec<String>, String> {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let entries =
+        fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .filter(|entry| {
+            let manifest = fs::read_to_string(entry.path().join("Cargo.toml"));
+            manifest.is_ok_and(|manifest| manifest.contains("\"cdylib\""))
+        })
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn compile(root: &Path, out: &Path, plugins: &[String]) -> Result<Vec<PathBuf>, String> {
     println!("cargo::rerun-if-changed={}", root.join("wit").display());
-    component::compile(root, out, &PLUGINS.map(|name| format!("tollgate-plugin-{name}")))
+    let packages: Vec<String> = plugins.iter().map(|name| format!("tollgate-plugin-{name}")).collect();
+    component::compile(root, out, &packages)
 }
 
 fn variable(name: &str) -> Result<String, String> {

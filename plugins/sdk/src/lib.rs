@@ -1,0 +1,54 @@
+//! What does a plugin written in Rust need besides its policy?
+//!
+//! The contract of `wit/` as traits. A plugin is a type that [`Plugin::configure`] makes, with a trait for each
+//! hook it has, and one line that exports them:
+//!
+//! ```ignore
+//! struct Greeter { name: String }
+//!
+//! impl Plugin for Greeter {
+//!     fn configure(config: &str) -> Result<Self, String> {
+//!         #[derive(serde::Deserialize)]
+//!         #[serde(deny_unknown_fields)]
+//!         struct Config { name: String }
+//!         let Config { name } = config::read(config)?;
+//!         Ok(Self { name })
+//!     }
+//! }
+//!
+//! impl OnResponse for Greeter {
+//!     fn on_response(&self) -> ResponseVerdict {
+//!         let _ = response::set_header("x-greeting", &self.name);
+//!         ResponseVerdict::Next
+//!     }
+//! }
+//!
+//! tollgate_plugin_sdk::export!(Greeter: OnResponse);
+//! ```
+//!
+//! The component imports the interfaces of the contract that the plugin calls, and no others: what it must be
+//! granted follows from its code.
+
+mod bindings;
+pub mod config;
+mod plugin;
+mod problem;
+
+#[doc(hidden)]
+pub use bindings::hooks;
+pub use bindings::{
+    hooks::{
+        balance::exports::tollgate::policy::balance_hook::Endpoint,
+        complete::exports::tollgate::policy::complete_hook::Outcome,
+        request::exports::tollgate::policy::request_hook::Verdict,
+        response::exports::tollgate::policy::response_hook::Verdict as ResponseVerdict,
+    },
+    imports::tollgate::policy::{
+        body, http_client, log, metrics, pool, request, response, secret, sequence, store, types,
+    },
+};
+pub use plugin::{Balance, OnComplete, OnRequest, OnResponse, OnTick, Plugin};
+#[doc(hidden)]
+pub use plugin::{Place, Pools};
+pub use problem::Problem;
+pub use types::{HeaderError, Reply};

@@ -1,0 +1,70 @@
+//! What is a client told whose request does not pass?
+
+use serde_json::json;
+
+use crate::{Reply, request};
+
+/// A problem document (RFC 9457) as an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub status: u16,
+    pub title: String,
+    /// One sentence for the client.
+    pub detail: String,
+    /// Fields beside the document's own.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Problem {
+    pub fn new(status: u16, title: &str, detail: impl Into<String>) -> Self {
+        Self { status, title: title.to_owned(), detail: detail.into(), headers: Vec::new() }
+    }
+
+    /// Adds a header to the answer.
+    pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// The answer to the request in hand, with its id.
+    pub fn reply(&self) -> Reply {
+        self.reply_to(&request::id())
+    }
+
+    /// The answer to the request of this id.
+    pub fn reply_to(&self, request_id: &str) -> Reply {
+        let Self { status, title, detail, headers } = self;
+        let body = json!({
+            "type": "about:blank",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "request-id": request_id,
+        });
+        let own = [("content-type", "application/problem+json"), ("cache-control", "no-store")];
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Reply {
+            status: *status,
+            headers: own.chain(headers.iter().cloned()).collect(),
+            body: body.to_string().into_bytes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Problem;
+
+    #[test]
+    fn a_problem_is_json_whatever_the_id_of_the_request() {
+        let problem = Problem::new(429, "Too Many Requests", "slow \"down\"").with_header("retry-after", "1");
+        for id in ["", "01J", "\"},\\\u{7}\u{e9}"] {
+            let reply = problem.reply_to(id);
+            let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("is JSON");
+            assert_eq!(body["request-id"], id);
+            assert_eq!(body["detail"], "slow \"down\"");
+            assert_eq!(reply.status, 429);
+            assert!(reply.headers.contains(&("retry-after".to_owned(), "1".to_owned())));
+        }
+    }
+}
