@@ -5,7 +5,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tollgate::{
     config,
-    plugin::{Engine, EngineSettings, Exchange, InHand, Members, Plugin, Slot},
+    plugin::{Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     upstream::Upstream,
 };
 use tollgate_tests::{guest, shipped};
@@ -60,11 +60,10 @@ fn calls(criterion: &mut Criterion) {
 
     let settings =
         toml::from_str("endpoints = ['http://127.0.0.1:1', 'http://127.0.0.1:2', 'http://127.0.0.1:3']");
-    let members: Arc<dyn Members> =
-        Arc::new(Upstream::new("app".into(), &settings.expect("the settings are valid"), None));
+    let upstream = Upstream::new("app".into(), &settings.expect("the settings are valid"), None);
     let rotation = slot(&engine, &shipped("round-robin"), "");
     criterion.bench_function("pick by round-robin among three", |bencher| {
-        bencher.iter(|| rotation.pick(&mut exchange, &members, &[]));
+        bencher.iter(|| rotation.pick(&mut exchange, &upstream.roster(), &[]));
     });
 
     let fresh = plugin(&engine, &guest(), "config = { request = 'read-header' }");

@@ -83,7 +83,8 @@ impl Worker {
     pub fn replace(&self, snapshot: Arc<Snapshot>) {
         let next = Rc::new(Generation::new(snapshot, Some(&self.generation())));
         let upstreams = &next.snapshot.upstreams;
-        self.pool.retain(upstreams.iter().flat_map(|target| &target.upstream.endpoints));
+        let rosters: Vec<_> = upstreams.iter().map(|target| target.upstream.roster()).collect();
+        self.pool.retain(rosters.iter().flat_map(|roster| roster.all()).map(|entry| &entry.endpoint));
         let previous = self.current.replace(next);
         // Instances are dropped here, unless a request still holds them, and not under the borrow.
         drop(previous);

@@ -24,6 +24,7 @@ use crate::{
     live::{Gauge, Worker},
     plugin::{Engine, EngineSettings},
     snapshot::{Builder, Snapshot},
+    upstream::Keepers,
 };
 
 /// A proxy that runs.
@@ -33,6 +34,7 @@ pub struct Server {
     workers: Vec<WorkerThread>,
     drain: Drain,
     connections: Gauge,
+    keepers: Keepers,
     /// Held while a generation is replaced: one at a time.
     replacing: tokio::sync::Mutex<()>,
     current: Mutex<Current>,
@@ -116,10 +118,12 @@ impl Server {
             workers,
             drain,
             connections,
+            keepers: Keepers::default(),
             replacing: tokio::sync::Mutex::default(),
             current: Mutex::new(current.clone()),
         };
         server.order(&current).await?;
+        server.keep(&current.snapshot);
         Ok(Arc::new(server))
     }
 
@@ -167,6 +171,7 @@ impl Server {
         let current = Current { snapshot: snapshot.clone(), bound };
         *self.current.lock().expect("no holder of this lock panics") = current.clone();
         self.order(&current).await?;
+        self.keep(&snapshot);
         tracing::info!(generation = snapshot.number, "configuration in force");
         Ok(snapshot)
     }
@@ -193,6 +198,11 @@ impl Server {
                 tracing::error!("a worker panicked");
             }
         }
+    }
+
+    /// Has the upstreams of a snapshot looked after, and no others.
+    fn keep(&self, snapshot: &Snapshot) {
+        self.keepers.update(snapshot.upstreams.iter().map(|target| &target.upstream), &self.drain);
     }
 
     fn current(&self) -> Current {

@@ -288,7 +288,7 @@ fn upstreams(
             Some(known) if known.upstream.is_same(settings) => known.upstream.clone(),
             known => {
                 let known = known.map(|known| &*known.upstream);
-                Arc::new(Upstream::new(name.get_ref().as_str().into(), settings, known))
+                Upstream::new(name.get_ref().as_str().into(), settings, known)
             }
         };
         targets.push(Target { upstream, balancer });

@@ -129,6 +129,27 @@ async fn an_upstream_that_hangs_up_at_once_is_a_bad_gateway() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_hangs_up_is_passed_over_where_that_can_do_no_harm() {
+    let origin = Origin::start().await;
+    let closing = Origin::answering(|_| nothing()).await;
+    let config = route_to(&[&closing.url(), &origin.url()]);
+    let proxy = Proxy::start(&format!("{config}[upstreams.app.outlier]\nconsecutive-failures = 0\n")).await;
+    for count in 0.. {
+        assert_eq!(proxy.request(GET).await.text(), origin.port());
+        if count > 10 && closing.received().len() > 2 {
+            break;
+        }
+    }
+    let of = |origin: &Origin| origin.received()[0].headers.len();
+    assert_eq!(of(&closing), of(&origin), "it is the same request");
+    let before = closing.received().len();
+    while closing.received().len() == before {
+        let status = proxy.request(POST).await.status;
+        assert_eq!(status == 502, closing.received().len() > before, "{status}");
+    }
+}
+
+#[tokio::test]
 async fn an_endpoint_that_refuses_is_passed_over() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&route_to(&[&nobody().await, &origin.url()])).await;

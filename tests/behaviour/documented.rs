@@ -9,8 +9,8 @@ use std::{
 
 use tollgate::{
     config::{
-        self, Config, Failure, Limits, ListenerLimits, ListenerTimeouts, Log, PluginLimits, Source,
-        UpstreamTimeouts,
+        self, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log, Outlier, PluginLimits,
+        Source, UpstreamTimeouts,
     },
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
@@ -160,7 +160,12 @@ fn config_toml_shows_the_defaults() {
     let listener = shown.listeners[0].get_ref();
     assert_eq!(listener.limits, ListenerLimits::default());
     assert_eq!(listener.timeouts, ListenerTimeouts::default());
-    assert_eq!(shown.upstreams["app"].timeouts, UpstreamTimeouts::default());
+    let upstream = &shown.upstreams["app"];
+    let (unsaid, _) = understood(&path, "upstreams.app = { endpoints = [] }".to_owned());
+    assert_eq!(upstream.timeouts, UpstreamTimeouts::default());
+    assert_eq!(upstream.health, Some(Health::default()));
+    assert_eq!(upstream.outlier, Outlier::default());
+    assert_eq!(upstream.panic_threshold, unsaid.upstreams["app"].panic_threshold);
     let plugin = &shown.plugins["api-key"];
     assert_eq!(plugin.fail, Failure::default());
     assert_eq!(plugin.limits, PluginLimits::default());

@@ -5,6 +5,7 @@ mod configuration;
 mod connections;
 mod documented;
 mod forwarding;
+mod health;
 mod hostile;
 mod limits;
 mod load;

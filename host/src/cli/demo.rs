@@ -34,6 +34,7 @@ address = "{}"
 [upstreams.sample]
 endpoints = [{}]
 balance = "round-robin"
+health = {{ path = "/", interval = "1s", timeout = "500ms", unhealthy-after = 3, healthy-after = 1 }}
 
 [[routes]]
 upstream = "sample"

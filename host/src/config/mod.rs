@@ -3,6 +3,7 @@
 //! Plain data in the shape of `config.toml`, a file a table. Reading ([`read`]) reports every problem
 //! with its place; what the names mean, and whether they mean anything, is for `snapshot` to say.
 
+mod health;
 mod listener;
 mod plugin;
 mod problem;
@@ -13,12 +14,13 @@ mod tests;
 mod unit;
 mod upstream;
 
+pub use health::{CheckProtocol, Health, Outlier, Statuses};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use plugin::{Failure, Plugin, PluginLimits};
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_text};
 pub use route::{HostPattern, Match, Route};
-pub use unit::{ByteSize, Duration};
+pub use unit::{ByteSize, Duration, Share};
 pub use upstream::{Endpoint, Upstream, UpstreamTimeouts};
 
 use std::{collections::BTreeMap, num::NonZero, path::PathBuf};

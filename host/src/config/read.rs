@@ -335,6 +335,13 @@ pub(super) fn table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer
     Table::deserialize(deserializer).map(|table| table.0)
 }
 
+/// Reads a table as [`table`] does, where it may be left out.
+pub(super) fn optional_table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    table(deserializer).map(Some)
+}
+
 /// Reads tables as [`table`] does, in the order they are written.
 pub(super) fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,

@@ -29,6 +29,10 @@ timeouts = { header = "5s", body = "250ms", write = "10s", idle = "1m" }
 [upstreams.app]
 endpoints = ["http://10.0.0.1:8001", { url = "http://${HOST}", weight = 3, tags = { zone = "${ZONE:-ä}" } }]
 balance = "round-robin"
+panic-threshold = 0.5
+slow-start = "30s"
+health = { protocol = "http", path = "/healthz?full", method = "HEAD", host = "app.internal", headers = { X-Token = "${ZONE:-t}" }, statuses = [204, "300-399"], body = "ok", interval = "2s", timeout = "1s", unhealthy-after = 2, healthy-after = 3 }
+outlier = { consecutive-failures = 3, consecutive-errors = 5, error-rate = 0.5, latency-factor = 3, interval = "5s", min-requests = 10, eject = "5s", eject-max = "1m", share-max = 1 }
 timeouts = { connect = "1s", response = "30s", body = "30s", idle = "60s" }
 
 [[routes]]
@@ -102,6 +106,19 @@ fn what_is_written_is_what_is_read() {
     assert_eq!((endpoints[0].authority.as_str(), endpoints[0].weight), ("10.0.0.1:8001", 1));
     assert_eq!((endpoints[1].authority.as_str(), endpoints[1].weight), ("app.internal:81", 3));
     assert_eq!(endpoints[1].tags["zone"], "ä");
+
+    let upstream = &config.upstreams["app"];
+    let health = upstream.health.as_ref().unwrap();
+    assert_eq!((health.path.as_str(), health.method.as_str()), ("/healthz?full", "HEAD"));
+    assert_eq!(
+        health.headers.iter().map(|(name, value)| (name.get(), value.to_str().unwrap())).next(),
+        Some((http::HeaderName::from_static("x-token"), "t"))
+    );
+    let passes = |status: u16| {
+        health.statuses.iter().any(|one| one.contains(http::StatusCode::from_u16(status).unwrap()))
+    };
+    assert_eq!([200, 204, 299, 300, 399, 400].map(passes), [false, true, false, true, true, false]);
+    assert_eq!((upstream.outlier.latency_factor, upstream.outlier.share_max.get()), (Some(3.0), 1.0));
 
     let route = config.routes[0].get_ref();
     assert_eq!(route.matches.host, Some(HostPattern::Below("example.com".to_owned())));

@@ -1,8 +1,8 @@
-//! Durations and sizes, written with their unit.
+//! Durations and sizes, written with their unit, and shares of a whole.
 
 use std::{fmt, time};
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 
 use super::read::written;
 
@@ -79,5 +79,47 @@ impl<'de> Deserialize<'de> for ByteSize {
             let size: bytesize::ByteSize = text.parse().ok()?;
             text.ends_with(|c: char| c.is_ascii_alphabetic()).then_some(Self(size.as_u64()))
         })
+    }
+}
+
+/// A part of a whole: 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Share(f64);
+
+impl Share {
+    /// `share` is from 0 to 1; what is not is the nearer of them.
+    pub const fn new(share: f64) -> Self {
+        Self(share.clamp(0.0, 1.0))
+    }
+
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Share;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a share of the whole from 0 to 1, such as 0.2")
+            }
+
+            fn visit_f64<E: de::Error>(self, share: f64) -> Result<Share, E> {
+                let is_share = (0.0..=1.0).contains(&share);
+                is_share
+                    .then_some(Share(share))
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Other("number"), &self))
+            }
+
+            fn visit_i64<E: de::Error>(self, share: i64) -> Result<Share, E> {
+                self.visit_f64(share as f64)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
     }
 }

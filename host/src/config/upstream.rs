@@ -6,7 +6,10 @@ use http::uri::Authority;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use super::{Duration, read::table};
+use super::{
+    Duration, Health, Outlier, Share,
+    read::{optional_table, table},
+};
 
 /// A named group of endpoints.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -15,6 +18,16 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// The plugin whose `pick` decides; the least loaded of two if absent.
     pub balance: Option<Spanned<String>>,
+    /// No checks if absent.
+    #[serde(default, deserialize_with = "optional_table")]
+    pub health: Option<Health>,
+    #[serde(default, deserialize_with = "table")]
+    pub outlier: Outlier,
+    /// If a smaller share of the endpoints is healthy, all are used.
+    #[serde(default = "default_panic_threshold")]
+    pub panic_threshold: Share,
+    /// Over this time an endpoint that joins or recovers comes to its full weight; at once if absent.
+    pub slow_start: Option<Duration>,
     #[serde(default, deserialize_with = "table")]
     pub timeouts: UpstreamTimeouts,
 }
@@ -55,6 +68,10 @@ impl Default for UpstreamTimeouts {
             idle: Duration::from_secs(60),
         }
     }
+}
+
+fn default_panic_threshold() -> Share {
+    Share::new(0.1)
 }
 
 impl<'de> Deserialize<'de> for Endpoint {

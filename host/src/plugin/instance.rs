@@ -163,12 +163,12 @@ impl Instance {
     /// Tells the instance of the upstream's endpoints first, if it does not know them as they are.
     pub fn pick(
         &mut self,
-        members: &Arc<dyn Members>,
+        members: &Arc<impl Members + 'static>,
         tried: &[u32],
     ) -> Option<wasmtime::Result<Option<u32>>> {
         let Self { store, balance, .. } = self;
         let hook = balance.as_ref()?;
-        if !store.data_mut().knows(members) {
+        if !store.data_mut().knows(&**members) {
             let endpoints: Vec<_> =
                 members.describe().into_iter().map(balance_hook::Endpoint::from).collect();
             if let Err(error) = hook.call_endpoints_changed(&mut *store, members.upstream(), &endpoints) {
@@ -206,7 +206,7 @@ impl State {
         self.upstreams.iter().find(|members| members.upstream() == upstream)
     }
 
-    fn knows(&self, members: &Arc<dyn Members>) -> bool {
+    fn knows(&self, members: &dyn Members) -> bool {
         self.members(members.upstream()).is_some_and(|known| known.version() == members.version())
     }
 

@@ -112,7 +112,7 @@ impl Slot {
     pub fn pick(
         &self,
         exchange: &mut InHand,
-        members: &Arc<dyn Members>,
+        members: &Arc<impl Members + 'static>,
         tried: &[u32],
     ) -> Result<Pick, CallError> {
         let index = self.call(exchange, |instance| instance.pick(members, tried))?.flatten();

@@ -13,8 +13,9 @@ use crate::{
     body::Content,
     config::Failure,
     live::Generation,
-    plugin::{CallError, InHand, Members, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot},
+    plugin::{CallError, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot},
     snapshot::{Route, Target},
+    upstream::Roster,
 };
 
 /// What the request hooks of a route decided.
@@ -117,27 +118,27 @@ fn into_response(reply: Reply) -> Response<Content> {
     response
 }
 
-/// Which endpoint of an upstream is to serve the request: a place in its list. None if all have been tried.
+/// Which endpoint of an upstream is to serve the request: a place among the usable ones of its roster. None if all
+/// have been tried.
 pub(super) fn pick(
     generation: &Generation,
     target: &Target,
+    roster: &Arc<Roster>,
     exchange: &mut InHand,
     tried: &[u32],
 ) -> Option<usize> {
-    let upstream = &target.upstream;
-    if tried.len() >= upstream.endpoints.len() {
+    if tried.len() >= roster.usable().len() {
         return None;
     }
     let picked = target.balancer.and_then(|place| {
         let slot = generation.slot(place);
-        let members: Arc<dyn Members> = upstream.clone();
-        slot.pick(exchange, &members, tried).unwrap_or_else(|error| {
-            tracing::warn!(plugin = %slot.plugin().name, upstream = %upstream.name, %error,
+        slot.pick(exchange, roster, tried).unwrap_or_else(|error| {
+            tracing::warn!(plugin = %slot.plugin().name, upstream = %target.upstream.name, %error,
                 "pick failed, the host chooses");
             None
         })
     });
-    picked.filter(|place| !tried.contains(&(*place as u32))).or_else(|| upstream.least_loaded_of_two(tried))
+    picked.filter(|place| !tried.contains(&(*place as u32))).or_else(|| roster.least_loaded_of_two(tried))
 }
 
 /// What becomes of a request whose plugin could not decide.

@@ -19,7 +19,7 @@ use crate::{
     clock::{Clock, Elapsed},
     plugin::InHand,
     snapshot::{Route, Target},
-    upstream::{Endpoint, InFlight, Interim, Lease},
+    upstream::{Endpoint, InFlight, Interim, Lease, Reason},
 };
 
 /// Endpoints that a request is brought to at most, if there is no connection to the first.
@@ -90,20 +90,24 @@ pub(super) async fn send(
 ) -> Result<(Response<Incoming>, Sent), Error> {
     let upstream = &target.upstream;
     let mut outgoing = Outgoing::new(&context.connection, &exchange.request, body, expects_continue)?;
-    let mut tried: SmallVec<[u32; 4]> = SmallVec::new();
+    let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut failure = Error::NoEndpoint;
     while tried.len() < ATTEMPTS
-        && let Some(place) = hooks::pick(&context.generation, target, exchange, &tried)
+        && let Some(in_flight) = choose(context, target, exchange, &tried, outgoing.is_repeatable)
     {
-        let endpoint = &upstream.endpoints[place];
-        let in_flight = InFlight::new(endpoint.clone());
+        let endpoint = in_flight.endpoint();
         let started = Endpoint::is_sampled().then(Instant::now);
         match send_to(context, target, route, endpoint, exchange, &mut outgoing).await {
             Ok((response, lease)) => {
-                endpoint.succeeded(started.map(|started| started.elapsed()));
                 let (mut head, body) = response.into_parts();
-                let is_reusable = headers::accept(&mut head, &endpoint.address)
-                    .map_err(|source| Error::BadResponse { endpoint: name(endpoint), source })?;
+                let is_reusable = match headers::accept(&mut head, &endpoint.address) {
+                    Ok(is_reusable) => is_reusable,
+                    Err(source) => {
+                        upstream.failed(&in_flight, Reason::NoAnswer);
+                        return Err(Error::BadResponse { endpoint: name(endpoint), source });
+                    }
+                };
+                upstream.answered(&in_flight, head.status, started.map(|started| started.elapsed()));
                 let sent = Sent {
                     in_flight,
                     lease: is_reusable.then_some(lease),
@@ -115,18 +119,58 @@ pub(super) async fn send(
                 return Ok((Response::from_parts(head, body), sent));
             }
             Err(error) => {
-                endpoint.failed();
-                let is_unsent = matches!(error, Error::Connect { .. });
+                if let Some(reason) = blames(&error) {
+                    upstream.failed(&in_flight, reason);
+                }
+                let may_go_elsewhere = match error {
+                    Error::Connect { .. } => true,
+                    Error::Send { .. } => outgoing.is_repeatable,
+                    _ => false,
+                };
                 failure = error;
-                if !is_unsent {
+                if !may_go_elsewhere {
                     break;
                 }
                 tracing::debug!(endpoint = name(endpoint), error = %failure, "endpoint passed over");
-                tried.push(place as u32);
+                tried.push(endpoint.id());
             }
         }
     }
     Err(failure)
+}
+
+/// Which endpoint gets the request, if one is left that it has not been brought to.
+fn choose(
+    context: &Context,
+    target: &Target,
+    exchange: &mut InHand,
+    tried: &[u64],
+    is_repeatable: bool,
+) -> Option<InFlight> {
+    let roster = target.upstream.roster();
+    if tried.is_empty()
+        && let Some(trial) = roster.begin_trial(is_repeatable, &target.upstream.settings.outlier)
+    {
+        return Some(trial);
+    }
+    let place = hooks::pick(&context.generation, target, &roster, exchange, &roster.places(tried))?;
+    Some(roster.begin(place))
+}
+
+/// What a failure says of the endpoint, if it is the endpoint's.
+fn blames(error: &Error) -> Option<Reason> {
+    match error {
+        Error::Connect { .. } => Some(Reason::NoConnection),
+        Error::Send { .. } | Error::ResponseTimedOut { .. } | Error::BadResponse { .. } => {
+            Some(Reason::NoAnswer)
+        }
+        Error::BadRequest(_)
+        | Error::ClientBroke(_)
+        | Error::BodyTooLarge
+        | Error::NoRoute
+        | Error::NoEndpoint
+        | Error::Plugin { .. } => None,
+    }
 }
 
 /// Brings a request to one endpoint. A connection that was used before may have been closed while it was
@@ -148,11 +192,10 @@ async fn send_to(
             .lease(upstream, endpoint, is_fresh)
             .await
             .map_err(|source| Error::Connect { endpoint: name(endpoint), source })?;
-        let may_repeat = lease.is_reused() && outgoing.is_repeatable;
         // Response hooks see the request as it was forwarded.
         let keeps_headers = !route.on_response.is_empty();
         let request = outgoing.request(&mut exchange.request, keeps_headers);
-        let answer = lease.send(request, may_repeat && !keeps_headers);
+        let answer = lease.send(request, outgoing.is_repeatable && !keeps_headers);
         let limit = upstream.timeouts.response.get();
         let error = match converse(context, &lease, answer, outgoing, limit).await {
             Ok(response) => return Ok((response, lease)),
@@ -163,14 +206,17 @@ async fn send_to(
                 tracing::debug!(endpoint = name(endpoint), error = %source, "idle connection was closed");
                 outgoing.take_back(&mut exchange.request, request);
             }
-            SendError::Lost(source) if may_repeat => {
-                tracing::debug!(endpoint = name(endpoint), error = %source, "idle connection was closed");
+            SendError::Lost(source) if outgoing.is_repeatable => {
                 if !keeps_headers {
-                    let Some(headers) = lease.remembered() else {
-                        return Err(Error::Send { endpoint: name(endpoint), source });
-                    };
-                    exchange.request.headers = headers;
+                    match lease.remembered() {
+                        Some(headers) => exchange.request.headers = headers,
+                        None => outgoing.is_repeatable = false,
+                    }
                 }
+                if !lease.is_reused() || !outgoing.is_repeatable {
+                    return Err(Error::Send { endpoint: name(endpoint), source });
+                }
+                tracing::debug!(endpoint = name(endpoint), error = %source, "idle connection was closed");
             }
             SendError::Unsent(source, _) | SendError::Lost(source) => {
                 return Err(match outgoing.upload.as_ref().map(|upload| upload.state()) {

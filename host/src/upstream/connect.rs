@@ -52,7 +52,7 @@ pub(super) async fn connect(
     Ok((sender, memory))
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
+pub(super) async fn dial(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
     let stream = match endpoint.fixed {
         Some(address) => TcpStream::connect(address).await,
         None => {

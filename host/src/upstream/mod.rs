@@ -1,88 +1,134 @@
 //! Which endpoint serves it, and is it well?
 //!
 //! An [`Upstream`] is a named group of endpoints; what is known of an [`Endpoint`] is shared by all workers
-//! and survives a reload. Connections are each worker's own: see [`pool`].
+//! and survives a reload. Who of them may be picked is a [`Roster`], which is replaced when that changes.
+//! Connections are each worker's own: see [`pool`].
 
+mod check;
 mod connect;
+mod health;
 mod interim;
+mod keep;
 mod pool;
+mod roster;
 mod transport;
 
 pub use connect::ConnectError;
+pub use health::{Event, Health, Reason, State, Transition};
 pub use interim::Interim;
+pub use keep::Keepers;
 pub use pool::{Lease, Pool};
+pub use roster::{Entry, Roster};
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use http::{HeaderValue, uri::Authority};
+use arc_swap::{ArcSwap, Guard};
+use http::{HeaderValue, StatusCode, uri::Authority};
+use tokio::sync::watch;
 
 use crate::{
     config::{self, UpstreamTimeouts},
-    plugin::{Condition, Member, Members},
+    plugin::Condition,
 };
+use health::{Measured, may_eject, outliers};
 
 /// A named group of endpoints.
 #[derive(Debug)]
 pub struct Upstream {
     pub name: Arc<str>,
-    pub endpoints: Vec<Arc<Endpoint>>,
     pub timeouts: UpstreamTimeouts,
     /// The name of the plugin that picks.
     pub balance: Option<String>,
-    settings: config::Upstream,
-    version: u64,
+    pub settings: config::Upstream,
+    configured: Vec<Entry>,
+    roster: ArcSwap<Roster>,
+    shared: Arc<Shared>,
+    /// Whether requests are counted for `outlier` to look at now and then.
+    is_measured: bool,
+}
+
+/// What the upstreams of one name have in common, in all generations.
+#[derive(Debug)]
+struct Shared {
+    /// All of them that are still there. Held while anything changes that a roster tells.
+    views: Mutex<Vec<Weak<Upstream>>>,
+    /// Told when time may have another meaning: there is something new to wait for.
+    changed: watch::Sender<()>,
 }
 
 /// One address of an upstream, and what is known of it.
 #[derive(Debug)]
 pub struct Endpoint {
     pub authority: Authority,
-    pub weight: u32,
-    pub tags: Vec<(String, String)>,
     /// The authority as a header value, made once.
     pub address: HeaderValue,
     /// Tells endpoints apart over the life of the process.
     id: u64,
     /// Where the authority is an address and no name.
     fixed: Option<SocketAddr>,
-    /// Requests in flight, of all workers.
-    active: AtomicU32,
+    /// Requests of all workers: ever begun, times `BEGUN`, and in flight.
+    requests: AtomicU64,
     /// Moving average of the time to the head of a response.
     latency_us: AtomicU32,
-    /// Failures since the last success.
+    /// Requests without an answer since the last answer.
     failures: AtomicU32,
+    /// Answers of 500 and above since the last other one, where they count.
+    errors: AtomicU32,
+    /// Answers since somebody looked, times 2^32, and those of 500 and above; where they count.
+    interval: AtomicU64,
+    /// A request tries whether it is well again.
+    is_tried: AtomicBool,
+    health: Mutex<Health>,
 }
 
 /// Numbers that are never used twice.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// One request in [`Endpoint::requests`]; below it, those in flight.
+const BEGUN: u64 = 1 << 24;
+
 impl Upstream {
-    /// Makes an upstream; endpoints that `previous` has with equal settings are taken over as they are.
-    pub fn new(name: Arc<str>, settings: &config::Upstream, previous: Option<&Upstream>) -> Self {
-        let take_over = |wanted: &config::Endpoint| {
-            let known = previous?.endpoints.iter().find(|endpoint| endpoint.is_same(wanted))?;
-            Some(known.clone())
+    /// Makes an upstream; what `previous` knows of endpoints with the same address is taken over.
+    pub fn new(name: Arc<str>, settings: &config::Upstream, previous: Option<&Upstream>) -> Arc<Self> {
+        let now = Instant::now();
+        let known = |authority: &Authority| {
+            let same = |entry: &&Entry| entry.endpoint.authority == *authority;
+            Some(previous?.configured.iter().find(same)?.endpoint.clone())
         };
-        let endpoints = settings
-            .endpoints
-            .iter()
-            .map(|wanted| take_over(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted))))
-            .collect();
-        Self {
+        let joined = previous.map(|_| now);
+        let entry = |wanted: &config::Endpoint| Entry {
+            endpoint: known(&wanted.authority)
+                .unwrap_or_else(|| Arc::new(Endpoint::new(wanted.authority.clone(), joined))),
+            weight: wanted.weight,
+            tags: wanted.tags.clone().into_iter().collect(),
+            state: State::Healthy,
+        };
+        let configured: Vec<Entry> = settings.endpoints.iter().map(entry).collect();
+        let roster = Roster::new(name.clone(), configured.clone(), now, settings, next(), None);
+        let shared = previous.map_or_else(
+            || Arc::new(Shared { views: Mutex::default(), changed: watch::Sender::new(()) }),
+            |previous| previous.shared.clone(),
+        );
+        let outlier = &settings.outlier;
+        let upstream = Arc::new(Self {
             name,
-            endpoints,
             timeouts: settings.timeouts.clone(),
             balance: settings.balance.as_ref().map(|name| name.get_ref().clone()),
+            configured,
+            roster: ArcSwap::from_pointee(roster),
+            shared,
+            is_measured: outlier.error_rate.is_some() || outlier.latency_factor.is_some(),
             settings: settings.clone(),
-            version: NEXT.fetch_add(1, Ordering::Relaxed),
-        }
+        });
+        upstream.shared.views().push(Arc::downgrade(&upstream));
+        upstream
     }
 
     /// Whether `settings` would make this very upstream again.
@@ -90,94 +136,198 @@ impl Upstream {
         self.settings == *settings
     }
 
-    /// The host's own balancing: of two endpoints taken by chance the one with fewer requests in flight.
-    ///
-    /// Endpoints in `tried` are left out while there are others; none if there are no others. See
-    /// Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001).
-    pub fn least_loaded_of_two(&self, tried: &[u32]) -> Option<usize> {
-        let count = self.endpoints.len();
-        if tried.is_empty() {
-            return match count {
-                0 => None,
-                1 => Some(0),
-                _ => {
-                    let first = fastrand::usize(..count);
-                    let second = (first + fastrand::usize(1..count)) % count;
-                    Some(self.less_loaded(first, second))
-                }
-            };
+    /// Who may be picked now. Not to be held for long.
+    pub fn roster(&self) -> Guard<Arc<Roster>> {
+        self.roster.load()
+    }
+
+    /// An endpoint has answered a request, after a time, if it was taken.
+    pub fn answered(&self, request: &InFlight, status: StatusCode, after: Option<Duration>) {
+        let endpoint = request.endpoint();
+        endpoint.took(after);
+        if endpoint.failures.load(Ordering::Relaxed) != 0 {
+            endpoint.failures.store(0, Ordering::Relaxed);
         }
-        let untried: Vec<usize> = (0..count).filter(|index| !tried.contains(&(*index as u32))).collect();
-        match untried[..] {
-            [] => None,
-            [only] => Some(only),
-            _ => {
-                let first = fastrand::usize(..untried.len());
-                let second = (first + fastrand::usize(1..untried.len())) % untried.len();
-                Some(self.less_loaded(untried[first], untried[second]))
+        let is_error = status.is_server_error();
+        if self.is_measured {
+            endpoint.interval.fetch_add((1 << 32) + u64::from(is_error), Ordering::Relaxed);
+        }
+        match (request.trial, is_error) {
+            (Trial::No, _) => {}
+            (Trial::InPassing | Trial::Claimed, false) => self.note(endpoint, Event::TrialPassed),
+            (Trial::Claimed, true) => self.note(endpoint, Event::TrialFailed),
+            (Trial::InPassing, true) => {}
+        }
+        let most = self.settings.outlier.consecutive_errors;
+        if !is_error {
+            if endpoint.errors.load(Ordering::Relaxed) != 0 {
+                endpoint.errors.store(0, Ordering::Relaxed);
             }
+        } else if most > 0 && (endpoint.errors.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(most) {
+            self.note(endpoint, Event::Failing(Reason::Errors));
         }
     }
 
-    fn less_loaded(&self, first: usize, second: usize) -> usize {
-        let active = |index: usize| self.endpoints[index].active.load(Ordering::Relaxed);
-        if active(second) < active(first) { second } else { first }
+    /// A request has got no answer from an endpoint.
+    pub fn failed(&self, request: &InFlight, reason: Reason) {
+        let endpoint = request.endpoint();
+        let failures = endpoint.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let most = self.settings.outlier.consecutive_failures;
+        if request.trial == Trial::Claimed {
+            self.note(endpoint, Event::TrialFailed);
+        } else if most > 0 && failures.is_multiple_of(most) {
+            self.note(endpoint, Event::Failing(reason));
+        }
+    }
+
+    /// Takes note of what happened to an endpoint.
+    pub fn note(&self, endpoint: &Endpoint, event: Event) {
+        let now = Instant::now();
+        let views = self.shared.views();
+        if let Event::Failing(reason) = event
+            && reason != Reason::NoConnection
+            && !self.may_eject()
+        {
+            return;
+        }
+        // Its time begins anew, though the state is the same.
+        let is_renewed = matches!(event, Event::TrialFailed);
+        let (transition, error) = {
+            let mut health = endpoint.health();
+            let transition = health.note(event, now, &self.settings);
+            (transition, transition.and_then(|_| health.last_error.clone()))
+        };
+        if let Some(Transition { from, to }) = transition {
+            let (upstream, endpoint) = (&self.name, endpoint.authority.as_str());
+            let (from, to_name) = (from.name(), to.name());
+            match to {
+                State::Unreachable | State::Ejected => {
+                    let error = error.as_deref();
+                    tracing::warn!(%upstream, endpoint, from, to = to_name, error, "endpoint is not well");
+                }
+                State::Healthy | State::NotInitiated | State::Draining => {
+                    tracing::info!(%upstream, endpoint, from, to = to_name, "endpoint has changed");
+                }
+            }
+        }
+        if transition.is_some() || is_renewed {
+            refresh(views, now);
+            self.shared.changed.send_replace(());
+        }
+    }
+
+    fn may_eject(&self) -> bool {
+        let roster = self.roster();
+        let is_out = |entry: &&Entry| entry.endpoint.health().state(&self.settings) == State::Ejected;
+        let out = roster.all().iter().filter(is_out).count();
+        may_eject(out, roster.all().len(), &self.settings.outlier)
+    }
+
+    /// Lets time have its effect, and says when it will have the next.
+    fn pass_time(&self, now: Instant) -> Option<Instant> {
+        let views = self.shared.views();
+        refresh(views, now);
+        let next = |entry: &Entry| entry.endpoint.health().next_change(now, &self.settings);
+        self.roster().all().iter().filter_map(next).min()
+    }
+
+    /// Judges what requests have met since the last time, where that is configured.
+    fn judge(&self) {
+        let roster = self.roster.load_full();
+        let measured: Vec<Measured> = roster.all().iter().map(|entry| entry.endpoint.measured()).collect();
+        for (place, reason) in outliers(&measured, &self.settings.outlier) {
+            self.note(&roster.all()[place].endpoint, Event::Failing(reason));
+        }
+    }
+
+    /// The roster as it is to be now.
+    fn renew(&self, now: Instant) {
+        let before = self.roster.load_full();
+        let all = self.configured.clone();
+        let after = Roster::new(self.name.clone(), all, now, &self.settings, next(), Some(&before));
+        if after.is_panicking() != before.is_panicking() {
+            let upstream = &self.name;
+            match after.is_panicking() {
+                true => tracing::warn!(%upstream, "too few endpoints are well, all of them are used"),
+                false => tracing::info!(%upstream, "enough endpoints are well, only those are used"),
+            }
+        }
+        self.roster.store(Arc::new(after));
     }
 }
 
-impl Members for Upstream {
-    fn upstream(&self) -> &str {
-        &self.name
+impl Shared {
+    fn views(&self) -> MutexGuard<'_, Vec<Weak<Upstream>>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn version(&self) -> u64 {
-        self.version
-    }
+/// Renews the rosters of all upstreams of one name.
+fn refresh(mut views: MutexGuard<'_, Vec<Weak<Upstream>>>, now: Instant) {
+    let mut gone = Vec::new();
+    views.retain(|view| match view.upgrade() {
+        Some(upstream) => {
+            upstream.renew(now);
+            gone.push(upstream);
+            true
+        }
+        None => false,
+    });
+    drop(views);
+    // If any was the last of its kind, it is dropped without the lock.
+    drop(gone);
+}
 
-    fn describe(&self) -> Vec<Member> {
-        let describe = |endpoint: &Arc<Endpoint>| Member {
-            address: endpoint.authority.as_str().to_owned(),
-            weight: endpoint.weight,
-            tags: endpoint.tags.clone(),
-        };
-        self.endpoints.iter().map(describe).collect()
-    }
-
-    fn len(&self) -> usize {
-        self.endpoints.len()
-    }
-
-    fn inspect(&self, index: usize) -> Option<Condition> {
-        self.endpoints.get(index).map(|endpoint| Condition {
-            active: endpoint.active.load(Ordering::Relaxed),
-            latency_us: endpoint.latency_us.load(Ordering::Relaxed),
-            failures: endpoint.failures.load(Ordering::Relaxed),
-        })
-    }
+fn next() -> u64 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Endpoint {
-    fn new(settings: &config::Endpoint) -> Self {
-        let authority = settings.authority.clone();
+    fn new(authority: Authority, joined: Option<Instant>) -> Self {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let address = host.parse::<IpAddr>().ok().zip(authority.port_u16()).map(SocketAddr::from);
         Self {
             address: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
-            weight: settings.weight,
-            tags: settings.tags.clone().into_iter().collect(),
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id: next(),
             fixed: address,
             authority,
-            active: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
             latency_us: AtomicU32::new(0),
             failures: AtomicU32::new(0),
+            errors: AtomicU32::new(0),
+            interval: AtomicU64::new(0),
+            is_tried: AtomicBool::new(false),
+            health: Mutex::new(Health::new(joined)),
         }
     }
 
-    fn is_same(&self, settings: &config::Endpoint) -> bool {
-        self.authority == settings.authority
-            && self.weight == settings.weight
-            && self.tags.iter().map(|(key, value)| (key, value)).eq(settings.tags.iter())
+    /// Tells endpoints apart over the life of the process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What is known of its health. Not to be held for long.
+    pub fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests in flight.
+    pub fn active(&self) -> u32 {
+        (self.requests.load(Ordering::Relaxed) % BEGUN) as u32
+    }
+
+    /// Requests ever sent to it, tries included.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed) / BEGUN
+    }
+
+    /// How it does at this moment.
+    pub fn condition(&self) -> Condition {
+        Condition {
+            active: self.active(),
+            latency_us: self.latency_us.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
     }
 
     /// Whether a request is one of those whose time is taken. To look at the clock twice for each would cost
@@ -186,8 +336,7 @@ impl Endpoint {
         fastrand::u8(..) < 32
     }
 
-    /// Notes a response that has come, and after what time, if it was taken.
-    pub fn succeeded(&self, after: Option<Duration>) {
+    fn took(&self, after: Option<Duration>) {
         if let Some(after) = after {
             let sample = u32::try_from(after.as_micros()).unwrap_or(u32::MAX).max(1);
             let average = self.latency_us.load(Ordering::Relaxed);
@@ -195,66 +344,55 @@ impl Endpoint {
             let next = if average == 0 { sample } else { average - average / 8 + sample / 8 };
             self.latency_us.store(next.max(1), Ordering::Relaxed);
         }
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
-        }
     }
 
-    /// Notes a request that has got no response.
-    pub fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
+    /// What requests have met since the last call.
+    fn measured(&self) -> Measured {
+        let counted = self.interval.swap(0, Ordering::Relaxed);
+        Measured {
+            requests: (counted >> 32) as u32,
+            errors: counted as u32,
+            latency_us: self.latency_us.load(Ordering::Relaxed),
+        }
     }
 }
 
 /// One request in flight to an endpoint, for as long as it lives.
 #[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
+pub struct InFlight {
+    endpoint: Arc<Endpoint>,
+    trial: Trial,
+}
+
+/// Whether a request tells that an ejected endpoint is well again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    No,
+    /// It was sent for that, and is the only one.
+    Claimed,
+    /// It was sent there for want of others. Its success counts, and not its failure.
+    InPassing,
+}
 
 impl InFlight {
-    pub fn new(endpoint: Arc<Endpoint>) -> Self {
-        endpoint.active.fetch_add(1, Ordering::Relaxed);
-        Self(endpoint)
+    fn new(endpoint: Arc<Endpoint>, trial: Trial) -> Self {
+        endpoint.requests.fetch_add(BEGUN + 1, Ordering::Relaxed);
+        Self { endpoint, trial }
     }
 
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
+        &self.endpoint
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.trial == Trial::Claimed {
+            self.endpoint.is_tried.store(false, Ordering::Relaxed);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upstream(count: u16) -> Upstream {
-        let endpoints = (1..=count).map(|port| format!("\"http://127.0.0.1:{port}\"")).collect::<Vec<_>>();
-        let settings = toml::from_str(&format!("endpoints = [{}]", endpoints.join(", "))).unwrap();
-        Upstream::new("app".into(), &settings, None)
-    }
-
-    #[test]
-    fn the_less_loaded_of_two_is_chosen() {
-        let upstream = upstream(2);
-        let _busy = InFlight::new(upstream.endpoints[0].clone());
-        for _ in 0..20 {
-            assert_eq!(upstream.least_loaded_of_two(&[]), Some(1));
-        }
-        assert_eq!(upstream.least_loaded_of_two(&[1]), Some(0));
-        assert_eq!(upstream.least_loaded_of_two(&[0, 1]), None);
-        assert_eq!(self::upstream(0).least_loaded_of_two(&[]), None);
-    }
-
-    #[test]
-    fn equal_endpoints_survive_a_reload_with_what_is_known_of_them() {
-        let before = upstream(2);
-        let after = Upstream::new("app".into(), &upstream(3).settings, Some(&before));
-        assert!(Arc::ptr_eq(&before.endpoints[1], &after.endpoints[1]));
-        assert_ne!(before.version(), after.version(), "balancers are told of the new list");
-        assert!(before.is_same(&upstream(2).settings));
-    }
-}
+mod tests;

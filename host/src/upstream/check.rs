@@ -1,0 +1,173 @@
+//! Does an endpoint say that it is well?
+//!
+//! A check asks it now and then, whether it gets requests or not, over a connection of its own that is kept.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http_body::Body;
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{ConnectError, Endpoint, Event, Upstream, connect::dial};
+use crate::{
+    config::{self, CheckProtocol},
+    telemetry::with_sources,
+};
+
+/// What is read of an answer's body at most.
+const BODY: usize = 64 << 10;
+
+/// Why a check failed.
+#[derive(Debug, thiserror::Error)]
+enum CheckError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("no answer")]
+    Exchange(#[from] hyper::Error),
+    #[error("took longer than {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("answered {0}")]
+    Status(StatusCode),
+    #[error("the answer does not hold what it should")]
+    Body,
+}
+
+/// Checks an endpoint for as long as it runs, and tells the upstream.
+pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settings: config::Health) {
+    let mut check = Check { endpoint: &endpoint, settings: &settings, kept: None };
+    // Not all at once.
+    tokio::time::sleep(settings.interval.get().mul_f64(fastrand::f64() / 10.0)).await;
+    loop {
+        let began = Instant::now();
+        let limit = settings.timeout.get();
+        let result = match tokio::time::timeout(limit, check.once()).await {
+            Ok(result) => result,
+            Err(_) => Err(CheckError::TimedOut(limit)),
+        };
+        let event = match result {
+            Ok(()) => Event::CheckPassed,
+            Err(error) => {
+                let error = with_sources(&error);
+                tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.authority, error, "check failed");
+                Event::CheckFailed(error.into())
+            }
+        };
+        upstream.note(&endpoint, event);
+        let interval = settings.interval.get().mul_f64(0.9 + fastrand::f64() / 5.0);
+        tokio::time::sleep_until(began + interval).await;
+    }
+}
+
+struct Check<'a> {
+    endpoint: &'a Endpoint,
+    settings: &'a config::Health,
+    /// From the last check, if it can be used again.
+    kept: Option<Kept>,
+}
+
+struct Kept {
+    sender: http1::SendRequest<String>,
+    connection: Pin<Box<http1::Connection<TokioIo<TcpStream>, String>>>,
+}
+
+impl Check<'_> {
+    async fn once(&mut self) -> Result<(), CheckError> {
+        match self.settings.protocol {
+            CheckProtocol::Tcp => {
+                dial(self.endpoint).await?;
+                Ok(())
+            }
+            CheckProtocol::Http => {
+                if let Some(kept) = self.kept.take() {
+                    match self.ask(kept).await {
+                        // It may have been closed since the last check.
+                        Err(CheckError::Exchange(_)) => {}
+                        result => return result,
+                    }
+                }
+                let stream = TokioIo::new(dial(self.endpoint).await?);
+                let (sender, connection) = http1::handshake(stream).await?;
+                self.ask(Kept { sender, connection: Box::pin(connection) }).await
+            }
+        }
+    }
+
+    async fn ask(&mut self, kept: Kept) -> Result<(), CheckError> {
+        let Kept { mut sender, connection } = kept;
+        let mut connection = Some(connection);
+        let request = self.request();
+        let settings = self.settings;
+        let (result, is_whole) = {
+            let mut exchange = pin!(async {
+                sender.ready().await?;
+                let response = sender.send_request(request).await?;
+                let status = response.status();
+                let (body, is_whole) = read(response.into_body()).await?;
+                Ok::<_, CheckError>((judge(settings, status, &body), is_whole))
+            });
+            poll_fn(|cx| {
+                if let Poll::Ready(result) = exchange.as_mut().poll(cx) {
+                    return Poll::Ready(result);
+                }
+                if let Some(running) = &mut connection
+                    && running.as_mut().poll(cx).is_ready()
+                {
+                    connection = None;
+                }
+                exchange.as_mut().poll(cx)
+            })
+            .await?
+        };
+        if let Some(connection) = connection.filter(|_| is_whole) {
+            self.kept = Some(Kept { sender, connection });
+        }
+        result
+    }
+
+    fn request(&self) -> Request<String> {
+        let Self { endpoint, settings, .. } = self;
+        let mut request = Request::new(String::new());
+        *request.method_mut() = settings.method.clone();
+        *request.uri_mut() = Uri::from(settings.path.clone());
+        let headers = request.headers_mut();
+        let own =
+            HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)"));
+        headers.insert(header::USER_AGENT, own);
+        headers.insert(header::HOST, settings.host.as_ref().unwrap_or(&endpoint.address).clone());
+        for (name, value) in &settings.headers {
+            let name: HeaderName = name.get();
+            headers.insert(name, value.clone());
+        }
+        request
+    }
+}
+
+fn judge(settings: &config::Health, status: StatusCode, body: &[u8]) -> Result<(), CheckError> {
+    if !settings.statuses.iter().any(|wanted| wanted.contains(status)) {
+        return Err(CheckError::Status(status));
+    }
+    match &settings.body {
+        Some(wanted) if memchr::memmem::find(body, wanted.as_bytes()).is_none() => Err(CheckError::Body),
+        _ => Ok(()),
+    }
+}
+
+/// The beginning of a body, and whether that is all of it.
+async fn read(mut body: Incoming) -> Result<(Vec<u8>, bool), hyper::Error> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        bytes.extend_from_slice(frame?.data_ref().map_or(&[], |data| &data[..]));
+        if bytes.len() > BODY {
+            return Ok((bytes, false));
+        }
+    }
+    Ok((bytes, true))
+}
