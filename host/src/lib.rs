@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod live;
 pub mod snapshot;
 pub mod route;
+pub mod trial;
 pub mod upstream;
 pub mod plugin;
 pub mod config;

@@ -13,6 +13,7 @@ mod plugins;
 mod reload;
 mod routing;
 mod safety;
+mod trial;
 
 /// The executable, as cargo has built it for these tests.
 const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate-tested");

@@ -5,6 +5,7 @@
 mod backend;
 mod check;
 mod demo;
+mod plugin;
 mod run;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -40,6 +41,9 @@ enum Command {
     Check(RunArguments),
     /// Run one sample backend, which answers with what it received
     Backend(backend::BackendArguments),
+    /// Write, test and look into plugins
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
 }
 
 /// The configuration, if nothing else is said.
@@ -76,7 +80,7 @@ pub fn main() -> ExitCode {
         Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, message).exit();
     }
     match act(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             show(&error);
             ExitCode::from(if is_the_users(&error) { 2 } else { 1 })
@@ -84,7 +88,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn act(arguments: Arguments) -> anyhow::Result<()> {
+fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let format = match arguments.log.log_format {
         Format::Human => LogFormat::Human,
         Format::Json => LogFormat::Json,
@@ -99,11 +103,13 @@ fn act(arguments: Arguments) -> anyhow::Result<()> {
     let run = RunArguments { config: arguments.config.unwrap_or_else(|| CONFIG.into()) };
     let result = runtime.block_on(async {
         match arguments.command.unwrap_or(Command::Run(run)) {
-            Command::Run(arguments) => run::run(arguments).await,
-            Command::Demo(arguments) => demo::run(arguments).await,
-            Command::Check(arguments) => check::run(arguments).await,
-            Command::Backend(arguments) => backend::run(arguments).await,
+            Command::Run(arguments) => run::run(arguments).await?,
+            Command::Demo(arguments) => demo::run(arguments).await?,
+            Command::Check(arguments) => check::run(arguments).await?,
+            Command::Backend(arguments) => backend::run(arguments).await?,
+            Command::Plugin(command) => return plugin::run(command).await,
         }
+        Ok(ExitCode::SUCCESS)
     });
     // A plugin that is being compiled is not waited for.
     runtime.shutdown_background();

@@ -7,7 +7,7 @@ mod health;
 mod listener;
 mod plugin;
 mod problem;
-mod read;
+pub(crate) mod read;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -18,7 +18,7 @@ pub use health::{CheckProtocol, Health, Outlier, Statuses};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use plugin::{Failure, Plugin, PluginLimits};
 pub use problem::{Problem, Problems, Source};
-pub use read::{read, read_text};
+pub use read::{read, read_document, read_text};
 pub use route::{HostPattern, Match, Route};
 pub use unit::{ByteSize, Duration, Share};
 pub use upstream::{Endpoint, Upstream, UpstreamTimeouts};

@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, env, fmt, fs, io, marker::PhantomData, mem, ops::Range, path::Path};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned},
+};
 use toml::{
     Spanned,
     de::{DeArray, DeTable, DeValue, ValueDeserializer},
@@ -16,6 +19,9 @@ use super::{Config, Problem, Problems, Source};
 
 /// More problems than anybody reads; bounds the work that a file of nonsense makes.
 const MOST: usize = 100;
+
+/// What gives variables their values.
+pub type Environment = dyn Fn(&str) -> Option<String>;
 
 /// Reads the file, with variables from the environment of the process.
 pub fn read(path: &Path) -> Result<(Config, Source), Problems> {
@@ -30,14 +36,20 @@ pub fn read(path: &Path) -> Result<(Config, Source), Problems> {
 }
 
 /// Reads what was in the file at `path`, with variables from `environment`.
-pub fn read_text(
+pub fn read_text(path: &Path, text: String, environment: &Environment) -> Result<(Config, Source), Problems> {
+    read_document(path, text, Some(environment))
+}
+
+/// Reads a file of another kind as the configuration is read. Without an environment, strings are taken as they
+/// are written.
+pub fn read_document<T: DeserializeOwned>(
     path: &Path,
     text: String,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<(Config, Source), Problems> {
+    environment: Option<&Environment>,
+) -> Result<(T, Source), Problems> {
     let source = Source { path: path.to_owned(), text };
     match understand(&source.text, environment) {
-        Ok(config) => Ok((config, source)),
+        Ok(document) => Ok((document, source)),
         Err(problems) => Err(Problems::new(source, problems)),
     }
 }
@@ -52,7 +64,7 @@ fn unreadable(error: &io::Error) -> Problem {
     }
 }
 
-fn understand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>) -> Result<T, Vec<Problem>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(errors.iter().take(MOST).map(syntax).collect());
@@ -68,8 +80,8 @@ fn understand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Resul
     }
 
     while problems.len() < MOST {
-        let error = match Config::deserialize(ValueDeserializer::from(tree.clone())) {
-            Ok(config) if problems.is_empty() => return Ok(config),
+        let error = match T::deserialize(ValueDeserializer::from(tree.clone())) {
+            Ok(document) if problems.is_empty() => return Ok(document),
             Ok(_) => break,
             Err(error) => error,
         };
@@ -98,13 +110,15 @@ fn syntax(error: &toml::de::Error) -> Problem {
 /// Fills in the variables of every string below `tree`; the places stay those of what was written.
 fn fill_in_all(
     tree: &mut Spanned<DeValue<'_>>,
-    environment: &dyn Fn(&str) -> Option<String>,
+    environment: Option<&Environment>,
     problems: &mut Vec<Problem>,
 ) {
     let span = tree.span();
     match tree.get_mut() {
         DeValue::String(text) if text.contains('$') => {
-            *text = fill_in(text, &span, environment, problems).into();
+            if let Some(environment) = environment {
+                *text = fill_in(text, &span, environment, problems).into();
+            }
         }
         // Neither `Config` nor JSON, in which plugins get their settings, knows times: what stands without
         // quotes is its text.
@@ -124,7 +138,7 @@ fn fill_in_all(
 fn fill_in(
     text: &str,
     span: &Range<usize>,
-    environment: &dyn Fn(&str) -> Option<String>,
+    environment: &Environment,
     problems: &mut Vec<Problem>,
 ) -> String {
     let mut filled = String::new();
@@ -153,11 +167,7 @@ fn fill_in(
     filled + rest
 }
 
-fn value(
-    variable: &str,
-    span: &Range<usize>,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, Problem> {
+fn value(variable: &str, span: &Range<usize>, environment: &Environment) -> Result<String, Problem> {
     let (name, default) = match variable.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (variable, None),
@@ -305,7 +315,7 @@ fn in_range(kind: &str) -> String {
 }
 
 /// Reads a string that says more than a string; `expected` tells the operator what.
-pub(super) fn written<'de, D: Deserializer<'de>, T>(
+pub(crate) fn written<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,
     read: fn(&str) -> Option<T>,
@@ -331,7 +341,7 @@ pub(super) fn written<'de, D: Deserializer<'de>, T>(
 }
 
 /// Reads a table, which `serde` alone would take as an array of its values, too.
-pub(super) fn table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Table::deserialize(deserializer).map(|table| table.0)
 }
 
@@ -343,7 +353,7 @@ pub(super) fn optional_table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// Reads tables as [`table`] does, in the order they are written.
-pub(super) fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+pub(crate) fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<Spanned<T>>, D::Error> {
     let tables = Vec::<Spanned<Table<T>>>::deserialize(deserializer)?;
@@ -351,7 +361,7 @@ pub(super) fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 /// Reads tables as [`table`] does, by their names.
-pub(super) fn named_tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+pub(crate) fn named_tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<Spanned<String>, T>, D::Error> {
     let tables = BTreeMap::<Spanned<String>, Table<T>>::deserialize(deserializer)?;

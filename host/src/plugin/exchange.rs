@@ -139,6 +139,11 @@ impl Exchange {
         self.request.headers.get("x-request-id")
     }
 
+    /// The notes of all plugins: name and value.
+    pub fn notes(&self) -> &[(String, String)] {
+        &self.notes
+    }
+
     pub(super) fn note(&self, name: &str) -> Option<&str> {
         self.notes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }

@@ -9,6 +9,7 @@ use std::sync::{
 };
 
 use http::{HeaderMap, StatusCode, Version, header};
+use tracing::Level;
 use wasmtime::component::HasData;
 
 use super::{
@@ -20,6 +21,7 @@ use super::{
     draw,
     exchange::{Edit, Exchange, ResponseHead, joined, to_string},
     instance::State,
+    surroundings::Journal,
 };
 
 /// Host functions reach the state of the instance that called them.
@@ -217,9 +219,12 @@ impl Line<'_> {
     /// In bytes; what is longer is cut.
     pub const LONGEST: usize = 8 << 10;
 
-    fn write(&self, level: log::Level) {
+    fn write(&self, level: log::Level, journal: Option<&Journal>) {
         let Self { plugin, request, text } = *self;
         let text = &text[..text.floor_char_boundary(Self::LONGEST)];
+        if let Some(journal) = journal {
+            return journal.keep(Level::from(level), text);
+        }
         match level {
             log::Level::Trace => tracing::trace!(target: "plugin", plugin, request, "{text}"),
             log::Level::Debug => tracing::debug!(target: "plugin", plugin, request, "{text}"),
@@ -230,16 +235,36 @@ impl Line<'_> {
     }
 }
 
-/// How many lines a call may still log, whether it writes or prints them. Clones are the same.
-#[derive(Debug, Clone, Default)]
-pub(super) struct LogLines(Arc<AtomicU32>);
+impl From<log::Level> for Level {
+    fn from(level: log::Level) -> Self {
+        match level {
+            log::Level::Trace => Self::TRACE,
+            log::Level::Debug => Self::DEBUG,
+            log::Level::Info => Self::INFO,
+            log::Level::Warn => Self::WARN,
+            log::Level::Error => Self::ERROR,
+        }
+    }
+}
+
+/// How many lines a call may still log, whether it writes or prints them, and where they go. Clones are the same.
+#[derive(Debug, Clone)]
+pub(super) struct LogLines {
+    left: Arc<AtomicU32>,
+    journal: Option<Arc<Journal>>,
+}
 
 impl LogLines {
     const OF_A_CALL: u32 = 64;
 
+    /// Lines go to the journal, if there is one, and to the proxy's log otherwise.
+    pub fn new(journal: Option<Arc<Journal>>) -> Self {
+        Self { left: Arc::new(AtomicU32::new(Self::OF_A_CALL)), journal }
+    }
+
     /// A call begins.
     pub fn renew(&self) {
-        self.0.store(Self::OF_A_CALL, Ordering::Relaxed);
+        self.left.store(Self::OF_A_CALL, Ordering::Relaxed);
     }
 
     /// Logs what was printed.
@@ -248,15 +273,15 @@ impl LogLines {
     }
 
     fn write(&self, level: log::Level, line: &Line<'_>) {
-        let left = self.0.load(Ordering::Relaxed);
+        let left = self.left.load(Ordering::Relaxed);
         if left == 0 {
             return;
         }
-        self.0.store(left - 1, Ordering::Relaxed);
-        line.write(level);
+        self.left.store(left - 1, Ordering::Relaxed);
+        line.write(level, self.journal.as_deref());
         if left == 1 {
-            tracing::warn!(target: "plugin", plugin = line.plugin,
-                "the plugin logs too much, the rest of this call's lines are dropped");
+            let text = "the plugin logs too much, the rest of this call's lines are dropped";
+            Line { text, ..*line }.write(log::Level::Warn, self.journal.as_deref());
         }
     }
 }

@@ -96,8 +96,7 @@ impl Instance {
     /// Instantiates and configures.
     pub fn start(plugin: &Plugin) -> Result<Self, StartError> {
         let code = &plugin.code;
-        let log_lines = LogLines::default();
-        log_lines.renew();
+        let log_lines = LogLines::new(plugin.surroundings.journal.clone());
         let state = State {
             plugin: plugin.name.clone(),
             shared: plugin.shared.clone(),
@@ -112,7 +111,7 @@ impl Instance {
                 memory_used: 0,
                 exceeded: None,
             },
-            wasi: wasi::context(&plugin.name, &log_lines),
+            wasi: wasi::context(&plugin.name, &log_lines, plugin.surroundings.time.as_ref()),
             log_lines,
             table: ResourceTable::new(),
         };
@@ -148,6 +147,11 @@ impl Instance {
     pub fn is_worn(&self, recycle_after: u32) -> bool {
         let limits = &self.store.data().limits;
         self.calls >= recycle_after || limits.memory_used > limits.memory / 4 * 3
+    }
+
+    /// Bytes of linear memory, which never become fewer.
+    pub fn memory_used(&self) -> usize {
+        self.store.data().limits.memory_used
     }
 
     pub fn on_request(&mut self) -> Option<wasmtime::Result<request_hook::Verdict>> {

@@ -13,6 +13,7 @@ mod host;
 mod instance;
 pub mod shipped;
 mod slot;
+mod surroundings;
 mod wasi;
 
 pub use code::{Code, Hooks};
@@ -20,6 +21,7 @@ pub use engine::{Engine, EngineSettings, LoadError};
 pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead};
 pub use instance::{CallError, StartError};
 pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
+pub use surroundings::{Journal, Logged, Surroundings, Time};
 
 use std::{
     collections::HashMap,
@@ -42,6 +44,7 @@ pub struct Plugin {
     pub limits: PluginLimits,
     /// What survives a reload.
     shared: Arc<Shared>,
+    surroundings: Surroundings,
     /// Instances that no worker has taken yet.
     ready: Mutex<Vec<Instance>>,
 }
@@ -117,6 +120,18 @@ impl Plugin {
         previous: Option<&Plugin>,
         warm: usize,
     ) -> Result<Self, StartError> {
+        Self::within(Surroundings::default(), name, code, settings, previous, warm)
+    }
+
+    /// The same in surroundings that are not the system's own: for a plugin on trial.
+    pub fn within(
+        surroundings: Surroundings,
+        name: Arc<str>,
+        code: Arc<Code>,
+        settings: &crate::config::Plugin,
+        previous: Option<&Plugin>,
+        warm: usize,
+    ) -> Result<Self, StartError> {
         let plugin = Self {
             name,
             code,
@@ -124,6 +139,7 @@ impl Plugin {
             failure: settings.fail,
             limits: settings.limits.clone(),
             shared: previous.map_or_else(Default::default, |plugin| plugin.shared.clone()),
+            surroundings,
             ready: Mutex::default(),
         };
         let instances = (0..warm.max(1)).map(|_| Instance::start(&plugin)).collect::<Result<_, _>>()?;

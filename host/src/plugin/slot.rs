@@ -87,6 +87,11 @@ impl Slot {
         &self.plugin
     }
 
+    /// The memory of the instance in bytes, if there is one.
+    pub fn memory(&self) -> Option<usize> {
+        self.instance.borrow().as_ref().map(Instance::memory_used)
+    }
+
     /// Calls `on-request`.
     pub fn on_request(&self, exchange: &mut InHand) -> Result<RequestVerdict, CallError> {
         Ok(match self.call(exchange, Instance::on_request)? {

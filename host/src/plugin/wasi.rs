@@ -37,18 +37,25 @@ use wasmtime_wasi::{
 };
 use wasmtime_wasi_io::bindings::wasi::io as waiting;
 
-use super::host::{Line, LogLines};
+use super::{
+    host::{Line, LogLines},
+    surroundings::{Clocks, Time},
+};
 
 /// Random bytes that a plugin may ask for at once.
 const RANDOM: u64 = 64 << 10;
 
 /// What one instance sees of the system. Its output goes to the log, under the plugin's name.
-pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines) -> WasiCtx {
-    WasiCtx::builder()
+pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines, time: Option<&Arc<Time>>) -> WasiCtx {
+    let mut builder = WasiCtx::builder();
+    builder
         .max_random_size(RANDOM)
         .stdout(Output::new(plugin, log_lines))
-        .stderr(Output::new(plugin, log_lines))
-        .build()
+        .stderr(Output::new(plugin, log_lines));
+    if let Some(time) = time {
+        builder.wall_clock(Clocks(time.clone())).monotonic_clock(Clocks(time.clone()));
+    }
+    builder.build()
 }
 
 /// Adds what works to a linker.

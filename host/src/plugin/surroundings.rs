@@ -1,0 +1,97 @@
+//! What does a plugin see of the world, where it is not the world itself?
+//!
+//! A plugin that serves has the system's clocks and the proxy's log. One on trial has what its tests say, and
+//! leaves no trace.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tracing::Level;
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
+
+/// Given to a plugin when it is made; what is absent is the system's own.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Keeps what is logged, in place of the proxy's log.
+    pub journal: Option<Arc<Journal>>,
+    /// Tells the time, in place of the system.
+    pub time: Option<Arc<Time>>,
+}
+
+/// Lines that a plugin has logged, in order.
+#[derive(Debug, Default)]
+pub struct Journal(Mutex<Vec<Logged>>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    pub level: Level,
+    pub text: String,
+}
+
+impl Journal {
+    pub(super) fn keep(&self, level: Level, text: &str) {
+        let line = Logged { level, text: text.to_owned() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    /// The lines since this was asked last.
+    pub fn take(&self) -> Vec<Logged> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Time that stands still until it is moved on. In nanoseconds since 1970.
+#[derive(Debug)]
+pub struct Time(AtomicU64);
+
+impl Time {
+    /// `now` is since 1970; the five centuries after that can be told.
+    pub fn new(now: Duration) -> Self {
+        Self(AtomicU64::new(nanoseconds(now)))
+    }
+
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    pub fn set(&self, now: Duration) {
+        self.0.store(nanoseconds(now), Ordering::Relaxed);
+    }
+
+    pub fn advance(&self, by: Duration) {
+        let next = self.0.load(Ordering::Relaxed).saturating_add(nanoseconds(by));
+        self.0.store(next, Ordering::Relaxed);
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The same time for both clocks of WASI.
+pub(super) struct Clocks(pub Arc<Time>);
+
+impl HostWallClock for Clocks {
+    fn resolution(&self) -> Duration {
+        Duration::from_nanos(1)
+    }
+
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+}
+
+impl HostMonotonicClock for Clocks {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        nanoseconds(self.0.now())
+    }
+}

@@ -1,0 +1,648 @@
+//! What did the author of a plugin's tests write?
+//!
+//! Plain data in the shape of `<name>.test.toml`. Reading reports every problem with its place, as it does for
+//! the configuration; strings are taken as they are written, `$` included.
+
+use std::{collections::BTreeMap, fmt, fs, net::IpAddr, path::Path, path::PathBuf, time};
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
+    uri::{Authority, PathAndQuery},
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, IntoDeserializer},
+};
+use toml::Spanned;
+
+use crate::{
+    config::{
+        Duration, PluginLimits, Problem, Problems, Source,
+        read::{table, tables, written},
+        read_document,
+    },
+    path,
+};
+
+/// The whole of `<name>.test.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TestFile {
+    /// The component, relative to the folder of the file.
+    pub component: Option<PathBuf>,
+    /// A command for the shell that makes it, run in the folder of the file.
+    pub build: Option<String>,
+    #[serde(default)]
+    pub config: toml::Table,
+    #[serde(default, deserialize_with = "table")]
+    pub limits: PluginLimits,
+    #[serde(default)]
+    pub time: Moment,
+    /// What the cases begin with that do not say so themselves.
+    #[serde(default, deserialize_with = "word")]
+    pub instance: Instance,
+    #[serde(default, rename = "case", deserialize_with = "tables")]
+    pub cases: Vec<Spanned<Case>>,
+}
+
+/// One promise of a plugin.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Case {
+    pub name: String,
+    #[serde(default, deserialize_with = "word_if")]
+    pub instance: Option<Instance>,
+    /// In place of that of the file, not merged with it.
+    pub config: Option<toml::Table>,
+    #[serde(default, deserialize_with = "table_if")]
+    pub limits: Option<PluginLimits>,
+    pub time: Option<Moment>,
+    #[serde(default, rename = "step", deserialize_with = "tables")]
+    steps: Vec<Spanned<Step>>,
+    // The keys of a step, for a case that has one.
+    advance: Option<Duration>,
+    #[serde(default, deserialize_with = "table_if")]
+    request: Option<Request>,
+    #[serde(default, deserialize_with = "tables_if")]
+    endpoints: Option<Vec<Endpoint>>,
+    #[serde(default, deserialize_with = "table_if")]
+    pick: Option<Picks>,
+    #[serde(default, deserialize_with = "table_if")]
+    response: Option<Response>,
+    #[serde(default, deserialize_with = "table_if")]
+    expect: Option<Expect>,
+}
+
+/// The way of one request through the plugin, and what is to come of it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Step {
+    /// Time that passes before it.
+    pub advance: Option<Duration>,
+    /// `fresh`: another instance than the step before had, with what all instances share.
+    #[serde(deserialize_with = "word")]
+    pub instance: StepInstance,
+    /// Calls `on-request`.
+    #[serde(deserialize_with = "table_if")]
+    pub request: Option<Request>,
+    /// The endpoints of the upstream from now on.
+    #[serde(deserialize_with = "tables_if")]
+    pub endpoints: Option<Vec<Endpoint>>,
+    /// Calls `pick`.
+    #[serde(deserialize_with = "table_if")]
+    pub pick: Option<Picks>,
+    /// Calls `on-response`.
+    #[serde(deserialize_with = "table_if")]
+    pub response: Option<Response>,
+    #[serde(deserialize_with = "table_if")]
+    pub expect: Option<Expect>,
+}
+
+/// What a case begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Instance {
+    /// An instance of its own, which knows nothing of other cases.
+    #[default]
+    Fresh,
+    /// The instance of the case before it, with all that it and its like remember.
+    Shared,
+}
+
+/// The same for a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StepInstance {
+    #[default]
+    Shared,
+    Fresh,
+}
+
+/// A request as the plugin sees it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Request {
+    #[serde(deserialize_with = "method")]
+    pub method: Method,
+    /// With the query; made canonical, as the proxy does.
+    #[serde(deserialize_with = "target")]
+    pub path: String,
+    #[serde(deserialize_with = "headers")]
+    pub headers: HeaderMap,
+    #[serde(deserialize_with = "authority")]
+    pub authority: String,
+    #[serde(deserialize_with = "word")]
+    pub scheme: Scheme,
+    #[serde(deserialize_with = "version")]
+    pub http_version: Version,
+    pub client_address: IpAddr,
+    pub route: String,
+    pub upstream: String,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self {
+            method: Method::GET,
+            path: "/".to_owned(),
+            headers: HeaderMap::new(),
+            authority: "example.com".to_owned(),
+            scheme: Scheme::Http,
+            http_version: Version::HTTP_11,
+            client_address: IpAddr::from([192, 0, 2, 1]),
+            route: "route".to_owned(),
+            upstream: "app".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// A response of the upstream.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Response {
+    #[serde(deserialize_with = "status")]
+    pub status: StatusCode,
+    #[serde(deserialize_with = "headers")]
+    pub headers: HeaderMap,
+    /// `host:port` of who answered.
+    pub endpoint: Option<String>,
+}
+
+impl Default for Response {
+    fn default() -> Self {
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), endpoint: None }
+    }
+}
+
+/// An endpoint that may be picked, and how it does.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Endpoint {
+    /// `host:port`.
+    pub address: String,
+    #[serde(default = "one")]
+    pub weight: u32,
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// Requests in flight.
+    #[serde(default)]
+    pub active: u32,
+    /// Moving average of the time to the head of a response.
+    pub latency: Option<Duration>,
+    /// Failures in a row.
+    #[serde(default)]
+    pub failures: u32,
+}
+
+/// Picks, one after the other, for the same request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Picks {
+    pub calls: u32,
+    /// Places of the endpoints that the request has failed on already.
+    pub tried: Vec<u32>,
+}
+
+impl Default for Picks {
+    fn default() -> Self {
+        Self { calls: 1, tried: Vec::new() }
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What is to come of a step. What is not named may be as it likes, but for failures: they are always a fault,
+/// unless they are expected.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Expect {
+    #[serde(deserialize_with = "word_if")]
+    pub verdict: Option<Verdict>,
+    /// The upstream that `forward` names.
+    pub upstream: Option<String>,
+    #[serde(deserialize_with = "table_if")]
+    pub reply: Option<ExpectReply>,
+    /// The headers of the request as they are afterwards.
+    pub headers: BTreeMap<String, Expected>,
+    /// Headers of the request that were there before.
+    pub removed: Vec<String>,
+    /// Path and query as they are afterwards.
+    pub target: Option<String>,
+    /// The response as it is afterwards.
+    #[serde(deserialize_with = "table_if")]
+    pub response: Option<ExpectResponse>,
+    /// What each call of `pick` gives: a place, or false where the plugin has no opinion.
+    pub picks: Option<Vec<ExpectPick>>,
+    /// The part of the picks that falls on each address.
+    pub share: BTreeMap<String, f64>,
+    /// By how much a share may be missed.
+    pub tolerance: Option<f64>,
+    pub notes: BTreeMap<String, Expected>,
+    /// Lines that are logged, in this order, others between them; none at all if it is empty.
+    #[serde(deserialize_with = "tables_if")]
+    pub logs: Option<Vec<ExpectLog>>,
+    /// Values of metrics: of a counter and a histogram the sum, of a gauge the last.
+    pub metrics: BTreeMap<String, f64>,
+    /// The hook fails in this way.
+    #[serde(deserialize_with = "word_if")]
+    pub error: Option<Fault>,
+    /// The configuration is refused with these words.
+    pub refused: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    Next,
+    Reply,
+    Forward,
+}
+
+/// In which way a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// It ran for longer than `limits.time`.
+    Deadline,
+    /// It wanted more than `limits.memory`.
+    Memory,
+    Trap,
+    /// An answer that cannot be sent.
+    InvalidReply,
+    /// There was no instance to call.
+    Start,
+}
+
+/// An answer that the plugin makes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ExpectReply {
+    #[serde(deserialize_with = "status_if")]
+    pub status: Option<StatusCode>,
+    pub headers: BTreeMap<String, Expected>,
+    /// The whole of it.
+    pub body: Option<String>,
+    pub body_contains: Option<String>,
+    /// What the body holds at least, as JSON: objects may have more members.
+    pub json: Option<toml::Value>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ExpectResponse {
+    #[serde(deserialize_with = "status_if")]
+    pub status: Option<StatusCode>,
+    pub headers: BTreeMap<String, Expected>,
+    pub removed: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ExpectLog {
+    #[serde(default, deserialize_with = "word_if")]
+    pub level: Option<Level>,
+    pub contains: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// What is to be under a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// `"*"` or true: anything.
+    Present,
+    /// false.
+    Absent,
+    /// Text: this; repeated headers are joined.
+    Is(String),
+    /// An array: exactly these, in this order.
+    Are(Vec<String>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectPick(pub Option<u32>);
+
+/// A point in time, in RFC 3339.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(time::Duration);
+
+impl Moment {
+    /// Since 1970.
+    pub fn since_epoch(self) -> time::Duration {
+        self.0
+    }
+}
+
+impl Default for Moment {
+    /// 2026-01-01T00:00:00Z.
+    fn default() -> Self {
+        Self(time::Duration::from_secs(1_767_225_600))
+    }
+}
+
+impl TestFile {
+    /// Reads the file.
+    pub fn read(path: &Path) -> Result<(Self, Source), Problems> {
+        let text = fs::read(path)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned()));
+        match text {
+            Ok(text) => Self::read_text(path, text),
+            Err(error) => {
+                let source = Source { path: path.to_owned(), text: String::new() };
+                Err(Problems::new(source, vec![Problem::general(format!("cannot read the tests: {error}"))]))
+            }
+        }
+    }
+
+    /// Reads what was in the file at `path`.
+    pub fn read_text(path: &Path, text: String) -> Result<(Self, Source), Problems> {
+        let (file, source): (Self, Source) = read_document(path, text, None)?;
+        let problems: Vec<Problem> = file.cases.iter().flat_map(check).collect();
+        if problems.is_empty() { Ok((file, source)) } else { Err(Problems::new(source, problems)) }
+    }
+}
+
+impl Case {
+    /// Its steps in order: those that are written out, or the one that stands in its own keys.
+    pub fn steps(&self) -> Vec<Step> {
+        if !self.steps.is_empty() {
+            return self.steps.iter().map(|step| step.get_ref().clone()).collect();
+        }
+        vec![Step {
+            advance: self.advance,
+            instance: StepInstance::Shared,
+            request: self.request.clone(),
+            endpoints: self.endpoints.clone(),
+            pick: self.pick.clone(),
+            response: self.response.clone(),
+            expect: self.expect.clone(),
+        }]
+    }
+
+    /// Whether its steps are written out.
+    pub fn has_steps(&self) -> bool {
+        !self.steps.is_empty()
+    }
+}
+
+/// What no single key can be blamed for.
+fn check(case: &Spanned<Case>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let (span, case) = (case.span(), case.get_ref());
+    let says_a_step = case.request.is_some()
+        || case.endpoints.is_some()
+        || case.pick.is_some()
+        || case.response.is_some()
+        || case.expect.is_some();
+    if case.has_steps() && says_a_step {
+        let message = "a case has either steps, or the keys of one step itself";
+        problems.push(Problem::at(span.clone(), message).help("move its own into a `[[case.step]]`"));
+    }
+    let places = case.steps.iter().map(Spanned::span).chain(std::iter::repeat(span));
+    for (step, place) in case.steps().iter().zip(places) {
+        let refuses = step.expect.as_ref().is_some_and(|expect| expect.refused.is_some());
+        let acts = step.request.is_some() || step.pick.is_some() || step.response.is_some();
+        if !acts && !refuses {
+            let message = "nothing happens here: there is no `request`, no `pick` and no `response`";
+            problems
+                .push(Problem::at(place, message).help("`request = {}` calls on-request with a plain GET"));
+        } else if step.pick.is_some()
+            && !case.steps().iter().any(|step| step.endpoints.as_ref().is_some_and(|list| !list.is_empty()))
+        {
+            let message = "there is nothing to pick from";
+            problems.push(Problem::at(place, message).help("write endpoints = [{ address = \"a:1\" }]"));
+        }
+    }
+    problems
+}
+
+/// Bytes of a header value: its code points (isomorphic encoding, as in the contract).
+pub fn header_value(text: &str) -> Option<HeaderValue> {
+    let bytes: Vec<u8> = text.chars().map(u8::try_from).collect::<Result<_, _>>().ok()?;
+    HeaderValue::from_bytes(&bytes).ok()
+}
+
+fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    // Left to itself, `serde` takes `{ word = [] }` too.
+    T::deserialize(String::deserialize(deserializer)?.into_deserializer())
+}
+
+fn word_if<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    word(deserializer).map(Some)
+}
+
+fn table_if<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    table(deserializer).map(Some)
+}
+
+fn tables_if<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let tables = tables(deserializer)?;
+    Ok(Some(tables.into_iter().map(Spanned::into_inner).collect()))
+}
+
+fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Method, D::Error> {
+    written(deserializer, "a method, such as \"GET\"", |text| Method::from_bytes(text.as_bytes()).ok())
+}
+
+fn target<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    written(deserializer, "a path that the proxy would forward, such as \"/a?b=c\"", |text| {
+        let (path, query) = text.split_once('?').map_or((text, None), |(path, query)| (path, Some(query)));
+        let path = path::canonical(path).ok()?;
+        let target = query.map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
+        (PathAndQuery::try_from(target.as_str()).ok()?.query() == query).then_some(target)
+    })
+}
+
+fn version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Version, D::Error> {
+    written(deserializer, "\"1.0\", \"1.1\" or \"2\"", |text| match text {
+        "1.0" => Some(Version::HTTP_10),
+        "1.1" => Some(Version::HTTP_11),
+        "2" => Some(Version::HTTP_2),
+        _ => None,
+    })
+}
+
+fn authority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    written(deserializer, "host and port, such as \"example.com:8080\"", |text| {
+        (text.is_empty() || Authority::try_from(text).is_ok()).then(|| text.to_owned())
+    })
+}
+
+fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+    struct Visitor;
+
+    impl de::Visitor<'_> for Visitor {
+        type Value = StatusCode;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a status, a number from 100 to 999")
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<StatusCode, E> {
+            u16::try_from(number)
+                .ok()
+                .and_then(|number| StatusCode::from_u16(number).ok())
+                .ok_or_else(|| E::invalid_value(de::Unexpected::Signed(number), &self))
+        }
+    }
+
+    deserializer.deserialize_i64(Visitor)
+}
+
+fn status_if<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StatusCode>, D::Error> {
+    status(deserializer).map(Some)
+}
+
+fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<HeaderMap, D::Error> {
+    let written = BTreeMap::<String, Values>::deserialize(deserializer)?;
+    let mut headers = HeaderMap::new();
+    for (name, values) in written {
+        let field = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| de::Error::custom(format!("`{name}` is not the name of a header")))?;
+        for value in values.0 {
+            headers.append(field.clone(), value);
+        }
+    }
+    Ok(headers)
+}
+
+/// The values of a header: one, or an array of several.
+struct Values(Vec<HeaderValue>);
+
+impl<'de> Deserialize<'de> for Values {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Values;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the value of a header or an array of values, each a line of bytes")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Values, E> {
+                let value = header_value(text);
+                value
+                    .map(|value| Values(vec![value]))
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Other("text"), &self))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Values, A::Error> {
+                let mut values = Vec::new();
+                while let Some(text) = list.next_element::<String>()? {
+                    let value = header_value(&text);
+                    values.push(value.ok_or_else(|| {
+                        de::Error::invalid_value(de::Unexpected::Other("text"), &"the value of a header")
+                    })?);
+                }
+                Ok(Values(values))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Expected {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Expected;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("text, \"*\" for anything, false for nothing, or an array of all values")
+            }
+
+            fn visit_bool<E: de::Error>(self, is_present: bool) -> Result<Expected, E> {
+                Ok(if is_present { Expected::Present } else { Expected::Absent })
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Expected, E> {
+                Ok(Expected::Is(number.to_string()))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Expected, E> {
+                Ok(if text == "*" { Expected::Present } else { Expected::Is(text.to_owned()) })
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Expected, A::Error> {
+                let mut values = Vec::new();
+                while let Some(text) = list.next_element::<String>()? {
+                    values.push(text);
+                }
+                Ok(Expected::Are(values))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExpectPick {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = ExpectPick;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the place of an endpoint, from 0, or false for no opinion")
+            }
+
+            fn visit_bool<E: de::Error>(self, has_one: bool) -> Result<ExpectPick, E> {
+                if has_one {
+                    return Err(E::invalid_value(de::Unexpected::Bool(true), &self));
+                }
+                Ok(ExpectPick(None))
+            }
+
+            fn visit_i64<E: de::Error>(self, place: i64) -> Result<ExpectPick, E> {
+                u32::try_from(place)
+                    .map(|place| ExpectPick(Some(place)))
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(place), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        written(deserializer, "a time such as 2026-01-31T12:00:00Z, not before 1970", |text| {
+            let since = text.parse::<jiff::Timestamp>().ok()?.duration_since(jiff::Timestamp::UNIX_EPOCH);
+            // Until the year 2500 nanoseconds fit in a number.
+            time::Duration::try_from(since).ok().filter(|since| since.as_secs() < 16_725_225_600).map(Self)
+        })
+    }
+}

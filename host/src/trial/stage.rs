@@ -1,0 +1,331 @@
+//! What happens to a plugin that is on trial?
+//!
+//! The component runs as it would in the proxy: the same engine, the same limits, the same checks of what it
+//! makes. Only what is around it is made up: the messages, the endpoints, the time.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
+
+use super::file::{Endpoint, Fault, Moment, Picks, Request, Response, Step, StepInstance, Verdict};
+use crate::{
+    config,
+    plugin::{
+        CallError, Code, Condition, Exchange, InHand, Journal, Logged, Member, Members, Plugin, Reply,
+        RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Surroundings, Time,
+    },
+};
+
+/// The id of every request on trial.
+pub const REQUEST_ID: HeaderValue = HeaderValue::from_static("00000000000000000000000000000000");
+
+/// An instance of a plugin, and the world it takes for real.
+#[derive(Debug)]
+pub struct Stage {
+    slot: Slot,
+    journal: Arc<Journal>,
+    time: Arc<Time>,
+    endpoints: Arc<Endpoints>,
+}
+
+/// What came of one step.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of the last hook that decides on a request or a response; none if no such hook ran, or it failed.
+    pub verdict: Option<Verdict>,
+    /// The upstream of [`Verdict::Forward`].
+    pub upstream: Option<String>,
+    /// The answer of [`Verdict::Reply`].
+    pub reply: Option<Reply>,
+    /// The request before.
+    pub before: request::Parts,
+    /// The request afterwards.
+    pub request: request::Parts,
+    /// The headers of the response before.
+    pub response_before: HeaderMap,
+    /// The response afterwards, if there was one.
+    pub response: Option<response::Parts>,
+    /// What each call of `pick` gave.
+    pub picks: Vec<Option<usize>>,
+    /// The addresses that picks are places of.
+    pub endpoints: Vec<String>,
+    pub notes: Vec<(String, String)>,
+    pub logs: Vec<Logged>,
+    /// By name, since the stage was set.
+    pub metrics: BTreeMap<String, f64>,
+    pub error: Option<CallError>,
+    /// The hooks that ran, in order, with the time of each call.
+    pub calls: Vec<(Hook, Duration)>,
+}
+
+/// A function of a plugin that the host calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hook {
+    Request,
+    Pick,
+    Response,
+}
+
+impl Hook {
+    pub const ALL: [Self; 3] = [Self::Request, Self::Pick, Self::Response];
+
+    /// Its name in the contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "on-request",
+            Self::Pick => "pick",
+            Self::Response => "on-response",
+        }
+    }
+
+    /// Whether the component has it.
+    pub fn is_in(self, code: &Code) -> bool {
+        let hooks = code.hooks();
+        match self {
+            Self::Request => hooks.request,
+            Self::Pick => hooks.balance,
+            Self::Response => hooks.response,
+        }
+    }
+}
+
+/// In which way a call has failed.
+pub fn fault(error: &CallError) -> Fault {
+    match error {
+        CallError::Deadline(_) => Fault::Deadline,
+        CallError::Memory(_) => Fault::Memory,
+        CallError::Trap(_) => Fault::Trap,
+        CallError::InvalidReply(_) | CallError::UnknownUpstream(_) => Fault::InvalidReply,
+        CallError::Start(_) => Fault::Start,
+    }
+}
+
+impl Stage {
+    /// Starts an instance. An error is the plugin's refusal of its configuration, or its failure at the start.
+    pub fn set(
+        code: &Arc<Code>,
+        name: &str,
+        settings: &config::Plugin,
+        time: Moment,
+    ) -> Result<Self, StartError> {
+        let journal = Arc::<Journal>::default();
+        let time = Arc::new(Time::new(time.since_epoch()));
+        let surroundings = Surroundings { journal: Some(journal.clone()), time: Some(time.clone()) };
+        let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)?;
+        let endpoints = Endpoints::new("app", Vec::new(), 0);
+        Ok(Self { slot: Slot::new(Arc::new(plugin)), journal, time, endpoints })
+    }
+
+    /// The place of the instance, for calls beside those of steps.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Bytes of memory of the instance; none if it has been dropped.
+    pub fn memory(&self) -> Option<usize> {
+        self.slot.memory()
+    }
+
+    pub fn set_time(&self, now: Moment) {
+        self.time.set(now.since_epoch());
+    }
+
+    /// Lets the request of a step go its way through the plugin: `on-request`, `pick`, `on-response`, as far as the
+    /// step asks for them and the plugin has them.
+    pub fn act(&mut self, step: &Step) -> Outcome {
+        if let Some(by) = step.advance {
+            self.time.advance(by.get());
+        }
+        if step.instance == StepInstance::Fresh {
+            self.slot = Slot::new(self.slot.plugin().clone());
+        }
+        let written = step.request.clone().unwrap_or_default();
+        if let Some(endpoints) = &step.endpoints {
+            self.endpoints = Endpoints::new(&written.upstream, endpoints.clone(), self.endpoints.version + 1);
+        } else if self.endpoints.upstream != written.upstream {
+            let Endpoints { list, version, .. } = &*self.endpoints;
+            self.endpoints = Endpoints::new(&written.upstream, list.clone(), version + 1);
+        }
+        let mut exchange = exchange(&written);
+        let mut outcome = Outcome {
+            verdict: None,
+            upstream: None,
+            reply: None,
+            before: exchange.request.clone(),
+            request: exchange.request.clone(),
+            response_before: HeaderMap::new(),
+            response: None,
+            picks: Vec::new(),
+            endpoints: self.endpoints.list.iter().map(|endpoint| endpoint.address.clone()).collect(),
+            notes: Vec::new(),
+            logs: Vec::new(),
+            metrics: BTreeMap::new(),
+            error: None,
+            calls: Vec::new(),
+        };
+        if let Err(error) = self.run(step, &mut exchange, &mut outcome) {
+            outcome.verdict = None;
+            outcome.error = Some(error);
+        }
+        outcome.request = exchange.request.clone();
+        outcome.response = exchange.response.take().map(|response| response.parts);
+        outcome.notes = exchange.notes().to_vec();
+        outcome.logs = self.journal.take();
+        let metrics = self.slot.plugin().metrics();
+        outcome.metrics = metrics.into_iter().map(|(name, metric)| (name, metric.value)).collect();
+        outcome
+    }
+
+    fn run(&self, step: &Step, exchange: &mut InHand, outcome: &mut Outcome) -> Result<(), CallError> {
+        let has = |hook: Hook| hook.is_in(&self.slot.plugin().code);
+        if step.request.is_some() && has(Hook::Request) {
+            match timed(outcome, Hook::Request, || self.slot.on_request(exchange))? {
+                RequestVerdict::Next => outcome.verdict = Some(Verdict::Next),
+                RequestVerdict::Reply(reply) => {
+                    outcome.verdict = Some(Verdict::Reply);
+                    outcome.reply = Some(reply);
+                }
+                RequestVerdict::Forward(upstream) => {
+                    outcome.verdict = Some(Verdict::Forward);
+                    outcome.upstream = Some(upstream);
+                }
+            }
+        }
+        if let Some(Picks { calls, tried }) = &step.pick
+            && has(Hook::Pick)
+            && outcome.reply.is_none()
+        {
+            let members = &self.endpoints;
+            for _ in 0..*calls {
+                let pick = timed(outcome, Hook::Pick, || self.slot.pick(exchange, members, tried))?;
+                outcome.picks.push(pick);
+            }
+        }
+        if let Some(response) = &step.response
+            && has(Hook::Response)
+        {
+            let head = response_head(response, outcome.reply.as_ref());
+            outcome.response_before = head.parts.headers.clone();
+            exchange.response = Some(head);
+            match timed(outcome, Hook::Response, || self.slot.on_response(exchange))? {
+                ResponseVerdict::Next => outcome.verdict = Some(Verdict::Next),
+                ResponseVerdict::Reply(reply) => {
+                    outcome.verdict = Some(Verdict::Reply);
+                    outcome.reply = Some(reply);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn timed<T>(outcome: &mut Outcome, hook: Hook, call: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = call();
+    outcome.calls.push((hook, started.elapsed()));
+    result
+}
+
+/// The request in hand, with what the proxy itself says of it.
+pub fn exchange(written: &Request) -> InHand {
+    let mut request = http::Request::new(());
+    *request.method_mut() = written.method.clone();
+    *request.version_mut() = written.http_version;
+    // Read as a target already.
+    *request.uri_mut() = written.path.parse().unwrap_or_default();
+    let headers = request.headers_mut();
+    let address = HeaderValue::try_from(written.client_address.to_string());
+    let authority = HeaderValue::try_from(written.authority.as_str()).ok().filter(|value| !value.is_empty());
+    let given = [
+        (header::HOST, authority.clone()),
+        (HeaderName::from_static("x-forwarded-for"), address.ok()),
+        (HeaderName::from_static("x-forwarded-host"), authority),
+        (
+            HeaderName::from_static("x-forwarded-proto"),
+            Some(HeaderValue::from_static(written.scheme.as_str())),
+        ),
+        (HeaderName::from_static("x-request-id"), Some(REQUEST_ID)),
+    ];
+    for (name, value) in given {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
+    for name in written.headers.keys() {
+        headers.remove(name);
+    }
+    headers.extend(written.headers.clone());
+    let (parts, ()) = request.into_parts();
+    InHand::new(Exchange::new(
+        parts,
+        written.client_address,
+        written.scheme.as_str(),
+        written.route.as_str().into(),
+        written.upstream.as_str().into(),
+    ))
+}
+
+/// The head of an upstream's response, or of what the plugin itself has answered, which response hooks see too.
+fn response_head(written: &Response, reply: Option<&Reply>) -> ResponseHead {
+    let (status, headers) = match reply {
+        Some(reply) => (reply.status, &reply.headers),
+        None => (written.status, &written.headers),
+    };
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = status;
+    parts.headers = headers.clone();
+    let endpoint = written.endpoint.as_ref().filter(|_| reply.is_none());
+    ResponseHead { parts, endpoint: endpoint.and_then(|text| HeaderValue::try_from(text).ok()) }
+}
+
+/// Endpoints that are nowhere.
+#[derive(Debug)]
+pub struct Endpoints {
+    upstream: String,
+    version: u64,
+    list: Vec<Endpoint>,
+}
+
+impl Endpoints {
+    /// `version` is another number for another list.
+    pub fn new(upstream: &str, list: Vec<Endpoint>, version: u64) -> Arc<Self> {
+        Arc::new(Self { upstream: upstream.to_owned(), version, list })
+    }
+}
+
+impl Members for Endpoints {
+    fn upstream(&self) -> &str {
+        &self.upstream
+    }
+
+    fn version(&self) -> u64 {
+        self.version
+    }
+
+    fn describe(&self) -> Vec<Member> {
+        let describe = |endpoint: &Endpoint| Member {
+            address: endpoint.address.clone(),
+            weight: endpoint.weight,
+            tags: endpoint.tags.clone().into_iter().collect(),
+        };
+        self.list.iter().map(describe).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    fn inspect(&self, index: usize) -> Option<Condition> {
+        let endpoint = self.list.get(index)?;
+        let latency = endpoint.latency.map(|latency| latency.get().as_micros()).unwrap_or_default();
+        Some(Condition {
+            active: endpoint.active,
+            latency_us: u32::try_from(latency).unwrap_or(u32::MAX),
+            failures: endpoint.failures,
+        })
+    }
+}

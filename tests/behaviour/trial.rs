@@ -1,0 +1,335 @@
+//! Plugins on trial: what `<name>.test.toml` says, and what comes of it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use tollgate::{
+    plugin::{Code, Engine, EngineSettings, shipped::SHIPPED},
+    trial::{Report, TestFile, Trial},
+};
+use tollgate_tests::{guest, shipped};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()
+}
+
+/// One for all tests, as it is for a process.
+fn load(component: &[u8]) -> Arc<Code> {
+    static ENGINE: OnceLock<Engine> = OnceLock::new();
+    let engine = ENGINE.get_or_init(|| {
+        let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
+        Engine::new(&EngineSettings { workers: 2, artifacts }).expect("the engine starts")
+    });
+    engine.load(component).expect("the component is a plugin")
+}
+
+fn read(text: &str) -> TestFile {
+    match TestFile::read_text(Path::new("guest.test.toml"), text.to_owned()) {
+        Ok((file, _)) => file,
+        Err(problems) => panic!("{problems}"),
+    }
+}
+
+/// Lets the guest go through cases. It does as `x-do`, `x-do-response` and `x-do-pick` say.
+fn run(cases: &str) -> Report {
+    // Time enough for a build without optimisation on a machine with much to do.
+    let config =
+        "config = { request = 'obey', response = 'obey', pick = 'obey' }\nlimits = { time = '2s' }\n";
+    Trial { name: "guest".into(), code: load(&guest()) }.run(&read(&format!("{config}{cases}")))
+}
+
+/// What differs, as it is shown: place, expected, actual.
+fn differences(report: &Report) -> Vec<(String, String, String)> {
+    let steps = report.cases.iter().flat_map(|case| &case.steps);
+    let all = steps.flat_map(|step| &step.differences);
+    all.map(|difference| (difference.place(), difference.expected.clone(), difference.actual.clone()))
+        .collect()
+}
+
+#[track_caller]
+fn passes(cases: &str) {
+    let report = run(cases);
+    assert!(!report.cases.is_empty());
+    assert_eq!(differences(&report), [], "{cases}");
+}
+
+#[track_caller]
+fn differs(case: &str, place: &str, expected: &str, actual: &str) {
+    let found = differences(&run(&format!("[[case]]\nname = 'a case'\n{case}")));
+    assert_eq!(found, [(place.to_owned(), expected.to_owned(), actual.to_owned())], "{case}");
+}
+
+#[test]
+fn the_shipped_plugins_keep_their_promises() {
+    assert!(SHIPPED.len() >= 2);
+    for (name, component) in SHIPPED {
+        let tests = repository().join("plugins").join(name).join(format!("{name}.test.toml"));
+        let (file, _) = TestFile::read(&tests).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(!file.cases.is_empty(), "{name} promises nothing");
+        let report = Trial { name: (*name).to_owned(), code: load(component) }.run(&file);
+        assert_eq!(differences(&report), [], "{name}");
+    }
+}
+
+#[test]
+fn the_page_on_tests_shows_what_can_be_written() {
+    let text = fs::read_to_string(repository().join("docs/plugin-testing.md")).expect("the page is there");
+    let examples: Vec<&str> =
+        text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 4, "{examples:?}");
+    examples.into_iter().for_each(|example| drop(read(example)));
+}
+
+#[test]
+fn what_is_expected_and_happens_passes() {
+    passes(
+        r#"
+        [[case]]
+        name = "on-request"
+        request = { method = "PUT", path = "/a/../b?c", headers = { x-do = "mark", x-says = "hello", x-mark = ["0", "é"] } }
+        expect = { verdict = "next", target = "/b?c", headers = { x-mark = ["0", "é", "hello"], X-Says = "*", x-none = false, host = "example.com" } }
+        [[case]]
+        name = "a reply"
+        request = { headers = { x-do = "reply" } }
+        expect = { verdict = "reply", reply = { status = 418, headers = { x-a = "1, 2" }, body = "short and stout", body-contains = "stout" } }
+        [[case]]
+        name = "another upstream"
+        request = { headers = { x-do = "forward", x-says = "other" } }
+        expect = { verdict = "forward", upstream = "other" }
+        [[case]]
+        name = "all of the request"
+        request = { method = "PUT", path = "/a?b", scheme = "https", authority = "a.example:81", http-version = "2", client-address = "2001:db8::1", route = "r", upstream = "u", headers = { x-do = "see", accept = ["a", "b"] } }
+        expect = { reply = { json = { method = "PUT", path = "/a", query = "b", scheme = "https", authority = "a.example:81", version = "2", client = "2001:db8::1", route = "r", upstream = "u", accept-values = ["a", "b"], id = "*" } } }
+        [[case]]
+        name = "on-response after on-request"
+        request = { headers = { x-do = "note", x-says = "n", x-do-response = "see" } }
+        response = { status = 404, headers = { x-b = "1" }, endpoint = "10.0.0.1:80" }
+        expect = { notes = { note = "n", other = false }, reply = { json = { status = 404, endpoint = "10.0.0.1:80", request = { note = "n" } } } }
+        [[case]]
+        name = "on-response after a reply"
+        request = { headers = { x-do = "reply", x-do-response = "status" } }
+        response = { status = 500 }
+        expect = { response = { status = 203 } }
+        [[case]]
+        name = "lines of the log"
+        request = { headers = { x-do = "log", x-says = "line" } }
+        expect = { logs = [{ level = "warn", contains = "line was here" }], metrics = {} }
+        [[case]]
+        name = "metrics"
+        request = { headers = { x-do = "metrics" } }
+        expect = { metrics = { m0 = 1, m63 = 1.0 } }
+        "#,
+    );
+}
+
+#[test]
+fn what_is_other_than_expected_is_shown() {
+    differs("request = {}\nexpect = { verdict = 'reply' }", "verdict", "reply", "next");
+    differs("request = {}\nexpect = { reply = { status = 401 } }", "reply", "a reply", "next");
+    differs("request = {}\nexpect = { headers = { x-a = 'b' } }", "headers.x-a", "\"b\"", "nothing");
+    differs(
+        "request = {}\nexpect = { headers = { host = false } }",
+        "headers.host",
+        "nothing",
+        "\"example.com\"",
+    );
+    differs(
+        "request = {}\nexpect = { headers = { host = ['*'] } }",
+        "headers.host",
+        "[\"*\"]",
+        "[\"example.com\"]",
+    );
+    differs("request = {}\nexpect = { target = '/b' }", "target", "/b", "/");
+    differs(
+        "request = {}\nexpect = { removed = ['x-a'] }",
+        "removed",
+        "x-a is taken away",
+        "x-a was not there to begin with",
+    );
+    differs("request = {}\nexpect = { notes = { a = true } }", "notes.a", "anything", "nothing");
+    differs("request = {}\nexpect = { logs = [{ contains = 'x' }] }", "logs.0", "... x ...", "no line");
+    differs(
+        "request = { headers = { x-do = 'log' } }\nexpect = { logs = [] }",
+        "logs",
+        "no line",
+        "warn  was here",
+    );
+    differs("request = {}\nexpect = { metrics = { a = 1 } }", "metrics.a", "1", "nothing");
+    differs("request = {}\nexpect = { error = 'trap' }", "error", "trap", "no failure");
+    differs("request = {}\nexpect = { refused = 'x' }", "refused", "refused with \"x\"", "accepted");
+    differs("response = {}\nexpect = { response = { status = 201 } }", "response.status", "201", "200");
+    let reply = "request = { headers = { x-do = 'reply' } }\nexpect";
+    differs(
+        &format!("{reply} = {{ reply = {{ body = 'tall' }} }}"),
+        "reply.body",
+        "\"tall\"",
+        "\"short and stout\"",
+    );
+    let see = "request = { headers = { x-do = 'see' } }\nexpect";
+    differs(
+        &format!("{see} = {{ reply = {{ json = {{ method = 'PUT' }} }} }}"),
+        "reply.json.method",
+        "\"PUT\"",
+        "\"GET\"",
+    );
+    differs(&format!("{see} = {{ reply = {{ json = {{ x = 1 }} }} }}"), "reply.json.x", "1", "nothing");
+    let pick = "endpoints = [{ address = 'a:1' }, { address = 'b:1' }]\nrequest = { headers = { x-do-pick = 'last' } }\npick = { calls = 4 }\nexpect";
+    differs(&format!("{pick} = {{ picks = [0] }}"), "picks", "[0]", "[1, 1, 1, 1]");
+    differs(
+        &format!("{pick} = {{ share = {{ 'a:1' = 0.5 }} }}"),
+        "share.a:1",
+        "0.5, give or take 0.02",
+        "0.0000",
+    );
+}
+
+#[test]
+fn a_failure_is_a_difference_unless_it_is_expected() {
+    for (behaviour, fault) in [
+        ("loop", "deadline"),
+        ("grow", "memory"),
+        ("trap", "trap"),
+        ("recurse-without-memory", "trap"),
+        ("reply-bad-status", "invalid-reply"),
+    ] {
+        let request = format!(
+            "[[case]]\nname = 'a case'\nlimits = {{ time = '20ms' }}\nrequest = {{ headers = {{ x-do = '{behaviour}' }} }}\n"
+        );
+        let found =
+            differences(&run(&format!("{request}expect = {{ verdict = 'next', headers = {{ x = '1' }} }}")));
+        assert_eq!(found.len(), 1, "{behaviour}: {found:?}");
+        assert_eq!((found[0].0.as_str(), found[0].1.as_str()), ("error", "no failure"));
+        assert!(found[0].2.starts_with(&format!("{fault}: it ")), "{found:?}");
+        passes(&format!("{request}expect = {{ error = '{fault}' }}"));
+    }
+}
+
+#[test]
+fn a_hook_that_is_not_there_is_a_difference() {
+    let file = read("[[case]]\nname = 'no such hook'\nrequest = {}\nexpect = { verdict = 'next' }");
+    let report = Trial { name: "round-robin".into(), code: load(&shipped("round-robin")) }.run(&file);
+    let found = differences(&report);
+    assert_eq!(
+        found[0],
+        ("request".into(), "a plugin with on-request".into(), "the plugin does not export it".into())
+    );
+}
+
+#[test]
+fn a_configuration_may_be_expected_to_be_refused() {
+    let config = "config = { configure = 'refuse', says = 'no such key' }";
+    passes(&format!("[[case]]\nname = 'a case'\n{config}\nexpect = {{ refused = 'such' }}"));
+    differs(
+        &format!("{config}\nexpect = {{ refused = 'other' }}"),
+        "refused",
+        "refused with \"other\"",
+        "no such key",
+    );
+    differs(
+        &format!("{config}\nrequest = {{}}\nexpect = {{ verdict = 'next' }}"),
+        "refused",
+        "accepted",
+        "refused: no such key",
+    );
+    passes(
+        "[[case]]\nname = 'a case'\nconfig = { configure = 'trap' }\nrequest = {}\nexpect = { error = 'trap' }",
+    );
+}
+
+#[test]
+fn a_case_that_expects_nothing_fails() {
+    assert!(!run("[[case]]\nname = 'a case'\nrequest = {}").has_passed());
+}
+
+#[test]
+fn steps_share_an_instance_and_cases_do_not() {
+    let count = "request = { headers = { x-do = 'count' } }\nexpect = { reply = { json = ";
+    passes(&format!(
+        "
+        [[case]]
+        name = 'steps'
+        [[case.step]]
+        {count} {{ calls = 2, sequence = 0 }} }} }}
+        [[case.step]]
+        {count} {{ calls = 3, sequence = 1 }} }} }}
+        [[case.step]]
+        instance = 'fresh'
+        {count} {{ calls = 2, sequence = 2 }} }} }}
+        [[case]]
+        name = 'another case'
+        {count} {{ calls = 2, sequence = 0 }} }} }}
+        [[case]]
+        name = 'a case that goes on'
+        instance = 'shared'
+        {count} {{ calls = 3, sequence = 1 }} }} }}
+        "
+    ));
+}
+
+#[test]
+fn endpoints_do_as_the_test_says() {
+    passes(
+        r#"
+        [[case]]
+        name = "the one with least to do"
+        endpoints = [{ address = "a:1", active = 3 }, { address = "b:1" }, { address = "c:1", active = 1 }]
+        request = { headers = { x-do-pick = "least" } }
+        pick = { calls = 4 }
+        expect = { picks = [1, 1, 1, 1], share = { "b:1" = 1, "c:1" = 0.0 } }
+        [[case]]
+        name = "no opinion"
+        endpoints = [{ address = "a:1" }]
+        pick = {}
+        expect = { picks = [false] }
+        [[case]]
+        name = "one that has been tried"
+        endpoints = [{ address = "a:1" }, { address = "b:1" }]
+        request = { headers = { x-do-pick = "tried" } }
+        pick = { tried = [1] }
+        expect = { picks = [1] }
+        "#,
+    );
+}
+
+#[test]
+fn what_cannot_be_a_test_is_refused_with_its_place() {
+    for (text, words) in [
+        (
+            "[[case]]\nname = 'a'\nrequst = {}\n",
+            &["unknown key `requst`", "did you mean `request`?", ":3:1"][..],
+        ),
+        ("[[case]]\nname = 'a'\nrequest = { pth = '/' }\n", &["unknown key `pth`", "did you mean `path`?"]),
+        ("[[case]]\nrequest = {}\n", &["the key `name` is missing"]),
+        ("[[case]]\nname = 'a'\nrequest = {}\nexpect = { verdict = 'nxt' }\n", &["did you mean `next`?"]),
+        ("[[case]]\nname = 'a'\nexpect = {}\n", &["nothing happens here"]),
+        ("[[case]]\nname = 'a'\npick = {}\n", &["there is nothing to pick from"]),
+        (
+            "[[case]]\nname = 'a'\nrequest = {}\n[[case.step]]\nrequest = {}\n",
+            &["either steps, or the keys of one step"],
+        ),
+        (
+            "[[case]]\nname = 'a'\nrequest = { path = 'x' }\n",
+            &["expected a path that the proxy would forward"],
+        ),
+        (
+            "[[case]]\nname = 'a'\nrequest = { headers = { a = \"x\\n\" } }\n",
+            &["expected the value of a header"],
+        ),
+        (
+            "[[case]]\nname = 'a'\nrequest = { headers = { 'a b' = 'x' } }\n",
+            &["`a b` is not the name of a header"],
+        ),
+        ("[[case]]\nname = 'a'\nresponse = { status = 99 }\n", &["expected a status"]),
+        ("time = 1960-01-01T00:00:00Z\n", &["expected a time such as"]),
+        ("[[case]]\nname = 'a'\nrequest = []\n", &["expected a table, found an array"]),
+    ] {
+        let problems =
+            TestFile::read_text(Path::new("x.test.toml"), text.to_owned()).expect_err(text).to_string();
+        for word in words {
+            assert!(problems.contains(word), "{word} is not in\n{problems}");
+        }
+    }
+}
