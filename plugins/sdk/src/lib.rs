@@ -30,9 +30,11 @@
 //! granted follows from its code.
 
 mod bindings;
+mod candidates;
 pub mod config;
 mod plugin;
 mod problem;
+mod ring;
 
 #[doc(hidden)]
 pub use bindings::hooks;
@@ -47,8 +49,10 @@ pub use bindings::{
         body, http_client, log, metrics, pool, request, response, secret, sequence, store, types,
     },
 };
+pub use candidates::Candidates;
 pub use plugin::{Balance, OnComplete, OnRequest, OnResponse, OnTick, Plugin};
 #[doc(hidden)]
 pub use plugin::{Place, Pools};
 pub use problem::Problem;
+pub use ring::Ring;
 pub use types::{HeaderError, Reply};
