@@ -47,12 +47,12 @@ pub struct Route {
     pub on_response: Vec<usize>,
 }
 
-/// An upstream with its balancer resolved.
+/// An upstream with its balancers resolved.
 #[derive(Debug)]
 pub struct Target {
     pub upstream: Arc<Upstream>,
-    /// A place in [`Snapshot::plugins`].
-    pub balancer: Option<usize>,
+    /// Places in [`Snapshot::plugins`], in the order in which they are asked.
+    pub balancers: Vec<usize>,
 }
 
 /// A plugin, and where its code came from.
@@ -243,7 +243,7 @@ fn stem(file: &str) -> &str {
 fn needed_plugins(config: &Config) -> BTreeMap<&str, std::ops::Range<usize>> {
     let tables = config.plugins.keys();
     let routes = config.routes.iter().flat_map(|route| &route.get_ref().plugins);
-    let balancers = config.upstreams.values().filter_map(|upstream| upstream.balance.as_ref());
+    let balancers = config.upstreams.values().flat_map(|upstream| &upstream.balance);
     let mut needed = BTreeMap::new();
     for name in tables.chain(routes).chain(balancers) {
         needed.entry(name.get_ref().as_str()).or_insert_with(|| name.span());
@@ -274,14 +274,16 @@ fn upstreams(
             let problem = Problem::at(name.span(), "the upstream has no endpoints");
             problems.push(problem.help("write endpoints = [\"http://127.0.0.1:8001\"]"));
         }
-        let balancer = settings.balance.as_ref().and_then(|balance| {
-            let place = *places.get(balance.get_ref().as_str())?;
+        let balancers = settings.balance.iter().filter_map(|name| {
+            // A plugin that is not there has been reported where it was to be loaded.
+            let place = *places.get(name.get_ref().as_str())?;
             if !plugins[place].plugin.code.hooks().balance {
-                let problem = Problem::at(balance.span(), "this plugin has no `pick`, so it cannot balance");
+                let problem = Problem::at(name.span(), "this plugin has no `pick`, so it cannot balance");
                 problems.push(problem.help("a balancer exports tollgate:policy/balance-hook"));
             }
             Some(place)
         });
+        let balancers = balancers.collect();
         let known =
             previous.and_then(|previous| Some(&previous.upstreams[previous.upstream(name.get_ref())?]));
         let upstream = match known {
@@ -291,7 +293,7 @@ fn upstreams(
                 Upstream::new(name.get_ref().as_str().into(), settings, known)
             }
         };
-        targets.push(Target { upstream, balancer });
+        targets.push(Target { upstream, balancers });
     }
     targets
 }

@@ -128,7 +128,7 @@ async fn a_balancer_that_misbehaves_costs_no_request_at_all() {
             client.send(format!("GET /good HTTP/1.1\r\nHost: test\r\n{hook}: {misdeed}\r\n\r\n")).await;
             assert_eq!(client.response().await.status, 200, "{hook}: {misdeed}");
         }
-        is_logged("bad-balancer", &["pick failed, the host chooses", reason]);
+        is_logged("bad-balancer", &["pick failed, another chooses", reason]);
         client.send("GET /good HTTP/1.1\r\nHost: test\r\nx-do-pick: last\r\n\r\n").await;
         assert_eq!(
             client.response().await.text(),

@@ -514,6 +514,24 @@ async fn where_a_balancer_makes_no_sense_the_host_chooses() {
     }
 }
 
+#[tokio::test]
+async fn of_several_balancers_the_first_that_has_an_opinion_decides() {
+    let (one, two) = (Origin::start().await, Origin::start().await);
+    let config = app(&[&one, &two], &[])
+        .replace("endpoints", "balance = [\"guest\", \"round-robin\"]\nendpoints")
+        + "[plugins.guest]\nconfig = { pick = \"obey\" }\n";
+    let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
+    for (pick, served) in
+        [("first", ["one", "one", "one"]), ("none", ["one", "two", "one"]), ("trap", ["two", "one", "two"])]
+    {
+        for by in served {
+            let origin = if by == "one" { &one } else { &two };
+            let response = proxy.get("/", &[&format!("x-do-pick: {pick}")]).await;
+            assert_eq!((response.status, response.text()), (200, origin.port().as_str()), "{pick}");
+        }
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // Log, numbers and the system
 // ---------------------------------------------------------------------------------------------

@@ -368,6 +368,45 @@ pub(crate) fn named_tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(tables.into_iter().map(|(name, table)| (name, table.0)).collect())
 }
 
+/// Reads one name, or several in an array.
+pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Spanned<String>>, D::Error> {
+    enum Names {
+        One(String),
+        Several(Vec<Spanned<String>>),
+    }
+
+    impl<'de> Deserialize<'de> for Names {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Visitor;
+
+            impl<'de> de::Visitor<'de> for Visitor {
+                type Value = Names;
+
+                fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    formatter.write_str("a name, or an array of names")
+                }
+
+                fn visit_str<E: de::Error>(self, name: &str) -> Result<Names, E> {
+                    Ok(Names::One(name.to_owned()))
+                }
+
+                fn visit_seq<A: de::SeqAccess<'de>>(self, names: A) -> Result<Names, A::Error> {
+                    Vec::deserialize(de::value::SeqAccessDeserializer::new(names)).map(Names::Several)
+                }
+            }
+
+            deserializer.deserialize_any(Visitor)
+        }
+    }
+
+    let names = Spanned::<Names>::deserialize(deserializer)?;
+    let span = names.span();
+    Ok(match names.into_inner() {
+        Names::One(name) => vec![Spanned::new(span, name)],
+        Names::Several(names) => names,
+    })
+}
+
 struct Table<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {

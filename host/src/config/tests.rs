@@ -149,7 +149,7 @@ fn names_keep_their_place_in_the_source() {
     assert_eq!(at(route.upstream.span()), "\"app\"");
     assert_eq!(at(route.plugins[0].span()), "\"api-key\"");
     assert_eq!(at(route.matches.path.as_ref().unwrap().span()), "\"/v1/\"");
-    assert_eq!(at(config.upstreams["app"].balance.as_ref().unwrap().span()), "\"round-robin\"");
+    assert_eq!(at(config.upstreams["app"].balance[0].span()), "\"round-robin\"");
 }
 
 #[test]

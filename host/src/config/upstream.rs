@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::{
     Duration, Health, Outlier, Share,
-    read::{optional_table, table},
+    read::{names, optional_table, table},
 };
 
 /// A named group of endpoints.
@@ -16,8 +16,9 @@ use super::{
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
-    /// The plugin whose `pick` decides; the least loaded of two if absent.
-    pub balance: Option<Spanned<String>>,
+    /// The plugins whose `pick` decides, the first that has an opinion; the least loaded of two if none has.
+    #[serde(default, deserialize_with = "names")]
+    pub balance: Vec<Spanned<String>>,
     /// No checks if absent.
     #[serde(default, deserialize_with = "optional_table")]
     pub health: Option<Health>,

@@ -130,15 +130,17 @@ pub(super) fn pick(
     if tried.len() >= roster.usable().len() {
         return None;
     }
-    let picked = target.balancer.and_then(|place| {
-        let slot = generation.slot(place);
-        slot.pick(exchange, roster, tried).unwrap_or_else(|error| {
+    let is_untried = |place: &usize| !tried.contains(&(*place as u32));
+    let picked = target.balancers.iter().find_map(|place| {
+        let slot = generation.slot(*place);
+        let picked = slot.pick(exchange, roster, tried).unwrap_or_else(|error| {
             tracing::warn!(plugin = %slot.plugin().name, upstream = %target.upstream.name, %error,
-                "pick failed, the host chooses");
+                "pick failed, another chooses");
             None
-        })
+        });
+        picked.filter(is_untried)
     });
-    picked.filter(|place| !tried.contains(&(*place as u32))).or_else(|| roster.least_loaded_of_two(tried))
+    picked.or_else(|| roster.least_loaded_of_two(tried))
 }
 
 /// What becomes of a request whose plugin could not decide.

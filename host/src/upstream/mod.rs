@@ -44,8 +44,6 @@ use health::{Measured, may_eject, outliers};
 pub struct Upstream {
     pub name: Arc<str>,
     pub timeouts: UpstreamTimeouts,
-    /// The name of the plugin that picks.
-    pub balance: Option<String>,
     pub settings: config::Upstream,
     configured: Vec<Entry>,
     roster: ArcSwap<Roster>,
@@ -120,7 +118,6 @@ impl Upstream {
         let upstream = Arc::new(Self {
             name,
             timeouts: settings.timeouts.clone(),
-            balance: settings.balance.as_ref().map(|name| name.get_ref().clone()),
             configured,
             roster: ArcSwap::from_pointee(roster),
             shared,

@@ -41,7 +41,7 @@ impl Ring {
         let halvings = wanted.div_ceil(Self::MOST).next_power_of_two().trailing_zeros();
         let points_of = |weight: u32| match weight {
             0 => 0,
-            weight => (u64::from(weight) * Self::POINTS >> halvings).max(1),
+            weight => ((u64::from(weight) * Self::POINTS) >> halvings).max(1),
         };
         let mut points: Vec<Point> = (0..)
             .zip(endpoints)
