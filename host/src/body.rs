@@ -8,11 +8,14 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+
+use crate::clock::Timer;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,8 @@ pub enum Error {
     TooLarge,
     #[error("the body was given up")]
     Abandoned,
+    #[error("the client took too long")]
+    Silent,
     #[error("the body came to a standstill")]
     Stalled,
     #[error("the body broke off")]
@@ -38,6 +43,15 @@ pub enum RequestBody {
 pub struct Streaming {
     incoming: Incoming,
     upload: Rc<Upload>,
+    patience: Option<Patience>,
+}
+
+/// How long a client may be silent in the middle of a body, until the head of the response has come: from then on
+/// it may be waiting for what it is told.
+#[derive(Debug)]
+pub struct Patience {
+    pub timer: Timer,
+    pub limit: Duration,
 }
 
 /// How far the body of a request has come, seen from the side of the response.
@@ -47,6 +61,8 @@ pub struct Upload {
     left: Cell<u64>,
     state: Cell<UploadState>,
     passed: Cell<u64>,
+    /// The head of the response has come.
+    is_answered: Cell<bool>,
     /// Whoever waits for `state` to leave `Held`.
     waker: RefCell<Option<Waker>>,
 }
@@ -62,13 +78,22 @@ pub enum UploadState {
     TooLarge,
     /// The client broke off, or kept the proxy waiting.
     Broken,
+    /// The client kept the proxy waiting, and its connection is of use all the same.
+    Silent,
     /// The upstream did not want it.
     Abandoned,
 }
 
 impl RequestBody {
     /// A body of at most `cap` bytes, and the view on its progress. None for a body that is empty.
-    pub fn new(incoming: Incoming, cap: u64, is_held: bool) -> (Self, Option<Rc<Upload>>) {
+    ///
+    /// Without `patience` somebody else sees to it that the client is not silent for ever.
+    pub fn new(
+        incoming: Incoming,
+        cap: u64,
+        is_held: bool,
+        patience: impl FnOnce() -> Option<Patience>,
+    ) -> (Self, Option<Rc<Upload>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
@@ -77,9 +102,25 @@ impl RequestBody {
             left: Cell::new(cap),
             state: Cell::new(state),
             passed: Cell::new(0),
+            is_answered: Cell::new(false),
             waker: RefCell::new(None),
         });
-        (Self::Streaming(Streaming { incoming, upload: upload.clone() }), Some(upload))
+        let streaming = Streaming { incoming, upload: upload.clone(), patience: patience() };
+        (Self::Streaming(streaming), Some(upload))
+    }
+}
+
+impl Patience {
+    /// Ready when the client has been waited for, and for too long.
+    fn poll_over(&self, is_waited_for: bool, cx: &mut Context<'_>) -> Poll<()> {
+        if !is_waited_for {
+            self.timer.stop();
+            return Poll::Pending;
+        }
+        if !self.timer.is_running() {
+            self.timer.start(self.limit);
+        }
+        self.timer.poll(cx)
     }
 }
 
@@ -96,6 +137,11 @@ impl Upload {
     /// Whether the upstream connection can be used again as far as this body is concerned.
     pub fn is_complete(&self) -> bool {
         self.state.get() == UploadState::Complete
+    }
+
+    /// The head of the response has come.
+    pub fn set_answered(&self) {
+        self.is_answered.set(true);
     }
 
     /// Lets a body that was held back flow.
@@ -138,7 +184,7 @@ impl http_body::Body for RequestBody {
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Self::Streaming(Streaming { incoming, upload }) = self.get_mut() else {
+        let Self::Streaming(Streaming { incoming, upload, patience }) = self.get_mut() else {
             return Poll::Ready(None);
         };
         match upload.state.get() {
@@ -149,7 +195,14 @@ impl http_body::Body for RequestBody {
             UploadState::Abandoned => return Poll::Ready(Some(Err(Error::Abandoned))),
             _ => {}
         }
-        Poll::Ready(match std::task::ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+        let polled = Pin::new(&mut *incoming).poll_frame(cx);
+        if let Some(patience) = patience
+            && patience.poll_over(polled.is_pending() && !upload.is_answered.get(), cx).is_ready()
+        {
+            upload.state.set(UploadState::Silent);
+            return Poll::Ready(Some(Err(Error::Silent)));
+        }
+        Poll::Ready(match std::task::ready!(polled) {
             Some(Ok(frame)) => {
                 let accounted = upload.account(frame.data_ref().map_or(0, Bytes::len));
                 if accounted.is_ok() && incoming.is_end_stream() {

@@ -58,6 +58,11 @@ impl Clock {
         self.now() >= then.after(duration)
     }
 
+    /// How much time has passed since `then`, in whole ticks.
+    pub fn since(&self, then: Tick) -> Duration {
+        TICK * u32::try_from(self.0.now.get().saturating_sub(then.0)).unwrap_or(u32::MAX)
+    }
+
     /// A timer that is not running.
     pub fn timer(&self) -> Timer {
         let key = self.0.timers.borrow_mut().insert(Entry { deadline: Tick::NEVER, waker: None });

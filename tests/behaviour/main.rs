@@ -7,6 +7,7 @@ mod documented;
 mod forwarding;
 mod health;
 mod hostile;
+mod http2;
 mod limits;
 mod load;
 mod plugins;

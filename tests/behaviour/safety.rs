@@ -147,7 +147,7 @@ const BAD_HEADS: &[(u16, &str)] = &[
     (505, "GET / HTTP/1.2\r\nHost: a\r\n\r\n"),
     (505, "GET / HTTP/0.9\r\nHost: a\r\n\r\n"),
     (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
-    (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    (505, "PRI * HTTP/2.0\r\nHost: a\r\n\r\n"),
     (501, "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"),
     (501, "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n"),
     (400, "\x16\x03\x01\x02\0\x01\0\x01\x7c\x03\x03\n\r\n\r\n"),

@@ -5,6 +5,7 @@
 mod client;
 mod executable;
 mod guest;
+pub mod http2;
 mod load;
 mod log;
 mod origin;

@@ -20,6 +20,9 @@ pub struct Listener {
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed.
     #[serde(default, deserialize_with = "networks")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether HTTP/2 is spoken with clients that ask for it.
+    #[serde(default = "yes")]
+    pub http2: bool,
     #[serde(default, deserialize_with = "table")]
     pub limits: ListenerLimits,
     #[serde(default, deserialize_with = "table")]
@@ -40,6 +43,8 @@ pub struct ListenerLimits {
     pub header_count: usize,
     /// The body of a request; beyond it 413.
     pub body: ByteSize,
+    /// Requests at once on one connection of HTTP/2; beyond it they are refused, to be sent again later.
+    pub streams: u32,
 }
 
 impl Default for ListenerLimits {
@@ -50,6 +55,7 @@ impl Default for ListenerLimits {
             headers: ByteSize::kib(32),
             header_count: 100,
             body: ByteSize::gib(1),
+            streams: 100,
         }
     }
 }
@@ -77,6 +83,10 @@ impl Default for ListenerTimeouts {
             idle: Duration::from_secs(75),
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {

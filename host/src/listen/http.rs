@@ -11,10 +11,13 @@ use std::{
 use hyper::{server::conn::http1, service::service_fn};
 use tokio::net::TcpStream;
 
-use super::wire::{SCRATCH, Scratch, Wire};
+use super::{
+    http2,
+    wire::{SCRATCH, Scratch, Wire},
+};
 use crate::{
     live::Worker,
-    proxy::{self, Connection},
+    proxy::{self, Connection, Turn},
 };
 
 /// Serves the connections of one worker.
@@ -34,8 +37,24 @@ impl Server {
         &self.worker
     }
 
-    /// Serves a connection to its end.
+    /// Serves a connection to its end, in the version of HTTP that it begins with.
     pub async fn serve(self, stream: TcpStream, connection: Rc<Connection>) {
+        let (worker, scratch) = (self.worker.clone(), self.scratch.clone());
+        let Some(turn) = connection.turn.clone() else {
+            return http2::serve(worker, scratch, stream, Vec::new(), connection).await;
+        };
+        if let Some((stream, begun)) = self.serve_http1(stream, connection.clone(), turn).await {
+            http2::serve(worker, scratch, stream, begun, connection.to_http2().into()).await;
+        }
+    }
+
+    /// Gives back a socket on which HTTP/2 is spoken, and what has come from it.
+    async fn serve_http1(
+        self,
+        stream: TcpStream,
+        connection: Rc<Connection>,
+        turn: Rc<Turn>,
+    ) -> Option<(TcpStream, Vec<u8>)> {
         let Self { worker, scratch } = self;
         let limits = &connection.listener.limits;
         let mut builder = http1::Builder::new();
@@ -44,12 +63,12 @@ impl Server {
         if limits.header_count > HEADERS {
             builder.max_headers(limits.header_count);
         }
-        let wire = Wire::new(stream, connection.clone(), scratch, &worker.clock);
+        let wire = Wire::new(stream, connection.clone(), turn.clone(), scratch, &worker.clock);
         let service = {
             let (worker, connection) = (worker.clone(), connection.clone());
             service_fn(move |request| {
                 // Not in the future: hyper may read on before it polls that.
-                connection.begin();
+                turn.begin();
                 let answer = proxy::handle(worker.clone(), connection.clone(), request);
                 async { Ok::<_, Infallible>(answer.await) }
             })
@@ -69,10 +88,15 @@ impl Server {
             polled
         })
         .await;
+        let wire = match serving.into_parts().io.into_http2() {
+            Ok(begun) => return Some(begun),
+            Err(wire) => wire,
+        };
         if let Err(error) = result {
             tracing::debug!(client = %connection.peer.address, %error, "connection ended");
         }
-        serving.into_parts().io.close(&worker.clock).await;
+        wire.close(&worker.clock).await;
+        None
     }
 }
 

@@ -1,10 +1,13 @@
 //! How does a connection become requests?
 //!
 //! [`tcp`] binds and accepts; [`wire`] reads and writes, and lets nothing through whose beginning and end two
-//! readers could see differently ([`framing`]); [`http`] hands the requests to the proxy.
+//! readers could see differently ([`framing`]); [`http`] hands the requests to the proxy. [`http2`] does all of this
+//! for HTTP/2, with an eye on its [`frames`].
 
+mod frames;
 pub mod framing;
 mod http;
+mod http2;
 pub mod tcp;
 mod wire;
 

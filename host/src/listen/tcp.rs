@@ -206,7 +206,7 @@ async fn accept(
         match counted {
             Some(counted) => {
                 let peer = Peer::new(address, "http", &listener.trusted_proxies);
-                let connection = Rc::new(Connection::new(peer, listener));
+                let connection = Rc::new(Connection::http1(peer, listener));
                 let serving = server.clone().serve(stream, connection);
                 worker.drain.spawn_local(async move {
                     let _counted: (Counted, Counted) = counted;

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::framing::Framing;
 use crate::{
     clock::{Clock, Timer},
-    proxy::Connection,
+    proxy::{Connection, Turn},
     socket,
 };
 
@@ -30,12 +30,18 @@ pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
 /// The size of a worker's [`Scratch`].
 pub(super) const SCRATCH: usize = 64 << 10;
 
+/// What HTTP/2 begins with (RFC 9113, section 3.4). No request of HTTP/1 does.
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// A connection's socket.
 pub(super) struct Wire<S> {
     stream: S,
     framing: Framing,
     connection: Rc<Connection>,
+    turn: Rc<Turn>,
     scratch: Scratch,
+    /// Whether these may still be the first bytes of HTTP/2.
+    may_be_http2: bool,
     /// What has come and not gone on; the first `passed` bytes may.
     kept: Vec<u8>,
     passed: usize,
@@ -47,11 +53,20 @@ pub(super) struct Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub fn new(stream: S, connection: Rc<Connection>, scratch: Scratch, clock: &Clock) -> Self {
+    /// `turn` is that of the connection.
+    pub fn new(
+        stream: S,
+        connection: Rc<Connection>,
+        turn: Rc<Turn>,
+        scratch: Scratch,
+        clock: &Clock,
+    ) -> Self {
         Self {
             stream,
             framing: Framing::new(&connection.listener.limits),
+            may_be_http2: connection.listener.http2,
             connection,
+            turn,
             scratch,
             kept: Vec::new(),
             passed: 0,
@@ -65,7 +80,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads from the socket, and keeps what may not go on yet.
     fn poll_fill(&mut self, cx: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         loop {
-            if !self.kept.is_empty() {
+            if !self.kept.is_empty() && !self.may_be_http2 {
                 match self.framing.advance(&self.kept) {
                     Ok(0) => {}
                     Ok(passed) => {
@@ -97,6 +112,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.is_closed = true;
                 return Poll::Ready(Ok(()));
             }
+            if self.may_be_http2 {
+                self.may_be_http2 =
+                    PREFACE[self.kept.len()..].iter().zip(came).all(|(want, got)| want == got);
+                if self.may_be_http2 {
+                    self.kept.extend_from_slice(came);
+                    if self.kept.len() >= PREFACE.len() {
+                        return Poll::Ready(Err(io::Error::other("HTTP/2 is spoken")));
+                    }
+                    continue;
+                }
+            }
             // What is wrong with it is found again above, from its beginning.
             let passed = if self.kept.is_empty() { self.framing.advance(came).unwrap_or(0) } else { 0 };
             cursor.put_slice(&came[..passed]);
@@ -109,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Whether what comes is ahead of its time: the client still waits for an answer.
     fn is_ahead(&self) -> bool {
-        self.framing.expects_head() && self.connection.is_busy()
+        self.framing.expects_head() && self.turn.is_busy()
     }
 
     /// Gives what may go on.
@@ -151,7 +177,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     fn fault(&self, status: StatusCode, why: impl std::fmt::Display) -> io::Error {
         tracing::debug!(client = %self.connection.peer.address, status = status.as_u16(), %why, "connection given up");
-        self.connection.set_fault(status);
+        self.turn.set_fault(status);
         io::Error::other(why.to_string())
     }
 
@@ -166,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 self.interim.advance(written);
                 self.writing.stop();
             }
-            let waiting = self.connection.take_interim();
+            let waiting = self.turn.take_interim();
             if waiting.is_empty() {
                 return Poll::Ready(Ok(()));
             }
@@ -182,16 +208,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
     }
 
+    /// The socket and what has come from it, if that is the beginning of HTTP/2.
+    pub fn into_http2(self) -> Result<(S, Vec<u8>), Self> {
+        match self.may_be_http2 && self.kept.len() >= PREFACE.len() {
+            true => Ok((self.stream, self.kept)),
+            false => Err(self),
+        }
+    }
+
     /// Ends the connection: answers a request that was refused before hyper saw it. If the client may still be
     /// sending, reads on for a moment, so that the answer is not lost to a reset (RFC 9112, section 9.6).
     pub async fn close(mut self, clock: &Clock) {
         const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
         const FAREWELL_BYTES: u64 = 256 << 10;
-        let fault = self.connection.fault();
+        let fault = self.turn.fault();
         let may_be_sending = fault.is_some() || !self.framing.expects_head() || !self.kept.is_empty();
         let farewell = async {
             // What is wrong with a body is answered by whoever reads the body.
-            let is_unanswered = self.framing.expects_head() && !self.connection.is_busy();
+            let is_unanswered = self.framing.expects_head() && !self.turn.is_busy();
             if let Some(status) = fault.filter(|_| is_unanswered) {
                 self.stream.write_all(&refusal(status)).await?;
             }
@@ -262,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         ready!(wire.poll_interim(cx))?;
         ready!(Pin::new(&mut wire.stream).poll_flush(cx))?;
         // hyper flushes when it has nothing more to write.
-        if wire.connection.set_written() {
+        if wire.turn.set_written() {
             if wire.kept.is_empty() {
                 // hyper need not come back to read before something happens: the time begins here.
                 wire.reading.stop();

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    rc::Rc,
     sync::Arc,
 };
 
@@ -11,36 +12,58 @@ use http::StatusCode;
 use super::Peer;
 use crate::config::Listener;
 
-/// One connection. Requests on it come one at a time.
+/// One connection.
 #[derive(Debug)]
 pub struct Connection {
     pub peer: Peer,
     /// The listener that accepted it, as it was configured then.
     pub listener: Arc<Listener>,
+    /// In HTTP/1, where requests come one at a time; in HTTP/2 each has a stream to itself.
+    pub turn: Option<Rc<Turn>>,
+}
+
+impl Connection {
+    /// One that speaks HTTP/1, unless its first bytes turn out to be those of HTTP/2.
+    pub fn http1(peer: Peer, listener: Arc<Listener>) -> Self {
+        Self { peer, listener, turn: Some(Rc::default()) }
+    }
+
+    /// The same one, on which HTTP/2 is spoken.
+    pub fn to_http2(&self) -> Self {
+        Self { peer: self.peer.clone(), listener: self.listener.clone(), turn: None }
+    }
+
+    /// The status for what the client has sent and must not have, or has not sent in time.
+    pub fn fault(&self) -> Option<StatusCode> {
+        self.turn.as_ref()?.fault()
+    }
+
+    /// The last of a response has been made; not all of it need have been written.
+    pub fn set_answered(&self) {
+        if let Some(turn) = &self.turn {
+            turn.set_answered();
+        }
+    }
+}
+
+/// The request of HTTP/1 whose turn it is, as the wire sees it.
+#[derive(Debug, Default)]
+pub struct Turn {
     stage: Cell<Stage>,
     fault: Cell<Option<StatusCode>>,
     interim: RefCell<Vec<Bytes>>,
 }
 
 /// How far the answer to the last request has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    #[default]
     Idle,
     Answering,
     Writing,
 }
 
-impl Connection {
-    pub fn new(peer: Peer, listener: Arc<Listener>) -> Self {
-        Self {
-            peer,
-            listener,
-            stage: Cell::new(Stage::Idle),
-            fault: Cell::new(None),
-            interim: RefCell::default(),
-        }
-    }
-
+impl Turn {
     /// Whether a request is being answered.
     pub fn is_busy(&self) -> bool {
         self.stage.get() != Stage::Idle

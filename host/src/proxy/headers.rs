@@ -15,7 +15,7 @@ use http::{
 };
 use ipnet::IpNet;
 
-use crate::path;
+use crate::{config::ListenerLimits, path};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,7 +27,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// Who speaks to the proxy, as far as headers are concerned.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
     /// The address without the port, ready to be forwarded.
@@ -77,15 +77,22 @@ pub enum BadRequest {
     Expectation,
     #[error("more headers than can be forwarded")]
     TooManyHeaders,
+    #[error("the target is longer than the listener allows")]
+    LongTarget,
+    #[error("a field of HTTP/2 that would mean something else in HTTP/1")]
+    Field,
 }
 
 impl BadRequest {
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Path(_) | Self::Target | Self::Host | Self::HostMismatch => StatusCode::BAD_REQUEST,
+            Self::Path(_) | Self::Target | Self::Host | Self::HostMismatch | Self::Field => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Connect => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::LongTarget => StatusCode::URI_TOO_LONG,
         }
     }
 }
@@ -167,6 +174,47 @@ fn remove_named(headers: &mut HeaderMap) {
     }
 }
 
+/// Brings a request of HTTP/2 into the form of one of HTTP/1, in which everything else is done. What is malformed
+/// beyond repair, h2 has refused by itself (RFC 9113, section 8).
+///
+/// The limits are those that `framing` keeps for HTTP/1.
+pub(super) fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) -> Result<(), BadRequest> {
+    // The version stands in no line here, but the limit is the same for the same target.
+    let line = request.method.as_str().len() + 1 + request.uri.path().len() + " HTTP/1.1".len();
+    let query = request.uri.query().map_or(0, |query| query.len() + 1);
+    if line + query > limits.request_line.as_usize() {
+        return Err(BadRequest::LongTarget);
+    }
+    let headers = &mut request.headers;
+    if headers.len() > limits.header_count {
+        return Err(BadRequest::TooManyHeaders);
+    }
+    let (mut lengths, mut cookies) = (0, 0);
+    for (name, value) in headers.iter() {
+        // Section 8.2.1. In HTTP/1 such a space is not part of the value.
+        if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes() {
+            return Err(BadRequest::Field);
+        }
+        lengths += usize::from(name == header::CONTENT_LENGTH);
+        cookies += usize::from(name == header::COOKIE);
+    }
+    if lengths > 1 {
+        return Err(BadRequest::Field);
+    }
+    if cookies > 1 {
+        // Section 8.2.3: in HTTP/1 there is one field.
+        let crumbs: Vec<_> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let cookie = HeaderValue::from_maybe_shared(Bytes::from(crumbs.join(&b"; "[..])));
+        headers.insert(header::COOKIE, cookie.map_err(|_| BadRequest::Field)?);
+    }
+    // hyper has no way to send 100 in HTTP/2. Clients do not wait for it for ever (RFC 9110, section 10.1.1).
+    if headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
+        headers.remove(header::EXPECT);
+    }
+    Ok(())
+}
+
 /// Makes a client's request the proxy's own: target and host in one canonical form, no field that ends at this
 /// hop, and the word of the proxy on who sent it.
 ///
@@ -197,7 +245,7 @@ pub(super) fn prepare(
         headers.insert(header::TRANSFER_ENCODING, CHUNKED);
     }
     let expects_continue = expectation(headers, request.version, length)?;
-    let client = identify(headers, peer, trusted, host)?;
+    let client = identify(headers, peer, trusted, host, request.version)?;
     Ok(Prepared { client, expects_continue, is_last_hop })
 }
 
@@ -271,6 +319,12 @@ fn canonicalise(request: &mut request::Parts) -> Result<(), BadRequest> {
     };
     let target = match (path::canonical(path)?, request.uri.query()) {
         (Cow::Borrowed(_), _) if !is_absolute => return Ok(()),
+        (Cow::Borrowed(_), _) if !request.uri.path().is_empty() => {
+            // As it is, but for the scheme and the authority.
+            let target = request.uri.path_and_query().cloned();
+            request.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+            return Ok(());
+        }
         (path, Some(query)) => format!("{path}?{query}"),
         (path, None) => path.into_owned(),
     };
@@ -321,6 +375,7 @@ fn identify(
     peer: &Peer,
     trusted: &[IpNet],
     host: Option<HeaderValue>,
+    version: Version,
 ) -> Result<IpAddr, BadRequest> {
     let room = |_| BadRequest::TooManyHeaders;
     let proto = HeaderValue::from_static(peer.scheme);
@@ -358,7 +413,8 @@ fn identify(
         headers.try_insert(X_REQUEST_ID, new_request_id()).map_err(room)?;
     }
     // RFC 9110, section 7.6.3.
-    headers.try_append(header::VIA, HeaderValue::from_static("1.1 tollgate")).map_err(room)?;
+    let via = if version == Version::HTTP_2 { "2 tollgate" } else { "1.1 tollgate" };
+    headers.try_append(header::VIA, HeaderValue::from_static(via)).map_err(room)?;
     Ok(client)
 }
 

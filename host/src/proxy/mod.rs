@@ -12,14 +12,14 @@ mod record;
 mod send;
 
 pub use afterwards::Afterwards;
-pub use connection::Connection;
+pub use connection::{Connection, Turn};
 pub use error::{Blame, Error};
 pub use headers::{BadRequest, BadResponse, Peer};
 
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header, request};
+use http::{HeaderValue, Request, Response, Version, header, request};
 use hyper::body::Incoming;
 
 use crate::{
@@ -72,6 +72,9 @@ async fn forward(
     let length = http_body::Body::size_hint(&body).exact();
     let Context { connection, generation, .. } = context;
 
+    if head.version == Version::HTTP_2 {
+        headers::from_http2(&mut head, &connection.listener.limits)?;
+    }
     let prepared =
         headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
     let failed = Failure::of(&head);
@@ -143,7 +146,7 @@ impl Failure {
             }
         }
         let mut response = error::problem(status, request_id.as_ref());
-        if ends_connection || connection.fault().is_some() {
+        if connection.turn.is_some() && (ends_connection || connection.fault().is_some()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(Content::Whole)

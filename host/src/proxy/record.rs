@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use http::{Method, Request, StatusCode, Uri, header, request};
+use http::{Method, Request, StatusCode, Uri, Version, header, request};
 
 use super::{Connection, headers, send::Sent};
 use crate::plugin::Exchange;
@@ -14,6 +14,7 @@ pub(super) struct Record {
     client: String,
     method: Method,
     uri: Uri,
+    version: Version,
     host: String,
     request: String,
     route: Option<Arc<str>>,
@@ -29,8 +30,11 @@ impl Record {
             started: Instant::now(),
             client: connection.peer.address.ip().to_canonical().to_string(),
             method: request.method().clone(),
-            uri: request.uri().clone(),
-            host: text(header::HOST).unwrap_or_default(),
+            uri: target(request),
+            version: request.version(),
+            host: text(header::HOST)
+                .or_else(|| request.uri().authority().map(ToString::to_string))
+                .unwrap_or_default(),
             request: String::new(),
             route: None,
             upstream: None,
@@ -45,6 +49,7 @@ impl Record {
             method = self.method.as_str(),
             host = self.host,
             uri = %self.uri,
+            version = version(self.version),
             status = status.as_u16(),
             route = self.route.as_deref(),
             upstream = self.upstream.as_deref(),
@@ -57,6 +62,21 @@ impl Record {
             request = self.request,
             "answered"
         );
+    }
+}
+
+/// As it was asked for; in HTTP/2, where scheme and host always stand beside it, without those.
+fn target<B>(request: &Request<B>) -> Uri {
+    let path = request.uri().path_and_query().filter(|_| request.version() == Version::HTTP_2);
+    path.map_or_else(|| request.uri().clone(), |path| path.clone().into())
+}
+
+/// As the contract with plugins writes it.
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
     }
 }
 

@@ -9,13 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, Version, request};
+use http::{Request, Response, StatusCode, Version, request};
 use hyper::{body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
 
-use super::{Connection, Context, Error, headers, hooks};
+use super::{Context, Error, headers, hooks};
 use crate::{
-    body::{RequestBody, Upload, UploadState},
+    body::{Patience, RequestBody, Upload, UploadState},
     clock::{Clock, Elapsed},
     plugin::InHand,
     snapshot::{Route, Target},
@@ -89,7 +89,7 @@ pub(super) async fn send(
     expects_continue: bool,
 ) -> Result<(Response<Incoming>, Sent), Error> {
     let upstream = &target.upstream;
-    let mut outgoing = Outgoing::new(&context.connection, &exchange.request, body, expects_continue)?;
+    let mut outgoing = Outgoing::new(context, &exchange.request, body, expects_continue)?;
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut failure = Error::NoEndpoint;
     while tried.len() < ATTEMPTS
@@ -99,6 +99,9 @@ pub(super) async fn send(
         let started = Endpoint::is_sampled().then(Instant::now);
         match send_to(context, target, route, endpoint, exchange, &mut outgoing).await {
             Ok((response, lease)) => {
+                if let Some(upload) = &outgoing.upload {
+                    upload.set_answered();
+                }
                 let (mut head, body) = response.into_parts();
                 let is_reusable = match headers::accept(&mut head, &endpoint.address) {
                     Ok(is_reusable) => is_reusable,
@@ -221,6 +224,7 @@ async fn send_to(
             SendError::Unsent(source, _) | SendError::Lost(source) => {
                 return Err(match outgoing.upload.as_ref().map(|upload| upload.state()) {
                     Some(UploadState::TooLarge) => Error::BodyTooLarge,
+                    Some(UploadState::Silent) => Error::ClientBroke(Some(StatusCode::REQUEST_TIMEOUT)),
                     Some(UploadState::Broken) => Error::ClientBroke(context.connection.fault()),
                     _ => Error::Send { endpoint: name(endpoint), source },
                 });
@@ -245,19 +249,25 @@ struct Outgoing {
 
 impl Outgoing {
     fn new(
-        connection: &Connection,
+        context: &Context,
         head: &request::Parts,
         body: Incoming,
         expects_continue: bool,
     ) -> Result<Self, Error> {
+        let Context { worker, connection, .. } = context;
         let cap = connection.listener.limits.body.get();
         if http_body::Body::size_hint(&body).lower() > cap {
             return Err(Error::BodyTooLarge);
         }
-        let (body, upload) = RequestBody::new(body, cap, expects_continue);
+        let (body, upload) = RequestBody::new(body, cap, expects_continue, || {
+            // In HTTP/1 the wire knows.
+            let limit = connection.listener.timeouts.body.get();
+            connection.turn.is_none().then(|| Patience { timer: worker.clock.timer(), limit })
+        });
         // RFC 9110, section 9.2.2.
         let is_repeatable = upload.is_none() && head.method.is_idempotent();
-        let hears_interim = head.version != Version::HTTP_10;
+        // hyper has no way to send them in HTTP/2.
+        let hears_interim = head.version == Version::HTTP_11;
         Ok(Self { body, upload, is_repeatable, hears_interim })
     }
 
@@ -319,8 +329,11 @@ async fn converse(
             match (interim, upload) {
                 (Interim::Continue, Some(upload)) => upload.release(),
                 (Interim::Continue, None) => {}
-                (Interim::Other(head), _) if outgoing.hears_interim => context.connection.push_interim(head),
-                (Interim::Other(_), _) => {}
+                (Interim::Other(head), _) => {
+                    if let Some(turn) = context.connection.turn.as_ref().filter(|_| outgoing.hears_interim) {
+                        turn.push_interim(head);
+                    }
+                }
             }
         }
         if let Poll::Ready(answer) = answered {

@@ -1,0 +1,466 @@
+//! How do the streams of an HTTP/2 connection become requests?
+//!
+//! Between the socket and hyper is a [`Line`], which does for HTTP/2 what `Wire` does for HTTP/1: it counts what a
+//! client sends, and knows what is being waited for. What h2 bounds by itself is left to it: streams at once, heads
+//! and their continuations, streams reset before they were looked at, empty frames of data.
+
+use std::{
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Frame as BodyFrame, SizeHint};
+use hyper::{
+    rt::{Executor, ReadBufCursor},
+    server::conn::http2,
+    service::service_fn,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::{
+    frames::{Allowance, Frame, Frames},
+    wire::{PREFACE, Scratch},
+};
+use crate::{
+    body,
+    clock::Timer,
+    live::Worker,
+    proxy::{self, Connection},
+    socket,
+};
+
+/// What a client may send of one request's body before the upstream has taken it: enough for 40 Mbit/s over a way
+/// of 50 ms.
+const STREAM_WINDOW: u32 = 256 << 10;
+
+/// The same of all requests on a connection.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// Requests that a client may have reset before anybody has looked at them (CVE-2023-44487).
+const RESETS_UNSEEN: usize = 20;
+
+/// Streams that a client may make the proxy reset by its errors (CVE-2025-8671).
+const RESETS_BY_ERROR: usize = 100;
+
+/// How long a client may take to go, once it has been asked to.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The same in bytes that are read and thrown away.
+const FAREWELL_BYTES: u64 = 256 << 10;
+
+/// Serves a connection to its end. `begun` has come from it already.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    worker: Rc<Worker>,
+    scratch: Scratch,
+    stream: S,
+    begun: Vec<u8>,
+    connection: Rc<Connection>,
+) {
+    let limits = &connection.listener.limits;
+    let streams = Streams::new(worker.clone(), connection.clone());
+    let line = Rc::new(RefCell::new(Line::new(stream, begun, scratch, worker.clone(), connection.clone())));
+    let mut builder = http2::Builder::new(streams.clone());
+    builder
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.headers.get()).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_pending_accept_reset_streams(RESETS_UNSEEN)
+        .max_local_error_reset_streams(RESETS_BY_ERROR);
+    let service = service_fn(|request| {
+        let progress = streams.begin();
+        let answer = proxy::handle(worker.clone(), connection.clone(), request);
+        async move {
+            let response = answer.await;
+            progress.set(Turn::Client);
+            Ok::<_, Infallible>(response.map(|body| Watched { body, progress }))
+        }
+    });
+    let mut serving = builder.serve_connection(Socket(line.clone()), service);
+    let result = poll_fn(|cx| {
+        let open = &streams.0;
+        if !open.is_ending.get() && (worker.is_draining() || open.idle.poll(cx).is_ready()) {
+            open.end();
+            Pin::new(&mut serving).graceful_shutdown();
+        }
+        if let Poll::Ready(result) = Pin::new(&mut serving).poll(cx) {
+            return Poll::Ready(result);
+        }
+        // A client that has been told that it is over, and has nothing left to wait for, may not go by itself.
+        match open.idle.poll(cx) {
+            Poll::Ready(()) if open.is_ending.get() => Poll::Ready(Ok(())),
+            Poll::Ready(()) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await;
+    if let Err(error) = result {
+        tracing::debug!(client = %connection.peer.address, %error, "connection ended");
+    }
+    // The socket is let go by hyper, and closed here.
+    drop(serving);
+    if let Some(line) = Rc::into_inner(line) {
+        line.into_inner().close().await;
+    }
+}
+
+/// The streams of a connection, and what spawns their tasks.
+#[derive(Clone)]
+struct Streams(Rc<Open>);
+
+struct Open {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    /// Requests that are being answered.
+    count: Cell<usize>,
+    /// Runs while there are none.
+    idle: Timer,
+    /// The client has been told that no more requests are taken.
+    is_ending: Cell<bool>,
+    /// That of the request whose task is about to be spawned.
+    next: RefCell<Option<Rc<Progress>>>,
+}
+
+/// Whose turn it is to go on with a response.
+struct Progress(Cell<Turn>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The upstream's, or the client's to send its request.
+    Other,
+    /// The client's, to take what there is.
+    Client,
+}
+
+impl Progress {
+    fn set(&self, turn: Turn) {
+        self.0.set(turn);
+    }
+}
+
+impl Streams {
+    fn new(worker: Rc<Worker>, connection: Rc<Connection>) -> Self {
+        let idle = worker.clock.timer();
+        idle.start(connection.listener.timeouts.idle.get());
+        let (count, is_ending, next) = (Cell::new(0), Cell::new(false), RefCell::default());
+        Self(Rc::new(Open { worker, connection, count, idle, is_ending, next }))
+    }
+
+    /// A request has come. hyper spawns its task next.
+    fn begin(&self) -> Rc<Progress> {
+        let progress = Rc::new(Progress(Cell::new(Turn::Other)));
+        *self.0.next.borrow_mut() = Some(progress.clone());
+        progress
+    }
+}
+
+impl Open {
+    fn end(&self) {
+        self.is_ending.set(true);
+        if self.count.get() == 0 {
+            self.idle.start(FAREWELL);
+        }
+    }
+}
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+    fn execute(&self, task: F) {
+        let progress = self.0.next.take();
+        let open = progress.map(|progress| OpenStream::new(self.0.clone(), progress));
+        self.0.worker.drain.spawn_local(StreamTask { task, open });
+    }
+}
+
+/// A request that is being answered, for as long as it lives.
+struct OpenStream {
+    open: Rc<Open>,
+    progress: Rc<Progress>,
+    /// There once it was the client's turn.
+    writing: Option<Timer>,
+}
+
+impl OpenStream {
+    fn new(open: Rc<Open>, progress: Rc<Progress>) -> Self {
+        open.count.set(open.count.get() + 1);
+        open.idle.stop();
+        Self { open, progress, writing: None }
+    }
+
+    /// Ready when the client has not taken anything for too long.
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.progress.0.get() == Turn::Other {
+            if let Some(timer) = &self.writing {
+                timer.stop();
+            }
+            return Poll::Pending;
+        }
+        let Open { worker, connection, .. } = &*self.open;
+        let timer = self.writing.get_or_insert_with(|| worker.clock.timer());
+        if !timer.is_running() {
+            timer.start(connection.listener.timeouts.write.get());
+        }
+        timer.poll(cx)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        let left = self.open.count.get() - 1;
+        self.open.count.set(left);
+        if left == 0 {
+            self.open.idle.start(match self.open.is_ending.get() {
+                true => FAREWELL,
+                false => self.open.connection.listener.timeouts.idle.get(),
+            });
+        }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// What hyper does for a request; given up, and the stream with it, when the client does not read.
+    struct StreamTask<F> {
+        #[pin]
+        task: F,
+        open: Option<OpenStream>,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for StreamTask<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.task.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(open) = this.open else { return Poll::Pending };
+        ready!(open.poll_abandoned(cx));
+        tracing::debug!(client = %open.open.connection.peer.address, "stream given up: the client does not read");
+        Poll::Ready(())
+    }
+}
+
+/// The body of a response, which shows when hyper asks for more of it.
+struct Watched {
+    body: proxy::Body,
+    progress: Rc<Progress>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = body::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, body::Error>>> {
+        let Self { body, progress } = self.get_mut();
+        let polled = Pin::new(body).poll_frame(cx);
+        progress.set(if polled.is_pending() { Turn::Other } else { Turn::Client });
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The socket of a connection, and what is seen to pass.
+struct Line<S> {
+    stream: S,
+    /// What has come before the line was there.
+    begun: Vec<u8>,
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    scratch: Scratch,
+    /// Bytes of the preface that have still to come.
+    preface: usize,
+    incoming: Frames,
+    outgoing: Frames,
+    allowance: Allowance,
+    reading: Timer,
+    writing: Timer,
+    /// The client is told why the connection ends.
+    is_at_fault: bool,
+    is_closed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
+    fn new(
+        stream: S,
+        begun: Vec<u8>,
+        scratch: Scratch,
+        worker: Rc<Worker>,
+        connection: Rc<Connection>,
+    ) -> Self {
+        Self {
+            stream,
+            begun,
+            scratch,
+            preface: PREFACE.len(),
+            incoming: Frames::default(),
+            outgoing: Frames::default(),
+            allowance: Allowance::new(&worker.clock),
+            reading: worker.clock.timer(),
+            writing: worker.clock.timer(),
+            worker,
+            connection,
+            is_at_fault: false,
+            is_closed: false,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if self.is_at_fault {
+            return Poll::Ready(Err(io::Error::other("the client was told to calm down")));
+        }
+        if !self.begun.is_empty() {
+            let count = self.begun.len().min(cursor.remaining());
+            let begun: Vec<u8> = self.begun.drain(..count).collect();
+            cursor.put_slice(&begun);
+            return Poll::Ready(self.follow(&begun));
+        }
+        let scratch = self.scratch.clone();
+        let mut scratch = scratch.borrow_mut();
+        let size = cursor.remaining().min(scratch.len()).max(1);
+        let mut buffer = ReadBuf::new(&mut scratch[..size]);
+        match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => return self.poll_reading_deadline(cx),
+            Poll::Ready(result) => result?,
+        }
+        let came = buffer.filled();
+        self.is_closed = came.is_empty();
+        cursor.put_slice(came);
+        Poll::Ready(self.follow(came))
+    }
+
+    /// Looks at what goes on to hyper.
+    fn follow(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let preface = self.preface.min(bytes.len());
+        self.preface -= preface;
+        let Self { incoming, allowance, reading, worker, .. } = self;
+        let mut is_one_too_many = false;
+        incoming.follow(&bytes[preface..], |frame| {
+            is_one_too_many |= !allowance.take(frame, &worker.clock);
+            // The time of a head goes on to its end.
+            if !frame.continues_head() {
+                reading.stop();
+            }
+        });
+        match is_one_too_many {
+            true => Err(self.fault("control frames without end")),
+            false => Ok(()),
+        }
+    }
+
+    /// Nothing has come. What has begun to come may not take for ever.
+    fn poll_reading_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let has_begun = (1..PREFACE.len()).contains(&self.preface) || self.incoming.is_inside();
+        if !has_begun {
+            self.reading.stop();
+        } else if !self.reading.is_running() {
+            self.reading.start(self.connection.listener.timeouts.header.get());
+        }
+        ready!(self.reading.poll(cx));
+        Poll::Ready(Err(self.fault("a head takes too long")))
+    }
+
+    fn fault(&mut self, why: &'static str) -> io::Error {
+        tracing::debug!(client = %self.connection.peer.address, why, "connection given up");
+        self.is_at_fault = true;
+        io::Error::other(why)
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, pieces: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = match socket::poll_write_pieces(&mut self.stream, cx, pieces) {
+            Poll::Pending => {
+                if !self.writing.is_running() {
+                    self.writing.start(self.connection.listener.timeouts.write.get());
+                }
+                ready!(self.writing.poll(cx));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
+            }
+            Poll::Ready(written) => written?,
+        };
+        self.writing.stop();
+        let Self { outgoing, allowance, .. } = self;
+        let mut left = written;
+        for piece in pieces {
+            let passed = left.min(piece.len());
+            left -= passed;
+            outgoing.follow(&piece[..passed], |frame| allowance.answered(frame));
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    /// Says why, if it is the client's fault; and reads on for a moment, so that what was said is not lost to a reset.
+    async fn close(mut self) {
+        let farewell = async {
+            if self.is_at_fault && self.outgoing.is_between() {
+                self.stream.write_all(&Frame::calm_down(self.incoming.last_stream())).await?;
+            }
+            self.stream.shutdown().await?;
+            if !self.is_closed {
+                let mut rest = (&mut self.stream).take(FAREWELL_BYTES);
+                tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        // A client that is gone does not miss it.
+        let _ = self.worker.clock.within(FAREWELL, farewell).await;
+    }
+}
+
+/// The end of a line that hyper holds.
+struct Socket<S>(Rc<RefCell<Line<S>>>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Socket<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_read(cx, &mut cursor)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Socket<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().poll_write(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0.borrow_mut().stream).poll_flush(cx)
+    }
+
+    /// The end is [`Line::close`].
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}
