@@ -6,6 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use tollgate::{
     config,
     plugin::{Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
+    telemetry::Writer,
     upstream::Upstream,
 };
 use tollgate_tests::{guest, shipped};
@@ -24,7 +25,7 @@ fn plugin(engine: &Engine, component: &[u8], settings: &str) -> Plugin {
 }
 
 fn slot(engine: &Engine, component: &[u8], settings: &str) -> Slot {
-    Slot::new(Arc::new(plugin(engine, component, settings)))
+    Slot::new(Arc::new(plugin(engine, component, settings)), Writer::ALONE)
 }
 
 /// A request with 15 headers.
@@ -70,7 +71,7 @@ fn calls(criterion: &mut Criterion) {
     let fresh = Arc::new(fresh);
     criterion.bench_function("start a fresh instance and call it", |bencher| {
         bencher.iter_batched(
-            || Slot::new(fresh.clone()),
+            || Slot::new(fresh.clone(), Writer::ALONE),
             |slot| {
                 let _ = slot.on_request(&mut exchange);
                 slot

@@ -15,6 +15,8 @@ pub struct Drain {
     /// Work in hand is given up.
     aborted: CancellationToken,
     tasks: TaskTracker,
+    /// Nobody is left to be accompanied.
+    finished: CancellationToken,
 }
 
 impl Drain {
@@ -34,6 +36,14 @@ impl Drain {
     /// not ask each time it is polled whether to end.
     pub fn spawn_local(&self, task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
         self.tasks.spawn_local(task)
+    }
+
+    /// Spawns a task that goes along with the others: it is not waited for, and ends when they all have.
+    pub fn accompany(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let finished = self.finished.clone();
+        tokio::spawn(async move {
+            finished.run_until_cancelled(task).await;
+        })
     }
 
     /// Asks every task to finish.
@@ -69,5 +79,6 @@ impl Drain {
             self.abort();
             self.tasks.wait().await;
         }
+        self.finished.cancel();
     }
 }

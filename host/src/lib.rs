@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod watch;
+pub mod admin;
 pub mod server;
 pub mod listen;
 pub mod proxy;

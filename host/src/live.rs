@@ -14,19 +14,23 @@ use std::{
     },
 };
 
-use crate::{clock::Clock, drain::Drain, plugin::Slot, snapshot::Snapshot, upstream::Pool};
+use crate::{
+    clock::Clock, drain::Drain, plugin::Slot, snapshot::Snapshot, telemetry::Writer, upstream::Pool,
+};
 
 /// A snapshot on one worker.
 #[derive(Debug)]
 pub struct Generation {
     pub snapshot: Arc<Snapshot>,
+    /// The worker, as it counts.
+    pub writer: Writer,
     /// By place, as in the snapshot's list of plugins.
     slots: Vec<Rc<Slot>>,
 }
 
 impl Generation {
     /// Plugins that are the same as before keep their instances.
-    fn new(snapshot: Arc<Snapshot>, previous: Option<&Generation>) -> Self {
+    fn new(snapshot: Arc<Snapshot>, writer: Writer, previous: Option<&Generation>) -> Self {
         let known: HashMap<_, _> = previous
             .iter()
             .flat_map(|previous| &previous.slots)
@@ -37,10 +41,10 @@ impl Generation {
             .iter()
             .map(|loaded| match known.get(&Arc::as_ptr(&loaded.plugin)) {
                 Some(slot) => Rc::clone(slot),
-                None => Rc::new(Slot::new(loaded.plugin.clone())),
+                None => Rc::new(Slot::new(loaded.plugin.clone(), writer)),
             })
             .collect();
-        Self { snapshot, slots }
+        Self { snapshot, writer, slots }
     }
 
     /// The instance of the plugin at a place of the snapshot's list.
@@ -52,6 +56,7 @@ impl Generation {
 /// What one worker has: everything a request needs and no other thread touches.
 #[derive(Debug)]
 pub struct Worker {
+    pub writer: Writer,
     pub clock: Clock,
     pub drain: Drain,
     pub pool: Rc<Pool>,
@@ -62,14 +67,15 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub fn new(snapshot: Arc<Snapshot>, drain: Drain, connections: Gauge) -> Rc<Self> {
+    pub fn new(writer: Writer, snapshot: Arc<Snapshot>, drain: Drain, connections: Gauge) -> Rc<Self> {
         let clock = Clock::default();
         Rc::new(Self {
             pool: Pool::new(clock.clone(), drain.clone()),
+            writer,
             clock,
             drain,
             connections,
-            current: RefCell::new(Rc::new(Generation::new(snapshot, None))),
+            current: RefCell::new(Rc::new(Generation::new(snapshot, writer, None))),
             is_draining: Cell::new(false),
         })
     }
@@ -81,7 +87,7 @@ impl Worker {
 
     /// Puts a new generation in force, for requests that come from now on.
     pub fn replace(&self, snapshot: Arc<Snapshot>) {
-        let next = Rc::new(Generation::new(snapshot, Some(&self.generation())));
+        let next = Rc::new(Generation::new(snapshot, self.writer, Some(&self.generation())));
         let upstreams = &next.snapshot.upstreams;
         let rosters: Vec<_> = upstreams.iter().map(|target| target.upstream.roster()).collect();
         self.pool.retain(rosters.iter().flat_map(|roster| roster.all()).map(|entry| &entry.endpoint));

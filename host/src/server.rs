@@ -9,21 +9,22 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
     runtime::LocalRuntime,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
 
 use crate::{
     config::{self, Config, Problems, Source},
     drain::Drain,
-    listen::{Acceptors, BindError, Bound, bind},
+    listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
     plugin::{Engine, EngineSettings},
     snapshot::{Builder, Snapshot},
+    telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
     upstream::Keepers,
 };
 
@@ -38,12 +39,53 @@ pub struct Server {
     /// Held while a generation is replaced: one at a time.
     replacing: tokio::sync::Mutex<()>,
     current: Mutex<Current>,
+    /// The number of the generation in force.
+    in_force: watch::Sender<u64>,
+    started: SystemTime,
+    reloads: Reloads,
+}
+
+/// What became of attempts to put another configuration in force.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    pub done: Counter,
+    pub refused: Counter,
+    last: Mutex<Option<Reload>>,
+}
+
+/// One attempt.
+#[derive(Debug, Clone)]
+pub struct Reload {
+    pub at: SystemTime,
+    /// The generation that it made, or why it was refused.
+    pub outcome: Result<u64, String>,
+}
+
+impl Reloads {
+    /// The last attempt, if there was one.
+    pub fn last(&self) -> Option<Reload> {
+        self.last.lock().expect("no holder of this lock panics").clone()
+    }
+
+    fn note(&self, outcome: Result<u64, String>) {
+        if outcome.is_ok() { &self.done } else { &self.refused }.add(1);
+        let reload = Reload { at: SystemTime::now(), outcome };
+        *self.last.lock().expect("no holder of this lock panics") = Some(reload);
+    }
 }
 
 #[derive(Debug, Clone)]
 struct Current {
     snapshot: Arc<Snapshot>,
     bound: Vec<Bound>,
+    admin: Option<BoundAdmin>,
+}
+
+/// Where the admin API is to be served.
+#[derive(Debug, Clone)]
+pub struct BoundAdmin {
+    pub config: Arc<config::Admin>,
+    pub sockets: Arc<Sockets>,
 }
 
 #[derive(Debug)]
@@ -106,13 +148,17 @@ impl Server {
         .await;
         let snapshot = Arc::new(snapshot?);
         let bound = bind(listeners(&snapshot), &[], count)?;
+        let admin = bind_admin(&snapshot, None)?;
         let drain = Drain::new();
         let connections = Gauge::default();
         let workers = (0..count)
-            .map(|number| WorkerThread::start(number, snapshot.clone(), drain.clone(), connections.clone()))
+            .map(|number| {
+                let writer = Writer { number, of: count };
+                WorkerThread::start(writer, snapshot.clone(), drain.clone(), connections.clone())
+            })
             .collect::<io::Result<_>>()
             .map_err(Error::Worker)?;
-        let current = Current { snapshot, bound };
+        let current = Current { snapshot, bound, admin };
         let server = Self {
             builder,
             workers,
@@ -121,6 +167,9 @@ impl Server {
             keepers: Keepers::default(),
             replacing: tokio::sync::Mutex::default(),
             current: Mutex::new(current.clone()),
+            in_force: watch::Sender::new(current.snapshot.number),
+            started: SystemTime::now(),
+            reloads: Reloads::default(),
         };
         server.order(&current).await?;
         server.keep(&current.snapshot);
@@ -135,6 +184,36 @@ impl Server {
     /// Where the listeners accept connections, in the order of the configuration.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.current().bound.iter().map(|bound| bound.sockets.address).collect()
+    }
+
+    /// Where the admin API is to be served, if anywhere.
+    pub fn admin(&self) -> Option<BoundAdmin> {
+        self.current().admin
+    }
+
+    /// Tells of every generation that comes into force, by its number.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.in_force.subscribe()
+    }
+
+    /// What is counted at the listeners, in the order of the configuration.
+    pub fn traffic(&self) -> Vec<ListenerTraffic> {
+        self.current().bound.iter().map(|bound| bound.sockets.traffic()).collect()
+    }
+
+    /// What became of attempts to put another configuration in force.
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
+    }
+
+    /// When it was started.
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
     }
 
     /// Connections to clients.
@@ -168,10 +247,12 @@ impl Server {
         let snapshot =
             Arc::new(blocking(move || server.builder.build(config, &source, Some(&previous))).await?);
         let bound = bind(listeners(&snapshot), &before.bound, self.workers.len())?;
-        let current = Current { snapshot: snapshot.clone(), bound };
+        let admin = bind_admin(&snapshot, before.admin.as_ref())?;
+        let current = Current { snapshot: snapshot.clone(), bound, admin };
         *self.current.lock().expect("no holder of this lock panics") = current.clone();
         self.order(&current).await?;
         self.keep(&snapshot);
+        self.in_force.send_replace(snapshot.number);
         tracing::info!(generation = snapshot.number, "configuration in force");
         Ok(snapshot)
     }
@@ -235,8 +316,31 @@ pub fn default_artifacts() -> Option<PathBuf> {
 
 /// Reads a configuration and puts it in force.
 pub async fn reload(server: &Arc<Server>, path: PathBuf) -> Result<Arc<Snapshot>, Error> {
-    let (config, source) = blocking(move || config::read(&path)).await?;
-    server.replace(config, source).await
+    let reload = async {
+        let (config, source) = blocking(move || config::read(&path)).await?;
+        server.replace(config, source).await
+    };
+    let result = reload.await;
+    server.reloads.note(match &result {
+        Ok(snapshot) => Ok(snapshot.number),
+        Err(error) => Err(with_sources(error)),
+    });
+    result
+}
+
+/// Binds the socket of the admin API; what was bound to the same address is taken over.
+fn bind_admin(snapshot: &Snapshot, previous: Option<&BoundAdmin>) -> Result<Option<BoundAdmin>, BindError> {
+    let Some(wanted) = &snapshot.config.admin else { return Ok(None) };
+    let config = Arc::new(wanted.get_ref().clone());
+    let sockets = match previous {
+        Some(previous) if previous.config.address == config.address => previous.sockets.clone(),
+        previous => {
+            let port = config.address.port();
+            let is_ours = previous.is_some_and(|previous| previous.sockets.address.port() == port);
+            Arc::new(Sockets::bind(config.address, 1, port == 0 || is_ours)?)
+        }
+    };
+    Ok(Some(BoundAdmin { config, sockets }))
 }
 
 fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = config::Listener> {
@@ -252,13 +356,14 @@ async fn blocking<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) 
 }
 
 impl WorkerThread {
-    fn start(number: usize, snapshot: Arc<Snapshot>, drain: Drain, connections: Gauge) -> io::Result<Self> {
+    fn start(writer: Writer, snapshot: Arc<Snapshot>, drain: Drain, connections: Gauge) -> io::Result<Self> {
         let (orders, received) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread();
+        let number = writer.number;
         let thread = thread::Builder::new().name(format!("tollgate-{number}")).spawn(move || {
             let mut runtime = runtime;
             match runtime.enable_all().build_local(Default::default()) {
-                Ok(runtime) => work(&runtime, number, snapshot, drain, connections, received),
+                Ok(runtime) => work(&runtime, writer, snapshot, drain, connections, received),
                 Err(error) => tracing::error!(%error, worker = number, "cannot start a runtime"),
             }
         })?;
@@ -269,7 +374,7 @@ impl WorkerThread {
 /// The life of a worker.
 fn work(
     runtime: &LocalRuntime,
-    number: usize,
+    writer: Writer,
     snapshot: Arc<Snapshot>,
     drain: Drain,
     connections: Gauge,
@@ -278,8 +383,8 @@ fn work(
     /// How often connections are looked at that have been idle for too long.
     const SWEEP: Duration = Duration::from_secs(1);
     runtime.block_on(async {
-        let worker = Worker::new(snapshot, drain.clone(), connections);
-        let mut acceptors = Acceptors::new(number, worker.clone());
+        let worker = Worker::new(writer, snapshot, drain.clone(), connections);
+        let mut acceptors = Acceptors::new(writer.number, worker.clone());
         let ticking = worker.clone();
         // These two end with the worker, not with the drain: draining needs a clock.
         let ticking = tokio::task::spawn_local(async move { ticking.clock.run().await });

@@ -18,7 +18,7 @@ use crate::{
     path,
     plugin::{Engine, LoadError, Plugin, StartError, shipped},
     route,
-    telemetry::with_sources,
+    telemetry::{PerWorker, traffic::RouteCounts, with_sources},
     upstream::Upstream,
 };
 
@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Target>,
     pub plugins: Vec<Loaded>,
     upstreams_by_name: HashMap<Arc<str>, usize>,
+    /// Of requests that no route wanted.
+    unrouted: Arc<PerWorker<RouteCounts>>,
 }
 
 /// A route with its names resolved.
@@ -45,6 +47,8 @@ pub struct Route {
     pub on_request: Vec<usize>,
     /// The same for response hooks.
     pub on_response: Vec<usize>,
+    /// What is counted of its requests, and of those of a route of this name before.
+    counts: Arc<PerWorker<RouteCounts>>,
 }
 
 /// An upstream with its balancers resolved.
@@ -122,18 +126,20 @@ impl Builder {
             .enumerate()
             .map(|(place, target)| (target.upstream.name.clone(), place))
             .collect();
-        let (table, routes) = routes(&config, &upstreams_by_name, &plugins, &places, &mut problems);
+        let (table, routes) = routes(&config, previous, &upstreams_by_name, &plugins, &places, &mut problems);
         if config.listeners.is_empty() {
             problems.push(
                 Problem::general("there is no listener")
                     .help("add one: [[listeners]] with address = \"127.0.0.1:8080\""),
             );
         }
+        problems.extend(config.admin.as_ref().and_then(unguarded));
         if !problems.is_empty() {
             return Err(Problems::new(source.clone(), problems));
         }
         let number = previous.map_or(1, |previous| previous.number + 1);
-        Ok(Snapshot { number, config, table, routes, upstreams, plugins, upstreams_by_name })
+        let unrouted = previous.map(|previous| previous.unrouted.clone()).unwrap_or_default();
+        Ok(Snapshot { number, config, table, routes, upstreams, plugins, upstreams_by_name, unrouted })
     }
 
     /// Where the files of plugins are.
@@ -228,10 +234,31 @@ impl Snapshot {
         self.upstreams_by_name.get(name).copied()
     }
 
+    /// What is counted of the requests of a route: of its place, or none if no route wanted them.
+    pub fn counts(&self, route: Option<usize>) -> &PerWorker<RouteCounts> {
+        route.map_or(&self.unrouted, |place| &self.routes[place].counts)
+    }
+
+    /// What is counted of requests, by the names of routes; the empty name is for what no route wanted.
+    pub fn traffic(&self) -> Vec<(&str, &PerWorker<RouteCounts>)> {
+        let routes = self.routes.iter().map(|route| (&*route.name, &*route.counts));
+        let by_name: BTreeMap<_, _> = routes.chain([("", &*self.unrouted)]).collect();
+        by_name.into_iter().collect()
+    }
+
     /// The plugin of this name.
     pub fn plugin(&self, name: &str) -> Option<&Loaded> {
         self.plugins.iter().find(|loaded| &*loaded.plugin.name == name)
     }
+}
+
+/// The problem of an admin API that anybody in the network could use.
+fn unguarded(admin: &Spanned<config::Admin>) -> Option<Problem> {
+    let config::Admin { address, token } = admin.get_ref();
+    (token.is_none() && !address.ip().to_canonical().is_loopback()).then(|| {
+        Problem::at(admin.span(), "the admin API can be reached from other machines, and there is no token")
+            .help("add token = \"${TOLLGATE_ADMIN_TOKEN}\", or write address = \"127.0.0.1:9901\"")
+    })
 }
 
 /// The name of a plugin's file without its ending.
@@ -300,6 +327,7 @@ fn upstreams(
 
 fn routes(
     config: &Config,
+    previous: Option<&Snapshot>,
     upstreams: &HashMap<Arc<str>, usize>,
     plugins: &[Loaded],
     places: &HashMap<&str, usize>,
@@ -307,6 +335,10 @@ fn routes(
 ) -> (route::Table, Vec<Route>) {
     let mut table = route::Table::default();
     let mut routes = Vec::new();
+    // Routes of one name are counted as one.
+    let known = previous.into_iter().flat_map(|previous| &previous.routes);
+    let mut counts: HashMap<Arc<str>, Arc<PerWorker<RouteCounts>>> =
+        known.map(|route| (route.name.clone(), route.counts.clone())).collect();
     for (place, written) in config.routes.iter().enumerate() {
         let route = written.get_ref();
         if let Some(rule) = rule(&route.matches, problems)
@@ -341,8 +373,11 @@ fn routes(
             Some((place, hooks))
         };
         let hooks: Vec<_> = route.plugins.iter().filter_map(&mut hooks).collect();
+        let name: Arc<str> = route.name.clone().unwrap_or_else(|| format!("routes[{place}]")).into();
+        let counts = counts.entry(name.clone()).or_default().clone();
         routes.push(Route {
-            name: route.name.clone().unwrap_or_else(|| format!("routes[{place}]")).into(),
+            name,
+            counts,
             upstream: upstream.unwrap_or_default(),
             on_request: hooks.iter().filter(|(_, hooks)| hooks.request).map(|(place, _)| *place).collect(),
             on_response: hooks

@@ -183,3 +183,26 @@ fn every_example_is_accepted() {
         check(&path, read(&path), path.parent().expect("a file is in a folder"));
     }
 }
+
+/// The names of metrics in a text: what stands between these two marks and begins with `tollgate_`.
+fn metrics_in(text: &str, mark: char) -> BTreeSet<String> {
+    let is_name = |word: &&str| {
+        word.starts_with("tollgate_") && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
+    text.split(mark).filter(is_name).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_metric_there_is_stands_in_docs_metrics_md() {
+    fn walk(folder: &Path, text: &mut String) {
+        for entry in fs::read_dir(folder).expect("the folder is there") {
+            let path = entry.expect("the folder can be read").path();
+            if path.is_dir() { walk(&path, text) } else { text.push_str(&read(&path)) }
+        }
+    }
+    let mut source = String::new();
+    walk(&repository().join("host/src"), &mut source);
+    let written = metrics_in(&source, '"');
+    assert!(written.contains("tollgate_requests_total"), "{written:?}");
+    assert_eq!(metrics_in(&read(&repository().join("docs/metrics.md")), '`'), written);
+}

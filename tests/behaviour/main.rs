@@ -1,5 +1,6 @@
 //! The promises of Tollgate, each tested on a proxy that runs.
 
+mod admin;
 mod architecture;
 mod configuration;
 mod connections;

@@ -8,6 +8,7 @@ mod guest;
 pub mod http2;
 mod load;
 mod log;
+mod metrics;
 mod origin;
 mod proxy;
 
@@ -16,6 +17,7 @@ pub use executable::Executable;
 pub use guest::{guest, guest_version};
 pub use load::Load;
 pub use log::logged;
+pub use metrics::Metrics;
 pub use origin::{Answer, BareOrigin, Origin, Received, Then, endpoints};
 pub use proxy::{Proxy, listener, route_to, shipped};
 

@@ -9,13 +9,13 @@ use std::{
 
 use tempfile::TempDir;
 use tollgate::{
-    config,
+    admin, config,
     server::{Error, Server, Settings},
     snapshot::Snapshot,
     watch,
 };
 
-use crate::{Client, Response, log};
+use crate::{Client, Metrics, Response, log};
 
 /// A proxy on a free port. Stops when dropped; connections that are open then are cut.
 pub struct Proxy {
@@ -77,6 +77,7 @@ impl Proxy {
         let settings = Settings { folder: folder.path().to_owned(), artifacts };
         let loaded = watch::State::before_loading(&source, &folder.path().join(&config.plugin_dir));
         let server = Server::start(config, source, settings).await?;
+        server.drain().accompany(admin::run(server.clone(), Some(path)));
         Ok(Self { server, folder, loaded })
     }
 
@@ -92,6 +93,32 @@ impl Proxy {
     /// The address of the first listener.
     pub fn address(&self) -> SocketAddr {
         self.server.addresses()[0]
+    }
+
+    /// The address of the admin API, which the configuration asks for.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.server.admin().expect("the configuration has the table `admin`").sockets.address
+    }
+
+    /// Asks the admin API: a method and a path, and header lines beside `Host`.
+    pub async fn admin(&self, method: &str, path: &str, headers: &[&str]) -> Response {
+        let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
+        let mut client = Client::connect(self.admin_address()).await;
+        let length = if method == "GET" { "" } else { "Content-Length: 0\r\n" };
+        client.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}{headers}\r\n")).await;
+        client.response().await
+    }
+
+    /// What the admin API says at a path, as JSON.
+    pub async fn told(&self, path: &str) -> serde_json::Value {
+        let response = self.admin("GET", path, &[]).await;
+        assert_eq!(response.status, 200, "{response:?}");
+        response.json()
+    }
+
+    /// All that is counted.
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::parse(self.admin("GET", "/metrics", &[]).await.text())
     }
 
     pub fn url(&self, path: &str) -> String {

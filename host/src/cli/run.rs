@@ -6,7 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::RunArguments;
 use crate::{
-    config,
+    admin, config,
     server::{Server, Settings, default_artifacts},
     watch,
 };
@@ -20,6 +20,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     for address in server.addresses() {
         tracing::info!(%address, "listening");
     }
+    server.drain().accompany(admin::run(server.clone(), Some(path.clone())));
     server.drain().spawn(watch::run(server.clone(), path.clone(), loaded));
     until_signalled(&server, Some(&path)).await
 }

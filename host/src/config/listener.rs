@@ -89,7 +89,7 @@ fn yes() -> bool {
     true
 }
 
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     written(deserializer, "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"", |text| {
         text.parse().ok()
     })

@@ -3,6 +3,7 @@
 //! Plain data in the shape of `config.toml`, a file a table. Reading ([`read`]) reports every problem
 //! with its place; what the names mean, and whether they mean anything, is for `snapshot` to say.
 
+mod admin;
 mod health;
 mod listener;
 mod plugin;
@@ -14,6 +15,7 @@ mod tests;
 mod unit;
 mod upstream;
 
+pub use admin::{Admin, Token};
 pub use health::{CheckProtocol, Health, Outlier, Statuses};
 pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use plugin::{Failure, Plugin, PluginLimits};
@@ -46,6 +48,9 @@ pub struct Config {
     pub log: Log,
     #[serde(default, deserialize_with = "read::table")]
     pub limits: Limits,
+    /// Where an operator looks in; nowhere if absent.
+    #[serde(default, deserialize_with = "read::optional_spanned_table")]
+    pub admin: Option<Spanned<Admin>>,
     #[serde(default, deserialize_with = "read::tables")]
     pub listeners: Vec<Spanned<Listener>>,
     #[serde(default, deserialize_with = "read::named_tables")]

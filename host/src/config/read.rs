@@ -352,6 +352,14 @@ pub(super) fn optional_table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     table(deserializer).map(Some)
 }
 
+/// The same, with its place.
+pub(super) fn optional_spanned_table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Spanned<T>>, D::Error> {
+    let table = Spanned::<Table<T>>::deserialize(deserializer)?;
+    Ok(Some(Spanned::new(table.span(), table.into_inner().0)))
+}
+
 /// Reads tables as [`table`] does, in the order they are written.
 pub(crate) fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,

@@ -17,6 +17,10 @@ drain-timeout = "1m 30s"
 [log]
 access = false
 
+[admin]
+address = "127.0.0.1:9901"
+token = "${SECRET}"
+
 [limits]
 connections = 1_000
 
@@ -94,6 +98,11 @@ fn what_is_written_is_what_is_read() {
     assert_eq!(config.workers.map(usize::from), Some(4));
     assert_eq!(config.drain_timeout.get().as_secs(), 90);
     assert!(!config.log.access);
+
+    let admin = config.admin.as_ref().unwrap().get_ref();
+    assert_eq!(admin.address, "127.0.0.1:9901".parse().unwrap());
+    assert_eq!(admin.token.as_ref().unwrap().as_bytes(), b"hunter2");
+    assert!(!format!("{admin:?}").contains("hunter2"));
 
     let listener = config.listeners[0].get_ref();
     assert_eq!(listener.address, "127.0.0.1:8080".parse().unwrap());

@@ -24,6 +24,10 @@ use crate::{
     config::Listener,
     live::{Counted, Gauge, Worker},
     proxy::{Connection, Peer},
+    telemetry::{
+        Part, PerWorker,
+        traffic::{ListenerCounts, ListenerTraffic},
+    },
 };
 
 /// Connections that wait to be accepted.
@@ -46,6 +50,8 @@ pub struct Sockets {
     sockets: Mutex<Vec<Option<net::TcpListener>>>,
     /// Connections to this listener, of all workers.
     connections: Gauge,
+    /// What is counted here.
+    counts: Arc<PerWorker<ListenerCounts>>,
 }
 
 /// A listener that is bound. Equal `sockets` mean that it goes on from the generation before.
@@ -84,7 +90,9 @@ pub fn bind(
 }
 
 impl Sockets {
-    fn bind(address: SocketAddr, workers: usize, may_share: bool) -> Result<Self, BindError> {
+    /// Binds as many sockets as there are workers, of which each takes one. With `may_share` others may have the
+    /// port already.
+    pub fn bind(address: SocketAddr, workers: usize, may_share: bool) -> Result<Self, BindError> {
         let error = |source| BindError { address, source };
         // Without this, a second proxy would share the port in silence and get half of the connections.
         if !may_share {
@@ -96,10 +104,25 @@ impl Sockets {
         for _ in 1..workers {
             sockets.push(Some(socket(bound, true).map_err(error)?));
         }
-        Ok(Self { address: bound, sockets: Mutex::new(sockets), connections: Gauge::default() })
+        Ok(Self {
+            address: bound,
+            sockets: Mutex::new(sockets),
+            connections: Gauge::default(),
+            counts: Arc::default(),
+        })
     }
 
-    fn take(&self, worker: usize) -> Option<net::TcpListener> {
+    /// What has been counted so far.
+    pub fn traffic(&self) -> ListenerTraffic {
+        ListenerTraffic {
+            address: self.address.to_string(),
+            open: self.connections.get(),
+            counts: self.counts.clone(),
+        }
+    }
+
+    /// The socket of a worker; once.
+    pub fn take(&self, worker: usize) -> Option<net::TcpListener> {
         self.sockets.lock().expect("no holder of this lock panics").get_mut(worker)?.take()
     }
 }
@@ -172,8 +195,9 @@ impl Acceptors {
         let socket = TcpListener::from_std(socket)?;
         let (settings, stop) = (running.settings.clone(), running.stop.clone());
         let (server, connections) = (self.server.clone(), bound.sockets.connections.clone());
+        let counts = Part::new(bound.sockets.counts.clone(), server.worker().writer);
         self.server.worker().drain.spawn_local(async move {
-            stop.run_until_cancelled(accept(socket, settings, server, connections)).await;
+            stop.run_until_cancelled(accept(socket, settings, server, connections, counts)).await;
         });
         Ok(running)
     }
@@ -184,6 +208,7 @@ async fn accept(
     settings: Rc<std::cell::RefCell<Arc<Listener>>>,
     server: Server,
     connections: Gauge,
+    counts: Part<ListenerCounts>,
 ) {
     /// How long to wait when there is no file descriptor left, or no memory.
     const BACK_OFF: Duration = Duration::from_millis(100);
@@ -205,8 +230,9 @@ async fn accept(
         let _ = stream.set_nodelay(true);
         match counted {
             Some(counted) => {
+                counts.accepted.add(1);
                 let peer = Peer::new(address, "http", &listener.trusted_proxies);
-                let connection = Rc::new(Connection::http1(peer, listener));
+                let connection = Rc::new(Connection::http1(peer, listener, counts.clone()));
                 let serving = server.clone().serve(stream, connection);
                 worker.drain.spawn_local(async move {
                     let _counted: (Counted, Counted) = counted;
@@ -214,6 +240,8 @@ async fn accept(
                 });
             }
             None => {
+                counts.refused.add(1);
+                counts.refused_with(StatusCode::SERVICE_UNAVAILABLE);
                 tracing::warn!(client = %address, "too many connections, one was refused");
                 let clock = worker.clock.clone();
                 worker.drain.spawn_local(async move {

@@ -227,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             // What is wrong with a body is answered by whoever reads the body.
             let is_unanswered = self.framing.expects_head() && !self.turn.is_busy();
             if let Some(status) = fault.filter(|_| is_unanswered) {
+                self.connection.counts.refused_with(status);
                 self.stream.write_all(&refusal(status)).await?;
             }
             self.stream.shutdown().await?;

@@ -323,20 +323,20 @@ impl metrics::Host for State {
             metrics::Kind::Gauge => MetricKind::Gauge,
             metrics::Kind::Histogram => MetricKind::Histogram,
         };
-        if let Some(id) = self.metrics.iter().position(|known| *known == name) {
+        if let Some(id) = self.metrics.iter().position(|(known, _)| *known == name) {
             return id as u32;
         }
-        if !self.shared.has_metric(&name, kind) {
+        let Some(metric) = self.shared.metrics.open(&name, kind) else {
             tracing::warn!(plugin = %self.plugin, name, "too many metrics, this one is not counted");
             return u32::MAX;
-        }
-        self.metrics.push(name);
+        };
+        self.metrics.push((name, metric));
         (self.metrics.len() - 1) as u32
     }
 
     fn observe(&mut self, id: u32, value: f64) {
-        if let Some(name) = self.metrics.get(id as usize) {
-            self.shared.observe(name, value);
+        if let Some((_, metric)) = self.metrics.get(id as usize) {
+            metric.observe(value);
         }
     }
 }

@@ -1,7 +1,10 @@
 //! One instance of a plugin: its memory, its limits, and a call into it.
 
 use std::{
-    sync::{Arc, atomic::AtomicU32},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,7 +13,7 @@ use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable}
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    Plugin, Shared,
+    Metric, Plugin, Shared,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     exchange::{Exchange, InvalidReply},
     host::LogLines,
@@ -24,8 +27,8 @@ pub(super) struct State {
     pub shared: Arc<Shared>,
     pub exchange: Option<Box<Exchange>>,
     pub sequences: Vec<(String, Arc<AtomicU32>)>,
-    /// The names of the metrics it has opened, in order.
-    pub metrics: Vec<String>,
+    /// The metrics it has opened, in order.
+    pub metrics: Vec<(String, Arc<Metric>)>,
     /// What the instance was told of upstreams, by name.
     pub upstreams: Vec<Arc<dyn Members>>,
     /// What this call may still log.
@@ -87,6 +90,23 @@ pub(super) struct Instance {
     response: Option<response_hook::Guest>,
     balance: Option<balance_hook::Guest>,
     calls: u32,
+    _counted: Counted,
+}
+
+/// One of the instances of a plugin, for as long as it lives.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.instances.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.instances.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Instance {
@@ -140,7 +160,14 @@ impl Instance {
         };
         let (request, response, balance) = load(&mut store).map_err(StartError::Instantiate)?;
         store.data_mut().limits.time = plugin.limits.time.get();
-        Ok(Self { store, request, response, balance, calls: 0 })
+        Ok(Self {
+            store,
+            request,
+            response,
+            balance,
+            calls: 0,
+            _counted: Counted::new(plugin.shared.clone()),
+        })
     }
 
     /// Whether it is time for a fresh one: after so many calls, or when its memory comes near the limit.

@@ -7,6 +7,7 @@
 mod artifact;
 mod bindings;
 mod code;
+mod counts;
 mod engine;
 mod exchange;
 mod host;
@@ -17,6 +18,7 @@ mod surroundings;
 mod wasi;
 
 pub use code::{Code, Hooks};
+pub use counts::{FailureKind, Hook, Metric, MetricKind, PluginCounts, write_plugins};
 pub use engine::{Engine, EngineSettings, LoadError};
 pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead};
 pub use instance::{CallError, StartError};
@@ -24,14 +26,17 @@ pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict
 pub use surroundings::{Journal, Logged, Surroundings, Time};
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
-use crate::config::{Failure, PluginLimits};
+use crate::{
+    config::{Failure, PluginLimits},
+    telemetry::PerWorker,
+};
 use instance::Instance;
 
 /// One table `[plugins.<name>]`, ready to run. Immutable but for what its instances share.
@@ -53,47 +58,15 @@ pub struct Plugin {
 #[derive(Debug, Default)]
 pub struct Shared {
     sequences: Mutex<HashMap<String, Arc<AtomicU32>>>,
-    metrics: Mutex<HashMap<String, Metric>>,
-}
-
-/// A number that a plugin observes.
-#[derive(Debug, Clone, Copy)]
-pub struct Metric {
-    pub kind: MetricKind,
-    /// Of a counter and a histogram the sum of all observations, of a gauge the last.
-    pub value: f64,
-    /// Observations.
-    pub count: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
-    Counter,
-    Gauge,
-    Histogram,
+    metrics: counts::Custom,
+    /// Instances there are.
+    instances: AtomicUsize,
+    counts: PerWorker<PluginCounts>,
 }
 
 impl Shared {
-    /// Sequences that one plugin may open, and metrics.
+    /// Sequences that one plugin may open.
     const SEQUENCES: usize = 64;
-    const METRICS: usize = 64;
-
-    /// Whether there is a place for a metric of this name.
-    fn has_metric(&self, name: &str, kind: MetricKind) -> bool {
-        let mut metrics = self.metrics.lock().expect("no holder of this lock panics");
-        if metrics.len() < Self::METRICS {
-            metrics.entry(name.to_owned()).or_insert(Metric { kind, value: 0.0, count: 0 });
-        }
-        metrics.contains_key(name)
-    }
-
-    fn observe(&self, name: &str, value: f64) {
-        let mut metrics = self.metrics.lock().expect("no holder of this lock panics");
-        if let Some(metric) = metrics.get_mut(name).filter(|_| value.is_finite()) {
-            metric.count += 1;
-            metric.value = if metric.kind == MetricKind::Gauge { value } else { metric.value + value };
-        }
-    }
 
     fn sequence(&self, name: &str) -> Option<Arc<AtomicU32>> {
         let mut sequences = self.sequences.lock().expect("no holder of this lock panics");
@@ -156,8 +129,18 @@ impl Plugin {
     }
 
     /// The metrics that the plugin has opened, by name.
-    pub fn metrics(&self) -> HashMap<String, Metric> {
-        self.shared.metrics.lock().expect("no holder of this lock panics").clone()
+    pub fn metrics(&self) -> BTreeMap<String, Arc<Metric>> {
+        self.shared.metrics.all()
+    }
+
+    /// What is counted of its calls.
+    pub fn counts(&self) -> &PerWorker<PluginCounts> {
+        &self.shared.counts
+    }
+
+    /// Instances there are.
+    pub fn instances(&self) -> usize {
+        self.shared.instances.load(Ordering::Relaxed)
     }
 
     /// An instance: one that waits, or a fresh one.

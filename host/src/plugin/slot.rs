@@ -3,16 +3,18 @@
 use std::{cell::RefCell, sync::Arc};
 
 use super::{
-    Plugin,
+    Hook, Plugin, PluginCounts,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     exchange::{InHand, Reply},
     instance::{CallError, Instance},
 };
+use crate::telemetry::Writer;
 
 /// The place of a plugin's instance on a worker. Empty before the first call and after a failure.
 #[derive(Debug)]
 pub struct Slot {
     plugin: Arc<Plugin>,
+    writer: Writer,
     instance: RefCell<Option<Instance>>,
 }
 
@@ -79,8 +81,8 @@ impl From<Member> for balance_hook::Endpoint {
 }
 
 impl Slot {
-    pub fn new(plugin: Arc<Plugin>) -> Self {
-        Self { plugin, instance: RefCell::default() }
+    pub fn new(plugin: Arc<Plugin>, writer: Writer) -> Self {
+        Self { plugin, writer, instance: RefCell::default() }
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
@@ -92,9 +94,14 @@ impl Slot {
         self.instance.borrow().as_ref().map(Instance::memory_used)
     }
 
+    /// What this worker counts of the plugin.
+    pub fn counts(&self) -> &PluginCounts {
+        self.plugin.counts().of(self.writer)
+    }
+
     /// Calls `on-request`.
     pub fn on_request(&self, exchange: &mut InHand) -> Result<RequestVerdict, CallError> {
-        Ok(match self.call(exchange, Instance::on_request)? {
+        Ok(match self.call(Hook::OnRequest, exchange, Instance::on_request)? {
             None | Some(request_hook::Verdict::Next) => RequestVerdict::Next,
             Some(request_hook::Verdict::Forward(upstream)) => RequestVerdict::Forward(upstream),
             Some(request_hook::Verdict::Reply(reply)) => {
@@ -105,7 +112,7 @@ impl Slot {
 
     /// Calls `on-response`.
     pub fn on_response(&self, exchange: &mut InHand) -> Result<ResponseVerdict, CallError> {
-        Ok(match self.call(exchange, Instance::on_response)? {
+        Ok(match self.call(Hook::OnResponse, exchange, Instance::on_response)? {
             None | Some(response_hook::Verdict::Next) => ResponseVerdict::Next,
             Some(response_hook::Verdict::Reply(reply)) => {
                 ResponseVerdict::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
@@ -120,23 +127,29 @@ impl Slot {
         members: &Arc<impl Members + 'static>,
         tried: &[u32],
     ) -> Result<Pick, CallError> {
-        let index = self.call(exchange, |instance| instance.pick(members, tried))?.flatten();
+        let index = self.call(Hook::Pick, exchange, |instance| instance.pick(members, tried))?.flatten();
         Ok(index.map(|index| index as usize).filter(|index| *index < members.len()))
     }
 
     fn call<T>(
         &self,
+        hook: Hook,
         exchange: &mut InHand,
-        hook: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
+        call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
         let mut place = self.instance.borrow_mut();
         let instance = match &mut *place {
             Some(instance) => instance,
             empty => empty.insert(self.plugin.instance().map_err(Box::new)?),
         };
-        let result = exchange.lend(|exchange| instance.call(exchange, hook));
+        let counts = self.counts();
+        let timed = counts.begin(hook);
+        let result = exchange.lend(|exchange| instance.call(exchange, call));
+        counts.end(timed);
         // A trapped instance refuses entry; one that is worn has done its service.
-        if result.is_err() || instance.is_worn(self.plugin.limits.recycle_after) {
+        let is_worn = result.is_ok() && instance.is_worn(self.plugin.limits.recycle_after);
+        if result.is_err() || is_worn {
+            counts.recycled.add(u64::from(is_worn));
             *place = None;
         }
         result

@@ -7,15 +7,16 @@ use std::{
 
 use http::StatusCode;
 
-use super::{Connection, record::Record, send::Sent};
-use crate::{body::Observer, clock::Timer, live::Generation};
+use super::{Connection, meter::Meter, record::Record, send::Sent};
+use crate::{body::Observer, clock::Timer, live::Generation, telemetry::traffic::Bytes};
 
 /// Goes with the body of a response, and settles what is left of a request.
 #[derive(Debug)]
 pub struct Afterwards {
     /// Held to the end: a request sees one generation.
-    _generation: Rc<Generation>,
+    generation: Rc<Generation>,
     connection: Rc<Connection>,
+    meter: Meter,
     /// What an upstream answered, it was sent by.
     sent: Option<Sent>,
     record: Option<Box<Record>>,
@@ -28,11 +29,12 @@ impl Afterwards {
     pub(super) fn new(
         generation: Rc<Generation>,
         connection: Rc<Connection>,
+        meter: Meter,
         sent: Option<Sent>,
         record: Option<Box<Record>>,
         status: StatusCode,
     ) -> Self {
-        Self { _generation: generation, connection, sent, record, status, passed: 0, stalled: None }
+        Self { generation, connection, meter, sent, record, status, passed: 0, stalled: None }
     }
 }
 
@@ -55,8 +57,13 @@ impl Observer for Afterwards {
 
     fn ended(self, is_complete: bool) {
         self.connection.set_answered();
+        let duration = self.meter.started.elapsed();
+        let (status, sent) = (self.status, self.sent.as_ref());
+        let bytes = Bytes { of_request: sent.map_or(0, Sent::uploaded), of_response: self.passed };
+        self.meter.count(&self.generation, status, bytes, duration, is_complete);
+        self.connection.counts.requests.add(1);
         if let Some(record) = self.record {
-            record.write(self.status, self.sent.as_ref(), self.passed, is_complete);
+            record.write(status, sent, bytes, duration, is_complete);
         }
         if let Some(sent) = self.sent.filter(|_| is_complete) {
             sent.finish();

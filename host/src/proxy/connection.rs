@@ -10,7 +10,10 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::Peer;
-use crate::config::Listener;
+use crate::{
+    config::Listener,
+    telemetry::{Part, traffic::ListenerCounts},
+};
 
 /// One connection.
 #[derive(Debug)]
@@ -18,19 +21,26 @@ pub struct Connection {
     pub peer: Peer,
     /// The listener that accepted it, as it was configured then.
     pub listener: Arc<Listener>,
+    /// What is counted at it.
+    pub counts: Part<ListenerCounts>,
     /// In HTTP/1, where requests come one at a time; in HTTP/2 each has a stream to itself.
     pub turn: Option<Rc<Turn>>,
 }
 
 impl Connection {
     /// One that speaks HTTP/1, unless its first bytes turn out to be those of HTTP/2.
-    pub fn http1(peer: Peer, listener: Arc<Listener>) -> Self {
-        Self { peer, listener, turn: Some(Rc::default()) }
+    pub fn http1(peer: Peer, listener: Arc<Listener>, counts: Part<ListenerCounts>) -> Self {
+        Self { peer, listener, counts, turn: Some(Rc::default()) }
     }
 
     /// The same one, on which HTTP/2 is spoken.
     pub fn to_http2(&self) -> Self {
-        Self { peer: self.peer.clone(), listener: self.listener.clone(), turn: None }
+        Self {
+            peer: self.peer.clone(),
+            listener: self.listener.clone(),
+            counts: self.counts.clone(),
+            turn: None,
+        }
     }
 
     /// The status for what the client has sent and must not have, or has not sent in time.

@@ -134,6 +134,7 @@ pub(super) fn pick(
     let picked = target.balancers.iter().find_map(|place| {
         let slot = generation.slot(*place);
         let picked = slot.pick(exchange, roster, tried).unwrap_or_else(|error| {
+            slot.counts().failed(&error);
             tracing::warn!(plugin = %slot.plugin().name, upstream = %target.upstream.name, %error,
                 "pick failed, another chooses");
             None
@@ -146,6 +147,7 @@ pub(super) fn pick(
 /// What becomes of a request whose plugin could not decide.
 fn by_policy(slot: &Slot, error: CallError) -> Result<(), Error> {
     let plugin = slot.plugin();
+    slot.counts().failed(&error);
     match plugin.failure {
         Failure::Closed => Err(Error::Plugin { plugin: plugin.name.clone(), source: error }),
         Failure::Open => {

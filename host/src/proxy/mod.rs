@@ -8,6 +8,7 @@ mod connection;
 mod error;
 mod headers;
 mod hooks;
+mod meter;
 mod record;
 mod send;
 
@@ -30,6 +31,7 @@ use crate::{
     telemetry::with_sources,
 };
 use hooks::Decision;
+use meter::Meter;
 use record::Record;
 
 /// What a client gets.
@@ -40,6 +42,7 @@ struct Context {
     worker: Rc<Worker>,
     generation: Rc<Generation>,
     connection: Rc<Connection>,
+    meter: Meter,
 }
 
 /// Answers a request. There is always a response.
@@ -48,17 +51,18 @@ pub async fn handle(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let meter = Meter::start();
     let generation = worker.generation();
     let mut record =
         generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
-    let context = Context { worker, generation, connection };
+    let context = Context { worker, generation, connection, meter };
     // In a box, since hyper moves the future about before it runs.
     let (response, sent) = match Box::pin(forward(&context, request, &mut record)).await {
         Ok((response, sent)) => (response, sent),
         Err(failure) => (failure.into_response(&context.connection), None),
     };
-    let Context { generation, connection, .. } = context;
-    let afterwards = Afterwards::new(generation, connection, sent, record, response.status());
+    let Context { generation, connection, meter, .. } = context;
+    let afterwards = Afterwards::new(generation, connection, meter, sent, record, response.status());
     response.map(|content| Body::new(content, afterwards))
 }
 
@@ -82,7 +86,7 @@ async fn forward(
     if prepared.is_last_hop {
         return Ok((Response::new(Content::Whole(Bytes::new())), None));
     }
-    let route = find_route(generation, &head).ok_or(Error::NoRoute).map_err(&failed)?;
+    let route = find_route(context, &head).ok_or(Error::NoRoute).map_err(&failed)?;
     let mut upstream = &generation.snapshot.upstreams[route.upstream];
     let mut exchange = InHand::new(Exchange::new(
         head,
@@ -112,10 +116,11 @@ async fn forward(
     Ok((response, Some(sent)))
 }
 
-fn find_route<'a>(generation: &'a Generation, request: &request::Parts) -> Option<&'a Route> {
-    let snapshot = &generation.snapshot;
+fn find_route<'a>(context: &'a Context, request: &request::Parts) -> Option<&'a Route> {
+    let snapshot = &context.generation.snapshot;
     let host = request.headers.get(header::HOST).map(headers::host_name).unwrap_or_default();
     let place = snapshot.table.find(&host, request.uri.path(), &request.method, &request.headers)?;
+    context.meter.routed(place);
     Some(&snapshot.routes[place])
 }
 
@@ -136,6 +141,7 @@ impl Failure {
         let Self { error, request_id } = self;
         let (status, blame) = error.verdict();
         let ends_connection = error.ends_connection();
+        connection.counts.refused_with(status);
         let request = request_id.as_ref().and_then(|id| id.to_str().ok());
         let client = connection.peer.address;
         let error = with_sources(&error);

@@ -1,16 +1,15 @@
 //! What is written down of a request?
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{Method, Request, StatusCode, Uri, Version, header, request};
 
 use super::{Connection, headers, send::Sent};
-use crate::plugin::Exchange;
+use crate::{plugin::Exchange, telemetry::traffic::Bytes};
 
 /// What the line in the access log will say, so far.
 #[derive(Debug)]
 pub(super) struct Record {
-    started: Instant,
     client: String,
     method: Method,
     uri: Uri,
@@ -27,7 +26,6 @@ impl Record {
             request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         Self {
-            started: Instant::now(),
             client: connection.peer.address.ip().to_canonical().to_string(),
             method: request.method().clone(),
             uri: target(request),
@@ -41,8 +39,15 @@ impl Record {
         }
     }
 
-    /// The line. `passed` counts the bytes of the response's body.
-    pub fn write(self, status: StatusCode, sent: Option<&Sent>, passed: u64, is_complete: bool) {
+    /// The line.
+    pub fn write(
+        self,
+        status: StatusCode,
+        sent: Option<&Sent>,
+        bytes: Bytes,
+        duration: Duration,
+        is_complete: bool,
+    ) {
         tracing::info!(
             target: "access",
             client = self.client,
@@ -55,10 +60,10 @@ impl Record {
             upstream = self.upstream.as_deref(),
             endpoint = sent.map(|sent| sent.endpoint().authority.as_str()),
             attempts = sent.map(|sent| sent.attempts),
-            bytes_in = sent.map_or(0, Sent::uploaded),
-            bytes_out = passed,
+            bytes_in = bytes.of_request,
+            bytes_out = bytes.of_response,
             complete = is_complete,
-            duration_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
             request = self.request,
             "answered"
         );

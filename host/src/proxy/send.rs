@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Poll,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::{Request, Response, StatusCode, Version, request};
@@ -89,6 +89,7 @@ pub(super) async fn send(
     expects_continue: bool,
 ) -> Result<(Response<Incoming>, Sent), Error> {
     let upstream = &target.upstream;
+    let writer = context.worker.writer;
     let mut outgoing = Outgoing::new(context, &exchange.request, body, expects_continue)?;
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut failure = Error::NoEndpoint;
@@ -96,7 +97,7 @@ pub(super) async fn send(
         && let Some(in_flight) = choose(context, target, exchange, &tried, outgoing.is_repeatable)
     {
         let endpoint = in_flight.endpoint();
-        let started = Endpoint::is_sampled().then(Instant::now);
+        let timed = endpoint.begins();
         match send_to(context, target, route, endpoint, exchange, &mut outgoing).await {
             Ok((response, lease)) => {
                 if let Some(upload) = &outgoing.upload {
@@ -106,11 +107,12 @@ pub(super) async fn send(
                 let is_reusable = match headers::accept(&mut head, &endpoint.address) {
                     Ok(is_reusable) => is_reusable,
                     Err(source) => {
+                        endpoint.lost(writer);
                         upstream.failed(&in_flight, Reason::NoAnswer);
                         return Err(Error::BadResponse { endpoint: name(endpoint), source });
                     }
                 };
-                upstream.answered(&in_flight, head.status, started.map(|started| started.elapsed()));
+                upstream.answered(&in_flight, head.status, endpoint.ends(writer, timed));
                 let sent = Sent {
                     in_flight,
                     lease: is_reusable.then_some(lease),
@@ -123,6 +125,7 @@ pub(super) async fn send(
             }
             Err(error) => {
                 if let Some(reason) = blames(&error) {
+                    endpoint.lost(writer);
                     upstream.failed(&in_flight, reason);
                 }
                 let may_go_elsewhere = match error {

@@ -18,6 +18,7 @@ use crate::{
         CallError, Code, Condition, Exchange, InHand, Journal, Logged, Member, Members, Plugin, Reply,
         RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Surroundings, Time,
     },
+    telemetry::Writer,
 };
 
 /// The id of every request on trial.
@@ -117,7 +118,7 @@ impl Stage {
         let surroundings = Surroundings { journal: Some(journal.clone()), time: Some(time.clone()) };
         let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)?;
         let endpoints = Endpoints::new("app", Vec::new(), 0);
-        Ok(Self { slot: Slot::new(Arc::new(plugin)), journal, time, endpoints })
+        Ok(Self { slot: Slot::new(Arc::new(plugin), Writer::ALONE), journal, time, endpoints })
     }
 
     /// The place of the instance, for calls beside those of steps.
@@ -141,7 +142,7 @@ impl Stage {
             self.time.advance(by.get());
         }
         if step.instance == StepInstance::Fresh {
-            self.slot = Slot::new(self.slot.plugin().clone());
+            self.slot = Slot::new(self.slot.plugin().clone(), Writer::ALONE);
         }
         let written = step.request.clone().unwrap_or_default();
         if let Some(endpoints) = &step.endpoints {
@@ -176,7 +177,7 @@ impl Stage {
         outcome.notes = exchange.notes().to_vec();
         outcome.logs = self.journal.take();
         let metrics = self.slot.plugin().metrics();
-        outcome.metrics = metrics.into_iter().map(|(name, metric)| (name, metric.value)).collect();
+        outcome.metrics = metrics.into_iter().map(|(name, metric)| (name, metric.value())).collect();
         outcome
     }
 

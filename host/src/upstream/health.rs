@@ -25,6 +25,9 @@ pub enum State {
 }
 
 impl State {
+    pub const ALL: [Self; 5] =
+        [Self::NotInitiated, Self::Healthy, Self::Unreachable, Self::Ejected, Self::Draining];
+
     /// As the configuration, logs and the admin API call it.
     pub fn name(self) -> &'static str {
         match self {

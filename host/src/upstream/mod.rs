@@ -6,6 +6,7 @@
 
 mod check;
 mod connect;
+mod counts;
 mod health;
 mod interim;
 mod keep;
@@ -14,6 +15,7 @@ mod roster;
 mod transport;
 
 pub use connect::ConnectError;
+pub use counts::{EndpointCounts, write_upstreams};
 pub use health::{Event, Health, Reason, State, Transition};
 pub use interim::Interim;
 pub use keep::Keepers;
@@ -36,6 +38,7 @@ use tokio::sync::watch;
 use crate::{
     config::{self, UpstreamTimeouts},
     plugin::Condition,
+    telemetry::PerWorker,
 };
 use health::{Measured, may_eject, outliers};
 
@@ -84,6 +87,7 @@ pub struct Endpoint {
     /// A request tries whether it is well again.
     is_tried: AtomicBool,
     health: Mutex<Health>,
+    counts: PerWorker<EndpointCounts>,
 }
 
 /// Numbers that are never used twice.
@@ -126,6 +130,16 @@ impl Upstream {
         });
         upstream.shared.views().push(Arc::downgrade(&upstream));
         upstream
+    }
+
+    /// Whether there is an endpoint that a request can be brought to.
+    pub fn is_usable(&self) -> bool {
+        // One that is ejected is tried again by a request.
+        let may_serve = |entry: &Entry| match entry.state {
+            State::NotInitiated | State::Healthy | State::Ejected => true,
+            State::Unreachable | State::Draining => false,
+        };
+        self.roster().all().iter().any(may_serve)
     }
 
     /// Whether `settings` would make this very upstream again.
@@ -295,6 +309,7 @@ impl Endpoint {
             interval: AtomicU64::new(0),
             is_tried: AtomicBool::new(false),
             health: Mutex::new(Health::new(joined)),
+            counts: PerWorker::default(),
         }
     }
 
@@ -325,12 +340,6 @@ impl Endpoint {
             latency_us: self.latency_us.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
         }
-    }
-
-    /// Whether a request is one of those whose time is taken. To look at the clock twice for each would cost
-    /// more than the average gains by it.
-    pub fn is_sampled() -> bool {
-        fastrand::u8(..) < 32
     }
 
     fn took(&self, after: Option<Duration>) {

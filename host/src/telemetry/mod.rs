@@ -1,4 +1,14 @@
 //! What does the outside get to know?
+//!
+//! Here is the log. What is counted, and how others add to it, is told in [`metrics`]; what is counted of
+//! requests and connections in [`traffic`].
+
+mod histogram;
+pub mod metrics;
+pub mod traffic;
+
+pub use histogram::{Distribution, Histogram, Timed};
+pub use metrics::{Counter, Page, Part, PerWorker, Tally, Writer};
 
 use std::io::IsTerminal;
 

@@ -1,0 +1,97 @@
+//! `GET /api/status`: what runs, since when, and what came of the last reload?
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{Json, extract::State};
+use serde::Serialize;
+
+use crate::{
+    server::Server,
+    telemetry::traffic::{ListenerCounts, ListenerTraffic},
+};
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Status {
+    version: &'static str,
+    started: String,
+    uptime_seconds: u64,
+    generation: u64,
+    is_draining: bool,
+    workers: usize,
+    /// Absent before the first.
+    last_reload: Option<Reload>,
+    listeners: Vec<Listener>,
+    requests: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Reload {
+    at: String,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Listener {
+    address: String,
+    connections: Connections,
+    requests: u64,
+    refusals: std::collections::BTreeMap<u16, u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Connections {
+    open: usize,
+    accepted: u64,
+    refused: u64,
+}
+
+pub(super) async fn show(State(server): State<Arc<Server>>) -> Json<Status> {
+    let listeners: Vec<Listener> = server.traffic().iter().map(listener).collect();
+    let last = server.reloads().last();
+    Json(Status {
+        version: env!("CARGO_PKG_VERSION"),
+        started: timestamp(server.started()),
+        uptime_seconds: server.started().elapsed().unwrap_or(Duration::ZERO).as_secs(),
+        generation: server.snapshot().number,
+        is_draining: server.drain().has_started(),
+        workers: server.workers(),
+        last_reload: last.map(|last| Reload {
+            at: timestamp(last.at),
+            outcome: if last.outcome.is_ok() { "in-force" } else { "refused" },
+            generation: last.outcome.as_ref().ok().copied(),
+            reason: last.outcome.err(),
+        }),
+        requests: listeners.iter().map(|listener| listener.requests).sum(),
+        listeners,
+    })
+}
+
+fn listener(traffic: &ListenerTraffic) -> Listener {
+    let counts = &traffic.counts;
+    Listener {
+        address: traffic.address.clone(),
+        connections: Connections {
+            open: traffic.open,
+            accepted: counts.sum(|part| &part.accepted),
+            refused: counts.sum(|part| &part.refused),
+        },
+        requests: counts.sum(|part| &part.requests),
+        refusals: ListenerCounts::refusals(counts).collect(),
+    }
+}
+
+/// A moment as in RFC 3339.
+pub(super) fn timestamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
+}

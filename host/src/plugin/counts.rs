@@ -1,0 +1,317 @@
+//! How often is a plugin called, how long does that take, and how often does it fail?
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{CallError, Plugin};
+use crate::telemetry::{Counter, Distribution, Histogram, Page, Tally, Timed};
+
+/// What a worker counts of a plugin's calls. Goes on when the plugin is replaced by another of its name.
+#[derive(Debug, Default)]
+pub struct PluginCounts {
+    calls: [Tally; Hook::ALL.len()],
+    failures: [Tally; FailureKind::ALL.len()],
+    /// Instances that have done their service.
+    pub(super) recycled: Tally,
+    durations: Histogram,
+}
+
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    OnRequest,
+    OnResponse,
+    Pick,
+}
+
+impl Hook {
+    pub const ALL: [Self; 3] = [Self::OnRequest, Self::OnResponse, Self::Pick];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OnRequest => "on-request",
+            Self::OnResponse => "on-response",
+            Self::Pick => "pick",
+        }
+    }
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    Deadline,
+    Memory,
+    Trap,
+    InvalidReply,
+    UnknownUpstream,
+    Start,
+}
+
+impl FailureKind {
+    pub const ALL: [Self; 6] =
+        [Self::Deadline, Self::Memory, Self::Trap, Self::InvalidReply, Self::UnknownUpstream, Self::Start];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Trap => "trap",
+            Self::InvalidReply => "invalid-reply",
+            Self::UnknownUpstream => "unknown-upstream",
+            Self::Start => "start",
+        }
+    }
+}
+
+impl From<&CallError> for FailureKind {
+    fn from(error: &CallError) -> Self {
+        match error {
+            CallError::Deadline(_) => Self::Deadline,
+            CallError::Memory(_) => Self::Memory,
+            CallError::Trap(_) => Self::Trap,
+            CallError::InvalidReply(_) => Self::InvalidReply,
+            CallError::UnknownUpstream(_) => Self::UnknownUpstream,
+            CallError::Start(_) => Self::Start,
+        }
+    }
+}
+
+impl PluginCounts {
+    /// Counts a call that begins.
+    pub(super) fn begin(&self, hook: Hook) -> Option<Timed> {
+        let calls = &self.calls[hook as usize];
+        calls.add(1);
+        Timed::start(calls.get())
+    }
+
+    /// Counts its time.
+    pub(super) fn end(&self, timed: Option<Timed>) {
+        if let Some(timed) = timed {
+            self.durations.end(&timed);
+        }
+    }
+
+    /// Counts a call that brought no verdict.
+    pub fn failed(&self, error: &CallError) {
+        self.failures[FailureKind::from(error) as usize].add(1);
+    }
+}
+
+impl Plugin {
+    /// Calls of a hook since the process started, by all workers.
+    pub fn calls(&self, hook: Hook) -> u64 {
+        self.counts().sum(|part| &part.calls[hook as usize])
+    }
+
+    pub fn failures(&self, kind: FailureKind) -> u64 {
+        self.counts().sum(|part| &part.failures[kind as usize])
+    }
+
+    /// Instances that had done their service and made room for fresh ones.
+    pub fn recycled(&self) -> u64 {
+        self.counts().sum(|part| &part.recycled)
+    }
+
+    /// How long calls took. Of many calls, some stand for others.
+    pub fn durations(&self) -> Distribution {
+        Distribution::of(self.counts().parts().map(|part| &part.durations))
+    }
+}
+
+/// Writes the families of plugins.
+pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plugin> + Clone) {
+    /// From a microsecond to half a second.
+    const OCTAVES: std::ops::Range<usize> = 1..23;
+    page.counter("tollgate_plugin_calls_total", "Calls of hooks.", |family| {
+        for plugin in plugins.clone() {
+            for hook in Hook::ALL {
+                family.row(&[("plugin", &plugin.name), ("hook", hook.name())], plugin.calls(hook));
+            }
+        }
+    });
+    page.counter("tollgate_plugin_failures_total", "Calls that brought no verdict.", |family| {
+        for plugin in plugins.clone() {
+            for kind in FailureKind::ALL {
+                family.row(&[("plugin", &plugin.name), ("kind", kind.name())], plugin.failures(kind));
+            }
+        }
+    });
+    let help = "Time of calls; of many, one in eight is taken and stands for eight.";
+    page.histogram("tollgate_plugin_call_duration_seconds", help, |family| {
+        for plugin in plugins.clone() {
+            family.distribution(&[("plugin", &plugin.name)], &plugin.durations(), OCTAVES);
+        }
+    });
+    page.gauge("tollgate_plugin_instances", "Instances there are.", |family| {
+        for plugin in plugins.clone() {
+            family.row(&[("plugin", &plugin.name)], plugin.instances());
+        }
+    });
+    let help = "Instances that had done their service and made room for fresh ones.";
+    page.counter("tollgate_plugin_recycled_total", help, |family| {
+        for plugin in plugins.clone() {
+            family.row(&[("plugin", &plugin.name)], plugin.recycled());
+        }
+    });
+    write_custom(page, plugins);
+}
+
+/// Writes what plugins count of their own. Names are labels, so that no plugin can break into another's family.
+fn write_custom<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plugin>) {
+    let metrics: Vec<_> = plugins
+        .flat_map(|plugin| plugin.metrics().into_iter().map(|(name, metric)| (&plugin.name, name, metric)))
+        .collect();
+    let of = |kind| metrics.iter().filter(move |(_, _, metric)| metric.kind == kind);
+    page.counter("tollgate_plugin_custom_total", "What plugins count.", |family| {
+        for (plugin, name, metric) in of(MetricKind::Counter) {
+            family.row(&[("plugin", plugin), ("metric", name)], metric.value());
+        }
+    });
+    page.gauge("tollgate_plugin_custom_level", "What plugins have observed last.", |family| {
+        for (plugin, name, metric) in of(MetricKind::Gauge) {
+            family.row(&[("plugin", plugin), ("metric", name)], metric.value());
+        }
+    });
+    page.histogram("tollgate_plugin_custom", "What plugins observe.", |family| {
+        for (plugin, name, metric) in of(MetricKind::Histogram) {
+            let labels = [("plugin", &***plugin), ("metric", name)];
+            family.buckets(&labels, metric.bounds(), metric.count(), metric.value());
+        }
+    });
+}
+
+/// The metrics that a plugin has opened, by name.
+#[derive(Debug, Default)]
+pub(super) struct Custom(Mutex<BTreeMap<String, Arc<Metric>>>);
+
+/// Numbers that a plugin observes, on whatever worker.
+#[derive(Debug)]
+pub struct Metric {
+    pub kind: MetricKind,
+    /// The bits of a float: of a counter and a histogram the sum of all observations, of a gauge the last.
+    value: AtomicU64,
+    count: Counter,
+    /// Of a histogram: by the power of two that an observation stays below.
+    buckets: Box<[Counter]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Custom {
+    /// Metrics that one plugin may open.
+    const MOST: usize = 64;
+
+    /// The metric of this name; made if there is room.
+    pub fn open(&self, name: &str, kind: MetricKind) -> Option<Arc<Metric>> {
+        let mut metrics = self.0.lock().expect("no holder of this lock panics");
+        if let Some(metric) = metrics.get(name) {
+            return Some(metric.clone());
+        }
+        (metrics.len() < Self::MOST)
+            .then(|| metrics.entry(name.to_owned()).or_insert_with(|| Metric::new(kind).into()).clone())
+    }
+
+    pub fn all(&self) -> BTreeMap<String, Arc<Metric>> {
+        self.0.lock().expect("no holder of this lock panics").clone()
+    }
+}
+
+impl Metric {
+    /// Bounds of a histogram are powers of two, from 2^-20, about a millionth, to 2^40, a million millions.
+    const SMALLEST: i32 = -20;
+    const BUCKETS: usize = 61;
+
+    fn new(kind: MetricKind) -> Self {
+        let buckets = if kind == MetricKind::Histogram { Self::BUCKETS } else { 0 };
+        Self {
+            kind,
+            value: AtomicU64::new(0),
+            count: Counter::default(),
+            buckets: (0..buckets).map(|_| Counter::default()).collect(),
+        }
+    }
+
+    /// Takes a number; one that is none, or has no end, is not counted, nor one that would turn a counter back.
+    pub fn observe(&self, value: f64) {
+        if !value.is_finite() || (self.kind == MetricKind::Counter && value < 0.0) {
+            return;
+        }
+        match self.kind {
+            MetricKind::Gauge => self.value.store(value.to_bits(), Ordering::Relaxed),
+            MetricKind::Counter | MetricKind::Histogram => {
+                let add = |bits| Some((f64::from_bits(bits) + value).to_bits());
+                let _ = self.value.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+            }
+        }
+        self.count.add(1);
+        let power = if value > 0.0 { value.log2().ceil() as i32 } else { Self::SMALLEST };
+        let place = usize::try_from(power.saturating_sub(Self::SMALLEST)).unwrap_or_default();
+        if let Some(bucket) = self.buckets.get(place) {
+            bucket.add(1);
+        }
+    }
+
+    /// Of a counter and a histogram the sum of all observations, of a gauge the last.
+    pub fn value(&self) -> f64 {
+        f64::from_bits(self.value.load(Ordering::Relaxed))
+    }
+
+    /// Observations.
+    pub fn count(&self) -> u64 {
+        self.count.get()
+    }
+
+    fn bound(place: i32) -> f64 {
+        2_f64.powi(Self::SMALLEST + place)
+    }
+
+    /// Every other bound is told, each with the observations up to it.
+    fn bounds(&self) -> impl Iterator<Item = (f64, u64)> {
+        let mut below = 0;
+        let counted = (0..).zip(&self.buckets).map(move |(place, bucket)| {
+            below += bucket.get();
+            (Self::bound(place), below)
+        });
+        counted.step_by(2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_takes_numbers_as_its_kind_does() {
+        let [counter, gauge, histogram] =
+            [MetricKind::Counter, MetricKind::Gauge, MetricKind::Histogram].map(Metric::new);
+        for value in [1.5, 2.0, f64::NAN, f64::INFINITY, -1.0] {
+            [&counter, &gauge, &histogram].into_iter().for_each(|metric| metric.observe(value));
+        }
+        assert_eq!((counter.value(), counter.count()), (3.5, 2));
+        assert_eq!((gauge.value(), gauge.count()), (-1.0, 3));
+        assert_eq!((histogram.value(), histogram.count()), (2.5, 3));
+        let below = |bound| histogram.bounds().find(|(at, _)| *at == bound).expect("it is a bound").1;
+        assert_eq!([0.25, 1.0, 4.0].map(below), [1, 1, 3]);
+    }
+
+    #[test]
+    fn a_plugin_opens_so_many_metrics_and_no_more() {
+        let custom = Custom::default();
+        for number in 0..Custom::MOST {
+            assert!(custom.open(&number.to_string(), MetricKind::Gauge).is_some());
+        }
+        assert!(custom.open("more", MetricKind::Gauge).is_none());
+        assert!(custom.open("0", MetricKind::Counter).is_some_and(|metric| metric.kind == MetricKind::Gauge));
+        assert_eq!(custom.all().len(), Custom::MOST);
+    }
+}

@@ -1,0 +1,158 @@
+//! How many requests and connections are there, and what becomes of them?
+
+use std::{sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use super::{Distribution, Histogram, Page, PerWorker, Tally};
+
+/// What is counted of the requests of one route.
+#[derive(Debug, Default)]
+pub struct RouteCounts {
+    /// By the first digit of the status, less one.
+    responses: [Tally; 5],
+    /// Responses that did not reach their end.
+    cut: Tally,
+    request_bytes: Tally,
+    response_bytes: Tally,
+    durations: Histogram,
+}
+
+impl RouteCounts {
+    /// Notes a request that is over. Bytes are those of the bodies.
+    pub fn answered(&self, status: StatusCode, bytes: Bytes, duration: Duration, is_complete: bool) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5);
+        self.responses[class - 1].add(1);
+        self.cut.add(u64::from(!is_complete));
+        self.request_bytes.add(bytes.of_request);
+        self.response_bytes.add(bytes.of_response);
+        self.durations.observe(duration);
+    }
+}
+
+/// The sizes of a request's body and its response's, as far as they have passed.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes {
+    pub of_request: u64,
+    pub of_response: u64,
+}
+
+/// What is counted at one listener.
+#[derive(Debug)]
+pub struct ListenerCounts {
+    /// Connections that were accepted.
+    pub accepted: Tally,
+    /// Connections that were turned away since there were too many.
+    pub refused: Tally,
+    /// Requests that came over its connections.
+    pub requests: Tally,
+    /// By status, from 400 on.
+    refusals: [Tally; 200],
+}
+
+impl Default for ListenerCounts {
+    fn default() -> Self {
+        Self {
+            accepted: Tally::new(),
+            refused: Tally::new(),
+            requests: Tally::new(),
+            refusals: [const { Tally::new() }; 200],
+        }
+    }
+}
+
+impl ListenerCounts {
+    const FIRST: u16 = 400;
+
+    /// Notes an answer of the proxy's own, to what it refused or could not have answered.
+    pub fn refused_with(&self, status: StatusCode) {
+        if let Some(tally) = self.refusals.get(usize::from(status.as_u16().saturating_sub(Self::FIRST))) {
+            tally.add(1);
+        }
+    }
+
+    /// What all workers have refused, by status.
+    pub fn refusals(counts: &PerWorker<Self>) -> impl Iterator<Item = (u16, u64)> {
+        (0..200_u16)
+            .map(|place| (Self::FIRST + place, counts.sum(|part| &part.refusals[usize::from(place)])))
+            .filter(|(_, count)| *count > 0)
+    }
+}
+
+/// A route by its name, empty for requests that no route wanted.
+pub type Counted<'a, T> = (&'a str, &'a PerWorker<T>);
+
+/// Writes the families of routes.
+pub fn write_routes(page: &mut Page, routes: &[Counted<'_, RouteCounts>]) {
+    /// From 64 µs to 134 s.
+    const OCTAVES: std::ops::Range<usize> = 9..31;
+    const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+    page.counter("tollgate_requests_total", "Requests that were answered.", |family| {
+        for (route, counts) in routes {
+            for (place, class) in CLASSES.iter().enumerate() {
+                let count = counts.sum(|part| &part.responses[place]);
+                family.row(&[("route", route), ("status", class)], count);
+            }
+        }
+    });
+    let mut each = |name, help, count: fn(&RouteCounts) -> &Tally| {
+        page.counter(name, help, |family| {
+            for (route, counts) in routes {
+                family.row(&[("route", route)], counts.sum(count));
+            }
+        });
+    };
+    each("tollgate_responses_cut_total", "Responses that broke off before their end.", |part| &part.cut);
+    each("tollgate_request_body_bytes_total", "Bytes of bodies that went to upstreams.", |part| {
+        &part.request_bytes
+    });
+    each("tollgate_response_body_bytes_total", "Bytes of bodies that went to clients.", |part| {
+        &part.response_bytes
+    });
+    let help = "From the head of a request to the last byte of its response.";
+    page.histogram("tollgate_request_duration_seconds", help, |family| {
+        for (route, counts) in routes {
+            let durations = Distribution::of(counts.parts().map(|part| &part.durations));
+            family.distribution(&[("route", route)], &durations, OCTAVES);
+        }
+    });
+}
+
+/// A listener by its address, with its open connections.
+#[derive(Debug, Clone)]
+pub struct ListenerTraffic {
+    pub address: String,
+    pub open: usize,
+    pub counts: Arc<PerWorker<ListenerCounts>>,
+}
+
+/// Writes the families of listeners.
+pub fn write_listeners(page: &mut Page, listeners: &[ListenerTraffic]) {
+    page.gauge("tollgate_connections_open", "Connections of clients.", |family| {
+        for listener in listeners {
+            family.row(&[("listener", &listener.address)], listener.open);
+        }
+    });
+    let mut each = |name, help, count: fn(&ListenerCounts) -> &Tally| {
+        page.counter(name, help, |family| {
+            for listener in listeners {
+                family.row(&[("listener", &listener.address)], listener.counts.sum(count));
+            }
+        });
+    };
+    each("tollgate_connections_accepted_total", "Connections that were accepted.", |part| &part.accepted);
+    each("tollgate_connections_refused_total", "Connections turned away, as there were too many.", |part| {
+        &part.refused
+    });
+    each("tollgate_listener_requests_total", "Requests that were answered, by listener.", |part| {
+        &part.requests
+    });
+    let help = "Answers of the proxy's own, to what it refused or could not have answered.";
+    page.counter("tollgate_refusals_total", help, |family| {
+        for listener in listeners {
+            for (status, count) in ListenerCounts::refusals(&listener.counts) {
+                family.row(&[("listener", &listener.address), ("status", &status.to_string())], count);
+            }
+        }
+    });
+}

@@ -1,0 +1,270 @@
+//! What an operator sees and does, and who is none.
+
+use tollgate_tests::{Answer, Client, Origin, Proxy, endpoints, guest, route_to, until};
+
+/// An admin API on a free port.
+const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
+
+fn with_admin(origin: &Origin) -> String {
+    ADMIN.to_owned() + &route_to(&[&origin.url()])
+}
+
+#[tokio::test]
+async fn nothing_listens_without_the_table() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    assert!(proxy.server().admin().is_none());
+    for path in ["/metrics", "/healthz", "/api/status"] {
+        assert_eq!(proxy.get(path, &[]).await.text(), origin.port(), "it is for the origin");
+    }
+}
+
+#[tokio::test]
+async fn counts_are_exactly_what_was_sent() {
+    let origin =
+        Origin::answering(|received| Answer::ok(if received.target == "/x" { "four" } else { "" })).await;
+    let config = format!(
+        "{ADMIN}[upstreams.app]\nendpoints = {}\n[[routes]]\nname = \"x\"\nmatch = {{ path = \"/x\" }}\nupstream = \"app\"\n",
+        endpoints(&[&origin])
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    for _ in 0..25 {
+        client.send("GET /x HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    for _ in 0..3 {
+        client.send("POST /x HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n12345").await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    assert_eq!(proxy.get("/nobody", &[]).await.status, 404);
+    let mut bad = proxy.connect().await;
+    bad.send("GET /x HTTP/1.1\r\nHost: test\r\nHost: test\r\n\r\n").await;
+    assert_eq!(bad.response().await.status, 400);
+
+    // A client may have the last byte before the worker has counted it.
+    let mut metrics = proxy.metrics().await;
+    while metrics.sum("tollgate_requests_total", &[]) < 29.0 {
+        metrics = proxy.metrics().await;
+    }
+    assert_eq!(metrics.sum("tollgate_requests_total", &[("route", "x"), ("status", "2xx")]), 28.0);
+    assert_eq!(metrics.sum("tollgate_requests_total", &[("route", ""), ("status", "4xx")]), 1.0);
+    assert_eq!(metrics.sum("tollgate_requests_total", &[]), 29.0);
+    assert_eq!(metrics.sum("tollgate_listener_requests_total", &[]), 29.0);
+    assert_eq!(metrics.sum("tollgate_request_duration_seconds_count", &[("route", "x")]), 28.0);
+    assert!(metrics.sum("tollgate_request_duration_seconds_sum", &[("route", "x")]) > 0.0);
+    assert_eq!(metrics.sum("tollgate_request_body_bytes_total", &[("route", "x")]), 15.0);
+    assert_eq!(metrics.sum("tollgate_response_body_bytes_total", &[("route", "x")]), 112.0);
+    assert_eq!(metrics.sum("tollgate_responses_cut_total", &[]), 0.0);
+    assert_eq!(metrics.sum("tollgate_refusals_total", &[("status", "404")]), 1.0);
+    assert_eq!(metrics.sum("tollgate_refusals_total", &[("status", "400")]), 1.0);
+    assert_eq!(metrics.sum("tollgate_refusals_total", &[]), 2.0);
+    assert_eq!(metrics.sum("tollgate_connections_accepted_total", &[]), 3.0);
+    let endpoint = origin.address.to_string();
+    let labels = [("upstream", "app"), ("endpoint", &*endpoint)];
+    assert_eq!(metrics.sum("tollgate_upstream_requests_total", &labels), 28.0);
+    assert_eq!(metrics.sum("tollgate_upstream_duration_seconds_count", &labels), 28.0);
+    assert_eq!(metrics.sum("tollgate_upstream_failures_total", &labels), 0.0);
+}
+
+#[tokio::test]
+async fn connections_are_counted_while_they_are_open_and_when_they_are_too_many() {
+    let origin = Origin::start().await;
+    let listener = "[[listeners]]\naddress = \"127.0.0.1:0\"\nlimits = { connections = 2 }\n";
+    let proxy = Proxy::start(&(with_admin(&origin) + listener)).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = proxy.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 200);
+        held.push(client);
+    }
+    assert_eq!(proxy.get("/", &[]).await.status, 503);
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("tollgate_connections_open", &[]), 2.0);
+    assert_eq!(metrics.sum("tollgate_connections_accepted_total", &[]), 2.0);
+    assert_eq!(metrics.sum("tollgate_connections_refused_total", &[]), 1.0);
+    assert_eq!(metrics.sum("tollgate_refusals_total", &[("status", "503")]), 1.0);
+    drop(held);
+    let traffic = || proxy.server().traffic()[0].open;
+    until("the connections have ended", || traffic() == 0).await;
+    assert_eq!(proxy.metrics().await.sum("tollgate_connections_open", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_is_counted() {
+    let origin = Origin::start().await;
+    let gone = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string() };
+    let url = format!("http://{gone}");
+    let proxy = Proxy::start(&(ADMIN.to_owned() + &route_to(&[&url]))).await;
+    assert_eq!(proxy.get("/", &[]).await.status, 502);
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("tollgate_upstream_failures_total", &[("endpoint", &gone)]), 1.0);
+    assert_eq!(metrics.sum("tollgate_refusals_total", &[("status", "502")]), 1.0);
+    drop(origin);
+}
+
+#[tokio::test]
+async fn calls_of_plugins_and_their_failures_are_counted_and_what_they_count() {
+    let origin = Origin::start().await;
+    let config = with_admin(&origin)
+        + "plugins = [\"counted\"]\n[plugins.counted]\nfile = \"guest\"\nconfig = { request = \"obey\" }\nlimits = { time = \"10s\" }\n";
+    let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
+    for _ in 0..5 {
+        assert_eq!(proxy.get("/", &[]).await.status, 200);
+    }
+    assert_eq!(proxy.get("/", &["x-do: socket"]).await.status, 503);
+    assert_eq!(proxy.get("/", &["x-do: metrics"]).await.status, 200);
+    let metrics = proxy.metrics().await;
+    let plugin = ("plugin", "counted");
+    assert_eq!(metrics.sum("tollgate_plugin_calls_total", &[plugin, ("hook", "on-request")]), 7.0);
+    assert_eq!(metrics.sum("tollgate_plugin_failures_total", &[plugin, ("kind", "trap")]), 1.0);
+    assert_eq!(metrics.sum("tollgate_plugin_failures_total", &[plugin]), 1.0);
+    assert_eq!(metrics.sum("tollgate_plugin_calls_total", &[plugin]), 13.0, "and six responses");
+    assert_eq!(metrics.sum("tollgate_plugin_call_duration_seconds_count", &[plugin]), 13.0);
+    let instances = metrics.sum("tollgate_plugin_instances", &[plugin]);
+    assert!((1.0..=2.0).contains(&instances), "one for each worker at most, not {instances}");
+    assert_eq!(metrics.sum("tollgate_plugin_custom_total", &[plugin, ("metric", "m0")]), 1.0);
+}
+
+#[tokio::test]
+async fn what_was_counted_survives_a_reload() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
+    let admin = proxy.admin_address();
+    proxy
+        .reload(&(with_admin(&origin) + "[upstreams.other]\nendpoints = [\"http://127.0.0.1:1\"]\n"))
+        .await
+        .unwrap();
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
+    assert_eq!(proxy.admin_address(), admin, "the address is taken over");
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("tollgate_requests_total", &[("route", "routes[0]")]), 2.0);
+    assert_eq!(metrics.sum("tollgate_upstream_requests_total", &[("upstream", "app")]), 2.0);
+    assert_eq!(metrics.sum("tollgate_connections_accepted_total", &[]), 2.0);
+    assert_eq!(metrics.sum("tollgate_reloads_total", &[("outcome", "in-force")]), 1.0);
+    assert_eq!(metrics.sum("tollgate_generation", &[]), 2.0);
+}
+
+#[tokio::test]
+async fn openmetrics_is_for_who_asks_for_it() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    let plain = proxy.admin("GET", "/metrics", &[]).await;
+    assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2";
+    let open = proxy.admin("GET", "/metrics", &[accept]).await;
+    assert_eq!(
+        open.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    assert!(open.text().ends_with("\n# EOF\n"), "{}", open.text());
+    assert!(open.text().contains("# TYPE tollgate_requests counter\n"), "{}", open.text());
+    assert!(open.text().contains("\ntollgate_requests_total{"), "{}", open.text());
+}
+
+#[tokio::test]
+async fn a_proxy_is_alive_and_ready_until_it_drains() {
+    let origin = Origin::answering(|_| Answer::raw("").hang()).await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    assert_eq!(proxy.told("/healthz").await["status"], "alive");
+    assert_eq!(proxy.told("/readyz").await["status"], "ready");
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    origin.has_received(1).await;
+
+    let server = proxy.server().clone();
+    let stopping = tokio::spawn(async move { server.stop().await });
+    until("the drain has started", || proxy.server().drain().has_started()).await;
+    let response = proxy.admin("GET", "/readyz", &[]).await;
+    assert_eq!((response.status, response.json()["detail"].as_str()), (503, Some("draining")));
+    assert_eq!(proxy.admin("GET", "/healthz", &[]).await.status, 200);
+    assert_eq!(proxy.metrics().await.sum("tollgate_draining", &[]), 1.0);
+    drop((client, origin));
+    stopping.await.expect("the proxy stops");
+}
+
+#[tokio::test]
+async fn with_a_token_nobody_else_is_told_anything() {
+    let origin = Origin::start().await;
+    let config = format!("{ADMIN}token = \"s3cret\"\n{}", route_to(&[&origin.url()]));
+    let proxy = Proxy::start(&config).await;
+    for credentials in [&[] as &[&str], &["Authorization: Bearer wrong"], &["Authorization: Basic s3cret"]] {
+        let response = proxy.admin("GET", "/metrics", credentials).await;
+        assert_eq!(response.status, 401, "{credentials:?}");
+        assert_eq!(response.header("www-authenticate"), Some("Bearer realm=\"tollgate\""));
+        assert!(!response.text().contains("tollgate_requests"), "{response:?}");
+    }
+    assert_eq!(proxy.admin("GET", "/metrics", &["Authorization: Bearer s3cret"]).await.status, 200);
+    assert_eq!(proxy.admin("GET", "/healthz", &[]).await.status, 200, "a probe has no token");
+
+    proxy.reload(&config.replace("s3cret", "another")).await.unwrap();
+    assert_eq!(proxy.admin("GET", "/metrics", &["Authorization: Bearer s3cret"]).await.status, 401);
+    assert_eq!(proxy.admin("GET", "/metrics", &["Authorization: Bearer another"]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_name_that_was_rebound_is_not_answered() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    let mut client = Client::connect(proxy.admin_address()).await;
+    client.send("GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
+    let response = client.response().await;
+    assert_eq!(response.status, 421);
+    assert_eq!(response.header("content-type"), Some("application/problem+json"));
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach_needs_a_token() {
+    let origin = Origin::start().await;
+    let config = format!("[admin]\naddress = \"0.0.0.0:0\"\n{}", route_to(&[&origin.url()]));
+    let error = Proxy::try_start_with(&config, &[]).await.err().expect("it does not start").to_string();
+    assert!(error.contains("the admin API can be reached from other machines"), "{error}");
+    assert!(error.contains("help: add token = "), "{error}");
+    let proxy = Proxy::start(&config.replace(":0\"\n", ":0\"\ntoken = \"t\"\n")).await;
+    assert_eq!(proxy.admin_address().ip().to_string(), "0.0.0.0");
+}
+
+#[tokio::test]
+async fn the_api_moves_with_the_configuration() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    proxy.reload(&with_admin(&origin)).await.unwrap();
+    assert_eq!(proxy.told("/api/status").await["generation"], 2);
+    let address = proxy.admin_address();
+    proxy.reload(&route_to(&[&origin.url()])).await.unwrap();
+    until("nothing listens any more", || std::net::TcpStream::connect(address).is_err()).await;
+}
+
+#[tokio::test]
+async fn status_tells_what_runs_and_what_came_of_the_last_reload() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    let status = proxy.told("/api/status").await;
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!((&status["generation"], &status["workers"]), (&1.into(), &2.into()));
+    assert!(status["last-reload"].is_null(), "{status}");
+    assert_eq!(status["listeners"][0]["address"], proxy.address().to_string());
+    proxy.reload("nonsense").await.unwrap_err();
+    let reload = &proxy.told("/api/status").await["last-reload"];
+    assert_eq!(reload["outcome"], "refused");
+    assert!(reload["reason"].as_str().is_some_and(|reason| reason.contains("config.toml:")), "{reload}");
+    proxy.reload(&with_admin(&origin)).await.unwrap();
+    let reload = &proxy.told("/api/status").await["last-reload"];
+    assert_eq!((&reload["outcome"], &reload["generation"]), (&"in-force".into(), &2.into()));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem_document() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    for (method, path, status) in
+        [("GET", "/nothing", 404), ("POST", "/metrics", 405), ("DELETE", "/api/status", 405)]
+    {
+        let response = proxy.admin(method, path, &[]).await;
+        assert_eq!(response.status, status, "{method} {path}");
+        assert_eq!(response.header("content-type"), Some("application/problem+json"), "{method} {path}");
+        assert_eq!(response.json()["status"], status);
+    }
+}
