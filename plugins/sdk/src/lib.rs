@@ -32,9 +32,11 @@
 mod bindings;
 mod candidates;
 pub mod config;
+mod pattern;
 mod plugin;
 mod problem;
 mod ring;
+pub mod template;
 
 #[doc(hidden)]
 pub use bindings::hooks;
@@ -50,9 +52,11 @@ pub use bindings::{
     },
 };
 pub use candidates::Candidates;
+pub use pattern::Pattern;
 pub use plugin::{Balance, OnComplete, OnRequest, OnResponse, OnTick, Plugin};
 #[doc(hidden)]
 pub use plugin::{Place, Pools};
 pub use problem::Problem;
-pub use ring::Ring;
+pub use ring::{Ring, hash};
+pub use template::Template;
 pub use types::{HeaderError, Reply};

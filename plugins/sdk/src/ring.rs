@@ -60,7 +60,7 @@ impl Ring {
     ///
     /// The first is the key's own; those after it are where the key goes when the first has had too much or failed.
     pub fn prefer<'a>(&'a self, key: &[u8], tried: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
-        let start = self.closest(xxh3_64(key));
+        let start = self.closest(hash(key));
         let (before, after) = self.points.split_at(start);
         let regular = after.iter().chain(before).map(|point| point.endpoint);
         let spares = self.candidates.spares().iter().copied();
@@ -92,6 +92,11 @@ impl Ring {
         }
         if place == count { 0 } else { place }
     }
+}
+
+/// A number for a key, evenly spread over all there are, and the same on every node.
+pub fn hash(key: &[u8]) -> u64 {
+    xxh3_64(key)
 }
 
 /// The finaliser of SplitMix64: every bit of the result depends on every bit of the number.
