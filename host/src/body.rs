@@ -3,6 +3,8 @@
 //! Bodies pass in frames and are never collected. A request's body is counted against its cap and may be
 //! held back until the upstream asks for it; a response's body tells an observer what becomes of it.
 
+mod tape;
+
 use std::{
     cell::{Cell, RefCell},
     pin::Pin,
@@ -14,6 +16,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tape::{Found, Reading, Tape};
 
 use crate::clock::Timer;
 
@@ -41,9 +44,8 @@ pub enum RequestBody {
 
 #[derive(Debug)]
 pub struct Streaming {
-    incoming: Incoming,
+    source: Source,
     upload: Rc<Upload>,
-    patience: Option<Patience>,
 }
 
 /// How long a client may be silent in the middle of a body, until the head of the response has come: from then on
@@ -52,6 +54,13 @@ pub struct Streaming {
 pub struct Patience {
     pub timer: Timer,
     pub limit: Duration,
+}
+
+#[derive(Debug)]
+enum Source {
+    Once(Incoming),
+    /// Kept as it passes.
+    Kept(Reading),
 }
 
 /// How far the body of a request has come, seen from the side of the response.
@@ -65,6 +74,9 @@ pub struct Upload {
     is_answered: Cell<bool>,
     /// Whoever waits for `state` to leave `Held`.
     waker: RefCell<Option<Waker>>,
+    patience: Option<Patience>,
+    /// Of a body that is kept as it passes.
+    tape: Option<Rc<RefCell<Tape>>>,
 }
 
 /// What may become of a request's body.
@@ -87,26 +99,37 @@ pub enum UploadState {
 impl RequestBody {
     /// A body of at most `cap` bytes, and the view on its progress. None for a body that is empty.
     ///
+    /// Up to `kept` bytes are kept as they pass, for [`Upload::repeat`].
+    ///
     /// Without `patience` somebody else sees to it that the client is not silent for ever.
     pub fn new(
         incoming: Incoming,
         cap: u64,
         is_held: bool,
+        kept: Option<usize>,
         patience: impl FnOnce() -> Option<Patience>,
     ) -> (Self, Option<Rc<Upload>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let state = if is_held { UploadState::Held } else { UploadState::Flowing };
+        let (source, tape) = match kept {
+            None => (Source::Once(incoming), None),
+            Some(room) => {
+                let tape = Tape::new(incoming, room);
+                (Source::Kept(Reading::begin(&tape)), Some(tape))
+            }
+        };
         let upload = Rc::new(Upload {
             left: Cell::new(cap),
             state: Cell::new(state),
             passed: Cell::new(0),
             is_answered: Cell::new(false),
             waker: RefCell::new(None),
+            patience: patience(),
+            tape,
         });
-        let streaming = Streaming { incoming, upload: upload.clone(), patience: patience() };
-        (Self::Streaming(streaming), Some(upload))
+        (Self::Streaming(Streaming { source, upload: upload.clone() }), Some(upload))
     }
 }
 
@@ -142,6 +165,23 @@ impl Upload {
     /// The head of the response has come.
     pub fn set_answered(&self) {
         self.is_answered.set(true);
+    }
+
+    /// Whether [`Upload::repeat`] can give the body once more.
+    pub fn is_repeatable(&self) -> bool {
+        self.tape.as_ref().is_some_and(|tape| tape.borrow().is_whole())
+    }
+
+    /// The body once more, from its beginning; whoever reads it now gets no more of it. None if it was not kept,
+    /// or not all of it.
+    pub fn repeat(self: &Rc<Self>) -> Option<RequestBody> {
+        let tape = self.tape.as_ref().filter(|_| self.is_repeatable())?;
+        let source = Source::Kept(Reading::begin(tape));
+        self.is_answered.set(false);
+        if self.state.get() == UploadState::Complete {
+            self.state.set(UploadState::Flowing);
+        }
+        Some(RequestBody::Streaming(Streaming { source, upload: self.clone() }))
     }
 
     /// Lets a body that was held back flow.
@@ -184,7 +224,7 @@ impl http_body::Body for RequestBody {
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Self::Streaming(Streaming { incoming, upload, patience }) = self.get_mut() else {
+        let Self::Streaming(Streaming { source, upload }) = self.get_mut() else {
             return Poll::Ready(None);
         };
         match upload.state.get() {
@@ -195,24 +235,32 @@ impl http_body::Body for RequestBody {
             UploadState::Abandoned => return Poll::Ready(Some(Err(Error::Abandoned))),
             _ => {}
         }
-        let polled = Pin::new(&mut *incoming).poll_frame(cx);
-        if let Some(patience) = patience
+        let polled = source.poll_frame(cx);
+        if let Some(patience) = &upload.patience
             && patience.poll_over(polled.is_pending() && !upload.is_answered.get(), cx).is_ready()
         {
             upload.state.set(UploadState::Silent);
             return Poll::Ready(Some(Err(Error::Silent)));
         }
         Poll::Ready(match std::task::ready!(polled) {
-            Some(Ok(frame)) => {
-                let accounted = upload.account(frame.data_ref().map_or(0, Bytes::len));
-                if accounted.is_ok() && incoming.is_end_stream() {
+            Some(Ok(found)) => {
+                let (frame, accounted) = match found {
+                    Found::New(frame) => {
+                        let accounted = upload.account(frame.data_ref().map_or(0, Bytes::len));
+                        (frame, accounted)
+                    }
+                    Found::Again(frame) => (frame, Ok(())),
+                };
+                if accounted.is_ok() && source.is_end_stream() {
                     upload.state.set(UploadState::Complete);
                 }
                 Some(accounted.map(|()| frame))
             }
+            // Somebody else reads it now, and the state is theirs.
+            Some(Err(Error::Abandoned)) => Some(Err(Error::Abandoned)),
             Some(Err(error)) => {
                 upload.state.set(UploadState::Broken);
-                Some(Err(error.into()))
+                Some(Err(error))
             }
             None => {
                 upload.state.set(UploadState::Complete);
@@ -224,14 +272,36 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streaming(body) => body.incoming.is_end_stream(),
+            Self::Streaming(body) => body.source.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streaming(body) => body.incoming.size_hint(),
+            Self::Streaming(body) => match &body.source {
+                Source::Once(incoming) => incoming.size_hint(),
+                Source::Kept(reading) => reading.size_hint(),
+            },
+        }
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Found, Error>>> {
+        match self {
+            Self::Once(incoming) => {
+                let frame = Pin::new(incoming).poll_frame(cx);
+                frame.map(|frame| frame.map(|frame| frame.map(Found::New).map_err(Error::from)))
+            }
+            Self::Kept(reading) => reading.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Once(incoming) => incoming.is_end_stream(),
+            Self::Kept(reading) => reading.is_at_end(),
         }
     }
 }

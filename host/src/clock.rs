@@ -63,6 +63,15 @@ impl Clock {
         TICK * u32::try_from(self.0.now.get().saturating_sub(then.0)).unwrap_or(u32::MAX)
     }
 
+    /// Waits.
+    pub async fn pause(&self, duration: Duration) {
+        if !duration.is_zero() {
+            let timer = self.timer();
+            timer.start(duration);
+            timer.await;
+        }
+    }
+
     /// A timer that is not running.
     pub fn timer(&self) -> Timer {
         let key = self.0.timers.borrow_mut().insert(Entry { deadline: Tick::NEVER, waker: None });

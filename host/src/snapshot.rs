@@ -49,6 +49,8 @@ pub struct Route {
     pub on_response: Vec<usize>,
     /// What is counted of its requests, and of those of a route of this name before.
     counts: Arc<PerWorker<RouteCounts>>,
+    /// Whether a request of any method may be sent twice.
+    pub is_repeatable: bool,
 }
 
 /// An upstream with its balancers resolved.
@@ -379,6 +381,7 @@ fn routes(
             name,
             counts,
             upstream: upstream.unwrap_or_default(),
+            is_repeatable: route.repeatable,
             on_request: hooks.iter().filter(|(_, hooks)| hooks.request).map(|(place, _)| *place).collect(),
             on_response: hooks
                 .iter()

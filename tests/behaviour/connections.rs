@@ -13,6 +13,9 @@ use tollgate_tests::{Answer, BareOrigin, Origin, Proxy, Then, route_to};
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello";
 
+/// Has no request sent again, but for a connection that turns out to be closed; and no body kept for it.
+const ONCE: &str = "[upstreams.app.retry]\nattempts = 0\n";
+
 /// Says nothing, and closes the connection.
 fn nothing() -> Answer {
     Answer { pieces: Vec::new(), then: Then::Close }
@@ -91,7 +94,7 @@ async fn a_request_that_may_do_harm_twice_is_not_sent_again() {
         "PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello",
     ] {
         let origin = silent_on_the_second().await;
-        let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+        let proxy = Proxy::start(&(route_to(&[&origin.url()]) + ONCE)).await;
         let mut client = proxy.connect().await;
         client.send(GET).await;
         assert_eq!(client.response().await.text(), "fine");
@@ -102,13 +105,13 @@ async fn a_request_that_may_do_harm_twice_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_again_only_once() {
+async fn a_request_is_sent_again_only_once_where_no_further_attempts_are_wanted() {
     let origin = Origin::answering(|received| match received.number {
         0 => Answer::ok("fine"),
         _ => nothing(),
     })
     .await;
-    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let proxy = Proxy::start(&(route_to(&[&origin.url()]) + ONCE)).await;
     let mut client = proxy.connect().await;
     client.send([GET, GET].concat()).await;
     assert_eq!(client.response().await.status, 200);
@@ -121,7 +124,7 @@ async fn a_request_is_sent_again_only_once() {
 #[tokio::test]
 async fn an_upstream_that_hangs_up_at_once_is_a_bad_gateway() {
     let origin = BareOrigin::start().await;
-    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let proxy = Proxy::start(&(route_to(&[&origin.url()]) + ONCE)).await;
     for request in [GET, POST] {
         let (response, ()) = tokio::join!(proxy.request(request), async { drop(origin.accept().await) });
         assert_eq!(response.status, 502);

@@ -13,6 +13,7 @@ mod limits;
 mod load;
 mod plugins;
 mod reload;
+mod retries;
 mod routing;
 mod safety;
 mod trial;

@@ -9,6 +9,7 @@ mod listener;
 mod plugin;
 mod problem;
 pub(crate) mod read;
+mod retry;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
 pub use plugin::{Failure, Plugin, PluginLimits};
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
+pub use retry::Retry;
 pub use route::{HostPattern, Match, Route};
 pub use unit::{ByteSize, Duration, Share};
 pub use upstream::{Endpoint, Upstream, UpstreamTimeouts};

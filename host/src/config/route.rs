@@ -20,6 +20,9 @@ pub struct Route {
     /// Request hooks run in this order, response hooks in reverse.
     #[serde(default)]
     pub plugins: Vec<Spanned<String>>,
+    /// Whether a request of any method may be sent to an upstream twice.
+    #[serde(default)]
+    pub repeatable: bool,
 }
 
 /// What a request must be for a route to take it. What is absent matches everything.

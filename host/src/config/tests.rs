@@ -36,6 +36,7 @@ balance = "round-robin"
 panic-threshold = 0.5
 slow-start = "30s"
 health = { protocol = "http", path = "/healthz?full", method = "HEAD", host = "app.internal", headers = { X-Token = "${ZONE:-t}" }, statuses = [204, "300-399"], body = "ok", interval = "2s", timeout = "1s", unhealthy-after = 2, healthy-after = 3 }
+retry = { attempts = 3, on = [502, 503], backoff = "10ms", backoff-max = "100ms", budget = 0.1, body = "1KiB", timeout = "3s" }
 outlier = { consecutive-failures = 3, consecutive-errors = 5, error-rate = 0.5, latency-factor = 3, interval = "5s", min-requests = 10, eject = "5s", eject-max = "1m", share-max = 1 }
 timeouts = { connect = "1s", response = "30s", body = "30s", idle = "60s" }
 
@@ -44,6 +45,7 @@ name = "öffentlich"
 match = { host = "*.Example.com", path = "/v1/", methods = ["GET"], headers = { X-Beta = "1" } }
 upstream = "app"
 plugins = ["api-key"]
+repeatable = true
 
 [plugins.api-key]
 file = "api-key.wasm"
@@ -127,6 +129,7 @@ fn what_is_written_is_what_is_read() {
         health.statuses.iter().any(|one| one.contains(http::StatusCode::from_u16(status).unwrap()))
     };
     assert_eq!([200, 204, 299, 300, 399, 400].map(passes), [false, true, false, true, true, false]);
+    assert_eq!(upstream.retry.on, [http::StatusCode::BAD_GATEWAY, http::StatusCode::SERVICE_UNAVAILABLE]);
     assert_eq!((upstream.outlier.latency_factor, upstream.outlier.share_max.get()), (Some(3.0), 1.0));
 
     let route = config.routes[0].get_ref();
@@ -261,7 +264,7 @@ error: unclosed array table, expected `]`
 
 #[test]
 fn a_key_that_is_not_known_comes_with_the_nearest_or_with_all() {
-    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`";
+    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `repeatable`";
     for (key, help) in [
         ("upsteam", "did you mean `upstream`?"),
         ("plugin", "did you mean `plugins`?"),

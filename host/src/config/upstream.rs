@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
-    Duration, Health, Outlier, Share,
+    Duration, Health, Outlier, Retry, Share,
     read::{names, optional_table, table},
 };
 
@@ -24,6 +24,8 @@ pub struct Upstream {
     pub health: Option<Health>,
     #[serde(default, deserialize_with = "table")]
     pub outlier: Outlier,
+    #[serde(default, deserialize_with = "table")]
+    pub retry: Retry,
     /// If a smaller share of the endpoints is healthy, all are used.
     #[serde(default = "default_panic_threshold")]
     pub panic_threshold: Share,

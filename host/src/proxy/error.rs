@@ -28,6 +28,8 @@ pub enum Error {
     Send { endpoint: String, source: hyper::Error },
     #[error("no response from {endpoint} in time")]
     ResponseTimedOut { endpoint: String, source: Elapsed },
+    #[error("no response from {endpoint} in the time for all attempts")]
+    AttemptsTimedOut { endpoint: String, source: Elapsed },
     #[error("no use for the response of {endpoint}")]
     BadResponse { endpoint: String, source: BadResponse },
     #[error("the plugin `{plugin}` {source}")]
@@ -58,7 +60,9 @@ impl Error {
             Self::Connect { .. } | Self::Send { .. } | Self::BadResponse { .. } => {
                 (StatusCode::BAD_GATEWAY, Blame::Upstream)
             }
-            Self::ResponseTimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream),
+            Self::ResponseTimedOut { .. } | Self::AttemptsTimedOut { .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
+            }
             Self::Plugin { .. } => (StatusCode::SERVICE_UNAVAILABLE, Blame::Plugin),
         }
     }
@@ -73,6 +77,7 @@ impl Error {
             | Self::Connect { .. }
             | Self::Send { .. }
             | Self::ResponseTimedOut { .. }
+            | Self::AttemptsTimedOut { .. }
             | Self::BadResponse { .. }
             | Self::Plugin { .. } => false,
         }

@@ -10,6 +10,7 @@ mod headers;
 mod hooks;
 mod meter;
 mod record;
+mod retry;
 mod send;
 
 pub use afterwards::Afterwards;
@@ -108,7 +109,7 @@ async fn forward(
         }
     }
     let (response, mut sent) =
-        send::send(context, upstream, route, &mut exchange, body, prepared.expects_continue)
+        send::send(context, upstream, route, &mut exchange, body, prepared.expects_continue, record)
             .await
             .map_err(&failed)?;
     let response =

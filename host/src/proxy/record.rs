@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::{Method, Request, StatusCode, Uri, Version, header, request};
 
 use super::{Connection, headers, send::Sent};
-use crate::{plugin::Exchange, telemetry::traffic::Bytes};
+use crate::{plugin::Exchange, telemetry::traffic::Bytes, upstream::Endpoint};
 
 /// What the line in the access log will say, so far.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Record {
     request: String,
     route: Option<Arc<str>>,
     upstream: Option<Arc<str>>,
+    /// The last endpoint that it was brought to in vain, and how often it was brought to one until then.
+    failed: Option<(Arc<Endpoint>, usize)>,
 }
 
 impl Record {
@@ -36,6 +38,7 @@ impl Record {
             request: String::new(),
             route: None,
             upstream: None,
+            failed: None,
         }
     }
 
@@ -48,6 +51,11 @@ impl Record {
         duration: Duration,
         is_complete: bool,
     ) {
+        let (endpoint, attempts) = match (sent, &self.failed) {
+            (Some(sent), _) => (Some(sent.endpoint()), Some(sent.attempts)),
+            (None, Some((endpoint, attempts))) => (Some(endpoint), Some(*attempts)),
+            (None, None) => (None, None),
+        };
         tracing::info!(
             target: "access",
             client = self.client,
@@ -58,8 +66,8 @@ impl Record {
             status = status.as_u16(),
             route = self.route.as_deref(),
             upstream = self.upstream.as_deref(),
-            endpoint = sent.map(|sent| sent.endpoint().authority.as_str()),
-            attempts = sent.map(|sent| sent.attempts),
+            endpoint = endpoint.map(|endpoint| endpoint.authority.as_str()),
+            attempts,
             bytes_in = bytes.of_request,
             bytes_out = bytes.of_response,
             complete = is_complete,
@@ -98,4 +106,10 @@ pub(super) fn routed(record: &mut Option<Box<Record>>, exchange: &Exchange) {
     let Some(record) = record else { return };
     record.route = Some(exchange.route.clone());
     record.upstream = Some(exchange.upstream.clone());
+}
+
+/// Notes an attempt that has brought no answer, or none to be passed on.
+pub(super) fn failed(record: &mut Option<Box<Record>>, endpoint: &Arc<Endpoint>, attempts: usize) {
+    let Some(record) = record else { return };
+    record.failed = Some((endpoint.clone(), attempts));
 }

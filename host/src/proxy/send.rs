@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -10,20 +10,22 @@ use std::{
 };
 
 use http::{Request, Response, StatusCode, Version, request};
+use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
 
-use super::{Context, Error, headers, hooks};
+use super::{
+    Context, Error, headers, hooks,
+    record::{self, Record},
+    retry::{self, Attempt, Outcome},
+};
 use crate::{
     body::{Patience, RequestBody, Upload, UploadState},
-    clock::{Clock, Elapsed},
+    clock::{Clock, Elapsed, TICK, Tick},
     plugin::InHand,
     snapshot::{Route, Target},
-    upstream::{Endpoint, InFlight, Interim, Lease, Reason},
+    upstream::{Endpoint, InFlight, Interim, Lease, Reason, Upstream},
 };
-
-/// Endpoints that a request is brought to at most, if there is no connection to the first.
-const ATTEMPTS: usize = 3;
 
 /// How long an upstream may take to ask for a body that waits for it. Some never do (RFC 9110, section 10.1.1).
 const CONTINUE: Duration = Duration::from_secs(1);
@@ -35,7 +37,7 @@ pub struct Sent {
     /// Goes back to its pool, if all goes well.
     lease: Option<Lease>,
     upload: Option<Rc<Upload>>,
-    /// Endpoints that the request was brought to.
+    /// How often the request was brought to an endpoint.
     pub attempts: usize,
     pub clock: Clock,
     /// How long the body of the response may be silent.
@@ -78,8 +80,8 @@ impl Drop for Sent {
 
 /// Brings a request to an endpoint of an upstream, and waits for the head of its response.
 ///
-/// An endpoint to which there is no connection is passed over for another. What has been sent is sent again
-/// only where that can do no harm.
+/// If that fails there may be further attempts, for as long as [`retry`] finds them worth it and the upstream's
+/// budget lasts.
 pub(super) async fn send(
     context: &Context,
     target: &Target,
@@ -87,89 +89,139 @@ pub(super) async fn send(
     exchange: &mut InHand,
     body: Incoming,
     expects_continue: bool,
+    record: &mut Option<Box<Record>>,
 ) -> Result<(Response<Incoming>, Sent), Error> {
     let upstream = &target.upstream;
+    let clock = &context.worker.clock;
     let writer = context.worker.writer;
-    let mut outgoing = Outgoing::new(context, &exchange.request, body, expects_continue)?;
-    let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
-    let mut failure = Error::NoEndpoint;
-    while tried.len() < ATTEMPTS
-        && let Some(in_flight) = choose(context, target, exchange, &tried, outgoing.is_repeatable)
-    {
+    let mut outgoing = Outgoing::new(context, target, route, &exchange.request, body, expects_continue)?;
+    let mut attempts = Attempts { upstream, clock, began: clock.now(), made: 0, tried: SmallVec::new() };
+    loop {
+        let Some(in_flight) = attempts.choose(context, target, exchange, &outgoing) else {
+            return Err(Error::NoEndpoint);
+        };
         let endpoint = in_flight.endpoint();
         let timed = endpoint.begins();
-        match send_to(context, target, route, endpoint, exchange, &mut outgoing).await {
-            Ok((response, lease)) => {
-                if let Some(upload) = &outgoing.upload {
-                    upload.set_answered();
+        let attempt = send_to(context, target, endpoint, exchange, &mut outgoing);
+        let answer = match attempts.left() {
+            None => attempt.await,
+            Some(left) => clock.within(left, attempt).await.unwrap_or_else(|source| {
+                let endpoint = name(endpoint);
+                Err(Failure { error: Error::AttemptsTimedOut { endpoint, source }, outcome: None })
+            }),
+        };
+        let Failure { error, outcome } = match answer {
+            Ok(answer) => {
+                let status = answer.response.status();
+                upstream.answered(&in_flight, status, endpoint.ends(writer, timed));
+                if upstream.settings.retry.on.contains(&status)
+                    && let retry_after = retry::retry_after(answer.response.headers())
+                    && let Some(wait) =
+                        attempts.again(endpoint, &outgoing, Outcome::Answered { status, retry_after })
+                    && outgoing.restore(&mut exchange.request, &answer.lease)
+                {
+                    record::failed(record, endpoint, attempts.made);
+                    tracing::debug!(endpoint = name(endpoint), %status, "sent again");
+                    discard(context, answer, &outgoing).await;
+                    clock.pause(wait).await;
+                    continue;
                 }
-                let (mut head, body) = response.into_parts();
-                let is_reusable = match headers::accept(&mut head, &endpoint.address) {
-                    Ok(is_reusable) => is_reusable,
-                    Err(source) => {
-                        endpoint.lost(writer);
-                        upstream.failed(&in_flight, Reason::NoAnswer);
-                        return Err(Error::BadResponse { endpoint: name(endpoint), source });
-                    }
-                };
-                upstream.answered(&in_flight, head.status, endpoint.ends(writer, timed));
                 let sent = Sent {
                     in_flight,
-                    lease: is_reusable.then_some(lease),
+                    lease: answer.is_reusable.then_some(answer.lease),
                     upload: outgoing.upload,
-                    attempts: tried.len() + 1,
-                    clock: context.worker.clock.clone(),
+                    attempts: attempts.made,
+                    clock: clock.clone(),
                     silence: upstream.timeouts.body.get(),
                 };
-                return Ok((Response::from_parts(head, body), sent));
-            }
-            Err(error) => {
-                if let Some(reason) = blames(&error) {
-                    endpoint.lost(writer);
-                    upstream.failed(&in_flight, reason);
+                if let Some(upload) = &sent.upload {
+                    upload.set_answered();
                 }
-                let may_go_elsewhere = match error {
-                    Error::Connect { .. } => true,
-                    Error::Send { .. } => outgoing.is_repeatable,
-                    _ => false,
-                };
-                failure = error;
-                if !may_go_elsewhere {
-                    break;
-                }
-                tracing::debug!(endpoint = name(endpoint), error = %failure, "endpoint passed over");
-                tried.push(endpoint.id());
+                return Ok((answer.response, sent));
             }
+            Err(failure) => failure,
+        };
+        if let Some(reason) = blames(&error, attempts.made) {
+            endpoint.lost(writer);
+            upstream.failed(&in_flight, reason);
         }
+        record::failed(record, endpoint, attempts.made);
+        let wait = outcome.and_then(|outcome| attempts.again(endpoint, &outgoing, outcome));
+        let Some(wait) = wait else { return Err(error) };
+        tracing::debug!(endpoint = name(endpoint), %error, "sent again");
+        clock.pause(wait).await;
     }
-    Err(failure)
 }
 
-/// Which endpoint gets the request, if one is left that it has not been brought to.
-fn choose(
-    context: &Context,
-    target: &Target,
-    exchange: &mut InHand,
-    tried: &[u64],
-    is_repeatable: bool,
-) -> Option<InFlight> {
-    let roster = target.upstream.roster();
-    if tried.is_empty()
-        && let Some(trial) = roster.begin_trial(is_repeatable, &target.upstream.settings.outlier)
-    {
-        return Some(trial);
+/// The attempts that were made with one request.
+struct Attempts<'a> {
+    upstream: &'a Upstream,
+    clock: &'a Clock,
+    began: Tick,
+    made: usize,
+    /// The endpoints, by id.
+    tried: SmallVec<[u64; 4]>,
+}
+
+impl Attempts<'_> {
+    /// Which endpoint gets the request next: one that it has not been brought to, while there is one.
+    fn choose(
+        &mut self,
+        context: &Context,
+        target: &Target,
+        exchange: &mut InHand,
+        outgoing: &Outgoing,
+    ) -> Option<InFlight> {
+        let roster = self.upstream.roster();
+        self.made += 1;
+        if self.made == 1
+            && let Some(trial) = roster.begin_trial(outgoing.is_repeatable(), &self.upstream.settings.outlier)
+        {
+            return Some(trial);
+        }
+        let mut tried = roster.places(&self.tried);
+        if !tried.is_empty() && tried.len() >= roster.usable().len() {
+            // All have had their turn. The last one is asked again last.
+            let last = self.tried.pop();
+            self.tried.clear();
+            self.tried.extend(last.filter(|_| roster.usable().len() > 1));
+            tried = roster.places(&self.tried);
+        }
+        let place = hooks::pick(&context.generation, target, &roster, exchange, &tried)?;
+        Some(roster.begin(place, self.made > 1))
     }
-    let place = hooks::pick(&context.generation, target, &roster, exchange, &roster.places(tried))?;
-    Some(roster.begin(place))
+
+    /// What is left of the time for all attempts, where it is limited.
+    fn left(&self) -> Option<Duration> {
+        let limit = self.upstream.settings.retry.timeout?.get();
+        Some(limit.saturating_sub(self.clock.since(self.began)))
+    }
+
+    /// After what time there is to be another attempt, if there is to be one.
+    fn again(&mut self, endpoint: &Endpoint, outgoing: &Outgoing, outcome: Outcome) -> Option<Duration> {
+        self.tried.push(endpoint.id());
+        let roster = self.upstream.roster();
+        let attempt = Attempt {
+            outcome,
+            made: self.made,
+            is_repeatable: outgoing.is_repeatable(),
+            has_others: roster.places(&self.tried).len() < roster.usable().len(),
+            left: self.left(),
+        };
+        let wait = retry::again(&self.upstream.settings.retry, attempt, fastrand::f64())?;
+        self.upstream.may_send_again().then_some(wait)
+    }
 }
 
 /// What a failure says of the endpoint, if it is the endpoint's.
-fn blames(error: &Error) -> Option<Reason> {
+fn blames(error: &Error, attempts: usize) -> Option<Reason> {
     match error {
         Error::Connect { .. } => Some(Reason::NoConnection),
         Error::Send { .. } | Error::ResponseTimedOut { .. } | Error::BadResponse { .. } => {
             Some(Reason::NoAnswer)
         }
+        // The first has had all the time there was.
+        Error::AttemptsTimedOut { .. } => (attempts == 1).then_some(Reason::NoAnswer),
         Error::BadRequest(_)
         | Error::ClientBroke(_)
         | Error::BodyTooLarge
@@ -179,63 +231,109 @@ fn blames(error: &Error) -> Option<Reason> {
     }
 }
 
+/// What an endpoint has answered.
+struct Answer {
+    response: Response<Incoming>,
+    lease: Lease,
+    /// Whether the connection can carry another request after this.
+    is_reusable: bool,
+}
+
+/// Why an attempt has brought no answer. Without an outcome, no further attempt can help.
+struct Failure {
+    error: Error,
+    outcome: Option<Outcome>,
+}
+
+/// Lets go of an answer that nobody will see. Its connection is kept if the rest of it is short and there.
+async fn discard(context: &Context, answer: Answer, outgoing: &Outgoing) {
+    const MOST: usize = 64 << 10;
+    let Answer { response, lease, is_reusable } = answer;
+    if !is_reusable || outgoing.upload.is_some() {
+        return;
+    }
+    let mut body = response.into_body();
+    let reading = async {
+        let mut length = 0;
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            length += frame.ok()?.data_ref().map_or(0, bytes::Bytes::len);
+            if length > MOST {
+                return None;
+            }
+        }
+        Some(())
+    };
+    if let Ok(Some(())) = context.worker.clock.within(TICK, reading).await {
+        lease.finish();
+    }
+}
+
 /// Brings a request to one endpoint. A connection that was used before may have been closed while it was
 /// idle, which only shows when it is used: then once more on a fresh one, if that can do no harm.
 async fn send_to(
     context: &Context,
     target: &Target,
-    route: &Route,
     endpoint: &Arc<Endpoint>,
     exchange: &mut InHand,
     outgoing: &mut Outgoing,
-) -> Result<(Response<Incoming>, Lease), Error> {
+) -> Result<Answer, Failure> {
     let upstream = &target.upstream;
     let mut is_fresh = false;
     loop {
-        let mut lease = context
-            .worker
-            .pool
-            .lease(upstream, endpoint, is_fresh)
-            .await
-            .map_err(|source| Error::Connect { endpoint: name(endpoint), source })?;
-        // Response hooks see the request as it was forwarded.
-        let keeps_headers = !route.on_response.is_empty();
-        let request = outgoing.request(&mut exchange.request, keeps_headers);
-        let answer = lease.send(request, outgoing.is_repeatable && !keeps_headers);
+        let mut lease = match context.worker.pool.lease(upstream, endpoint, is_fresh).await {
+            Ok(lease) => lease,
+            Err(source) => {
+                let error = Error::Connect { endpoint: name(endpoint), source };
+                return Err(Failure { error, outcome: Some(Outcome::Unsent) });
+            }
+        };
+        let request = outgoing.request(&mut exchange.request);
+        let answer = lease.send(request, outgoing.is_remembered);
         let limit = upstream.timeouts.response.get();
         let error = match converse(context, &lease, answer, outgoing, limit).await {
-            Ok(response) => return Ok((response, lease)),
+            Ok(response) => {
+                let (mut head, body) = response.into_parts();
+                return match headers::accept(&mut head, &endpoint.address) {
+                    Ok(is_reusable) => {
+                        Ok(Answer { response: Response::from_parts(head, body), lease, is_reusable })
+                    }
+                    Err(source) => {
+                        let is_restored = outgoing.restore(&mut exchange.request, &lease);
+                        let error = Error::BadResponse { endpoint: name(endpoint), source };
+                        Err(Failure { error, outcome: is_restored.then_some(Outcome::Lost) })
+                    }
+                };
+            }
             Err(error) => error,
         };
-        match error {
-            SendError::Unsent(source, request) if lease.is_reused() => {
-                tracing::debug!(endpoint = name(endpoint), error = %source, "idle connection was closed");
+        let client = match outgoing.upload.as_ref().map(|upload| upload.state()) {
+            Some(UploadState::TooLarge) => Some(Error::BodyTooLarge),
+            Some(UploadState::Silent) => Some(Error::ClientBroke(Some(StatusCode::REQUEST_TIMEOUT))),
+            Some(UploadState::Broken) => Some(Error::ClientBroke(context.connection.fault())),
+            _ => None,
+        };
+        let (error, outcome) = match (error, client) {
+            (SendError::Unsent(..) | SendError::Lost(_), Some(error)) => {
+                return Err(Failure { error, outcome: None });
+            }
+            (SendError::Unsent(source, request), None) => {
                 outgoing.take_back(&mut exchange.request, request);
+                (source, Some(Outcome::Unsent))
             }
-            SendError::Lost(source) if outgoing.is_repeatable => {
-                if !keeps_headers {
-                    match lease.remembered() {
-                        Some(headers) => exchange.request.headers = headers,
-                        None => outgoing.is_repeatable = false,
-                    }
-                }
-                if !lease.is_reused() || !outgoing.is_repeatable {
-                    return Err(Error::Send { endpoint: name(endpoint), source });
-                }
-                tracing::debug!(endpoint = name(endpoint), error = %source, "idle connection was closed");
+            (SendError::Lost(source), None) => {
+                let is_restored = outgoing.restore(&mut exchange.request, &lease);
+                (source, is_restored.then_some(Outcome::Lost))
             }
-            SendError::Unsent(source, _) | SendError::Lost(source) => {
-                return Err(match outgoing.upload.as_ref().map(|upload| upload.state()) {
-                    Some(UploadState::TooLarge) => Error::BodyTooLarge,
-                    Some(UploadState::Silent) => Error::ClientBroke(Some(StatusCode::REQUEST_TIMEOUT)),
-                    Some(UploadState::Broken) => Error::ClientBroke(context.connection.fault()),
-                    _ => Error::Send { endpoint: name(endpoint), source },
-                });
+            (SendError::TimedOut, _) => {
+                let is_restored = outgoing.restore(&mut exchange.request, &lease);
+                let error = Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed };
+                return Err(Failure { error, outcome: is_restored.then_some(Outcome::TimedOut) });
             }
-            SendError::TimedOut => {
-                return Err(Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed });
-            }
+        };
+        if !lease.is_reused() || outcome.is_none() {
+            return Err(Failure { error: Error::Send { endpoint: name(endpoint), source: error }, outcome });
         }
+        tracing::debug!(endpoint = name(endpoint), %error, "idle connection was closed");
         is_fresh = true;
     }
 }
@@ -244,8 +342,12 @@ async fn send_to(
 struct Outgoing {
     body: RequestBody,
     upload: Option<Rc<Upload>>,
-    /// Sending it twice does no harm, and there is nothing that could be sent only once.
-    is_repeatable: bool,
+    /// Sending it twice does no harm.
+    is_idempotent: bool,
+    /// Whether the headers are sent as a copy, since they are needed afterwards.
+    keeps_headers: bool,
+    /// Whether they can be had back from the connection instead.
+    is_remembered: bool,
     /// HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
     hears_interim: bool,
 }
@@ -253,35 +355,55 @@ struct Outgoing {
 impl Outgoing {
     fn new(
         context: &Context,
+        target: &Target,
+        route: &Route,
         head: &request::Parts,
         body: Incoming,
         expects_continue: bool,
     ) -> Result<Self, Error> {
         let Context { worker, connection, .. } = context;
         let cap = connection.listener.limits.body.get();
-        if http_body::Body::size_hint(&body).lower() > cap {
+        let least = body.size_hint().lower();
+        if least > cap {
             return Err(Error::BodyTooLarge);
         }
-        let (body, upload) = RequestBody::new(body, cap, expects_continue, || {
+        // RFC 9110, section 9.2.2.
+        let is_idempotent = head.method.is_idempotent() || route.is_repeatable;
+        let policy = &target.upstream.settings.retry;
+        let is_kept = is_idempotent && policy.attempts > 0 && least <= policy.body.get();
+        let kept = is_kept.then(|| policy.body.as_usize());
+        let patience = || {
             // In HTTP/1 the wire knows.
             let limit = connection.listener.timeouts.body.get();
             connection.turn.is_none().then(|| Patience { timer: worker.clock.timer(), limit })
-        });
-        // RFC 9110, section 9.2.2.
-        let is_repeatable = upload.is_none() && head.method.is_idempotent();
-        // hyper has no way to send them in HTTP/2.
-        let hears_interim = head.version == Version::HTTP_11;
-        Ok(Self { body, upload, is_repeatable, hears_interim })
+        };
+        let (body, upload) = RequestBody::new(body, cap, expects_continue, kept, patience);
+        // Response hooks see the request as it was forwarded.
+        let keeps_headers = !route.on_response.is_empty() || (is_kept && upload.is_some());
+        Ok(Self {
+            body,
+            is_remembered: is_idempotent && upload.is_none() && !keeps_headers,
+            upload,
+            is_idempotent,
+            keeps_headers,
+            // hyper has no way to send them in HTTP/2.
+            hears_interim: head.version == Version::HTTP_11,
+        })
+    }
+
+    /// Sending it twice does no harm, and all of it is there.
+    fn is_repeatable(&self) -> bool {
+        self.is_idempotent && self.upload.as_ref().is_none_or(|upload| upload.is_repeatable())
     }
 
     /// The message to send; headers are copied only if they are needed again.
-    fn request(&mut self, head: &mut request::Parts, keeps_headers: bool) -> Request<RequestBody> {
+    fn request(&mut self, head: &mut request::Parts) -> Request<RequestBody> {
         let body = std::mem::replace(&mut self.body, RequestBody::Empty);
         let mut request = Request::new(body);
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
         *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = match keeps_headers {
+        *request.headers_mut() = match self.keeps_headers {
             true => head.headers.clone(),
             false => std::mem::take(&mut head.headers),
         };
@@ -293,6 +415,26 @@ impl Outgoing {
         let (returned, body) = request.into_parts();
         head.headers = returned.headers;
         self.body = body;
+    }
+
+    /// Makes the message ready to be sent again after it was sent over this connection, if that does no harm.
+    fn restore(&mut self, head: &mut request::Parts, lease: &Lease) -> bool {
+        if !self.is_repeatable() {
+            return false;
+        }
+        if !self.keeps_headers {
+            match lease.remembered() {
+                Some(headers) => head.headers = headers,
+                None => return false,
+            }
+        }
+        if let Some(upload) = &self.upload {
+            match upload.repeat() {
+                Some(body) => self.body = body,
+                None => return false,
+            }
+        }
+        true
     }
 }
 

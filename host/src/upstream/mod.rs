@@ -4,6 +4,7 @@
 //! and survives a reload. Who of them may be picked is a [`Roster`], which is replaced when that changes.
 //! Connections are each worker's own: see [`pool`].
 
+mod budget;
 mod check;
 mod connect;
 mod counts;
@@ -40,6 +41,7 @@ use crate::{
     plugin::Condition,
     telemetry::PerWorker,
 };
+use budget::Budget;
 use health::{Measured, may_eject, outliers};
 
 /// A named group of endpoints.
@@ -60,6 +62,7 @@ pub struct Upstream {
 struct Shared {
     /// All of them that are still there. Held while anything changes that a roster tells.
     views: Mutex<Vec<Weak<Upstream>>>,
+    budget: Budget,
     /// Told when time may have another meaning: there is something new to wait for.
     changed: watch::Sender<()>,
 }
@@ -76,6 +79,8 @@ pub struct Endpoint {
     fixed: Option<SocketAddr>,
     /// Requests of all workers: ever begun, times `BEGUN`, and in flight.
     requests: AtomicU64,
+    /// Those ever begun that were sent again, after another attempt.
+    again: AtomicU64,
     /// Moving average of the time to the head of a response.
     latency_us: AtomicU32,
     /// Requests without an answer since the last answer.
@@ -115,7 +120,10 @@ impl Upstream {
         let configured: Vec<Entry> = settings.endpoints.iter().map(entry).collect();
         let roster = Roster::new(name.clone(), configured.clone(), now, settings, next(), None);
         let shared = previous.map_or_else(
-            || Arc::new(Shared { views: Mutex::default(), changed: watch::Sender::new(()) }),
+            || {
+                let changed = watch::Sender::new(());
+                Arc::new(Shared { views: Mutex::default(), budget: Budget::default(), changed })
+            },
             |previous| previous.shared.clone(),
         );
         let outlier = &settings.outlier;
@@ -189,6 +197,13 @@ impl Upstream {
         } else if most > 0 && failures.is_multiple_of(most) {
             self.note(endpoint, Event::Failing(reason));
         }
+    }
+
+    /// Whether one more request may be sent again; if so, it counts as sent again.
+    pub fn may_send_again(&self) -> bool {
+        let first = |entry: &Entry| entry.endpoint.first_requests();
+        let requests = self.roster().all().iter().map(first).sum();
+        self.shared.budget.take(requests, self.settings.retry.budget)
     }
 
     /// Takes note of what happened to an endpoint.
@@ -303,6 +318,7 @@ impl Endpoint {
             fixed: address,
             authority,
             requests: AtomicU64::new(0),
+            again: AtomicU64::new(0),
             latency_us: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             errors: AtomicU32::new(0),
@@ -331,6 +347,12 @@ impl Endpoint {
     /// Requests ever sent to it, tries included.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed) / BEGUN
+    }
+
+    /// Requests that were sent to it before any other endpoint.
+    fn first_requests(&self) -> u64 {
+        let again = self.again.load(Ordering::Relaxed);
+        self.requests().saturating_sub(again)
     }
 
     /// How it does at this moment.

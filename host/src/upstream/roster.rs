@@ -124,9 +124,12 @@ impl Roster {
         self.usable.iter().enumerate().filter(is_one).map(|(place, _)| place as u32).collect()
     }
 
-    /// A request to the endpoint at a place of the usable.
-    pub fn begin(&self, place: usize) -> InFlight {
+    /// A request to the endpoint at a place of the usable; `is_again` if it was sent before.
+    pub fn begin(&self, place: usize, is_again: bool) -> InFlight {
         let entry = &self.usable[place];
+        if is_again {
+            entry.endpoint.again.fetch_add(1, Ordering::Relaxed);
+        }
         let trial = if entry.state == State::Ejected { Trial::InPassing } else { Trial::No };
         InFlight::new(entry.endpoint.clone(), trial)
     }

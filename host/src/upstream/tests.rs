@@ -28,7 +28,7 @@ fn fail(upstream: &Upstream, place: usize, times: u32, reason: Reason) {
 fn the_less_loaded_of_two_is_chosen() {
     let upstream = upstream(2, "");
     let roster = upstream.roster();
-    let _busy = roster.begin(0);
+    let _busy = roster.begin(0, false);
     for _ in 0..20 {
         assert_eq!(roster.least_loaded_of_two(&[]), Some(1));
     }
@@ -48,7 +48,7 @@ fn weights_count_where_the_host_chooses() {
     }
     assert!((8_000..9_900).contains(&picks[0]) && picks[1] > 100 && picks[2] == 0, "{picks:?}");
     // As many in flight as its weight allows: the others' turn.
-    let _busy: Vec<_> = (0..9).map(|_| roster.begin(0)).collect();
+    let _busy: Vec<_> = (0..9).map(|_| roster.begin(0, false)).collect();
     assert_eq!((0..20).map(|_| roster.less_loaded(0, 1)).max(), Some(1));
 }
 
@@ -57,8 +57,8 @@ fn requests_are_counted_in_flight_and_ever() {
     let upstream = upstream(1, "");
     let roster = upstream.roster();
     let endpoint = &roster.all()[0].endpoint;
-    let first = roster.begin(0);
-    drop(roster.begin(0));
+    let first = roster.begin(0, false);
+    drop(roster.begin(0, false));
     assert_eq!((endpoint.active(), endpoint.requests()), (1, 2));
     drop(first);
     assert_eq!((endpoint.active(), endpoint.requests()), (0, 2));
@@ -128,7 +128,7 @@ fn at_most_a_share_is_left_out_for_what_it_answers_but_all_without_a_connection(
     fail(&upstream, 2, 5, Reason::NoConnection);
     assert_eq!(ports(&upstream), [1, 2, 3], "nobody is well: everybody is used");
     assert!(upstream.roster().is_panicking());
-    let lucky = upstream.roster().begin(1);
+    let lucky = upstream.roster().begin(1, false);
     upstream.answered(&lucky, StatusCode::OK, None);
     assert_eq!(ports(&upstream), [2], "and whoever answers is well again");
 }
@@ -137,7 +137,7 @@ fn at_most_a_share_is_left_out_for_what_it_answers_but_all_without_a_connection(
 fn errors_in_a_row_count_where_they_are_to() {
     for (settings, expected) in [("", vec![1, 2, 3]), ("outlier.consecutive-errors = 2", vec![2, 3])] {
         let upstream = upstream(3, settings);
-        let answer = |status| upstream.answered(&upstream.roster().begin(0), status, None);
+        let answer = |status| upstream.answered(&upstream.roster().begin(0, false), status, None);
         answer(StatusCode::BAD_GATEWAY);
         answer(StatusCode::NOT_FOUND);
         answer(StatusCode::INTERNAL_SERVER_ERROR);
@@ -156,7 +156,7 @@ fn rates_and_latencies_are_judged_by_interval() {
     let upstream =
         upstream(4, "outlier = { error-rate = 0.2, latency-factor = 2, min-requests = 10, share-max = 0.5 }");
     for place in 0..4 {
-        let request = upstream.roster().begin(place);
+        let request = upstream.roster().begin(place, false);
         let after = Duration::from_millis(if place == 1 { 50 } else { 10 });
         for turn in 0..10 {
             let fails = place == 2 && turn < 3;

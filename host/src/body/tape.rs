@@ -1,0 +1,129 @@
+//! What if it has to be sent again?
+//!
+//! A body that may have to be is kept as it passes, up to a length; beyond it, it passes like any other and
+//! cannot be sent again.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::Error;
+
+/// What has passed of a body, and where the rest comes from.
+#[derive(Debug)]
+pub(super) struct Tape {
+    incoming: Incoming,
+    kept: Vec<Piece>,
+    /// Bytes that may still be kept; none if the beginning is lost.
+    room: Option<usize>,
+    /// As it was at the beginning.
+    size: SizeHint,
+    has_ended: bool,
+    /// The one that reads now: any before it has been given up.
+    reader: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+/// Reads a body from its beginning.
+#[derive(Debug)]
+pub(super) struct Reading {
+    tape: Rc<RefCell<Tape>>,
+    number: u32,
+    /// Pieces that it has read of those that are kept.
+    place: usize,
+}
+
+impl Tape {
+    pub fn new(incoming: Incoming, room: usize) -> Rc<RefCell<Self>> {
+        let size = incoming.size_hint();
+        let tape = Self { incoming, kept: Vec::new(), room: Some(room), size, has_ended: false, reader: 0 };
+        Rc::new(RefCell::new(tape))
+    }
+
+    /// Whether a further reading gets all of it.
+    pub fn is_whole(&self) -> bool {
+        self.room.is_some()
+    }
+
+    fn keep(&mut self, piece: Piece) {
+        let length = match &piece {
+            Piece::Data(data) => data.len(),
+            Piece::Trailers(_) => 0,
+        };
+        self.room = self.room.and_then(|room| room.checked_sub(length));
+        match self.room {
+            Some(_) => self.kept.push(piece),
+            None => self.kept = Vec::new(),
+        }
+    }
+}
+
+/// What a reading finds.
+pub(super) enum Found {
+    /// For the first time.
+    New(Frame<Bytes>),
+    Again(Frame<Bytes>),
+}
+
+impl Reading {
+    /// Reads from the beginning. Whoever read before gets no more. Only while the tape is whole.
+    pub fn begin(tape: &Rc<RefCell<Tape>>) -> Self {
+        let mut inner = tape.borrow_mut();
+        inner.reader += 1;
+        Self { tape: tape.clone(), number: inner.reader, place: 0 }
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Found, Error>>> {
+        let mut tape = self.tape.borrow_mut();
+        if tape.reader != self.number {
+            return Poll::Ready(Some(Err(Error::Abandoned)));
+        }
+        if let Some(piece) = tape.kept.get(self.place) {
+            self.place += 1;
+            return Poll::Ready(Some(Ok(Found::Again(match piece.clone() {
+                Piece::Data(data) => Frame::data(data),
+                Piece::Trailers(trailers) => Frame::trailers(trailers),
+            }))));
+        }
+        if tape.has_ended {
+            return Poll::Ready(None);
+        }
+        let Some(frame) = ready!(Pin::new(&mut tape.incoming).poll_frame(cx)) else {
+            tape.has_ended = true;
+            return Poll::Ready(None);
+        };
+        let frame = frame?;
+        tape.has_ended = tape.incoming.is_end_stream();
+        let piece = match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Piece::Data(data.clone()),
+            (None, Some(trailers)) => Piece::Trailers(trailers.clone()),
+            (None, None) => return Poll::Ready(Some(Ok(Found::New(frame)))),
+        };
+        tape.keep(piece);
+        self.place = tape.kept.len();
+        Poll::Ready(Some(Ok(Found::New(frame))))
+    }
+
+    pub fn is_at_end(&self) -> bool {
+        let tape = self.tape.borrow();
+        tape.has_ended && self.place >= tape.kept.len()
+    }
+
+    /// Of the whole body, as it was when it came.
+    pub fn size_hint(&self) -> SizeHint {
+        self.tape.borrow().size.clone()
+    }
+}
