@@ -10,7 +10,7 @@ use std::{
 use tollgate::{
     config::{
         self, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log, Outlier, PluginLimits,
-        Retry, Source, UpstreamTimeouts,
+        Retry, Source, UpstreamLimits, UpstreamTimeouts,
     },
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
@@ -165,6 +165,7 @@ fn config_toml_shows_the_defaults() {
     assert_eq!(upstream.timeouts, UpstreamTimeouts::default());
     assert_eq!(upstream.health, Some(Health::default()));
     assert_eq!(upstream.outlier, Outlier::default());
+    assert_eq!(upstream.limits, UpstreamLimits::default());
     assert_eq!(upstream.retry, Retry::default());
     assert_eq!(upstream.panic_threshold, unsaid.upstreams["app"].panic_threshold);
     let plugin = &shown.plugins["api-key"];

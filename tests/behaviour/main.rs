@@ -11,6 +11,7 @@ mod hostile;
 mod http2;
 mod limits;
 mod load;
+mod overload;
 mod plugins;
 mod reload;
 mod retries;

@@ -124,6 +124,6 @@ impl Reading {
 
     /// Of the whole body, as it was when it came.
     pub fn size_hint(&self) -> SizeHint {
-        self.tape.borrow().size.clone()
+        self.tape.borrow().size
     }
 }

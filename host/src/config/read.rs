@@ -293,7 +293,9 @@ fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
 fn in_toml(kind: &str) -> &str {
     match kind {
         "string" | "path string" => "a string",
-        "integer" | "u32" | "usize" | "a nonzero usize" | "any valid TOML value" => "a whole number",
+        "integer" | "u32" | "usize" | "a nonzero u32" | "a nonzero usize" | "any valid TOML value" => {
+            "a whole number"
+        }
         "floating" => "a number with a fraction",
         "boolean" | "a boolean" => "true or false",
         "sequence" | "a sequence" => "an array",
@@ -307,6 +309,7 @@ fn in_range(kind: &str) -> String {
     match kind {
         "u32" => format!("a whole number from 0 to {}", u32::MAX),
         "usize" => "a whole number, 0 or more".to_owned(),
+        "a nonzero u32" => format!("a whole number from 1 to {}", u32::MAX),
         "a nonzero usize" => "a whole number, 1 or more".to_owned(),
         // Which has room for any value but a whole number of more than 64 bits.
         "any valid TOML value" => "a smaller number".to_owned(),

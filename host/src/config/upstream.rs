@@ -1,6 +1,6 @@
 //! The tables `[upstreams.<name>]`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZero};
 
 use http::uri::Authority;
 use serde::{Deserialize, Deserializer, de};
@@ -26,6 +26,8 @@ pub struct Upstream {
     pub outlier: Outlier,
     #[serde(default, deserialize_with = "table")]
     pub retry: Retry,
+    #[serde(default, deserialize_with = "table")]
+    pub limits: UpstreamLimits,
     /// If a smaller share of the endpoints is healthy, all are used.
     #[serde(default = "default_panic_threshold")]
     pub panic_threshold: Share,
@@ -46,6 +48,37 @@ pub struct Endpoint {
     pub weight: u32,
     /// What balancers may choose by.
     pub tags: BTreeMap<String, String>,
+}
+
+/// How much an upstream is given to do at once, by all workers.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct UpstreamLimits {
+    /// Requests at once, in all; no limit if absent.
+    pub requests: Option<NonZero<u32>>,
+    /// Requests at once to an endpoint; no limit if absent.
+    pub endpoint_requests: Option<NonZero<u32>>,
+    /// Whether fewer requests are let through when latency grows.
+    pub adaptive: bool,
+    /// Requests that wait for others to end; beyond it 503.
+    pub queue: u32,
+    /// How long a request waits; beyond it 503.
+    pub queue_timeout: Duration,
+    /// Connections to an endpoint; no limit if absent.
+    pub connections: Option<NonZero<u32>>,
+}
+
+impl Default for UpstreamLimits {
+    fn default() -> Self {
+        Self {
+            requests: None,
+            endpoint_requests: None,
+            adaptive: false,
+            queue: 256,
+            queue_timeout: Duration::from_secs(1),
+            connections: None,
+        }
+    }
 }
 
 /// How long an upstream may keep a request waiting.

@@ -22,6 +22,8 @@ pub enum Error {
     NoRoute,
     #[error("no endpoint is left to try")]
     NoEndpoint,
+    #[error("the upstream has as many requests as it may have")]
+    Overloaded,
     #[error("no connection to {endpoint}")]
     Connect { endpoint: String, source: ConnectError },
     #[error("no response from {endpoint}")]
@@ -53,7 +55,9 @@ impl Error {
             Self::ClientBroke(status) => (status.unwrap_or(StatusCode::BAD_REQUEST), Blame::Client),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
             Self::NoRoute => (StatusCode::NOT_FOUND, Blame::Client),
-            Self::NoEndpoint => (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy),
+            Self::NoEndpoint | Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy)
+            }
             Self::Connect { source: ConnectError::TimedOut(_), .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
             }
@@ -67,6 +71,11 @@ impl Error {
         }
     }
 
+    /// Whether it is likely to be over soon, so that the client may ask again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. })
+    }
+
     /// Whether the connection to the client is of no more use: what follows on it may not be what it seems.
     pub fn ends_connection(&self) -> bool {
         match self {
@@ -74,6 +83,7 @@ impl Error {
             Self::ClientBroke(_) | Self::BodyTooLarge => true,
             Self::NoRoute
             | Self::NoEndpoint
+            | Self::Overloaded
             | Self::Connect { .. }
             | Self::Send { .. }
             | Self::ResponseTimedOut { .. }

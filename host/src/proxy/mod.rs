@@ -141,7 +141,7 @@ impl Failure {
     fn into_response(self, connection: &Connection) -> Response<Content> {
         let Self { error, request_id } = self;
         let (status, blame) = error.verdict();
-        let ends_connection = error.ends_connection();
+        let (ends_connection, is_passing) = (error.ends_connection(), error.is_passing());
         connection.counts.refused_with(status);
         let request = request_id.as_ref().and_then(|id| id.to_str().ok());
         let client = connection.peer.address;
@@ -153,6 +153,9 @@ impl Failure {
             }
         }
         let mut response = error::problem(status, request_id.as_ref());
+        if is_passing {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if connection.turn.is_some() && (ends_connection || connection.fault().is_some()) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -24,7 +24,7 @@ use crate::{
     clock::{Clock, Elapsed, TICK, Tick},
     plugin::InHand,
     snapshot::{Route, Target},
-    upstream::{Endpoint, InFlight, Interim, Lease, Reason, Upstream},
+    upstream::{Admission, ConnectError, Endpoint, InFlight, Interim, Lease, Permit, Reason, Upstream},
 };
 
 /// How long an upstream may take to ask for a body that waits for it. Some never do (RFC 9110, section 10.1.1).
@@ -34,6 +34,8 @@ const CONTINUE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Sent {
     in_flight: InFlight,
+    /// Where the upstream gets only so many requests at once.
+    _permit: Option<Permit>,
     /// Goes back to its pool, if all goes well.
     lease: Option<Lease>,
     upload: Option<Rc<Upload>>,
@@ -95,10 +97,11 @@ pub(super) async fn send(
     let clock = &context.worker.clock;
     let writer = context.worker.writer;
     let mut outgoing = Outgoing::new(context, target, route, &exchange.request, body, expects_continue)?;
+    let permit = admit(upstream, clock).await?;
     let mut attempts = Attempts { upstream, clock, began: clock.now(), made: 0, tried: SmallVec::new() };
     loop {
         let Some(in_flight) = attempts.choose(context, target, exchange, &outgoing) else {
-            return Err(Error::NoEndpoint);
+            return Err(attempts.nobody());
         };
         let endpoint = in_flight.endpoint();
         let timed = endpoint.begins();
@@ -128,6 +131,7 @@ pub(super) async fn send(
                 }
                 let sent = Sent {
                     in_flight,
+                    _permit: permit,
                     lease: answer.is_reusable.then_some(answer.lease),
                     upload: outgoing.upload,
                     attempts: attempts.made,
@@ -150,6 +154,18 @@ pub(super) async fn send(
         let Some(wait) = wait else { return Err(error) };
         tracing::debug!(endpoint = name(endpoint), %error, "sent again");
         clock.pause(wait).await;
+    }
+}
+
+/// Waits until the upstream may get one more request.
+async fn admit(upstream: &Upstream, clock: &Clock) -> Result<Option<Permit>, Error> {
+    match upstream.admit() {
+        Admission::In(permit) => Ok(permit),
+        Admission::Wait(entering) => {
+            let limit = upstream.settings.limits.queue_timeout.get();
+            clock.within(limit, entering).await.map(Some).map_err(|Elapsed| Error::Overloaded)
+        }
+        Admission::Full => Err(Error::Overloaded),
     }
 }
 
@@ -187,8 +203,23 @@ impl Attempts<'_> {
             self.tried.extend(last.filter(|_| roster.usable().len() > 1));
             tried = roster.places(&self.tried);
         }
-        let place = hooks::pick(&context.generation, target, &roster, exchange, &tried)?;
-        Some(roster.begin(place, self.made > 1))
+        let most = self.upstream.settings.limits.endpoint_requests;
+        // Each time round there is one less to pick.
+        loop {
+            let place = hooks::pick(&context.generation, target, &roster, exchange, &tried)?;
+            match roster.begin(place, self.made > 1, most) {
+                Some(in_flight) => return Some(in_flight),
+                None => tried.push(place as u32),
+            }
+        }
+    }
+
+    /// Why no endpoint was left.
+    fn nobody(&self) -> Error {
+        match self.upstream.roster().usable() {
+            [] => Error::NoEndpoint,
+            _ => Error::Overloaded,
+        }
     }
 
     /// What is left of the time for all attempts, where it is limited.
@@ -216,6 +247,7 @@ impl Attempts<'_> {
 /// What a failure says of the endpoint, if it is the endpoint's.
 fn blames(error: &Error, attempts: usize) -> Option<Reason> {
     match error {
+        Error::Connect { source: ConnectError::TooMany, .. } => None,
         Error::Connect { .. } => Some(Reason::NoConnection),
         Error::Send { .. } | Error::ResponseTimedOut { .. } | Error::BadResponse { .. } => {
             Some(Reason::NoAnswer)
@@ -227,6 +259,7 @@ fn blames(error: &Error, attempts: usize) -> Option<Reason> {
         | Error::BodyTooLarge
         | Error::NoRoute
         | Error::NoEndpoint
+        | Error::Overloaded
         | Error::Plugin { .. } => None,
     }
 }

@@ -6,7 +6,7 @@ use hyper::client::conn::http1;
 use tokio::net::TcpStream;
 
 use super::{
-    Endpoint,
+    Endpoint, Permit,
     transport::{Memory, Scratch, Transport},
 };
 use crate::{
@@ -28,6 +28,8 @@ pub enum ConnectError {
     Connect(#[source] io::Error),
     #[error("connecting took too long")]
     TimedOut(#[from] Elapsed),
+    #[error("there are as many connections as there may be")]
+    TooMany,
     #[error("cannot speak HTTP")]
     Handshake(#[from] hyper::Error),
 }
@@ -39,11 +41,14 @@ pub(super) async fn connect(
     clock: &Clock,
     drain: &Drain,
     scratch: &Scratch,
+    permit: Option<Permit>,
 ) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
     let stream = clock.within(timeouts.connect.get(), dial(endpoint)).await??;
     let (transport, memory) = Transport::new(stream, scratch.clone());
     let (sender, connection) = http1::handshake(transport).await?;
     drain.spawn_local(async move {
+        // It counts as long as it is there, whoever has it.
+        let _permit = permit;
         // Whoever uses the connection is told of its failure; an idle one may end at any time.
         if let Err(error) = connection.await {
             tracing::debug!(%error, "upstream connection ended");

@@ -6,6 +6,7 @@
 use std::{
     future::pending,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use rustc_hash::FxHashMap;
@@ -48,11 +49,15 @@ impl Keepers {
     }
 }
 
+/// How often a limit follows the latency, where it does.
+const ADAPT: Duration = Duration::from_millis(200);
+
 async fn keep(upstream: Arc<Upstream>, drain: Drain) {
     let mut changed = upstream.shared.changed.subscribe();
     let mut checks: FxHashMap<u64, Task> = FxHashMap::default();
     let every = upstream.is_measured.then(|| upstream.settings.outlier.interval.get());
     let mut judging = every.map(|every| Instant::now() + every);
+    let mut adapting = upstream.settings.limits.adaptive.then(|| Instant::now() + ADAPT);
     loop {
         if let Some(health) = &upstream.settings.health {
             let roster = upstream.roster.load_full();
@@ -72,9 +77,15 @@ async fn keep(upstream: Arc<Upstream>, drain: Drain) {
             upstream.judge();
             judging = Some(now + every);
         }
+        if let Some(due) = &mut adapting
+            && *due <= now
+        {
+            upstream.adapt();
+            *due = now + ADAPT;
+        }
         let next = upstream.pass_time(now.into_std()).map(Instant::from_std);
         tokio::select! {
-            () = at([next, judging].into_iter().flatten().min()) => {}
+            () = at([next, judging, adapting].into_iter().flatten().min()) => {}
             _ = changed.changed() => {}
             () = drain.started() => return,
         }

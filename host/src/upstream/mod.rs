@@ -4,6 +4,7 @@
 //! and survives a reload. Who of them may be picked is a [`Roster`], which is replaced when that changes.
 //! Connections are each worker's own: see [`pool`].
 
+mod adapt;
 mod budget;
 mod check;
 mod connect;
@@ -11,6 +12,7 @@ mod counts;
 mod health;
 mod interim;
 mod keep;
+mod limit;
 mod pool;
 mod roster;
 mod transport;
@@ -20,11 +22,13 @@ pub use counts::{EndpointCounts, write_upstreams};
 pub use health::{Event, Health, Reason, State, Transition};
 pub use interim::Interim;
 pub use keep::Keepers;
+pub use limit::{Entering, Permit};
 pub use pool::{Lease, Pool};
 pub use roster::{Entry, Roster};
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZero,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -41,8 +45,10 @@ use crate::{
     plugin::Condition,
     telemetry::PerWorker,
 };
+use adapt::Gradient;
 use budget::Budget;
 use health::{Measured, may_eject, outliers};
+use limit::Limiter;
 
 /// A named group of endpoints.
 #[derive(Debug)]
@@ -55,6 +61,8 @@ pub struct Upstream {
     shared: Arc<Shared>,
     /// Whether requests are counted for `outlier` to look at now and then.
     is_measured: bool,
+    /// Whether requests are counted against a limit.
+    is_limited: bool,
 }
 
 /// What the upstreams of one name have in common, in all generations.
@@ -63,6 +71,10 @@ struct Shared {
     /// All of them that are still there. Held while anything changes that a roster tells.
     views: Mutex<Vec<Weak<Upstream>>>,
     budget: Budget,
+    limiter: Arc<Limiter>,
+    gradient: Mutex<Gradient>,
+    /// Microseconds that requests took since somebody looked, times 2^24, and their number; where the limit adapts.
+    timing: AtomicU64,
     /// Told when time may have another meaning: there is something new to wait for.
     changed: watch::Sender<()>,
 }
@@ -89,6 +101,8 @@ pub struct Endpoint {
     errors: AtomicU32,
     /// Answers since somebody looked, times 2^32, and those of 500 and above; where they count.
     interval: AtomicU64,
+    /// Connections of all workers, where they are limited.
+    connections: Arc<Limiter>,
     /// A request tries whether it is well again.
     is_tried: AtomicBool,
     health: Mutex<Health>,
@@ -122,20 +136,32 @@ impl Upstream {
         let shared = previous.map_or_else(
             || {
                 let changed = watch::Sender::new(());
-                Arc::new(Shared { views: Mutex::default(), budget: Budget::default(), changed })
+                Arc::new(Shared {
+                    views: Mutex::default(),
+                    budget: Budget::default(),
+                    limiter: Limiter::new(u32::MAX),
+                    gradient: Mutex::default(),
+                    timing: AtomicU64::new(0),
+                    changed,
+                })
             },
             |previous| previous.shared.clone(),
         );
-        let outlier = &settings.outlier;
+        let (outlier, limits) = (&settings.outlier, &settings.limits);
+        let is_limited = limits.adaptive || limits.requests.is_some() || limits.endpoint_requests.is_some();
         let upstream = Arc::new(Self {
             name,
             timeouts: settings.timeouts.clone(),
             configured,
             roster: ArcSwap::from_pointee(roster),
             shared,
+            is_limited,
             is_measured: outlier.error_rate.is_some() || outlier.latency_factor.is_some(),
             settings: settings.clone(),
         });
+        if previous.is_none() {
+            upstream.set_limits(&upstream.roster());
+        }
         upstream.shared.views().push(Arc::downgrade(&upstream));
         upstream
     }
@@ -160,10 +186,68 @@ impl Upstream {
         self.roster.load()
     }
 
+    /// Lets a request in, or has it wait for others to end.
+    pub fn admit(&self) -> Admission {
+        if !self.is_limited {
+            return Admission::In(None);
+        }
+        let limiter = &self.shared.limiter;
+        match limiter.try_enter() {
+            Some(permit) => Admission::In(Some(permit)),
+            None => limiter.enter(self.settings.limits.queue).map_or(Admission::Full, Admission::Wait),
+        }
+    }
+
+    /// Requests at once that the upstream gets now.
+    fn limit(&self, roster: &Roster) -> u32 {
+        let limits = &self.settings.limits;
+        let most = limits.requests.map_or(u32::MAX, NonZero::get);
+        let of_endpoints = limits.endpoint_requests.map_or(u32::MAX, |each| {
+            each.get().saturating_mul(u32::try_from(roster.usable().len().max(1)).unwrap_or(u32::MAX))
+        });
+        let adapted = if limits.adaptive { self.gradient().limit().max(1) } else { u32::MAX };
+        most.min(of_endpoints).min(adapted)
+    }
+
+    fn set_limits(&self, roster: &Roster) {
+        self.shared.limiter.set_limit(self.limit(roster));
+        if let Some(most) = self.settings.limits.connections {
+            roster.all().iter().for_each(|entry| entry.endpoint.connections.set_limit(most.get()));
+        }
+    }
+
+    /// How many requests it gets and may get, where that is limited.
+    pub fn load(&self) -> Option<Load> {
+        let limiter = self.is_limited.then_some(&self.shared.limiter)?;
+        Some(Load { requests: limiter.inside(), waiting: limiter.waiting(), limit: limiter.limit() })
+    }
+
+    fn gradient(&self) -> MutexGuard<'_, Gradient> {
+        self.shared.gradient.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the limit follow the latency since the last time.
+    fn adapt(&self) {
+        let timing = self.shared.timing.swap(0, Ordering::Relaxed);
+        let Some(latency) = (timing >> 24).checked_div(timing % (1 << 24)) else { return };
+        let limits = &self.settings.limits;
+        let most = limits.requests.map_or(Self::ADAPTED, NonZero::get);
+        let latency = u32::try_from(latency).unwrap_or(u32::MAX);
+        self.gradient().next(latency, self.shared.limiter.inside(), most);
+        self.shared.limiter.set_limit(self.limit(&self.roster()));
+    }
+
+    /// A limit that adapts grows up to this, unless `requests` says otherwise.
+    const ADAPTED: u32 = 1000;
+
     /// An endpoint has answered a request, after a time, if it was taken.
     pub fn answered(&self, request: &InFlight, status: StatusCode, after: Option<Duration>) {
         let endpoint = request.endpoint();
         endpoint.took(after);
+        if let Some(after) = after.filter(|_| self.settings.limits.adaptive) {
+            let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX).min(1 << 32);
+            self.shared.timing.fetch_add((micros << 24) + 1, Ordering::Relaxed);
+        }
         if endpoint.failures.load(Ordering::Relaxed) != 0 {
             endpoint.failures.store(0, Ordering::Relaxed);
         }
@@ -278,6 +362,7 @@ impl Upstream {
                 false => tracing::info!(%upstream, "enough endpoints are well, only those are used"),
             }
         }
+        self.set_limits(&after);
         self.roster.store(Arc::new(after));
     }
 }
@@ -323,6 +408,7 @@ impl Endpoint {
             failures: AtomicU32::new(0),
             errors: AtomicU32::new(0),
             interval: AtomicU64::new(0),
+            connections: Limiter::new(u32::MAX),
             is_tried: AtomicBool::new(false),
             health: Mutex::new(Health::new(joined)),
             counts: PerWorker::default(),
@@ -385,6 +471,24 @@ impl Endpoint {
     }
 }
 
+/// How many requests an upstream gets, and may get at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    pub requests: u32,
+    /// For others to end.
+    pub waiting: u32,
+    pub limit: u32,
+}
+
+/// Whether a request may go to an upstream.
+#[derive(Debug)]
+pub enum Admission {
+    In(Option<Permit>),
+    Wait(Entering),
+    /// As many as may wait do.
+    Full,
+}
+
 /// One request in flight to an endpoint, for as long as it lives.
 #[derive(Debug)]
 pub struct InFlight {
@@ -406,6 +510,17 @@ impl InFlight {
     fn new(endpoint: Arc<Endpoint>, trial: Trial) -> Self {
         endpoint.requests.fetch_add(BEGUN + 1, Ordering::Relaxed);
         Self { endpoint, trial }
+    }
+
+    /// None if as many as `most` are in flight.
+    fn within(endpoint: &Arc<Endpoint>, trial: Trial, most: Option<NonZero<u32>>) -> Option<Self> {
+        let Some(most) = most else { return Some(Self::new(endpoint.clone(), trial)) };
+        let before = endpoint.requests.fetch_add(BEGUN + 1, Ordering::Relaxed);
+        if before % BEGUN >= u64::from(most.get()) {
+            endpoint.requests.fetch_sub(BEGUN + 1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Self { endpoint: endpoint.clone(), trial })
     }
 
     pub fn endpoint(&self) -> &Arc<Endpoint> {

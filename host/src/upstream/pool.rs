@@ -10,7 +10,7 @@ use hyper::{body::Incoming, client::conn::TrySendError};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Endpoint, Upstream,
+    Endpoint, Permit, Upstream,
     connect::{ConnectError, Sender, connect},
     interim::Interim,
     transport::{Memory, Scratch},
@@ -34,6 +34,7 @@ pub struct Pool {
 /// The idle connections to one endpoint, oldest first.
 #[derive(Debug)]
 struct Shelf {
+    endpoint: Arc<Endpoint>,
     keep: Duration,
     connections: Vec<Idle>,
 }
@@ -85,9 +86,24 @@ impl Pool {
                 return Ok(lease(sender, memory, true));
             }
         }
+        let permit = self.permit(upstream, endpoint).await?;
         let (sender, memory) =
-            connect(endpoint, &upstream.timeouts, &self.clock, &self.drain, &self.scratch).await?;
+            connect(endpoint, &upstream.timeouts, &self.clock, &self.drain, &self.scratch, permit).await?;
         Ok(lease(sender, memory, false))
+    }
+
+    /// Waits until there may be one more connection, where they are limited.
+    async fn permit(&self, upstream: &Upstream, endpoint: &Endpoint) -> Result<Option<Permit>, ConnectError> {
+        let limits = &upstream.settings.limits;
+        if limits.connections.is_none() {
+            return Ok(None);
+        }
+        if let Some(permit) = endpoint.connections.try_enter() {
+            return Ok(Some(permit));
+        }
+        let entering = endpoint.connections.enter(limits.queue).map_err(|_| ConnectError::TooMany)?;
+        let permit = self.clock.within(limits.queue_timeout.get(), entering).await;
+        permit.map(Some).map_err(|_| ConnectError::TooMany)
     }
 
     fn take(&self, endpoint: &Endpoint) -> Option<(Sender, Rc<RefCell<Memory>>)> {
@@ -102,13 +118,17 @@ impl Pool {
     }
 
     fn put(&self, lease: Lease) {
-        if lease.sender.is_closed() || self.drain.has_started() {
+        // Somebody waits for a connection, perhaps on another worker, which cannot use this one.
+        let is_wanted = lease.endpoint.connections.has_waiting();
+        if is_wanted || lease.sender.is_closed() || self.drain.has_started() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
-        let shelf = idle
-            .entry(lease.endpoint.id)
-            .or_insert_with(|| Shelf { keep: lease.keep, connections: Vec::new() });
+        let shelf = idle.entry(lease.endpoint.id).or_insert_with(|| Shelf {
+            endpoint: lease.endpoint.clone(),
+            keep: lease.keep,
+            connections: Vec::new(),
+        });
         shelf.keep = lease.keep;
         if shelf.connections.len() == Self::IDLE {
             shelf.connections.remove(0);
@@ -119,7 +139,10 @@ impl Pool {
     /// Closes connections that have been idle for too long. To be called now and then.
     pub fn sweep(&self) {
         self.idle.borrow_mut().retain(|_, shelf| {
-            let Shelf { keep, connections } = shelf;
+            let Shelf { endpoint, keep, connections } = shelf;
+            if endpoint.connections.has_waiting() {
+                return false;
+            }
             connections.retain(|idle| !idle.sender.is_closed() && !self.clock.has_passed(*keep, idle.since));
             !connections.is_empty()
         });

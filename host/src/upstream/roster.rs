@@ -4,6 +4,7 @@
 //! changes, so that a pick takes no lock and copies nothing.
 
 use std::{
+    num::NonZero,
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -124,14 +125,16 @@ impl Roster {
         self.usable.iter().enumerate().filter(is_one).map(|(place, _)| place as u32).collect()
     }
 
-    /// A request to the endpoint at a place of the usable; `is_again` if it was sent before.
-    pub fn begin(&self, place: usize, is_again: bool) -> InFlight {
+    /// A request to the endpoint at a place of the usable, unless it has as many as `most` in flight; `is_again`
+    /// if it was sent before.
+    pub fn begin(&self, place: usize, is_again: bool, most: Option<NonZero<u32>>) -> Option<InFlight> {
         let entry = &self.usable[place];
+        let trial = if entry.state == State::Ejected { Trial::InPassing } else { Trial::No };
+        let in_flight = InFlight::within(&entry.endpoint, trial, most)?;
         if is_again {
             entry.endpoint.again.fetch_add(1, Ordering::Relaxed);
         }
-        let trial = if entry.state == State::Ejected { Trial::InPassing } else { Trial::No };
-        InFlight::new(entry.endpoint.clone(), trial)
+        Some(in_flight)
     }
 
     /// A request to an ejected endpoint, to see whether it is well again: one at a time, and for some time only

@@ -28,7 +28,7 @@ fn fail(upstream: &Upstream, place: usize, times: u32, reason: Reason) {
 fn the_less_loaded_of_two_is_chosen() {
     let upstream = upstream(2, "");
     let roster = upstream.roster();
-    let _busy = roster.begin(0, false);
+    let _busy = roster.begin(0, false, None).unwrap();
     for _ in 0..20 {
         assert_eq!(roster.least_loaded_of_two(&[]), Some(1));
     }
@@ -48,7 +48,7 @@ fn weights_count_where_the_host_chooses() {
     }
     assert!((8_000..9_900).contains(&picks[0]) && picks[1] > 100 && picks[2] == 0, "{picks:?}");
     // As many in flight as its weight allows: the others' turn.
-    let _busy: Vec<_> = (0..9).map(|_| roster.begin(0, false)).collect();
+    let _busy: Vec<_> = (0..9).map(|_| roster.begin(0, false, None).unwrap()).collect();
     assert_eq!((0..20).map(|_| roster.less_loaded(0, 1)).max(), Some(1));
 }
 
@@ -57,8 +57,8 @@ fn requests_are_counted_in_flight_and_ever() {
     let upstream = upstream(1, "");
     let roster = upstream.roster();
     let endpoint = &roster.all()[0].endpoint;
-    let first = roster.begin(0, false);
-    drop(roster.begin(0, false));
+    let first = roster.begin(0, false, None).unwrap();
+    drop(roster.begin(0, false, None).unwrap());
     assert_eq!((endpoint.active(), endpoint.requests()), (1, 2));
     drop(first);
     assert_eq!((endpoint.active(), endpoint.requests()), (0, 2));
@@ -128,7 +128,7 @@ fn at_most_a_share_is_left_out_for_what_it_answers_but_all_without_a_connection(
     fail(&upstream, 2, 5, Reason::NoConnection);
     assert_eq!(ports(&upstream), [1, 2, 3], "nobody is well: everybody is used");
     assert!(upstream.roster().is_panicking());
-    let lucky = upstream.roster().begin(1, false);
+    let lucky = upstream.roster().begin(1, false, None).unwrap();
     upstream.answered(&lucky, StatusCode::OK, None);
     assert_eq!(ports(&upstream), [2], "and whoever answers is well again");
 }
@@ -137,7 +137,8 @@ fn at_most_a_share_is_left_out_for_what_it_answers_but_all_without_a_connection(
 fn errors_in_a_row_count_where_they_are_to() {
     for (settings, expected) in [("", vec![1, 2, 3]), ("outlier.consecutive-errors = 2", vec![2, 3])] {
         let upstream = upstream(3, settings);
-        let answer = |status| upstream.answered(&upstream.roster().begin(0, false), status, None);
+        let answer =
+            |status| upstream.answered(&upstream.roster().begin(0, false, None).unwrap(), status, None);
         answer(StatusCode::BAD_GATEWAY);
         answer(StatusCode::NOT_FOUND);
         answer(StatusCode::INTERNAL_SERVER_ERROR);
@@ -156,7 +157,7 @@ fn rates_and_latencies_are_judged_by_interval() {
     let upstream =
         upstream(4, "outlier = { error-rate = 0.2, latency-factor = 2, min-requests = 10, share-max = 0.5 }");
     for place in 0..4 {
-        let request = upstream.roster().begin(place, false);
+        let request = upstream.roster().begin(place, false, None).unwrap();
         let after = Duration::from_millis(if place == 1 { 50 } else { 10 });
         for turn in 0..10 {
             let fails = place == 2 && turn < 3;
@@ -194,4 +195,49 @@ fn a_new_endpoint_comes_to_its_weight_slowly() {
     assert_eq!(weights, [10, 6]);
     assert_eq!(after.pass_time(now + Duration::from_secs(101)), None);
     assert_eq!(after.roster().usable()[1].weight, 1, "proportions only");
+}
+
+#[test]
+fn limits_of_endpoints_add_up_and_hold_for_each() {
+    let upstream = upstream(3, "limits = { endpoint-requests = 2, queue = 1 }");
+    let most = upstream.settings.limits.endpoint_requests;
+    upstream.pass_time(Instant::now());
+    let admitted: Vec<_> = (0..6).map(|_| upstream.admit()).collect();
+    assert!(admitted.iter().all(|admission| matches!(admission, Admission::In(Some(_)))));
+    assert!(matches!(upstream.admit(), Admission::Wait(_)), "and is given up at once");
+    let waiting = upstream.admit();
+    assert!(matches!((&waiting, upstream.admit()), (Admission::Wait(_), Admission::Full)));
+    let roster = upstream.roster();
+    let _two = [roster.begin(0, false, most).unwrap(), roster.begin(0, false, most).unwrap()];
+    assert!(roster.begin(0, false, most).is_none());
+    assert!(roster.begin(1, false, most).is_some());
+    assert_eq!(roster.all()[0].endpoint.requests(), 2);
+}
+
+#[test]
+fn limits_count_over_a_reload() {
+    let before = upstream(1, "limits.requests = 2");
+    before.pass_time(Instant::now());
+    let _first = before.admit();
+    let after = Upstream::new("app".into(), &settings(1, "limits.requests = 1"), Some(&before));
+    after.pass_time(Instant::now());
+    assert!(matches!(after.admit(), Admission::Wait(_)));
+}
+
+#[test]
+fn a_limit_follows_the_latency() {
+    let upstream = upstream(1, "limits.adaptive = true");
+    let busy: Vec<_> = (0..20).map(|_| upstream.admit()).collect();
+    let request = upstream.roster().begin(0, false, None).unwrap();
+    let limit = |micros, times| {
+        for _ in 0..times {
+            upstream.answered(&request, StatusCode::OK, Some(Duration::from_micros(micros)));
+            upstream.adapt();
+        }
+        upstream.shared.limiter.limit()
+    };
+    let grown = limit(1000, 10);
+    assert!(grown > 32, "{grown}");
+    assert!(limit(20_000, 10) < grown);
+    drop(busy);
 }

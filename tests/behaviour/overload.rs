@@ -1,0 +1,169 @@
+//! An upstream gets no more at once than it may have; what is more waits, and not for ever.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tollgate::upstream::Load;
+use tollgate_tests::{Answer, BareOrigin, Client, Origin, Proxy, Then, endpoints, soon, until};
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+const FINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
+
+fn config(endpoints: &str, limits: &str) -> String {
+    format!(
+        "workers = 4\n[upstreams.app]\nendpoints = {endpoints}\nlimits = {{ {limits} }}\n[[routes]]\nupstream = 'app'\n"
+    )
+}
+
+fn load(proxy: &Proxy) -> Load {
+    proxy.server().snapshot().upstreams[0].upstream.load().expect("there is a limit")
+}
+
+async fn asking(proxy: &Proxy) -> Client {
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    client
+}
+
+#[tokio::test]
+async fn requests_beyond_the_limit_wait_for_others_to_end() {
+    let origin = BareOrigin::start().await;
+    let list = format!("[{:?}]", origin.url());
+    let proxy = Proxy::start(&config(&list, "requests = 1, queue = 2, queue-timeout = '1h'")).await;
+    let mut first = asking(&proxy).await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("\r\n\r\n").await;
+    let mut waiting = Vec::new();
+    for count in 1..=2 {
+        waiting.push(asking(&proxy).await);
+        until("one more waits", || load(&proxy).waiting == count).await;
+    }
+    let refused = proxy.request(GET).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(load(&proxy), Load { requests: 1, waiting: 2, limit: 1 });
+
+    // Who goes away makes room for another.
+    drop(waiting.remove(0));
+    until("one has given up", || load(&proxy).waiting == 1).await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfi").await;
+    first.read_until("fi").await;
+    assert_eq!(load(&proxy).waiting, 1, "a response that has begun has not ended");
+    upstream.send("ne").await;
+    first.read_until("ne").await;
+    let answering = async {
+        let mut second = soon("the next request", async {
+            tokio::select! {
+                () = async { upstream.read_until("\r\n\r\n").await; } => None,
+                other = origin.accept() => Some(other),
+            }
+        })
+        .await;
+        if let Some(other) = &mut second {
+            other.read_until("\r\n\r\n").await;
+        }
+        second.as_mut().unwrap_or(&mut upstream).send(FINE).await;
+    };
+    let (response, ()) = tokio::join!(waiting[0].response(), answering);
+    assert_eq!(response.text(), "fine");
+    until("nobody is left", || load(&proxy) == Load { requests: 0, waiting: 0, limit: 1 }).await;
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_allowed() {
+    let hanging = Origin::answering(|_| Answer { pieces: Vec::new(), then: Then::Hang }).await;
+    let limits = "requests = 1, queue-timeout = '50ms'";
+    let proxy = Proxy::start(&config(&endpoints(&[&hanging]), limits)).await;
+    let first = asking(&proxy).await;
+    hanging.has_received(1).await;
+    assert_eq!(proxy.request(GET).await.status, 503);
+    drop(first);
+    until("room again", || load(&proxy).requests == 0).await;
+    assert_eq!(hanging.received().len(), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_gets_no_more_than_its_share_from_all_workers() {
+    let most: [Arc<AtomicUsize>; 2] = Default::default();
+    let origins = [BareOrigin::start().await, BareOrigin::start().await];
+    let list = format!("[{:?}, {:?}]", origins[0].url(), origins[1].url());
+    let proxy = Proxy::start(&config(&list, "endpoint-requests = 2, queue-timeout = '1h'")).await;
+    let mut serving = tokio::task::JoinSet::new();
+    for (origin, most) in origins.into_iter().zip(most.clone()) {
+        serving.spawn(async move {
+            let now = Arc::<AtomicUsize>::default();
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let mut upstream = origin.accept().await;
+                let (now, most) = (now.clone(), most.clone());
+                connections.spawn(async move {
+                    loop {
+                        upstream.read_until("\r\n\r\n").await;
+                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        for _ in 0..20 {
+                            tokio::task::yield_now().await;
+                        }
+                        now.fetch_sub(1, Ordering::SeqCst);
+                        upstream.send(FINE).await;
+                    }
+                });
+            }
+        });
+    }
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let mut client = proxy.connect().await;
+        clients.spawn(async move {
+            for _ in 0..20 {
+                client.send(GET).await;
+                assert_eq!(client.response().await.text(), "fine");
+            }
+        });
+    }
+    while let Some(client) = soon("all answers", clients.join_next()).await {
+        client.unwrap();
+    }
+    assert_eq!(most.map(|most| most.load(Ordering::SeqCst)), [2, 2]);
+    assert_eq!(load(&proxy), Load { requests: 0, waiting: 0, limit: 4 });
+}
+
+#[tokio::test]
+async fn there_are_no_more_connections_to_an_endpoint_than_there_may_be() {
+    let hanging = Origin::answering(|_| Answer { pieces: Vec::new(), then: Then::Hang }).await;
+    let proxy = Proxy::start(&config(&endpoints(&[&hanging]), "connections = 2, queue = 0")).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        clients.push(asking(&proxy).await);
+    }
+    hanging.has_received(2).await;
+    for _ in 0..10 {
+        let refused = proxy.request(GET).await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    }
+    assert_eq!(hanging.connections(), 2);
+    drop(clients);
+    hanging.has_open(0).await;
+    let _next = asking(&proxy).await;
+    hanging.has_received(3).await;
+}
+
+#[tokio::test]
+async fn workers_leave_connections_to_each_other() {
+    let origin = Origin::start().await;
+    let limits = "connections = 1, queue-timeout = '20s'";
+    let proxy = Proxy::start(&config(&endpoints(&[&origin]), limits)).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let mut client = proxy.connect().await;
+        clients.spawn(async move {
+            for _ in 0..5 {
+                client.send(GET).await;
+                assert_eq!(client.response().await.status, 200);
+            }
+        });
+    }
+    while let Some(client) = soon("all answers", clients.join_next()).await {
+        client.unwrap();
+    }
+}
