@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tape::{Found, Reading, Tape};
@@ -29,10 +30,41 @@ pub enum Error {
     Abandoned,
     #[error("the client took too long")]
     Silent,
+    #[error("the body was cut short")]
+    CutShort,
     #[error("the body came to a standstill")]
     Stalled,
     #[error("the body broke off")]
-    Broken(#[from] hyper::Error),
+    Broken(#[source] hyper::Error),
+    /// The other side was told a reason for it that is none of this side's business.
+    #[error("the body broke off: {0}")]
+    Reset(hyper::Error),
+}
+
+impl From<hyper::Error> for Error {
+    /// hyper takes the reason for a reset of HTTP/2 from what stands at the source: that it was cancelled goes on, and
+    /// everything else is an error of this proxy to the other side.
+    fn from(error: hyper::Error) -> Self {
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        match cause.and_then(h2::Error::reason) {
+            None | Some(h2::Reason::CANCEL) => Self::Broken(error),
+            Some(_) => Self::Reset(error),
+        }
+    }
+}
+
+/// Why the body of a request is given up; to an upstream of HTTP/2 it is cancelled.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}")]
+pub struct GivenUp {
+    why: Error,
+    source: h2::Error,
+}
+
+impl From<Error> for GivenUp {
+    fn from(why: Error) -> Self {
+        Self { why, source: h2::Reason::CANCEL.into() }
+    }
 }
 
 /// The body of a request on its way to an upstream.
@@ -221,9 +253,9 @@ impl Upload {
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
-    type Error = Error;
+    type Error = GivenUp;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, GivenUp>>> {
         let Self::Streaming(Streaming { source, upload }) = self.get_mut() else {
             return Poll::Ready(None);
         };
@@ -232,7 +264,7 @@ impl http_body::Body for RequestBody {
                 *upload.waker.borrow_mut() = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            UploadState::Abandoned => return Poll::Ready(Some(Err(Error::Abandoned))),
+            UploadState::Abandoned => return Poll::Ready(Some(Err(Error::Abandoned.into()))),
             _ => {}
         }
         let polled = source.poll_frame(cx);
@@ -240,7 +272,7 @@ impl http_body::Body for RequestBody {
             && patience.poll_over(polled.is_pending() && !upload.is_answered.get(), cx).is_ready()
         {
             upload.state.set(UploadState::Silent);
-            return Poll::Ready(Some(Err(Error::Silent)));
+            return Poll::Ready(Some(Err(Error::Silent.into())));
         }
         Poll::Ready(match std::task::ready!(polled) {
             Some(Ok(found)) => {
@@ -254,13 +286,18 @@ impl http_body::Body for RequestBody {
                 if accounted.is_ok() && source.is_end_stream() {
                     upload.state.set(UploadState::Complete);
                 }
-                Some(accounted.map(|()| frame))
+                Some(accounted.map(|()| frame).map_err(GivenUp::from))
             }
             // Somebody else reads it now, and the state is theirs.
-            Some(Err(Error::Abandoned)) => Some(Err(Error::Abandoned)),
+            Some(Err(Error::Abandoned)) => Some(Err(Error::Abandoned.into())),
             Some(Err(error)) => {
                 upload.state.set(UploadState::Broken);
-                Some(Err(error))
+                Some(Err(error.into()))
+            }
+            // hyper takes a reset without an error for an end. From a server it may be one (RFC 9113, section 8.1).
+            None if upload.patience.is_some() && source.is_cut_short() => {
+                upload.state.set(UploadState::Broken);
+                Some(Err(Error::CutShort.into()))
             }
             None => {
                 upload.state.set(UploadState::Complete);
@@ -302,6 +339,14 @@ impl Source {
         match self {
             Self::Once(incoming) => incoming.is_end_stream(),
             Self::Kept(reading) => reading.is_at_end(),
+        }
+    }
+
+    /// Whether a body of HTTP/2 that gives nothing more has not come to its end.
+    fn is_cut_short(&self) -> bool {
+        match self {
+            Self::Once(incoming) => !incoming.is_end_stream(),
+            Self::Kept(reading) => reading.is_cut_short(),
         }
     }
 }
@@ -355,8 +400,9 @@ pub trait Observer: Unpin {
     /// A piece of this many bytes goes to the client.
     fn passed(&mut self, bytes: usize);
 
-    /// Nothing has come from the upstream for now. Ready when that has lasted too long.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Nothing has come from the upstream for now. Ready when that has lasted too long, with trailers if the client is
+    /// told so by them.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>>;
 
     /// Nothing more will come. Not complete if the client or the upstream broke off.
     fn ended(self, is_complete: bool);
@@ -384,10 +430,11 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let stalled = body.observer.as_mut().map(|observer| observer.poll_stalled(cx));
-                if stalled != Some(Poll::Ready(())) {
-                    return Poll::Pending;
-                }
-                Some(Err(Error::Stalled))
+                let Some(Poll::Ready(trailers)) = stalled else { return Poll::Pending };
+                body.end(false);
+                // The upstream is told that it need not go on.
+                body.content = Content::Whole(Bytes::new());
+                return Poll::Ready(Some(trailers.map(Frame::trailers).ok_or(Error::Stalled)));
             }
         };
         match &frame {

@@ -6,6 +6,7 @@ mod configuration;
 mod connections;
 mod documented;
 mod forwarding;
+mod grpc;
 mod health;
 mod hostile;
 mod http2;

@@ -65,6 +65,12 @@ impl Client {
         soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts").into()
     }
 
+    /// The socket, for whoever speaks something else on it. Nothing may have been read.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.buffer.is_empty(), "something has been read");
+        self.stream
+    }
+
     /// Sends these bytes. False if the connection is known to have ended, which need be no error.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         soon("sending", self.stream.write_all(bytes.as_ref())).await.is_ok()

@@ -425,6 +425,16 @@ impl FrameClient {
         }
     }
 
+    /// The next head, reset or end.
+    pub async fn next_after_control(&mut self) -> RawFrame {
+        loop {
+            match self.next().await.expect("there is an answer") {
+                frame if [HEADERS, RST_STREAM, GOAWAY].contains(&frame.kind) => return frame,
+                _ => {}
+            }
+        }
+    }
+
     /// What a stream comes to: the status of its response, or the error that it is reset with.
     pub async fn outcome(&mut self, stream: u32) -> Result<u16, u32> {
         loop {

@@ -122,6 +122,11 @@ impl Reading {
         tape.has_ended && self.place >= tape.kept.len()
     }
 
+    /// Whether a body of HTTP/2 that gives nothing more has not come to its end.
+    pub fn is_cut_short(&self) -> bool {
+        !self.tape.borrow().incoming.is_end_stream()
+    }
+
     /// Of the whole body, as it was when it came.
     pub fn size_hint(&self) -> SizeHint {
         self.tape.borrow().size

@@ -25,7 +25,7 @@ pub use read::{read, read_document, read_text};
 pub use retry::Retry;
 pub use route::{HostPattern, Match, Route};
 pub use unit::{ByteSize, Duration, Share};
-pub use upstream::{Endpoint, Upstream, UpstreamLimits, UpstreamTimeouts};
+pub use upstream::{Endpoint, Protocol, Upstream, UpstreamLimits, UpstreamTimeouts};
 
 use std::{collections::BTreeMap, num::NonZero, path::PathBuf};
 

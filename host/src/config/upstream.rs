@@ -16,6 +16,9 @@ use super::{
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
+    /// The version of HTTP that is spoken with them.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The plugins whose `pick` decides, the first that has an opinion; the least loaded of two if none has.
     #[serde(default, deserialize_with = "names")]
     pub balance: Vec<Spanned<String>>,
@@ -35,6 +38,18 @@ pub struct Upstream {
     pub slow_start: Option<Duration>,
     #[serde(default, deserialize_with = "table")]
     pub timeouts: UpstreamTimeouts,
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// HTTP/1.1 in clear.
+    #[default]
+    Auto,
+    H1,
+    /// HTTP/2, with prior knowledge in clear.
+    H2,
 }
 
 /// One address of an upstream.
@@ -93,6 +108,11 @@ pub struct UpstreamTimeouts {
     pub body: Duration,
     /// How long a connection without a request is kept.
     pub idle: Duration,
+    /// How long a connection of HTTP/2 takes requests; without end if absent.
+    pub age: Option<Duration>,
+    /// After this time of silence a connection of HTTP/2 with requests is asked for a sign of life, and given up if
+    /// there is none in as long again. Not asked if absent.
+    pub ping: Option<Duration>,
 }
 
 impl Default for UpstreamTimeouts {
@@ -102,6 +122,8 @@ impl Default for UpstreamTimeouts {
             response: Duration::from_secs(30),
             body: Duration::from_secs(30),
             idle: Duration::from_secs(60),
+            age: None,
+            ping: None,
         }
     }
 }

@@ -5,9 +5,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
-use super::{Connection, meter::Meter, record::Record, send::Sent};
+use super::{Connection, grpc, meter::Meter, record::Record, send::Sent};
 use crate::{body::Observer, clock::Timer, live::Generation, telemetry::traffic::Bytes};
 
 /// Goes with the body of a response, and settles what is left of a request.
@@ -23,6 +23,8 @@ pub struct Afterwards {
     status: StatusCode,
     passed: u64,
     stalled: Option<Timer>,
+    /// How far the request's body had come when that was last looked at.
+    uploaded: u64,
 }
 
 impl Afterwards {
@@ -34,7 +36,7 @@ impl Afterwards {
         record: Option<Box<Record>>,
         status: StatusCode,
     ) -> Self {
-        Self { generation, connection, meter, sent, record, status, passed: 0, stalled: None }
+        Self { generation, connection, meter, sent, record, status, passed: 0, stalled: None, uploaded: 0 }
     }
 }
 
@@ -46,13 +48,25 @@ impl Observer for Afterwards {
         }
     }
 
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
         let Some(sent) = &self.sent else { return Poll::Pending };
+        if let Some(deadline) = &sent.deadline
+            && deadline.poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(grpc::late()));
+        }
         let timer = self.stalled.get_or_insert_with(|| sent.clock.timer());
         if !timer.is_running() {
             timer.start(sent.silence);
         }
-        timer.poll(cx)
+        while timer.poll(cx).is_ready() {
+            // An upstream that still takes the request is not silent for nothing.
+            if std::mem::replace(&mut self.uploaded, sent.uploaded()) == sent.uploaded() {
+                return Poll::Ready(None);
+            }
+            timer.start(sent.silence);
+        }
+        Poll::Pending
     }
 
     fn ended(self, is_complete: bool) {

@@ -32,6 +32,9 @@ pub enum Error {
     ResponseTimedOut { endpoint: String, source: Elapsed },
     #[error("no response from {endpoint} in the time for all attempts")]
     AttemptsTimedOut { endpoint: String, source: Elapsed },
+    /// The client's own (`grpc-timeout`).
+    #[error("no response before the deadline of the client")]
+    DeadlineExceeded,
     #[error("no use for the response of {endpoint}")]
     BadResponse { endpoint: String, source: BadResponse },
     #[error("the plugin `{plugin}` {source}")]
@@ -58,7 +61,7 @@ impl Error {
             Self::NoEndpoint | Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy)
             }
-            Self::Connect { source: ConnectError::TimedOut(_), .. } => {
+            Self::Connect { source, .. } if source.is_time_out() => {
                 (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
             }
             Self::Connect { .. } | Self::Send { .. } | Self::BadResponse { .. } => {
@@ -67,6 +70,7 @@ impl Error {
             Self::ResponseTimedOut { .. } | Self::AttemptsTimedOut { .. } => {
                 (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
             }
+            Self::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, Blame::Client),
             Self::Plugin { .. } => (StatusCode::SERVICE_UNAVAILABLE, Blame::Plugin),
         }
     }
@@ -88,6 +92,7 @@ impl Error {
             | Self::Send { .. }
             | Self::ResponseTimedOut { .. }
             | Self::AttemptsTimedOut { .. }
+            | Self::DeadlineExceeded
             | Self::BadResponse { .. }
             | Self::Plugin { .. } => false,
         }

@@ -6,6 +6,7 @@
 mod afterwards;
 mod connection;
 mod error;
+mod grpc;
 mod headers;
 mod hooks;
 mod meter;
@@ -44,6 +45,7 @@ struct Context {
     generation: Rc<Generation>,
     connection: Rc<Connection>,
     meter: Meter,
+    call: Option<grpc::Call>,
 }
 
 /// Answers a request. There is always a response.
@@ -56,13 +58,15 @@ pub async fn handle(
     let generation = worker.generation();
     let mut record =
         generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
-    let context = Context { worker, generation, connection, meter };
+    let call = grpc::Call::of(&request);
+    let context = Context { worker, generation, connection, meter, call };
     // In a box, since hyper moves the future about before it runs.
     let (response, sent) = match Box::pin(forward(&context, request, &mut record)).await {
         Ok((response, sent)) => (response, sent),
-        Err(failure) => (failure.into_response(&context.connection), None),
+        Err(failure) => (failure.into_response(&context.connection, context.call.is_some()), None),
     };
-    let Context { generation, connection, meter, .. } = context;
+    let Context { generation, connection, meter, call, .. } = context;
+    let response = if call.is_some() { grpc::translate(response) } else { response };
     let afterwards = Afterwards::new(generation, connection, meter, sent, record, response.status());
     response.map(|content| Body::new(content, afterwards))
 }
@@ -75,7 +79,12 @@ async fn forward(
 ) -> Result<(Response<Content>, Option<send::Sent>), Failure> {
     let (mut head, body) = request.into_parts();
     let length = http_body::Body::size_hint(&body).exact();
-    let Context { connection, generation, .. } = context;
+    let Context { connection, generation, worker, call, .. } = context;
+    let deadline = call.and_then(|call| call.timeout).map(|timeout| {
+        let timer = worker.clock.timer();
+        timer.start(timeout);
+        timer
+    });
 
     if head.version == Version::HTTP_2 {
         headers::from_http2(&mut head, &connection.listener.limits)?;
@@ -108,10 +117,9 @@ async fn forward(
             return Ok((response, None));
         }
     }
-    let (response, mut sent) =
-        send::send(context, upstream, route, &mut exchange, body, prepared.expects_continue, record)
-            .await
-            .map_err(&failed)?;
+    let expects_continue = prepared.expects_continue;
+    let sending = send::send(context, upstream, route, &mut exchange, body, expects_continue, record);
+    let (response, mut sent) = send::send_before(deadline, sending).await.map_err(&failed)?;
     let response =
         hooks::on_response(generation, route, &mut exchange, response, &mut sent).map_err(&failed)?;
     Ok((response, Some(sent)))
@@ -138,11 +146,12 @@ impl Failure {
     }
 
     /// What the client is told; the operator is told more.
-    fn into_response(self, connection: &Connection) -> Response<Content> {
+    fn into_response(self, connection: &Connection, is_grpc: bool) -> Response<Content> {
         let Self { error, request_id } = self;
         let (status, blame) = error.verdict();
         let (ends_connection, is_passing) = (error.ends_connection(), error.is_passing());
         connection.counts.refused_with(status);
+        let refusal = is_grpc.then(|| grpc::refusal(&error, status));
         let request = request_id.as_ref().and_then(|id| id.to_str().ok());
         let client = connection.peer.address;
         let error = with_sources(&error);
@@ -151,6 +160,9 @@ impl Failure {
             Blame::Upstream | Blame::Plugin | Blame::Proxy => {
                 tracing::warn!(%client, request, status = status.as_u16(), error, "request not answered");
             }
+        }
+        if let Some(refusal) = refusal {
+            return refusal;
         }
         let mut response = error::problem(status, request_id.as_ref());
         if is_passing {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     body::{Patience, RequestBody, Upload, UploadState},
-    clock::{Clock, Elapsed, TICK, Tick},
+    clock::{Clock, Elapsed, TICK, Tick, Timer},
     plugin::InHand,
     snapshot::{Route, Target},
     upstream::{Admission, ConnectError, Endpoint, InFlight, Interim, Lease, Permit, Reason, Upstream},
@@ -44,6 +44,8 @@ pub struct Sent {
     pub clock: Clock,
     /// How long the body of the response may be silent.
     pub silence: Duration,
+    /// Until when the client waits for its end, if it has said so.
+    pub deadline: Option<Timer>,
 }
 
 impl Sent {
@@ -78,6 +80,22 @@ impl Drop for Sent {
             upload.abandon();
         }
     }
+}
+
+/// Brings a request to an endpoint before the deadline that its client has set.
+pub(super) async fn send_before(
+    deadline: Option<Timer>,
+    sending: impl Future<Output = Result<(Response<Incoming>, Sent), Error>>,
+) -> Result<(Response<Incoming>, Sent), Error> {
+    let Some(deadline) = deadline else { return sending.await };
+    let mut sending = pin!(sending);
+    let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
+        Poll::Ready(sent) => Poll::Ready(sent),
+        Poll::Pending => deadline.poll(cx).map(|()| Err(Error::DeadlineExceeded)),
+    });
+    let (response, mut sent) = sent.await?;
+    sent.deadline = Some(deadline);
+    Ok((response, sent))
 }
 
 /// Brings a request to an endpoint of an upstream, and waits for the head of its response.
@@ -137,6 +155,7 @@ pub(super) async fn send(
                     attempts: attempts.made,
                     clock: clock.clone(),
                     silence: upstream.timeouts.body.get(),
+                    deadline: None,
                 };
                 if let Some(upload) = &sent.upload {
                     upload.set_answered();
@@ -260,6 +279,7 @@ fn blames(error: &Error, attempts: usize) -> Option<Reason> {
         | Error::NoRoute
         | Error::NoEndpoint
         | Error::Overloaded
+        | Error::DeadlineExceeded
         | Error::Plugin { .. } => None,
     }
 }
@@ -320,6 +340,13 @@ async fn send_to(
                 return Err(Failure { error, outcome: Some(Outcome::Unsent) });
             }
         };
+        match &outgoing.upload {
+            // The endpoint is not asked before.
+            Some(upload) if lease.is_shared() => upload.release(),
+            Some(_) => {}
+            // A stream may be refused.
+            None => outgoing.keeps_headers |= lease.is_shared(),
+        }
         let request = outgoing.request(&mut exchange.request);
         let answer = lease.send(request, outgoing.is_remembered);
         let limit = upstream.timeouts.response.get();
@@ -349,8 +376,13 @@ async fn send_to(
             (SendError::Unsent(..) | SendError::Lost(_), Some(error)) => {
                 return Err(Failure { error, outcome: None });
             }
-            (SendError::Unsent(source, request), None) => {
+            (SendError::Unsent(source, mut request), None) => {
+                lease.restore(&mut request);
                 outgoing.take_back(&mut exchange.request, request);
+                (source, Some(Outcome::Unsent))
+            }
+            // All of it is still there: the headers are a copy, and there is no body.
+            (SendError::Lost(source), None) if outgoing.upload.is_none() && lease.is_refused(&source) => {
                 (source, Some(Outcome::Unsent))
             }
             (SendError::Lost(source), None) => {
@@ -358,6 +390,7 @@ async fn send_to(
                 (source, is_restored.then_some(Outcome::Lost))
             }
             (SendError::TimedOut, _) => {
+                lease.suspect();
                 let is_restored = outgoing.restore(&mut exchange.request, &lease);
                 let error = Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed };
                 return Err(Failure { error, outcome: is_restored.then_some(Outcome::TimedOut) });

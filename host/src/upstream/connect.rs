@@ -1,6 +1,6 @@
 //! How is a connection to an endpoint made?
 
-use std::{cell::RefCell, io, rc::Rc};
+use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
 use hyper::client::conn::http1;
 use tokio::net::TcpStream;
@@ -32,6 +32,21 @@ pub enum ConnectError {
     TooMany,
     #[error("cannot speak HTTP")]
     Handshake(#[from] hyper::Error),
+    #[error("the connection ended before it could be used")]
+    Ended,
+    /// With others, this request waited for a connection that is not there.
+    #[error("the connection that was waited for is not there")]
+    Shared(#[source] Arc<ConnectError>),
+}
+
+impl ConnectError {
+    pub fn is_time_out(&self) -> bool {
+        match self {
+            Self::TimedOut(_) => true,
+            Self::Shared(error) => error.is_time_out(),
+            Self::Resolve(_) | Self::Connect(_) | Self::Handshake(_) | Self::Ended => false,
+        }
+    }
 }
 
 /// Connects, and spawns what drives the connection.

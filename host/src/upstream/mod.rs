@@ -15,6 +15,7 @@ mod keep;
 mod limit;
 mod pool;
 mod roster;
+mod share;
 mod transport;
 
 pub use connect::ConnectError;

@@ -3,7 +3,15 @@
 //! Each worker keeps the connections it has made, last in first out: the one used last is the least likely
 //! to have been closed, and those at the bottom grow old and go. Nothing here is shared between threads.
 
-use std::{cell::RefCell, future::Future, rc::Rc, sync::Arc, task::Context, time::Duration};
+use std::{
+    cell::RefCell,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http::{HeaderMap, Request, Response};
 use hyper::{body::Incoming, client::conn::TrySendError};
@@ -13,11 +21,13 @@ use super::{
     Endpoint, Permit, Upstream,
     connect::{ConnectError, Sender, connect},
     interim::Interim,
+    share::{self, Share, Shares},
     transport::{Memory, Scratch},
 };
 use crate::{
     body::RequestBody,
     clock::{Clock, Tick},
+    config::Protocol,
     drain::Drain,
 };
 
@@ -29,6 +39,7 @@ pub struct Pool {
     scratch: Scratch,
     /// By the endpoint's id.
     idle: RefCell<FxHashMap<u64, Shelf>>,
+    shares: Shares,
 }
 
 /// The idle connections to one endpoint, oldest first.
@@ -49,12 +60,19 @@ struct Idle {
 /// A connection in use. Goes back to its pool by [`Lease::finish`], and is closed if dropped.
 #[derive(Debug)]
 pub struct Lease {
-    sender: Sender,
-    memory: Rc<RefCell<Memory>>,
+    carrier: Carrier,
     endpoint: Arc<Endpoint>,
     keep: Duration,
     pool: Rc<Pool>,
-    is_reused: bool,
+}
+
+/// What carries a request.
+#[derive(Debug)]
+enum Carrier {
+    /// A connection that it has to itself.
+    Alone { sender: Sender, memory: Rc<RefCell<Memory>>, is_reused: bool },
+    /// A stream of one.
+    Shared(Share),
 }
 
 impl Pool {
@@ -62,7 +80,9 @@ impl Pool {
     const IDLE: usize = 256;
 
     pub fn new(clock: Clock, drain: Drain) -> Rc<Self> {
-        Rc::new(Self { clock, drain, scratch: Rc::new(RefCell::new([0; 8 << 10])), idle: RefCell::default() })
+        let shares = Shares::new(clock.clone(), drain.clone());
+        let scratch = Rc::new(RefCell::new([0; 8 << 10]));
+        Rc::new(Self { clock, drain, scratch, idle: RefCell::default(), shares })
     }
 
     /// A connection to the endpoint: the one used last, or a new one. With `fresh` always a new one.
@@ -72,24 +92,29 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
         fresh: bool,
     ) -> Result<Lease, ConnectError> {
-        let lease = |sender, memory, is_reused| Lease {
-            sender,
-            memory,
+        let lease = |carrier| Lease {
+            carrier,
             endpoint: endpoint.clone(),
             keep: upstream.timeouts.idle.get(),
             pool: self.clone(),
-            is_reused,
         };
+        match upstream.settings.protocol {
+            Protocol::Auto | Protocol::H1 => {}
+            Protocol::H2 => {
+                let share = self.shares.take(endpoint, &upstream.timeouts, fresh).await?;
+                return Ok(lease(Carrier::Shared(share)));
+            }
+        }
         while !fresh && let Some((mut sender, memory)) = self.take(endpoint) {
             // Ready at once unless its task has still to see that the last response has ended.
             if sender.is_ready() || sender.ready().await.is_ok() {
-                return Ok(lease(sender, memory, true));
+                return Ok(lease(Carrier::Alone { sender, memory, is_reused: true }));
             }
         }
         let permit = self.permit(upstream, endpoint).await?;
         let (sender, memory) =
             connect(endpoint, &upstream.timeouts, &self.clock, &self.drain, &self.scratch, permit).await?;
-        Ok(lease(sender, memory, false))
+        Ok(lease(Carrier::Alone { sender, memory, is_reused: false }))
     }
 
     /// Waits until there may be one more connection, where they are limited.
@@ -118,9 +143,11 @@ impl Pool {
     }
 
     fn put(&self, lease: Lease) {
+        // A stream ends with its request.
+        let Carrier::Alone { sender, memory, .. } = lease.carrier else { return };
         // Somebody waits for a connection, perhaps on another worker, which cannot use this one.
         let is_wanted = lease.endpoint.connections.has_waiting();
-        if is_wanted || lease.sender.is_closed() || self.drain.has_started() {
+        if is_wanted || sender.is_closed() || self.drain.has_started() {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -133,7 +160,7 @@ impl Pool {
         if shelf.connections.len() == Self::IDLE {
             shelf.connections.remove(0);
         }
-        shelf.connections.push(Idle { sender: lease.sender, memory: lease.memory, since: self.clock.now() });
+        shelf.connections.push(Idle { sender, memory, since: self.clock.now() });
     }
 
     /// Closes connections that have been idle for too long. To be called now and then.
@@ -146,19 +173,42 @@ impl Pool {
             connections.retain(|idle| !idle.sender.is_closed() && !self.clock.has_passed(*keep, idle.since));
             !connections.is_empty()
         });
+        self.shares.sweep();
     }
 
     /// Closes the idle connections to endpoints that are no longer there.
     pub fn retain<'a>(&self, endpoints: impl Iterator<Item = &'a Arc<Endpoint>>) {
         let kept: rustc_hash::FxHashSet<u64> = endpoints.map(|endpoint| endpoint.id).collect();
         self.idle.borrow_mut().retain(|id, _| kept.contains(id));
+        self.shares.retain(|id| kept.contains(&id));
     }
 }
 
 impl Lease {
     /// Whether the connection has carried a request before, so that its end may have been missed.
     pub fn is_reused(&self) -> bool {
-        self.is_reused
+        match &self.carrier {
+            Carrier::Alone { is_reused, .. } => *is_reused,
+            Carrier::Shared(share) => share.is_reused,
+        }
+    }
+
+    /// Whether other requests go over the same connection. Then nothing of a request is remembered, no interim
+    /// response is heard, and the endpoint is not asked before a body is sent.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.carrier, Carrier::Shared(_))
+    }
+
+    /// Whether the endpoint has said with this error that it has done nothing with the request.
+    pub fn is_refused(&self, error: &hyper::Error) -> bool {
+        self.is_shared() && share::is_refused(error)
+    }
+
+    /// No answer has come in time.
+    pub fn suspect(&self) {
+        if let Carrier::Shared(share) = &self.carrier {
+            share.suspect();
+        }
     }
 
     /// Sends a request; the future waits for the head of the response. An error holds the request if nothing of
@@ -168,26 +218,67 @@ impl Lease {
     /// a body.
     pub fn send(
         &mut self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         remember: bool,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
-        self.memory.borrow_mut().begin(remember);
-        self.sender.try_send_request(request)
+        match &mut self.carrier {
+            Carrier::Alone { sender, memory, .. } => {
+                memory.borrow_mut().begin(remember);
+                Answer::Alone { answer: sender.try_send_request(request) }
+            }
+            Carrier::Shared(share) => {
+                share::rewrite(&mut request, &self.endpoint);
+                Answer::Shared { answer: share.sender().try_send_request(request) }
+            }
+        }
+    }
+
+    /// Gives a request that has come back the form in which it was sent.
+    pub fn restore(&self, request: &mut Request<RequestBody>) {
+        if self.is_shared() {
+            share::undo(request);
+        }
     }
 
     /// Interim responses to the last request since the last time; the task is woken by the next.
     pub fn take_interim(&self, cx: &Context<'_>) -> Vec<Interim> {
-        self.memory.borrow_mut().ear.take(cx)
+        match &self.carrier {
+            Carrier::Alone { memory, .. } => memory.borrow_mut().ear.take(cx),
+            Carrier::Shared(_) => Vec::new(),
+        }
     }
 
     /// The headers of the last request, if it was to be remembered.
     pub fn remembered(&self) -> Option<HeaderMap> {
-        self.memory.borrow().headers()
+        match &self.carrier {
+            Carrier::Alone { memory, .. } => memory.borrow().headers(),
+            Carrier::Shared(_) => None,
+        }
     }
 
     /// Gives the connection back: the response has been read to its end, the request written to its own.
     pub fn finish(self) {
         let pool = self.pool.clone();
         pool.put(self);
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The head of a response, which is waited for in one way or the other.
+    #[project = Waiting]
+    enum Answer<A, B> {
+        Alone { #[pin] answer: A },
+        Shared { #[pin] answer: B },
+    }
+}
+
+impl<A: Future, B: Future<Output = A::Output>> Future for Answer<A, B> {
+    type Output = A::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<A::Output> {
+        match self.project() {
+            Waiting::Alone { answer } => answer.poll(cx),
+            Waiting::Shared { answer } => answer.poll(cx),
+        }
     }
 }
