@@ -6,7 +6,7 @@
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, SystemTime},
@@ -25,6 +25,7 @@ use crate::{
     plugin::{Engine, EngineSettings},
     snapshot::{Builder, Snapshot},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
+    tls::Termination,
     upstream::Keepers,
 };
 
@@ -43,6 +44,8 @@ pub struct Server {
     in_force: watch::Sender<u64>,
     started: SystemTime,
     reloads: Reloads,
+    /// The files that the configuration names which was read last, in force or not.
+    files: Mutex<Vec<PathBuf>>,
 }
 
 /// What became of attempts to put another configuration in force.
@@ -138,9 +141,11 @@ impl Server {
     /// it returns.
     pub async fn start(config: Config, source: Source, settings: Settings) -> Result<Arc<Self>, Error> {
         let count = config.workers.map_or_else(cores, std::num::NonZero::get);
-        let artifacts = settings.artifacts(&config);
-        let engine = Engine::new(&EngineSettings { workers: count, artifacts }).map_err(Error::Engine)?;
-        let builder = Builder { engine: Arc::new(engine), folder: settings.folder, warm: count };
+        let kept = settings.artifacts(&config);
+        let files = named_files(&config, &settings.folder);
+        let engine = EngineSettings { workers: count, artifacts: kept.clone() };
+        let engine = Arc::new(Engine::new(&engine).map_err(Error::Engine)?);
+        let builder = Builder { engine, folder: settings.folder, kept, warm: count };
         let (builder, snapshot) = blocking(move || {
             let snapshot = builder.build(config, &source, None);
             (builder, snapshot)
@@ -170,6 +175,7 @@ impl Server {
             in_force: watch::Sender::new(current.snapshot.number),
             started: SystemTime::now(),
             reloads: Reloads::default(),
+            files: Mutex::new(files),
         };
         server.order(&current).await?;
         server.keep(&current.snapshot);
@@ -231,10 +237,18 @@ impl Server {
         self.builder.plugin_dir(&self.snapshot().config)
     }
 
+    /// The files that the configuration names which was read last, besides plugins. One that is missing is among
+    /// them: it may come.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.files.lock().expect("no holder of this lock panics").clone()
+    }
+
     /// Puts a configuration in force, and whatever the plugin files are now. If that cannot be done, everything
     /// stays as it is. When it returns, new requests see the new generation on every worker.
     pub async fn replace(self: &Arc<Self>, config: Config, source: Source) -> Result<Arc<Snapshot>, Error> {
         let _one_at_a_time = self.replacing.lock().await;
+        *self.files.lock().expect("no holder of this lock panics") =
+            named_files(&config, &self.builder.folder);
         if self.drain.has_started() {
             return Err(Error::Stopping);
         }
@@ -343,8 +357,14 @@ fn bind_admin(snapshot: &Snapshot, previous: Option<&BoundAdmin>) -> Result<Opti
     Ok(Some(BoundAdmin { config, sockets }))
 }
 
-fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = config::Listener> {
-    snapshot.config.listeners.iter().map(|listener| listener.get_ref().clone())
+fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = (config::Listener, Option<Arc<Termination>>)> {
+    let listeners = snapshot.config.listeners.iter().map(|listener| listener.get_ref().clone());
+    listeners.zip(snapshot.terminations.iter().cloned())
+}
+
+/// The files that a configuration names, besides plugins.
+pub fn named_files(config: &Config, folder: &Path) -> Vec<PathBuf> {
+    config.files().map(|file| folder.join(file)).collect()
 }
 
 fn cores() -> usize {

@@ -19,6 +19,7 @@ use crate::{
     plugin::{Engine, LoadError, Plugin, StartError, shipped},
     route,
     telemetry::{PerWorker, traffic::RouteCounts, with_sources},
+    tls::{self, Origination, Termination},
     upstream::Upstream,
 };
 
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     pub upstreams: Vec<Target>,
     pub plugins: Vec<Loaded>,
+    /// The TLS of each listener that speaks it, in the order of the configuration.
+    pub terminations: Vec<Option<Arc<Termination>>>,
     upstreams_by_name: HashMap<Arc<str>, usize>,
     /// Of requests that no route wanted.
     unrouted: Arc<PerWorker<RouteCounts>>,
@@ -92,6 +95,8 @@ pub struct Builder {
     pub engine: Arc<Engine>,
     /// What relative paths in the configuration are relative to.
     pub folder: PathBuf,
+    /// Where certificates that the proxy makes itself are kept between starts; nowhere if absent.
+    pub kept: Option<PathBuf>,
     /// Instances of each plugin to have ready.
     pub warm: usize,
 }
@@ -122,13 +127,14 @@ impl Builder {
         let places: HashMap<&str, usize> =
             plugins.iter().enumerate().map(|(place, loaded)| (&*loaded.plugin.name, place)).collect();
 
-        let upstreams = upstreams(&config, previous, &plugins, &places, &mut problems);
+        let upstreams = self.upstreams(&config, previous, &plugins, &places, &mut problems);
         let upstreams_by_name: HashMap<Arc<str>, usize> = upstreams
             .iter()
             .enumerate()
             .map(|(place, target)| (target.upstream.name.clone(), place))
             .collect();
         let (table, routes) = routes(&config, previous, &upstreams_by_name, &plugins, &places, &mut problems);
+        let terminations = self.terminations(&config, previous, &mut problems);
         if config.listeners.is_empty() {
             problems.push(
                 Problem::general("there is no listener")
@@ -141,12 +147,115 @@ impl Builder {
         }
         let number = previous.map_or(1, |previous| previous.number + 1);
         let unrouted = previous.map(|previous| previous.unrouted.clone()).unwrap_or_default();
-        Ok(Snapshot { number, config, table, routes, upstreams, plugins, upstreams_by_name, unrouted })
+        Ok(Snapshot {
+            number,
+            config,
+            table,
+            routes,
+            upstreams,
+            plugins,
+            terminations,
+            upstreams_by_name,
+            unrouted,
+        })
     }
 
     /// Where the files of plugins are.
     pub fn plugin_dir(&self, config: &Config) -> PathBuf {
         self.folder.join(&config.plugin_dir)
+    }
+
+    /// What every listener with TLS needs for it.
+    fn terminations(
+        &self,
+        config: &Config,
+        previous: Option<&Snapshot>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Option<Arc<Termination>>> {
+        let folders = tls::Folders { config: &self.folder, kept: self.kept.as_deref() };
+        let mut load = |listener: &Spanned<config::Listener>| {
+            let listener = listener.get_ref();
+            says_what_it_can_keep(listener, problems);
+            let written = listener.tls.as_ref()?;
+            let known = previous
+                .iter()
+                .flat_map(|previous| previous.terminations.iter().flatten())
+                .find(|known| known.is_of(written.get_ref(), listener.http2));
+            let loaded = Termination::load(written, listener.http2, &folders, known);
+            let known = known.map(|known| (known, format!("the listener {}", listener.address)));
+            unless_only_files_changed(loaded, known, problems)
+        };
+        config.listeners.iter().map(&mut load).collect()
+    }
+
+    fn upstreams(
+        &self,
+        config: &Config,
+        previous: Option<&Snapshot>,
+        plugins: &[Loaded],
+        places: &HashMap<&str, usize>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for (name, settings) in &config.upstreams {
+            if settings.endpoints.is_empty() {
+                let problem = Problem::at(name.span(), "the upstream has no endpoints");
+                problems.push(problem.help("write endpoints = [\"http://127.0.0.1:8001\"]"));
+            }
+            let balancers = settings.balance.iter().filter_map(|name| {
+                // A plugin that is not there has been reported where it was to be loaded.
+                let place = *places.get(name.get_ref().as_str())?;
+                if !plugins[place].plugin.code.hooks().balance {
+                    let problem = Problem::at(name.span(), "this plugin has no `pick`, so it cannot balance");
+                    problems.push(problem.help("a balancer exports tollgate:policy/balance-hook"));
+                }
+                Some(place)
+            });
+            let balancers = balancers.collect();
+            let known =
+                previous.and_then(|previous| Some(&previous.upstreams[previous.upstream(name.get_ref())?]));
+            let known_tls = known.and_then(|known| known.upstream.tls());
+            let tls = self.origination(name, settings, known_tls, problems);
+            let upstream = match known {
+                Some(known) if known.upstream.is_same(settings, tls.as_ref()) => known.upstream.clone(),
+                known => {
+                    let known = known.map(|known| &*known.upstream);
+                    Upstream::new(name.get_ref().as_str().into(), settings, tls, known)
+                }
+            };
+            targets.push(Target { upstream, balancers });
+        }
+        targets
+    }
+
+    /// What an upstream with endpoints by TLS needs for them.
+    fn origination(
+        &self,
+        name: &Spanned<String>,
+        upstream: &config::Upstream,
+        known: Option<&Arc<Origination>>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<Origination>> {
+        let mut hosts = upstream.endpoints.iter().filter(|endpoint| endpoint.is_https).peekable();
+        if hosts.peek().is_none() {
+            // No problem: it may be that others come.
+            if upstream.tls.is_some() {
+                let upstream = name.get_ref();
+                tracing::warn!(upstream, "no endpoint begins with `https://`, so `tls` changes nothing");
+            }
+            return None;
+        }
+        let default = config::UpstreamTls::default();
+        let settings = upstream.tls.as_ref().map_or(&default, |tls| tls.get_ref());
+        let known = known.filter(|known| known.is_of(settings));
+        let loaded = Origination::load(name.get_ref(), settings, &self.folder, known);
+        let known = known.map(|known| (known, format!("the upstream {}", name.get_ref())));
+        let tls = unless_only_files_changed(loaded, known, problems)?;
+        if hosts.any(|endpoint| tls.server_name(endpoint.authority.host()).is_none()) {
+            let problem = Problem::at(name.span(), "the host of an endpoint cannot be asked for by TLS");
+            problems.push(problem.help("say what to ask for: tls = { server-name = \"app.internal\" }"));
+        }
+        Some(tls)
     }
 
     fn plugins(
@@ -290,41 +399,45 @@ fn dropped_files(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-fn upstreams(
-    config: &Config,
-    previous: Option<&Snapshot>,
-    plugins: &[Loaded],
-    places: &HashMap<&str, usize>,
+/// What was loaded before stays in force where the settings are as before and only their files are bad.
+fn unless_only_files_changed<T>(
+    loaded: Result<Arc<T>, Vec<Problem>>,
+    known: Option<(&Arc<T>, String)>,
     problems: &mut Vec<Problem>,
-) -> Vec<Target> {
-    let mut targets = Vec::new();
-    for (name, settings) in &config.upstreams {
-        if settings.endpoints.is_empty() {
-            let problem = Problem::at(name.span(), "the upstream has no endpoints");
-            problems.push(problem.help("write endpoints = [\"http://127.0.0.1:8001\"]"));
+) -> Option<Arc<T>> {
+    match (loaded, known) {
+        (Ok(loaded), _) => Some(loaded),
+        (Err(faults), Some((known, of))) => {
+            for fault in faults {
+                let error = fault.message;
+                tracing::warn!(of, error, "new certificates not used, the loaded ones stay in force");
+            }
+            Some(known.clone())
         }
-        let balancers = settings.balance.iter().filter_map(|name| {
-            // A plugin that is not there has been reported where it was to be loaded.
-            let place = *places.get(name.get_ref().as_str())?;
-            if !plugins[place].plugin.code.hooks().balance {
-                let problem = Problem::at(name.span(), "this plugin has no `pick`, so it cannot balance");
-                problems.push(problem.help("a balancer exports tollgate:policy/balance-hook"));
-            }
-            Some(place)
-        });
-        let balancers = balancers.collect();
-        let known =
-            previous.and_then(|previous| Some(&previous.upstreams[previous.upstream(name.get_ref())?]));
-        let upstream = match known {
-            Some(known) if known.upstream.is_same(settings) => known.upstream.clone(),
-            known => {
-                let known = known.map(|known| &*known.upstream);
-                Upstream::new(name.get_ref().as_str().into(), settings, known)
-            }
-        };
-        targets.push(Target { upstream, balancers });
+        (Err(faults), None) => {
+            problems.extend(faults);
+            None
+        }
     }
-    targets
+}
+
+/// Where every request comes by TLS there is nothing to redirect, and where none does nothing to promise.
+fn says_what_it_can_keep(listener: &config::Listener, problems: &mut Vec<Problem>) {
+    match (&listener.redirect_to_https, &listener.hsts, &listener.tls) {
+        // A proxy that is believed may say of its own client that it came in clear.
+        (Some(redirect), _, Some(_)) if listener.trusted_proxies.is_empty() => problems.push(
+            Problem::at(redirect.span(), "every request to this listener comes by TLS already")
+                .help("move it to the listener without `tls`"),
+        ),
+        (_, Some(hsts), None) => problems.push(
+            Problem::at(
+                hsts.span(),
+                "browsers believe this only where TLS is spoken (RFC 6797, section 7.2)",
+            )
+            .help("move it to the listener with `tls`"),
+        ),
+        _ => {}
+    }
 }
 
 fn routes(

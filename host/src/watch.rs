@@ -20,7 +20,7 @@ use notify::{
 use tokio::sync::mpsc;
 
 use crate::{
-    config::Source,
+    config::{Config, Source},
     server::{self, Server},
     telemetry::with_sources,
 };
@@ -49,7 +49,10 @@ pub async fn run(server: Arc<Server>, config: PathBuf, mut in_force: State) {
     };
     loop {
         let plugins = server.plugin_dir();
-        let has_moved = folders.watch([config_folder(&config), plugins.clone()]);
+        let files = server.files();
+        let folders_of_files = files.iter().flat_map(|file| folders_of(file));
+        let has_moved =
+            folders.watch([folder_of(&config), plugins.clone()].into_iter().chain(folders_of_files));
         if !has_moved {
             tokio::select! {
                 () = server.drain().started() => return,
@@ -57,7 +60,7 @@ pub async fn run(server: Arc<Server>, config: PathBuf, mut in_force: State) {
                 () = tokio::time::sleep(LOOK) => continue,
             }
         }
-        let state = still(&config, &plugins, &mut changed).await;
+        let state = still(&config, &plugins, &files, &mut changed).await;
         if state != in_force {
             in_force = state;
             reload(&server, &config).await;
@@ -73,12 +76,17 @@ pub async fn reload(server: &Arc<Server>, config: &Path) {
 }
 
 /// Waits until the files have not changed for a while.
-async fn still(config: &Path, plugins: &Path, changed: &mut mpsc::UnboundedReceiver<()>) -> State {
-    let mut state = State::of(config, plugins);
+async fn still(
+    config: &Path,
+    plugins: &Path,
+    files: &[PathBuf],
+    changed: &mut mpsc::UnboundedReceiver<()>,
+) -> State {
+    let mut state = State::of(config, plugins, files);
     loop {
         tokio::time::sleep(STILL).await;
         while changed.try_recv().is_ok() {}
-        let now = State::of(config, plugins);
+        let now = State::of(config, plugins, files);
         if now == state {
             return now;
         }
@@ -95,8 +103,15 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-fn config_folder(config: &Path) -> PathBuf {
-    match config.parent() {
+/// The folders in which something happens when a file changes: where it is, and where it leads to if it is a
+/// link.
+fn folders_of(file: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let target = fs::canonicalize(file).ok();
+    [Some(folder_of(file)), target.map(|target| folder_of(&target))].into_iter().flatten()
+}
+
+fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
         _ => PathBuf::from("."),
     }
@@ -148,30 +163,47 @@ fn identify(folder: &Path) -> io::Result<(u64, u64)> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     config: Option<Vec<u8>>,
-    plugins: BTreeMap<PathBuf, (u64, u64, Option<SystemTime>)>,
+    plugins: BTreeMap<PathBuf, Look>,
+    /// Those that the configuration names.
+    files: BTreeMap<PathBuf, Option<Look>>,
 }
+
+/// What tells a file from another in its place: where it is on the disk, how long, and when it was written.
+type Look = (u64, u64, Option<SystemTime>);
 
 impl State {
-    /// The state with this configuration. To be taken before the plugins are loaded, which takes its time: what
-    /// changes meanwhile is a change.
-    pub fn before_loading(config: &Source, plugins: &Path) -> Self {
-        Self { config: Some(config.text.clone().into_bytes()), plugins: look_at(plugins) }
+    /// The state with this configuration, whose paths are relative to `folder`. To be taken before the plugins
+    /// are loaded, which takes its time: what changes meanwhile is a change.
+    pub fn before_loading(source: &Source, config: &Config, folder: &Path) -> Self {
+        Self {
+            config: Some(source.text.clone().into_bytes()),
+            plugins: plugins_in(&folder.join(&config.plugin_dir)),
+            files: look_at_all(&server::named_files(config, folder)),
+        }
     }
 
-    fn of(config: &Path, plugins: &Path) -> Self {
-        Self { config: fs::read(config).ok(), plugins: look_at(plugins) }
+    fn of(config: &Path, plugins: &Path, files: &[PathBuf]) -> Self {
+        Self { config: fs::read(config).ok(), plugins: plugins_in(plugins), files: look_at_all(files) }
     }
 }
 
-/// The plugins in a folder, each with what tells it from another in its place.
-fn look_at(plugins: &Path) -> BTreeMap<PathBuf, (u64, u64, Option<SystemTime>)> {
+fn look_at(file: &Path) -> Option<Look> {
+    let metadata = fs::metadata(file).ok()?;
+    Some((metadata.ino(), metadata.len(), metadata.modified().ok()))
+}
+
+fn look_at_all(files: &[PathBuf]) -> BTreeMap<PathBuf, Option<Look>> {
+    files.iter().map(|file| (file.clone(), look_at(file))).collect()
+}
+
+fn plugins_in(plugins: &Path) -> BTreeMap<PathBuf, Look> {
     let entries = fs::read_dir(plugins).into_iter().flatten().filter_map(Result::ok);
     entries
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
         .filter_map(|path| {
-            let metadata = fs::metadata(&path).ok()?;
-            Some((path, (metadata.ino(), metadata.len(), metadata.modified().ok())))
+            let look = look_at(&path)?;
+            Some((path, look))
         })
         .collect()
 }

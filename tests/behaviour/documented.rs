@@ -15,6 +15,7 @@ use tollgate::{
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
 };
+use tollgate_tests::Authority;
 use toml::{Table, Value};
 
 /// A key that no table has, and so unlike any that one has that there is no hint at what may be meant.
@@ -30,7 +31,8 @@ fn read(path: &Path) -> String {
 
 /// The text with its optional keys: lines of the form `# key = value`.
 fn uncommented(text: &str) -> String {
-    let is_key = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+    let is_key =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b"-.".contains(&b));
     let is_setting = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| is_key(key));
     text.lines().flat_map(|line| [line.strip_prefix("# ").filter(is_setting).unwrap_or(line), "\n"]).collect()
 }
@@ -43,8 +45,9 @@ fn understood(path: &Path, text: String) -> (Config, Source) {
 fn check(path: &Path, text: String, folder: &Path) {
     let (config, source) = understood(path, text);
     let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
-    let engine = Engine::new(&EngineSettings { workers: 1, artifacts }).expect("the engine starts");
-    let builder = Builder { engine: Arc::new(engine), folder: folder.to_owned(), warm: 1 };
+    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: artifacts.clone() });
+    let engine = Arc::new(engine.expect("the engine starts"));
+    let builder = Builder { engine, folder: folder.to_owned(), kept: artifacts, warm: 1 };
     if let Err(problems) = builder.build(config, &source, None) {
         panic!("{problems}");
     }
@@ -145,7 +148,21 @@ fn config_toml_is_accepted_as_it_is_and_with_all_its_optional_keys() {
     assert_ne!(all, text, "there are optional keys");
     // With the plugins that somebody may be trying out.
     check(&path, text, &repository());
-    check(&path, all, &repository());
+    // And with the certificates that it names.
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let tls = folder.path().join("tls");
+    fs::create_dir(&tls).expect("a folder can be made");
+    let authority = Authority::new();
+    for name in ["site", "proxy"] {
+        authority.vouch(&["app.internal"]).write(&tls, name);
+    }
+    for name in ["clients.pem", "internal.pem"] {
+        fs::write(tls.join(name), &authority.certificate).expect("a file can be written");
+    }
+    fs::write(tls.join("site.ocsp"), b"\x30\x07\x0a\x01\x00\xa0\x02\x30\x00").expect("a file can be written");
+    std::os::unix::fs::symlink(repository().join("plugins"), folder.path().join("plugins"))
+        .expect("a link can be made");
+    check(&path, all, folder.path());
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod reload;
 mod retries;
 mod routing;
 mod safety;
+mod tls;
 mod trial;
 
 /// The executable, as cargo has built it for these tests.

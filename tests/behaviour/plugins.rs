@@ -294,7 +294,9 @@ async fn bytes_that_are_not_text_survive_the_way_in_and_out_of_a_plugin() {
 
 #[tokio::test]
 async fn framing_hop_by_hop_fields_and_the_clients_identity_are_out_of_a_plugins_reach() {
-    const IDENTITY: [&str; 7] = [
+    const IDENTITY: [&str; 9] = [
+        "client-cert",
+        "client-cert-chain",
         "expect",
         "forwarded",
         "via",

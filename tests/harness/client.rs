@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -11,10 +11,15 @@ use crate::soon;
 
 /// One connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     /// What has come and not been read.
     buffer: Vec<u8>,
 }
+
+/// What bytes go over.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// A response as it came.
 #[derive(Debug, Clone)]
@@ -56,11 +61,15 @@ impl Response {
 impl From<TcpStream> for Client {
     fn from(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket has options");
-        Self { stream, buffer: Vec::new() }
+        Self::over(stream)
     }
 }
 
 impl Client {
+    pub fn over(stream: impl Stream + 'static) -> Self {
+        Self { stream: Box::new(stream), buffer: Vec::new() }
+    }
+
     pub async fn connect(address: SocketAddr) -> Self {
         soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts").into()
     }
@@ -73,7 +82,11 @@ impl Client {
 
     /// Sends these bytes. False if the connection is known to have ended, which need be no error.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
-        soon("sending", self.stream.write_all(bytes.as_ref())).await.is_ok()
+        let sending = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            self.stream.flush().await
+        };
+        soon("sending", sending).await.is_ok()
     }
 
     /// Sends one byte after the other, with a pause before each.

@@ -11,6 +11,7 @@ mod log;
 mod metrics;
 mod origin;
 mod proxy;
+mod tls;
 
 pub use client::{Client, Response};
 pub use executable::Executable;
@@ -20,6 +21,7 @@ pub use log::logged;
 pub use metrics::Metrics;
 pub use origin::{Answer, BareOrigin, Origin, Received, Then, endpoints};
 pub use proxy::{Proxy, listener, route_to, shipped};
+pub use tls::{Authority, Identity, Secure};
 
 use std::{future::Future, time::Duration};
 

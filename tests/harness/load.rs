@@ -1,13 +1,17 @@
 //! Clients that send one request after another, for as long as they are let.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use tokio::task::JoinSet;
 
-use crate::{Client, soon, until};
+use crate::{Client, Secure, soon, until};
 
 /// Requests under way. Each must be answered 200, or the test fails.
 pub struct Load {
@@ -18,20 +22,45 @@ pub struct Load {
 
 impl Load {
     /// GET of `path` on so many connections, which are kept.
-    pub fn start(address: std::net::SocketAddr, path: &str, connections: usize) -> Self {
+    pub fn start(address: SocketAddr, path: &str, connections: usize) -> Self {
+        Self::over(move || Client::connect(address), usize::MAX, path, connections)
+    }
+
+    /// The same by TLS, with a connection for every four requests.
+    pub fn secure(client: &Secure, address: SocketAddr, name: &'static str, connections: usize) -> Self {
+        let client = client.clone();
+        let connect = move || {
+            let client = client.clone();
+            async move { client.connect(address, name).await }
+        };
+        Self::over(connect, 4, "/", connections)
+    }
+
+    /// On connections that are made like this, so many requests on each.
+    fn over<C: Future<Output = Client> + Send>(
+        connect: impl Fn() -> C + Clone + Send + 'static,
+        each: usize,
+        path: &str,
+        connections: usize,
+    ) -> Self {
         let answered = Arc::<AtomicUsize>::default();
         let has_ended = Arc::<AtomicBool>::default();
         let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
         let mut clients = JoinSet::new();
         for _ in 0..connections {
             let (request, answered, has_ended) = (request.clone(), answered.clone(), has_ended.clone());
+            let connect = connect.clone();
             clients.spawn(async move {
-                let mut client = Client::connect(address).await;
                 while !has_ended.load(Ordering::Relaxed) {
-                    client.send(&request).await;
-                    let response = client.response().await;
-                    assert!(response.status == 200 && response.is_complete, "{response:?}");
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    let mut client = connect().await;
+                    let mut left = each;
+                    while left > 0 && !has_ended.load(Ordering::Relaxed) {
+                        client.send(&request).await;
+                        let response = client.response().await;
+                        assert!(response.status == 200 && response.is_complete, "{response:?}");
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        left -= 1;
+                    }
                 }
             });
         }

@@ -8,22 +8,25 @@ use std::{
     },
 };
 
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::watch,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
     Client,
-    client::{find, owned},
+    client::{Stream, find, owned},
     soon,
 };
 
 /// A server on a free port. Stops when dropped.
 pub struct Origin {
     pub address: SocketAddr,
+    is_secure: bool,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
 }
@@ -33,6 +36,7 @@ struct Shared {
     bytes: AtomicUsize,
     count: watch::Sender<usize>,
     connections: AtomicUsize,
+    resumed: AtomicUsize,
     open: watch::Sender<usize>,
 }
 
@@ -113,15 +117,29 @@ impl Answer {
 impl Origin {
     /// Answers 200 with its own port.
     pub async fn start() -> Self {
-        Self::bind(None).await
+        Self::bind(None, None).await
+    }
+
+    /// The same by TLS.
+    pub async fn secure(config: impl Into<Arc<ServerConfig>>) -> Self {
+        Self::bind(None, Some(config.into())).await
+    }
+
+    /// Answers by TLS as `answer` says.
+    pub async fn secure_answering(
+        config: impl Into<Arc<ServerConfig>>,
+        answer: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::bind(Some(Box::new(answer)), Some(config.into())).await
     }
 
     /// Answers as `answer` says, when the whole request has come.
     pub async fn answering(answer: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
-        Self::bind(Some(Box::new(answer))).await
+        Self::bind(Some(Box::new(answer)), None).await
     }
 
-    async fn bind(answer: Option<Box<Respond>>) -> Self {
+    async fn bind(answer: Option<Box<Respond>>, tls: Option<Arc<ServerConfig>>) -> Self {
+        let is_secure = tls.is_some();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let answer = answer.unwrap_or_else(|| Box::new(move |_| Answer::ok(&address.port().to_string())));
@@ -131,6 +149,7 @@ impl Origin {
             bytes: AtomicUsize::new(0),
             count: watch::Sender::new(0),
             connections: AtomicUsize::new(0),
+            resumed: AtomicUsize::new(0),
             open: watch::Sender::new(0),
         });
         let accepting = tokio::spawn({
@@ -141,19 +160,33 @@ impl Origin {
                 while let Ok((stream, _)) = listener.accept().await {
                     let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
                     shared.open.send_modify(|open| *open += 1);
-                    let (shared, answer) = (shared.clone(), answer.clone());
+                    let _ = stream.set_nodelay(true);
+                    let (shared, answer, tls) = (shared.clone(), answer.clone(), tls.clone());
                     serving.spawn(async move {
-                        serve(stream, connection, &shared, &*answer).await;
+                        match tls {
+                            None => serve(stream, connection, &shared, &*answer).await,
+                            Some(tls) => match TlsAcceptor::from(tls).accept(stream).await {
+                                Ok(stream) => {
+                                    let is_resumed = stream.get_ref().1.handshake_kind();
+                                    if is_resumed == Some(HandshakeKind::Resumed) {
+                                        shared.resumed.fetch_add(1, Ordering::SeqCst);
+                                    }
+                                    serve(stream, connection, &shared, &*answer).await;
+                                }
+                                Err(_refused) => {}
+                            },
+                        }
                         shared.open.send_modify(|open| *open -= 1);
                     });
                 }
             }
         });
-        Self { address, shared, accepting }
+        Self { address, is_secure, shared, accepting }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     pub fn port(&self) -> String {
@@ -178,6 +211,11 @@ impl Origin {
     /// Connections that were ever made.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// TLS handshakes that went on with a session of before.
+    pub fn resumed(&self) -> usize {
+        self.shared.resumed.load(Ordering::SeqCst)
     }
 
     /// Waits until this many requests have come.
@@ -207,8 +245,7 @@ impl Drop for Origin {
     }
 }
 
-async fn serve(mut stream: TcpStream, connection: usize, shared: &Shared, answer: &Respond) {
-    let _ = stream.set_nodelay(true);
+async fn serve(mut stream: impl Stream, connection: usize, shared: &Shared, answer: &Respond) {
     let mut buffer = Vec::new();
     while let Some(mut received) = read(&mut stream, &mut buffer, &shared.bytes).await {
         received.connection = connection;
@@ -239,7 +276,7 @@ async fn serve(mut stream: TcpStream, connection: usize, shared: &Shared, answer
 }
 
 /// The next request, or none at the end of the connection.
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>, bytes: &AtomicUsize) -> Option<Received> {
+async fn read(stream: &mut impl Stream, buffer: &mut Vec<u8>, bytes: &AtomicUsize) -> Option<Received> {
     let end = loop {
         if let Some(place) = find(buffer, b"\r\n\r\n") {
             break place + 4;
@@ -310,7 +347,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>, bytes: &AtomicUsize)
     Some(received)
 }
 
-async fn fill(stream: &mut TcpStream, buffer: &mut Vec<u8>, bytes: &AtomicUsize) -> Option<()> {
+async fn fill(stream: &mut impl Stream, buffer: &mut Vec<u8>, bytes: &AtomicUsize) -> Option<()> {
     let mut some = [0; 16 << 10];
     let count = stream.read(&mut some).await.ok().filter(|count| *count > 0)?;
     buffer.extend_from_slice(&some[..count]);

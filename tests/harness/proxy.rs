@@ -63,8 +63,17 @@ impl Proxy {
     }
 
     pub async fn try_start_with(config: &str, plugins: &[(&str, Vec<u8>)]) -> Result<Self, Error> {
+        Self::try_start_in(tempfile::tempdir().expect("a temporary folder can be made"), config, plugins)
+            .await
+    }
+
+    /// The same in a folder that holds other files already.
+    pub async fn try_start_in(
+        folder: TempDir,
+        config: &str,
+        plugins: &[(&str, Vec<u8>)],
+    ) -> Result<Self, Error> {
         log::collect();
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
         std::fs::create_dir(folder.path().join("plugins")).expect("a folder can be made");
         for (name, component) in plugins {
             std::fs::write(plugin_file(folder.path(), name), component).expect("a file can be written");
@@ -75,7 +84,7 @@ impl Proxy {
         // Shared by all tests, as it would be by all starts of a proxy: compiling takes most of a test's time.
         let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
         let settings = Settings { folder: folder.path().to_owned(), artifacts };
-        let loaded = watch::State::before_loading(&source, &folder.path().join(&config.plugin_dir));
+        let loaded = watch::State::before_loading(&source, &config, folder.path());
         let server = Server::start(config, source, settings).await?;
         server.drain().accompany(admin::run(server.clone(), Some(path)));
         Ok(Self { server, folder, loaded })

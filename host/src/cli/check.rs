@@ -14,9 +14,10 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let (config, source) = config::read(&path)?;
     let settings = run::settings(&path);
     // The same code as at start and at a reload, but for sockets.
-    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: settings.artifacts(&config) })
+    let kept = settings.artifacts(&config);
+    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: kept.clone() })
         .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
-    let builder = Builder { engine: Arc::new(engine), folder: settings.folder, warm: 1 };
+    let builder = Builder { engine: Arc::new(engine), folder: settings.folder, kept, warm: 1 };
     let snapshot = tokio::task::spawn_blocking(move || builder.build(config, &source, None)).await??;
     println!(
         "{} is fine: listeners {}, upstreams {}, routes {}, plugins {}",

@@ -18,6 +18,9 @@ pub(super) struct DemoArguments {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// Where to listen for TLS; another port if this one is taken
+    #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS")]
+    listen_tls: SocketAddr,
 }
 
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
@@ -30,6 +33,10 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     let text = format!(
         r#"[[listeners]]
 address = "{}"
+
+[[listeners]]
+address = "{}"
+tls = {{ self-signed = ["localhost", "127.0.0.1"] }}
 
 [upstreams.sample]
 endpoints = [{}]
@@ -44,15 +51,19 @@ plugins = ["api-key"]
 config = {{ header = "x-api-key", keys = {{ demo = "{KEY}" }} }}
 "#,
         arguments.listen,
+        free(arguments.listen_tls),
         endpoints.join(", "),
     );
     let (config, source) = config::read_text(&PathBuf::from("demo.toml"), text.clone(), &|_| None)?;
     // A folder that is not there: the demo is about the plugins in the executable.
     let folder = std::env::temp_dir().join("tollgate-demo-has-no-folder");
     let server = Server::start(config, source, Settings { folder, artifacts: default_artifacts() }).await?;
-    let address = server.addresses()[0];
+    let (address, secure) = (server.addresses()[0], server.addresses()[1].port());
+    let snapshot = server.snapshot();
+    let certificate = snapshot.terminations.iter().flatten().find_map(|tls| tls.self_signed());
+    let trust = certificate.map_or("-k".to_owned(), |path| format!("--cacert '{}'", path.display()));
     println!(
-        "Tollgate listens on http://{address}, in front of three sample backends.
+        "Tollgate listens on http://{address} and https://localhost:{secure}, in front of three sample backends.
 
 The configuration is:
 
@@ -63,9 +74,19 @@ Try:
   curl -i -H 'x-api-key: {KEY}' http://{address}/   # 200: again and again, the backends take turns
   curl -i -H 'x-api-key: {KEY}' http://{address}/status/418
   curl -N -H 'x-api-key: {KEY}' http://{address}/stream
+  curl -i {trust} -H 'x-api-key: {KEY}' https://localhost:{secure}/
 
 Ctrl-C ends it.",
         text.lines().map(|line| format!("  {line}\n")).collect::<String>(),
     );
     run::until_signalled(&server, None).await
+}
+
+/// This address, or one with a port that is free if its own is taken.
+fn free(address: SocketAddr) -> SocketAddr {
+    match std::net::TcpListener::bind(address) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => SocketAddr::new(address.ip(), 0),
+        // Whatever else is wrong is for the listener to say.
+        Ok(_) | Err(_) => address,
+    }
 }

@@ -15,7 +15,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let path = arguments.config;
     let (config, source) = config::read(&path)?;
     let settings = settings(&path);
-    let loaded = watch::State::before_loading(&source, &settings.folder.join(&config.plugin_dir));
+    let loaded = watch::State::before_loading(&source, &config, &settings.folder);
     let server = Server::start(config, source, settings).await?;
     for address in server.addresses() {
         tracing::info!(%address, "listening");

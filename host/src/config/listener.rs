@@ -1,13 +1,18 @@
 //! The tables `[[listeners]]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZero,
+};
 
+use http::StatusCode;
 use ipnet::IpNet;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
 
 use super::{
-    ByteSize, Duration,
-    read::{table, written},
+    ByteSize, Duration, ListenerTls,
+    read::{optional_spanned_table, table, written},
 };
 
 /// One address to accept connections on.
@@ -23,10 +28,44 @@ pub struct Listener {
     /// Whether HTTP/2 is spoken with clients that ask for it.
     #[serde(default = "yes")]
     pub http2: bool,
+    /// TLS is spoken here if it is there.
+    #[serde(default, deserialize_with = "optional_spanned_table")]
+    pub tls: Option<Spanned<ListenerTls>>,
+    /// Requests in clear are sent to where TLS is spoken.
+    pub redirect_to_https: Option<Spanned<Redirect>>,
+    /// Tells browsers to come by TLS only.
+    #[serde(default, deserialize_with = "optional_spanned_table")]
+    pub hsts: Option<Spanned<Hsts>>,
     #[serde(default, deserialize_with = "table")]
     pub limits: ListenerLimits,
     #[serde(default, deserialize_with = "table")]
     pub timeouts: ListenerTimeouts,
+}
+
+/// Where requests in clear are sent. Written as `true`, or as a table where it has more to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirect {
+    /// The port where TLS is spoken.
+    pub port: NonZero<u16>,
+    pub status: StatusCode,
+}
+
+/// HTTP Strict Transport Security, RFC 6797.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Hsts {
+    /// How long a browser remembers it.
+    pub max_age: Duration,
+    /// Whether it holds for the hosts below, too.
+    pub include_subdomains: bool,
+    /// Whether browsers may ship it. The lists ask for a year and the hosts below.
+    pub preload: bool,
+}
+
+impl Default for Hsts {
+    fn default() -> Self {
+        Self { max_age: Duration::from_secs(365 * 24 * 60 * 60), include_subdomains: false, preload: false }
+    }
 }
 
 /// Caps on what a client may send.
@@ -64,6 +103,8 @@ impl Default for ListenerLimits {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ListenerTimeouts {
+    /// From the connection to the end of the TLS handshake; beyond it the connection is closed.
+    pub handshake: Duration,
     /// From the first byte of a request's head to its last; beyond it 408.
     pub header: Duration,
     /// Between two pieces of a request's body; beyond it 408.
@@ -77,6 +118,7 @@ pub struct ListenerTimeouts {
 impl Default for ListenerTimeouts {
     fn default() -> Self {
         Self {
+            handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             body: Duration::from_secs(30),
             write: Duration::from_secs(30),
@@ -87,6 +129,63 @@ impl Default for ListenerTimeouts {
 
 fn yes() -> bool {
     true
+}
+
+impl<'de> Deserialize<'de> for Redirect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+        struct Table {
+            port: u16,
+            status: u16,
+        }
+
+        impl Default for Table {
+            fn default() -> Self {
+                Self { port: 443, status: 308 }
+            }
+        }
+
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Redirect;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("`true`, or a table with `port` and `status`")
+            }
+
+            fn visit_bool<E: de::Error>(self, is_on: bool) -> Result<Redirect, E> {
+                if !is_on {
+                    return Err(E::custom("leave the key out where nothing is to be redirected"));
+                }
+                redirect(Table::default()).map_err(E::custom)
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Redirect, A::Error> {
+                let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                redirect(table).map_err(de::Error::custom)
+            }
+        }
+
+        fn redirect(Table { port, status }: Table) -> Result<Redirect, &'static str> {
+            let port = NonZero::new(port).ok_or("a port is a number from 1 to 65535")?;
+            let status = StatusCode::from_u16(status).ok().filter(|status| {
+                matches!(
+                    *status,
+                    StatusCode::MOVED_PERMANENTLY
+                        | StatusCode::FOUND
+                        | StatusCode::TEMPORARY_REDIRECT
+                        | StatusCode::PERMANENT_REDIRECT
+                )
+            });
+            let status =
+                status.ok_or("a redirection is 308 or 301, or 307 or 302 where it is not for good")?;
+            Ok(Redirect { port, status })
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {

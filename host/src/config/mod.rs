@@ -13,21 +13,30 @@ mod retry;
 mod route;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unit;
 mod upstream;
 
 pub use admin::{Admin, Token};
 pub use health::{CheckProtocol, Health, Outlier, Statuses};
-pub use listener::{Listener, ListenerLimits, ListenerTimeouts};
+pub use listener::{Hsts, Listener, ListenerLimits, ListenerTimeouts, Redirect};
 pub use plugin::{Failure, Plugin, PluginLimits};
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;
 pub use route::{HostPattern, Match, Route};
+pub use tls::{
+    CertificateFiles, CertificateName, ClientAuth, ForwardedCertificate, ListenerTls, Roots, TlsVersion,
+    UpstreamTls, Verify,
+};
 pub use unit::{ByteSize, Duration, Share};
 pub use upstream::{Endpoint, Protocol, Upstream, UpstreamLimits, UpstreamTimeouts};
 
-use std::{collections::BTreeMap, num::NonZero, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -88,6 +97,15 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { connections: 20_000 }
+    }
+}
+
+impl Config {
+    /// The files that it names, besides plugins; relative to its folder.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.get_ref().tls.as_ref());
+        let upstreams = self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref());
+        listeners.flat_map(|tls| tls.get_ref().files()).chain(upstreams.flat_map(|tls| tls.get_ref().files()))
     }
 }
 

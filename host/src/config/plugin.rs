@@ -1,8 +1,11 @@
 //! The tables `[plugins.<name>]`.
 
-use serde::{Deserialize, Deserializer, de::IntoDeserializer};
+use serde::Deserialize;
 
-use super::{ByteSize, Duration, read::table};
+use super::{
+    ByteSize, Duration,
+    read::{table, word},
+};
 
 /// A component and its settings. Several tables may name one file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -14,7 +17,7 @@ pub struct Plugin {
     /// Handed to the plugin as JSON.
     pub config: toml::Table,
     /// What becomes of a request when the plugin cannot decide.
-    #[serde(deserialize_with = "failure")]
+    #[serde(deserialize_with = "word")]
     pub fail: Failure,
     #[serde(deserialize_with = "table")]
     pub limits: PluginLimits,
@@ -47,9 +50,4 @@ impl Default for PluginLimits {
     fn default() -> Self {
         Self { time: Duration::from_millis(10), memory: ByteSize::mib(32), recycle_after: 100_000 }
     }
-}
-
-/// Left to itself, `serde` takes `{ open = [] }` too.
-fn failure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Failure, D::Error> {
-    Failure::deserialize(String::deserialize(deserializer)?.into_deserializer())
 }

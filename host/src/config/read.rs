@@ -363,6 +363,27 @@ pub(super) fn optional_spanned_table<'de, D: Deserializer<'de>, T: Deserialize<'
     Ok(Some(Spanned::new(table.span(), table.into_inner().0)))
 }
 
+/// Reads one of several words. Left to itself, `serde` takes `{ word = [] }` too.
+pub(super) fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::deserialize(de::IntoDeserializer::into_deserializer(String::deserialize(deserializer)?))
+}
+
+/// Reads a word as [`word`] does, for a key that may be absent.
+pub(super) fn optional_word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Spanned<T>>, D::Error> {
+    struct Word<T>(T);
+
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            word(deserializer).map(Self)
+        }
+    }
+
+    let word = Spanned::<Word<T>>::deserialize(deserializer)?;
+    Ok(Some(Spanned::new(word.span(), word.into_inner().0)))
+}
+
 /// Reads tables as [`table`] does, in the order they are written.
 pub(crate) fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,

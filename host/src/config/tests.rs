@@ -27,8 +27,11 @@ connections = 1_000
 [[listeners]]
 address = "127.0.0.1:${PORT:-8080}"
 trusted-proxies = ["10.0.0.0/8", "192.168.0.1", "::1"]
+tls = { certificates = [{ certificate = "${FOLDER}/a.pem", key = "a.key", ocsp = "a.ocsp" }], self-signed = ["LOCALHOST", "::1"], client-ca = "clients.pem", client-auth = "optional", forward-client-certificate = "chain", min-version = "1.3" }
+redirect-to-https = { port = 8443, status = 301 }
+hsts = { max-age = "365d", include-subdomains = true, preload = true }
 limits = { connections = 10, request-line = "4KiB", headers = "16KiB", header-count = 50, body = "1MiB" }
-timeouts = { header = "5s", body = "250ms", write = "10s", idle = "1m" }
+timeouts = { handshake = "2s", header = "5s", body = "250ms", write = "10s", idle = "1m" }
 
 [upstreams.app]
 endpoints = ["http://10.0.0.1:8001", { url = "http://${HOST}", weight = 3, tags = { zone = "${ZONE:-ä}" } }]
@@ -39,6 +42,7 @@ health = { protocol = "http", path = "/healthz?full", method = "HEAD", host = "a
 retry = { attempts = 3, on = [502, 503], backoff = "10ms", backoff-max = "100ms", budget = 0.1, body = "1KiB", timeout = "3s" }
 limits = { requests = 1024, endpoint-requests = 10, adaptive = true, queue = 0, queue-timeout = "2s", connections = 256 }
 outlier = { consecutive-failures = 3, consecutive-errors = 5, error-rate = 0.5, latency-factor = 3, interval = "5s", min-requests = 10, eject = "5s", eject-max = "1m", share-max = 1 }
+tls = { ca = "internal.pem", roots = "mozilla", server-name = "app.internal", verify = "ca", certificate = "proxy.pem", key = "proxy.key" }
 timeouts = { connect = "1s", response = "30s", body = "30s", idle = "60s" }
 
 [[routes]]
@@ -111,6 +115,15 @@ fn what_is_written_is_what_is_read() {
     assert_eq!(listener.address, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(listener.limits.request_line.get(), 4096);
     assert_eq!(listener.timeouts.body.get().as_millis(), 250);
+    let tls = listener.tls.as_ref().unwrap().get_ref();
+    let files: Vec<_> = tls.files().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(files, ["/srv/a.pem", "a.key", "a.ocsp", "clients.pem"]);
+    let names: Vec<_> = tls.self_signed.iter().map(|name| name.get_ref().to_string()).collect();
+    assert_eq!(names, ["localhost", "::1"]);
+    let hsts = listener.hsts.as_ref().unwrap().get_ref();
+    assert_eq!(hsts.max_age.get().as_secs(), 365 * 24 * 60 * 60);
+    let redirect = listener.redirect_to_https.as_ref().unwrap().get_ref();
+    assert_eq!((redirect.port.get(), redirect.status.as_u16()), (8443, 301));
     let networks: Vec<String> = listener.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "192.168.0.1/32", "::1/128"]);
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
-    Duration, Health, Outlier, Retry, Share,
-    read::{names, optional_table, table},
+    Duration, Health, Outlier, Retry, Share, UpstreamTls,
+    read::{names, optional_spanned_table, optional_table, table},
 };
 
 /// A named group of endpoints.
@@ -36,6 +36,9 @@ pub struct Upstream {
     pub panic_threshold: Share,
     /// Over this time an endpoint that joins or recovers comes to its full weight; at once if absent.
     pub slow_start: Option<Duration>,
+    /// How endpoints are reached that begin with `https://`.
+    #[serde(default, deserialize_with = "optional_spanned_table")]
+    pub tls: Option<Spanned<UpstreamTls>>,
     #[serde(default, deserialize_with = "table")]
     pub timeouts: UpstreamTimeouts,
 }
@@ -59,6 +62,8 @@ pub enum Protocol {
 pub struct Endpoint {
     /// `host:port`.
     pub authority: Authority,
+    /// Whether it is reached by TLS.
+    pub is_https: bool,
     /// Its share of requests, for balancers that know weights.
     pub weight: u32,
     /// What balancers may choose by.
@@ -138,7 +143,7 @@ impl<'de> Deserialize<'de> for Endpoint {
         #[serde(deny_unknown_fields, rename_all = "kebab-case")]
         struct Table {
             #[serde(deserialize_with = "url")]
-            url: Authority,
+            url: Address,
             #[serde(default = "one")]
             weight: u32,
             #[serde(default)]
@@ -159,13 +164,14 @@ impl<'de> Deserialize<'de> for Endpoint {
             }
 
             fn visit_str<E: de::Error>(self, url: &str) -> Result<Endpoint, E> {
-                let authority = authority(url).map_err(E::custom)?;
-                Ok(Endpoint { authority, weight: one(), tags: BTreeMap::new() })
+                let Address { authority, is_https } = address(url).map_err(E::custom)?;
+                Ok(Endpoint { authority, is_https, weight: one(), tags: BTreeMap::new() })
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Endpoint, A::Error> {
                 let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(Endpoint { authority: table.url, weight: table.weight, tags: table.tags })
+                let Address { authority, is_https } = table.url;
+                Ok(Endpoint { authority, is_https, weight: table.weight, tags: table.tags })
             }
         }
 
@@ -173,16 +179,28 @@ impl<'de> Deserialize<'de> for Endpoint {
     }
 }
 
-fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Authority, D::Error> {
-    authority(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+/// What an endpoint's URL says.
+struct Address {
+    authority: Authority,
+    is_https: bool,
 }
 
-/// Takes `http://host:port` apart; the port may be left out for 80.
-fn authority(url: &str) -> Result<Authority, &'static str> {
+fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    address(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// Takes `http://host:port` apart, or the same with `https`; the port may be left out for 80 and 443.
+fn address(url: &str) -> Result<Address, &'static str> {
     let uri: http::Uri = url.parse().map_err(|_| "this is not a URL such as \"http://10.0.0.1:8001\"")?;
-    if uri.scheme_str() != Some("http") {
-        return Err("an endpoint is reached over HTTP in clear: write \"http://host:port\"");
-    }
+    let is_https = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => {
+            return Err(
+                "an endpoint is reached by HTTP: write \"http://host:port\" or \"https://host:port\"",
+            );
+        }
+    };
     if uri.path_and_query().is_some_and(|path| path != "/") {
         return Err("an endpoint is a scheme, a host and a port, without a path");
     }
@@ -190,11 +208,13 @@ fn authority(url: &str) -> Result<Authority, &'static str> {
     if authority.as_str().contains('@') {
         return Err("an endpoint is a scheme, a host and a port, without a user");
     }
-    match authority.port_u16() {
-        Some(1..) => Ok(authority.clone()),
+    let authority = match authority.port_u16() {
+        Some(1..) => authority.clone(),
         None if authority.as_str() == authority.host() => {
-            format!("{authority}:80").parse().map_err(|_| "this is not a host")
+            let port = if is_https { 443 } else { 80 };
+            format!("{authority}:{port}").parse().map_err(|_| "this is not a host")?
         }
-        Some(0) | None => Err("the port of an endpoint is a number from 1 to 65535"),
-    }
+        Some(0) | None => return Err("the port of an endpoint is a number from 1 to 65535"),
+    };
+    Ok(Address { authority, is_https })
 }

@@ -3,21 +3,30 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::Poll,
 };
 
+use http::StatusCode;
 use hyper::{server::conn::http1, service::service_fn};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use super::{
-    http2,
+    http2, tls,
     wire::{SCRATCH, Scratch, Wire},
 };
 use crate::{
+    config::Listener,
     live::Worker,
-    proxy::{self, Connection, Turn},
+    proxy::{self, Connection, Peer, Turn},
+    telemetry::{Part, traffic::ListenerCounts, with_sources},
+    tls::Termination,
 };
 
 /// Serves the connections of one worker.
@@ -37,8 +46,45 @@ impl Server {
         &self.worker
     }
 
-    /// Serves a connection to its end, in the version of HTTP that it begins with.
-    pub async fn serve(self, stream: TcpStream, connection: Rc<Connection>) {
+    /// Serves a connection by TLS to its end, the handshake included.
+    pub async fn serve_tls(
+        self,
+        stream: TcpStream,
+        address: SocketAddr,
+        listener: Arc<Listener>,
+        counts: Part<ListenerCounts>,
+        termination: Arc<Termination>,
+    ) {
+        let limit = listener.timeouts.handshake.get();
+        // In a box, since a handshake needs more memory than what comes after it.
+        let opened = self.worker.clock.within(limit, Box::pin(tls::open(stream, &termination))).await;
+        let (stream, session) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) => {
+                tracing::debug!(client = %address, error = with_sources(&error), "no TLS connection");
+                if let tls::OpenError::Clear(stream) = error {
+                    counts.refused_with(StatusCode::BAD_REQUEST);
+                    tls::refuse(stream, &self.worker.clock).await;
+                }
+                return;
+            }
+            Err(error) => {
+                tracing::debug!(client = %address, %error, "TLS handshake given up");
+                return;
+            }
+        };
+        let mut peer = Peer::new(address, "https", &listener.trusted_proxies);
+        peer.certificate = session.client.clone();
+        let connection = Rc::new(Connection::secure(peer, listener, counts, session));
+        self.serve(stream, connection).await;
+    }
+
+    /// Serves a connection to its end, in the version of HTTP that was agreed on or that it begins with.
+    pub async fn serve(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        connection: Rc<Connection>,
+    ) {
         let (worker, scratch) = (self.worker.clone(), self.scratch.clone());
         let Some(turn) = connection.turn.clone() else {
             return http2::serve(worker, scratch, stream, Vec::new(), connection).await;
@@ -49,12 +95,12 @@ impl Server {
     }
 
     /// Gives back a socket on which HTTP/2 is spoken, and what has come from it.
-    async fn serve_http1(
+    async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         self,
-        stream: TcpStream,
+        stream: S,
         connection: Rc<Connection>,
         turn: Rc<Turn>,
-    ) -> Option<(TcpStream, Vec<u8>)> {
+    ) -> Option<(S, Vec<u8>)> {
         let Self { worker, scratch } = self;
         let limits = &connection.listener.limits;
         let mut builder = http1::Builder::new();

@@ -1,14 +1,15 @@
 //! How does a connection become requests?
 //!
-//! [`tcp`] binds and accepts; [`wire`] reads and writes, and lets nothing through whose beginning and end two
-//! readers could see differently ([`framing`]); [`http`] hands the requests to the proxy. [`http2`] does all of this
-//! for HTTP/2, with an eye on its [`frames`].
+//! [`tcp`] binds and accepts; [`tls`] shakes hands where it is spoken; [`wire`] reads and writes, and lets nothing
+//! through whose beginning and end two readers could see differently ([`framing`]); [`http`] hands the requests to
+//! the proxy. [`http2`] does all of this for HTTP/2, with an eye on its [`frames`].
 
 mod frames;
 pub mod framing;
 mod http;
 mod http2;
 pub mod tcp;
+mod tls;
 mod wire;
 
 pub use tcp::{Acceptors, BindError, Bound, Sockets, bind};

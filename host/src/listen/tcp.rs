@@ -3,6 +3,7 @@
 //! Every worker has a socket of its own on each address (`SO_REUSEPORT`), and the kernel deals connections out.
 
 use std::{
+    cell::RefCell,
     collections::HashMap,
     io, net,
     net::SocketAddr,
@@ -28,6 +29,7 @@ use crate::{
         Part, PerWorker,
         traffic::{ListenerCounts, ListenerTraffic},
     },
+    tls::Termination,
 };
 
 /// Connections that wait to be accepted.
@@ -58,12 +60,14 @@ pub struct Sockets {
 #[derive(Debug, Clone)]
 pub struct Bound {
     pub listener: Arc<Listener>,
+    /// TLS is spoken if it is there.
+    pub tls: Option<Arc<Termination>>,
     pub sockets: Arc<Sockets>,
 }
 
 /// Binds what a configuration asks for; what `previous` has bound to the same address is taken over.
 pub fn bind(
-    listeners: impl IntoIterator<Item = Listener>,
+    listeners: impl IntoIterator<Item = (Listener, Option<Arc<Termination>>)>,
     previous: &[Bound],
     workers: usize,
 ) -> Result<Vec<Bound>, BindError> {
@@ -76,7 +80,7 @@ pub fn bind(
     let is_ours = |port| previous.iter().any(|bound| bound.sockets.address.port() == port);
     listeners
         .into_iter()
-        .map(|listener| {
+        .map(|(listener, tls)| {
             let sockets = match take_over(listener.address) {
                 Some(sockets) => sockets,
                 None => {
@@ -84,7 +88,7 @@ pub fn bind(
                     Arc::new(Sockets::bind(listener.address, workers, port == 0 || is_ours(port))?)
                 }
             };
-            Ok(Bound { listener: Arc::new(listener), sockets })
+            Ok(Bound { listener: Arc::new(listener), tls, sockets })
         })
         .collect()
 }
@@ -145,9 +149,8 @@ pub struct Acceptors {
 }
 
 struct Running {
-    bound: Bound,
-    /// The listener's settings, for connections that come from now on.
-    settings: Rc<std::cell::RefCell<Arc<Listener>>>,
+    /// Replaced with the listener's settings, for connections that come from now on.
+    bound: Rc<RefCell<Bound>>,
     stop: CancellationToken,
 }
 
@@ -160,12 +163,11 @@ impl Acceptors {
     /// Starts what is new, goes on with what stays, and stops what is gone.
     pub fn update(&mut self, bound: &[Bound]) -> io::Result<()> {
         let mut before: HashMap<_, _> =
-            self.running.drain(..).map(|running| (Arc::as_ptr(&running.bound.sockets), running)).collect();
+            self.running.drain(..).map(|running| (running.sockets(), running)).collect();
         for bound in bound {
             let running = match before.remove(&Arc::as_ptr(&bound.sockets)) {
-                Some(mut running) => {
-                    running.settings.replace(bound.listener.clone());
-                    running.bound = bound.clone();
+                Some(running) => {
+                    running.bound.replace(bound.clone());
                     running
                 }
                 None => self.start(bound)?,
@@ -186,26 +188,29 @@ impl Acceptors {
     }
 
     fn start(&self, bound: &Bound) -> io::Result<Running> {
-        let running = Running {
-            bound: bound.clone(),
-            settings: Rc::new(bound.listener.clone().into()),
-            stop: CancellationToken::new(),
-        };
+        let running = Running { bound: Rc::new(bound.clone().into()), stop: CancellationToken::new() };
         let Some(socket) = bound.sockets.take(self.worker) else { return Ok(running) };
         let socket = TcpListener::from_std(socket)?;
-        let (settings, stop) = (running.settings.clone(), running.stop.clone());
+        let (current, stop) = (running.bound.clone(), running.stop.clone());
         let (server, connections) = (self.server.clone(), bound.sockets.connections.clone());
         let counts = Part::new(bound.sockets.counts.clone(), server.worker().writer);
         self.server.worker().drain.spawn_local(async move {
-            stop.run_until_cancelled(accept(socket, settings, server, connections, counts)).await;
+            stop.run_until_cancelled(accept(socket, current, server, connections, counts)).await;
         });
         Ok(running)
     }
 }
 
+impl Running {
+    /// What tells it from others.
+    fn sockets(&self) -> *const Sockets {
+        Arc::as_ptr(&self.bound.borrow().sockets)
+    }
+}
+
 async fn accept(
     socket: TcpListener,
-    settings: Rc<std::cell::RefCell<Arc<Listener>>>,
+    bound: Rc<RefCell<Bound>>,
     server: Server,
     connections: Gauge,
     counts: Part<ListenerCounts>,
@@ -222,27 +227,39 @@ async fn accept(
                 continue;
             }
         };
-        let listener = settings.borrow().clone();
+        let (listener, tls) = {
+            let bound = bound.borrow();
+            (bound.listener.clone(), bound.tls.clone())
+        };
         let worker = server.worker();
         let in_all = worker.generation().snapshot.config.limits.connections;
         let counted = worker.connections.enter(in_all).zip(connections.enter(listener.limits.connections));
         // Small answers go out at once.
         let _ = stream.set_nodelay(true);
         match counted {
+            // Two tasks of different size, so that a connection in clear does not hold the memory of the other.
             Some(counted) => {
                 counts.accepted.add(1);
-                let peer = Peer::new(address, "http", &listener.trusted_proxies);
-                let connection = Rc::new(Connection::http1(peer, listener, counts.clone()));
-                let serving = server.clone().serve(stream, connection);
-                worker.drain.spawn_local(async move {
-                    let _counted: (Counted, Counted) = counted;
-                    serving.await;
-                });
+                let (server, counts) = (server.clone(), counts.clone());
+                match tls {
+                    Some(tls) => {
+                        spawn(worker, counted, server.serve_tls(stream, address, listener, counts, tls));
+                    }
+                    None => {
+                        let peer = Peer::new(address, "http", &listener.trusted_proxies);
+                        let connection = Rc::new(Connection::http1(peer, listener, counts));
+                        spawn(worker, counted, server.serve(stream, connection));
+                    }
+                }
             }
             None => {
                 counts.refused.add(1);
-                counts.refused_with(StatusCode::SERVICE_UNAVAILABLE);
                 tracing::warn!(client = %address, "too many connections, one was refused");
+                if tls.is_some() {
+                    // To say it, hands would have to be shaken first, and that is the most costly of all.
+                    continue;
+                }
+                counts.refused_with(StatusCode::SERVICE_UNAVAILABLE);
                 let clock = worker.clock.clone();
                 worker.drain.spawn_local(async move {
                     let _ = clock.within(Duration::from_secs(1), refuse(stream)).await;
@@ -250,6 +267,13 @@ async fn accept(
             }
         }
     }
+}
+
+fn spawn(worker: &Worker, counted: (Counted, Counted), serving: impl Future<Output = ()> + 'static) {
+    worker.drain.spawn_local(async move {
+        let _counted = counted;
+        serving.await;
+    });
 }
 
 /// Errors of `accept` that concern the connection that was to be accepted and no other (see accept(2)).

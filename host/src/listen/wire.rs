@@ -295,7 +295,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
         ready!(wire.poll_interim(cx))?;
-        ready!(Pin::new(&mut wire.stream).poll_flush(cx))?;
+        // TLS keeps what the socket does not take.
+        match Pin::new(&mut wire.stream).poll_flush(cx) {
+            Poll::Pending => return wire.poll_writing_deadline(cx).map(Err),
+            Poll::Ready(flushed) => flushed?,
+        }
         // hyper flushes when it has nothing more to write.
         if wire.turn.set_written() {
             if wire.kept.is_empty() {

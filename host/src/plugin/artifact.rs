@@ -6,14 +6,15 @@
 //! digest is right. Anything else is compiled again.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use sha2::{Digest as _, Sha256};
+
+use crate::private;
 
 /// The SHA-256 of a component's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,13 +53,7 @@ impl Artifacts {
 
     /// Opens the folder, and makes it if it is not there.
     pub fn open(folder: &Path, engine: u64) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        if !is_ours_alone(&fs::metadata(folder)?) {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the folder belongs to another user or others can write to it",
-            ));
-        }
+        private::open_folder(folder)?;
         Ok(Self { folder: folder.to_owned(), engine })
     }
 
@@ -87,11 +82,7 @@ impl Artifacts {
     }
 
     fn read(&self, digest: Digest) -> io::Result<Vec<u8>> {
-        let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-        let mut file = OpenOptions::new().read(true).custom_flags(no_follow).open(self.path(digest))?;
-        if !is_ours_alone(&file.metadata()?) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can write to the file"));
-        }
+        let mut file = private::open(&self.path(digest))?;
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
         let corrupt = || io::Error::new(io::ErrorKind::InvalidData, "the file is corrupt");
@@ -106,24 +97,7 @@ impl Artifacts {
     }
 
     fn write(&self, digest: Digest, artifact: &[u8]) -> io::Result<()> {
-        let path = self.path(digest);
-        // Several processes may do this at once; each renames a whole file of its own into place.
-        let unfinished = path.with_extension(format!("{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let result = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)
-            .and_then(|mut file: File| {
-                file.write_all(Self::MAGIC)?;
-                file.write_all(&Digest::of(artifact).0)?;
-                file.write_all(artifact)
-            })
-            .and_then(|()| fs::rename(&unfinished, &path));
-        if result.is_err() {
-            let _ = fs::remove_file(&unfinished);
-        }
-        result
+        private::write(&self.path(digest), &[Self::MAGIC, &Digest::of(artifact).0, artifact])
     }
 
     fn prune(&self) -> io::Result<()> {
@@ -135,10 +109,6 @@ impl Artifacts {
         let excess = files.len().saturating_sub(Self::KEPT);
         files.iter().take(excess).try_for_each(|(_, path)| fs::remove_file(path))
     }
-}
-
-fn is_ours_alone(metadata: &fs::Metadata) -> bool {
-    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
 }
 
 #[cfg(test)]

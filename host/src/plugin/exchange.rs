@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response, uri::PathAndQuery};
 
-use crate::path;
+use crate::{path, tls::ClientCertificate};
 
 /// One request and, once there is one, the head of its response.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Exchange {
     pub client: IpAddr,
     /// `http` or `https`.
     pub scheme: &'static str,
+    /// The client's certificate, verified.
+    pub certificate: Option<Arc<ClientCertificate>>,
     pub route: Arc<str>,
     pub upstream: Arc<str>,
     pub response: Option<ResponseHead>,
@@ -89,7 +91,9 @@ pub enum Edit {
 
 /// Fields of a request that are the host's alone: framing and hop-by-hop (RFC 9110, section 7.6.1), and
 /// who the client is.
-const REQUEST_ONLY_HOST: [&str; 15] = [
+const REQUEST_ONLY_HOST: [&str; 17] = [
+    "client-cert",
+    "client-cert-chain",
     "connection",
     "content-length",
     "expect",
@@ -132,7 +136,17 @@ impl Exchange {
         route: Arc<str>,
         upstream: Arc<str>,
     ) -> Self {
-        Self { request, client, scheme, route, upstream, response: None, notes: Vec::new(), room: Self::ROOM }
+        Self {
+            request,
+            client,
+            scheme,
+            certificate: None,
+            route,
+            upstream,
+            response: None,
+            notes: Vec::new(),
+            room: Self::ROOM,
+        }
     }
 
     pub fn id(&self) -> Option<&HeaderValue> {

@@ -109,7 +109,7 @@ impl request::Host for State {
     }
 
     fn client_certificate(&mut self) -> Option<Vec<u8>> {
-        None
+        Some(self.exchange.as_ref()?.certificate.as_ref()?.der.to_vec())
     }
 
     fn route(&mut self) -> String {

@@ -7,12 +7,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use super::Peer;
 use crate::{
-    config::Listener,
+    config::{Hsts, Listener},
     telemetry::{Part, traffic::ListenerCounts},
+    tls::{Protocol, Session},
 };
 
 /// One connection.
@@ -23,6 +24,10 @@ pub struct Connection {
     pub listener: Arc<Listener>,
     /// What is counted at it.
     pub counts: Part<ListenerCounts>,
+    /// What the handshake has settled, if TLS is spoken.
+    pub tls: Option<Rc<Session>>,
+    /// `Strict-Transport-Security`, if responses are to carry it.
+    pub hsts: Option<HeaderValue>,
     /// In HTTP/1, where requests come one at a time; in HTTP/2 each has a stream to itself.
     pub turn: Option<Rc<Turn>>,
 }
@@ -30,7 +35,22 @@ pub struct Connection {
 impl Connection {
     /// One that speaks HTTP/1, unless its first bytes turn out to be those of HTTP/2.
     pub fn http1(peer: Peer, listener: Arc<Listener>, counts: Part<ListenerCounts>) -> Self {
-        Self { peer, listener, counts, turn: Some(Rc::default()) }
+        Self { peer, listener, counts, tls: None, hsts: None, turn: Some(Rc::default()) }
+    }
+
+    /// One by TLS.
+    pub fn secure(
+        peer: Peer,
+        listener: Arc<Listener>,
+        counts: Part<ListenerCounts>,
+        session: Session,
+    ) -> Self {
+        let turn = match session.protocol {
+            Protocol::Http1 => Some(Rc::default()),
+            Protocol::Http2 => None,
+        };
+        let hsts = listener.hsts.as_ref().map(|hsts| strict_transport_security(hsts.get_ref()));
+        Self { peer, listener, counts, tls: Some(session.into()), hsts, turn }
     }
 
     /// The same one, on which HTTP/2 is spoken.
@@ -39,6 +59,8 @@ impl Connection {
             peer: self.peer.clone(),
             listener: self.listener.clone(),
             counts: self.counts.clone(),
+            tls: self.tls.clone(),
+            hsts: self.hsts.clone(),
             turn: None,
         }
     }
@@ -116,4 +138,16 @@ impl Turn {
     pub fn take_interim(&self) -> Vec<Bytes> {
         self.interim.take()
     }
+}
+
+/// RFC 6797, section 6.1.
+fn strict_transport_security(hsts: &Hsts) -> HeaderValue {
+    let mut value = format!("max-age={}", hsts.max_age.get().as_secs());
+    if hsts.include_subdomains {
+        value += "; includeSubDomains";
+    }
+    if hsts.preload {
+        value += "; preload";
+    }
+    HeaderValue::try_from(value).expect("it is visible ASCII")
 }

@@ -18,6 +18,8 @@ pub enum Error {
     ClientBroke(Option<StatusCode>),
     #[error("the body of the request is larger than the listener allows")]
     BodyTooLarge,
+    #[error("it is for another host than the connection was opened for")]
+    Misdirected,
     #[error("no route wants it")]
     NoRoute,
     #[error("no endpoint is left to try")]
@@ -57,6 +59,7 @@ impl Error {
             Self::BadRequest(reason) => (reason.status(), Blame::Client),
             Self::ClientBroke(status) => (status.unwrap_or(StatusCode::BAD_REQUEST), Blame::Client),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
+            Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, Blame::Client),
             Self::NoRoute => (StatusCode::NOT_FOUND, Blame::Client),
             Self::NoEndpoint | Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy)
@@ -85,7 +88,8 @@ impl Error {
         match self {
             Self::BadRequest(reason) => !matches!(reason, BadRequest::Expectation),
             Self::ClientBroke(_) | Self::BodyTooLarge => true,
-            Self::NoRoute
+            Self::Misdirected
+            | Self::NoRoute
             | Self::NoEndpoint
             | Self::Overloaded
             | Self::Connect { .. }

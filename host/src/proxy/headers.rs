@@ -6,6 +6,7 @@
 use std::{
     borrow::Cow,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use http::{
 };
 use ipnet::IpNet;
 
-use crate::{config::ListenerLimits, path};
+use crate::{config::ListenerLimits, path, tls::ClientCertificate};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -24,6 +25,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_BACKEND_SERVER: HeaderName = HeaderName::from_static("x-backend-server");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// RFC 9440.
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// Who speaks to the proxy, as far as headers are concerned.
@@ -35,13 +39,20 @@ pub struct Peer {
     /// Whether it is a proxy whose word on its own client counts.
     is_trusted: bool,
     pub scheme: &'static str,
+    /// Its certificate, where it has shown one.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Peer {
     pub fn new(address: SocketAddr, scheme: &'static str, trusted: &[IpNet]) -> Self {
         let ip = address.ip().to_canonical();
         let value = HeaderValue::try_from(ip.to_string()).expect("an IP address is visible ASCII");
-        Self { address, address_value: value, is_trusted: is_in(trusted, ip), scheme }
+        Self { address, address_value: value, is_trusted: is_in(trusted, ip), scheme, certificate: None }
+    }
+
+    /// Whether it may speak for clients of its own.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_trusted
     }
 }
 
@@ -54,6 +65,8 @@ fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
 pub(super) struct Prepared {
     /// The original client.
     pub client: IpAddr,
+    /// Whether that came by TLS, as far as is known.
+    pub is_https: bool,
     /// The body waits for the upstream's word (RFC 9110, section 10.1.1).
     pub expects_continue: bool,
     /// The request has come as far as it may: the proxy answers by itself (RFC 9110, section 7.6.2).
@@ -99,9 +112,11 @@ impl BadRequest {
 
 /// Fields that end at this hop, as bits.
 #[derive(Default)]
-struct Hop(u8);
+struct Hop(u16);
 
-static HOP_FIELDS: [HeaderName; 8] = [
+/// Who a client is by its certificate is said by whoever has verified it, and that is never the client: nor a
+/// proxy before this one, which may have passed on what it was sent (RFC 9440, section 4).
+static HOP_FIELDS: [HeaderName; 10] = [
     header::CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
@@ -110,13 +125,15 @@ static HOP_FIELDS: [HeaderName; 8] = [
     header::UPGRADE,
     header::PROXY_AUTHORIZATION,
     header::PROXY_AUTHENTICATE,
+    CLIENT_CERT,
+    CLIENT_CERT_CHAIN,
 ];
 
 impl Hop {
     /// One look at each header is cheaper than eight searches that nearly always find nothing.
     fn find(headers: &HeaderMap) -> Self {
         // Most names are told from all of these by their length.
-        const LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19;
+        const LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19;
         let bit = |name: &HeaderName| match LENGTHS.checked_shr(name.as_str().len() as u32) {
             Some(lengths) if lengths & 1 == 1 => {
                 HOP_FIELDS.iter().position(|field| field == name).map_or(0, |place| 1 << place)
@@ -245,8 +262,9 @@ pub(super) fn prepare(
         headers.insert(header::TRANSFER_ENCODING, CHUNKED);
     }
     let expects_continue = expectation(headers, request.version, length)?;
+    let is_https = came_by_tls(headers, peer);
     let client = identify(headers, peer, trusted, host, request.version)?;
-    Ok(Prepared { client, expects_continue, is_last_hop })
+    Ok(Prepared { client, is_https, expects_continue, is_last_hop })
 }
 
 /// Settles which host is asked for, and leaves it in `Host` alone (RFC 9112, section 3.2). None for a client of
@@ -369,6 +387,12 @@ fn expectation(headers: &mut HeaderMap, version: Version, length: Option<u64>) -
     Ok(true)
 }
 
+/// Whether the original client came by TLS. A trusted proxy knows that of its own client.
+fn came_by_tls(headers: &HeaderMap, peer: &Peer) -> bool {
+    let told = headers.get(X_FORWARDED_PROTO).filter(|_| peer.is_trusted);
+    told.map_or(peer.scheme == "https", |scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
 /// Says who sent the request, and finds out who did in the first place.
 fn identify(
     headers: &mut HeaderMap,
@@ -411,6 +435,12 @@ fn identify(
     }
     if !is_known {
         headers.try_insert(X_REQUEST_ID, new_request_id()).map_err(room)?;
+    }
+    if let Some(certificate) = &peer.certificate {
+        for (name, value) in [(CLIENT_CERT, &certificate.forwarded), (CLIENT_CERT_CHAIN, &certificate.chain)]
+        {
+            value.clone().map(|value| headers.try_insert(name, value)).transpose().map_err(room)?;
+        }
     }
     // RFC 9110, section 7.6.3.
     let via = if version == Version::HTTP_2 { "2 tollgate" } else { "1.1 tollgate" };

@@ -12,6 +12,7 @@ mod hooks;
 mod meter;
 mod record;
 mod retry;
+mod secure;
 mod send;
 
 pub use afterwards::Afterwards;
@@ -66,7 +67,11 @@ pub async fn handle(
         Err(failure) => (failure.into_response(&context.connection, context.call.is_some()), None),
     };
     let Context { generation, connection, meter, call, .. } = context;
-    let response = if call.is_some() { grpc::translate(response) } else { response };
+    let mut response = if call.is_some() { grpc::translate(response) } else { response };
+    if let Some(hsts) = &connection.hsts {
+        // A response with 32,768 headers is not one that this one more would help.
+        let _ = response.headers_mut().try_insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
     let afterwards = Afterwards::new(generation, connection, meter, sent, record, response.status());
     response.map(|content| Body::new(content, afterwards))
 }
@@ -93,6 +98,12 @@ async fn forward(
         headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
     let failed = Failure::of(&head);
     record::identified(record, &head, prepared.client);
+    if let Some(response) = secure::redirect(connection, &head, &prepared) {
+        return Ok((response.map(Content::Whole), None));
+    }
+    if !secure::is_at_the_right_door(connection, &head) {
+        return Err(failed(Error::Misdirected));
+    }
     if prepared.is_last_hop {
         return Ok((Response::new(Content::Whole(Bytes::new())), None));
     }
@@ -105,6 +116,7 @@ async fn forward(
         route.name.clone(),
         upstream.upstream.name.clone(),
     ));
+    exchange.certificate = connection.peer.certificate.clone();
     record::routed(record, &exchange);
     match hooks::on_request(generation, route, &mut exchange).map_err(&failed)? {
         Decision::Next => {}

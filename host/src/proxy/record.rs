@@ -11,6 +11,8 @@ use crate::{plugin::Exchange, telemetry::traffic::Bytes, upstream::Endpoint};
 #[derive(Debug)]
 pub(super) struct Record {
     client: String,
+    /// The version of TLS, if it is spoken.
+    tls: Option<&'static str>,
     method: Method,
     uri: Uri,
     version: Version,
@@ -29,6 +31,7 @@ impl Record {
         };
         Self {
             client: connection.peer.address.ip().to_canonical().to_string(),
+            tls: connection.tls.as_ref().map(|session| session.version),
             method: request.method().clone(),
             uri: target(request),
             version: request.version(),
@@ -59,6 +62,7 @@ impl Record {
         tracing::info!(
             target: "access",
             client = self.client,
+            tls = self.tls,
             method = self.method.as_str(),
             host = self.host,
             uri = %self.uri,

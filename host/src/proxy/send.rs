@@ -276,6 +276,7 @@ fn blames(error: &Error, attempts: usize) -> Option<Reason> {
         Error::BadRequest(_)
         | Error::ClientBroke(_)
         | Error::BodyTooLarge
+        | Error::Misdirected
         | Error::NoRoute
         | Error::NoEndpoint
         | Error::Overloaded

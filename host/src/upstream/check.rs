@@ -14,9 +14,9 @@ use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body::Body;
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
-use super::{ConnectError, Endpoint, Event, Upstream, connect::dial};
+use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, transport::Stream};
 use crate::{
     config::{self, CheckProtocol},
     telemetry::with_sources,
@@ -75,7 +75,7 @@ struct Check<'a> {
 
 struct Kept {
     sender: http1::SendRequest<String>,
-    connection: Pin<Box<http1::Connection<TokioIo<TcpStream>, String>>>,
+    connection: Pin<Box<http1::Connection<TokioIo<Stream>, String>>>,
 }
 
 impl Check<'_> {

@@ -4,10 +4,11 @@ use std::{cell::RefCell, io, rc::Rc, sync::Arc};
 
 use hyper::client::conn::http1;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{
     Endpoint, Permit,
-    transport::{Memory, Scratch, Transport},
+    transport::{Memory, Scratch, Stream, Transport},
 };
 use crate::{
     body::RequestBody,
@@ -26,6 +27,10 @@ pub enum ConnectError {
     Resolve(#[source] io::Error),
     #[error("cannot connect")]
     Connect(#[source] io::Error),
+    #[error("it has no name to ask for by TLS")]
+    Nameless,
+    #[error("no TLS connection")]
+    Tls(#[source] io::Error),
     #[error("connecting took too long")]
     TimedOut(#[from] Elapsed),
     #[error("there are as many connections as there may be")]
@@ -44,7 +49,13 @@ impl ConnectError {
         match self {
             Self::TimedOut(_) => true,
             Self::Shared(error) => error.is_time_out(),
-            Self::Resolve(_) | Self::Connect(_) | Self::Handshake(_) | Self::Ended => false,
+            Self::Resolve(_)
+            | Self::Connect(_)
+            | Self::Nameless
+            | Self::Tls(_)
+            | Self::TooMany
+            | Self::Handshake(_)
+            | Self::Ended => false,
         }
     }
 }
@@ -72,7 +83,7 @@ pub(super) async fn connect(
     Ok((sender, memory))
 }
 
-pub(super) async fn dial(endpoint: &Endpoint) -> Result<TcpStream, ConnectError> {
+pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
     let stream = match endpoint.fixed {
         Some(address) => TcpStream::connect(address).await,
         None => {
@@ -86,5 +97,12 @@ pub(super) async fn dial(endpoint: &Endpoint) -> Result<TcpStream, ConnectError>
     };
     let stream = stream.map_err(ConnectError::Connect)?;
     stream.set_nodelay(true).map_err(ConnectError::Connect)?;
-    Ok(stream)
+    if !endpoint.is_https {
+        return Ok(Stream::Clear(stream));
+    }
+    let (tls, name) = endpoint.tls.as_ref().ok_or(ConnectError::Nameless)?;
+    let connector = TlsConnector::from(tls.config().clone());
+    // In a box, since a handshake needs more memory than whoever waits for it should keep ready.
+    let stream = Box::pin(connector.connect(name.clone(), stream)).await.map_err(ConnectError::Tls)?;
+    Ok(Stream::Private(Box::new(stream)))
 }

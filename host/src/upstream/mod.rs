@@ -39,12 +39,14 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use http::{HeaderValue, StatusCode, uri::Authority};
+use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 
 use crate::{
     config::{self, UpstreamTimeouts},
     plugin::Condition,
     telemetry::PerWorker,
+    tls::Origination,
 };
 use adapt::Gradient;
 use budget::Budget;
@@ -57,6 +59,7 @@ pub struct Upstream {
     pub name: Arc<str>,
     pub timeouts: UpstreamTimeouts,
     pub settings: config::Upstream,
+    tls: Option<Arc<Origination>>,
     configured: Vec<Entry>,
     roster: ArcSwap<Roster>,
     shared: Arc<Shared>,
@@ -90,6 +93,10 @@ pub struct Endpoint {
     id: u64,
     /// Where the authority is an address and no name.
     fixed: Option<SocketAddr>,
+    /// Whether it must be reached by TLS.
+    is_https: bool,
+    /// How, and the name to ask for.
+    tls: Option<(Arc<Origination>, ServerName<'static>)>,
     /// Requests of all workers: ever begun, times `BEGUN`, and in flight.
     requests: AtomicU64,
     /// Those ever begun that were sent again, after another attempt.
@@ -117,17 +124,24 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 const BEGUN: u64 = 1 << 24;
 
 impl Upstream {
-    /// Makes an upstream; what `previous` knows of endpoints with the same address is taken over.
-    pub fn new(name: Arc<str>, settings: &config::Upstream, previous: Option<&Upstream>) -> Arc<Self> {
+    /// Makes an upstream; what `previous` knows of endpoints with the same address, reached in the same way, is
+    /// taken over.
+    ///
+    /// `tls` is for the endpoints that are reached by it.
+    pub fn new(
+        name: Arc<str>,
+        settings: &config::Upstream,
+        tls: Option<Arc<Origination>>,
+        previous: Option<&Upstream>,
+    ) -> Arc<Self> {
         let now = Instant::now();
-        let known = |authority: &Authority| {
-            let same = |entry: &&Entry| entry.endpoint.authority == *authority;
+        let known = |wanted: &config::Endpoint| {
+            let same = |entry: &&Entry| entry.endpoint.is_same(wanted, tls.as_ref());
             Some(previous?.configured.iter().find(same)?.endpoint.clone())
         };
         let joined = previous.map(|_| now);
         let entry = |wanted: &config::Endpoint| Entry {
-            endpoint: known(&wanted.authority)
-                .unwrap_or_else(|| Arc::new(Endpoint::new(wanted.authority.clone(), joined))),
+            endpoint: known(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted, tls.as_ref(), joined))),
             weight: wanted.weight,
             tags: wanted.tags.clone().into_iter().collect(),
             state: State::Healthy,
@@ -159,6 +173,7 @@ impl Upstream {
             is_limited,
             is_measured: outlier.error_rate.is_some() || outlier.latency_factor.is_some(),
             settings: settings.clone(),
+            tls,
         });
         if previous.is_none() {
             upstream.set_limits(&upstream.roster());
@@ -177,9 +192,14 @@ impl Upstream {
         self.roster().all().iter().any(may_serve)
     }
 
-    /// Whether `settings` would make this very upstream again.
-    pub fn is_same(&self, settings: &config::Upstream) -> bool {
-        self.settings == *settings
+    /// Whether this would make this very upstream again.
+    pub fn is_same(&self, settings: &config::Upstream, tls: Option<&Arc<Origination>>) -> bool {
+        self.settings == *settings && is_same_tls(self.tls.as_ref(), tls)
+    }
+
+    /// How endpoints are reached by TLS, if any are.
+    pub fn tls(&self) -> Option<&Arc<Origination>> {
+        self.tls.as_ref()
     }
 
     /// Who may be picked now. Not to be held for long.
@@ -395,13 +415,19 @@ fn next() -> u64 {
 }
 
 impl Endpoint {
-    fn new(authority: Authority, joined: Option<Instant>) -> Self {
+    fn new(settings: &config::Endpoint, tls: Option<&Arc<Origination>>, joined: Option<Instant>) -> Self {
+        let authority = settings.authority.clone();
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let address = host.parse::<IpAddr>().ok().zip(authority.port_u16()).map(SocketAddr::from);
         Self {
             address: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
             id: next(),
             fixed: address,
+            is_https: settings.is_https,
+            tls: tls.filter(|_| settings.is_https).and_then(|tls| {
+                let name = tls.server_name(authority.host())?;
+                Some((tls.clone(), name))
+            }),
             authority,
             requests: AtomicU64::new(0),
             again: AtomicU64::new(0),
@@ -414,6 +440,14 @@ impl Endpoint {
             health: Mutex::new(Health::new(joined)),
             counts: PerWorker::default(),
         }
+    }
+
+    /// Connections are kept for what an endpoint is, so one that is reached otherwise is another.
+    fn is_same(&self, settings: &config::Endpoint, tls: Option<&Arc<Origination>>) -> bool {
+        let own = self.tls.as_ref().map(|(tls, _)| tls);
+        self.authority == settings.authority
+            && self.is_https == settings.is_https
+            && is_same_tls(own, tls.filter(|_| settings.is_https))
     }
 
     /// Tells endpoints apart over the life of the process.
@@ -470,6 +504,10 @@ impl Endpoint {
             latency_us: self.latency_us.load(Ordering::Relaxed),
         }
     }
+}
+
+fn is_same_tls(one: Option<&Arc<Origination>>, other: Option<&Arc<Origination>>) -> bool {
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
 }
 
 /// How many requests an upstream gets, and may get at once.

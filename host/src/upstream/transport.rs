@@ -17,16 +17,23 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::client::TlsStream;
 
 use super::interim::Ear;
 use crate::socket;
 
-/// A socket to an endpoint.
+/// A socket to an endpoint, with TLS or without.
+pub(super) enum Stream {
+    Clear(TcpStream),
+    Private(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection to an endpoint.
 pub(super) struct Transport {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
     memory: Rc<RefCell<Memory>>,
     scratch: Scratch,
 }
@@ -47,9 +54,61 @@ pub(super) struct Memory {
 }
 
 impl Transport {
-    pub fn new(stream: TcpStream, scratch: Scratch) -> (Self, Rc<RefCell<Memory>>) {
+    pub fn new(stream: Stream, scratch: Scratch) -> (Self, Rc<RefCell<Memory>>) {
         let memory = Rc::<RefCell<Memory>>::default();
         (Self { stream: TokioIo::new(stream), memory: memory.clone(), scratch }, memory)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_read(cx, buffer),
+            // An end without a farewell is an error there: a body that has no length could have been cut short.
+            Self::Private(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Private(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Self::Private(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Private(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Private(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
     }
 }
 

@@ -211,7 +211,9 @@ impl IntoValue for Result<(), &str> {
     }
 }
 
-const TOUCHED: [&str; 19] = [
+const TOUCHED: [&str; 21] = [
+    "client-cert",
+    "client-cert-chain",
     "connection",
     "content-length",
     "expect",

@@ -1,0 +1,68 @@
+//! How does a connection become private?
+
+use std::{io, time::Duration};
+
+use http::StatusCode;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::{
+    clock::Clock,
+    tls::{Session, Termination},
+};
+
+/// Why there is no TLS connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error("the client sent nothing")]
+    Silent,
+    #[error("the client speaks HTTP in clear")]
+    Clear(TcpStream),
+    #[error("the handshake failed")]
+    Handshake(#[source] io::Error),
+}
+
+/// Shakes hands with a client.
+pub(super) async fn open(
+    stream: TcpStream,
+    termination: &Termination,
+) -> Result<(TlsStream<TcpStream>, Session), OpenError> {
+    // Looked at before it is taken: once rustls has it, all that it can say to a stranger is an alert.
+    let mut first = [0];
+    if stream.peek(&mut first).await.map_err(OpenError::Handshake)? == 0 {
+        return Err(OpenError::Silent);
+    }
+    // A handshake begins with 22 (RFC 8446, section 5.1), a request with its method.
+    if first[0].is_ascii_alphabetic() {
+        return Err(OpenError::Clear(stream));
+    }
+    let acceptor = TlsAcceptor::from(termination.config().clone());
+    let stream = acceptor.accept(stream).await.map_err(OpenError::Handshake)?;
+    let session = termination.session(stream.get_ref().1);
+    Ok((stream, session))
+}
+
+/// Tells a client that speaks HTTP in clear what is spoken here.
+pub(super) async fn refuse(mut stream: TcpStream, clock: &Clock) {
+    const FAREWELL: Duration = Duration::from_secs(2);
+    const FAREWELL_BYTES: u64 = 256 << 10;
+    const DOCUMENT: &str = "{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\
+                            \"detail\":\"this port speaks TLS: use https\"}\n";
+    let status = StatusCode::BAD_REQUEST;
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+         content-length: {}\r\n\r\n{DOCUMENT}",
+        DOCUMENT.len()
+    );
+    let farewell = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // Reads what the client has to say, so that the answer is not lost to a reset.
+        tokio::io::copy(&mut stream.take(FAREWELL_BYTES), &mut tokio::io::sink()).await
+    };
+    // A client that is gone does not miss it.
+    let _ = clock.within(FAREWELL, farewell).await;
+}

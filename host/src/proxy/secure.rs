@@ -1,0 +1,43 @@
+//! Has the request come by the right door?
+//!
+//! By TLS where that is asked for, and by a connection that was opened for its host.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header, request};
+
+use super::{
+    Connection,
+    headers::{self, Prepared},
+};
+
+/// The way to TLS, for a request that has come in clear to a listener that wants it otherwise. `request` is
+/// prepared. None for one that names no host (of HTTP/1.0).
+pub(super) fn redirect(
+    connection: &Connection,
+    request: &request::Parts,
+    prepared: &Prepared,
+) -> Option<Response<Bytes>> {
+    let redirect = connection.listener.redirect_to_https.as_ref().filter(|_| !prepared.is_https)?.get_ref();
+    let host = headers::host_name(request.headers.get(header::HOST)?);
+    let port = match redirect.port.get() {
+        443 => String::new(),
+        port => format!(":{port}"),
+    };
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = if target == "*" { "/" } else { target };
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = redirect.status;
+    let location = HeaderValue::try_from(format!("https://{host}{port}{target}")).ok()?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Some(response)
+}
+
+/// Whether the request is for a host that its connection is good for (RFC 9110, section 15.5.20). A trusted proxy
+/// brings requests for all hosts over whatever connection it has.
+pub(super) fn is_at_the_right_door(connection: &Connection, request: &request::Parts) -> bool {
+    let Some(session) = connection.tls.as_ref().filter(|_| !connection.peer.is_trusted()) else {
+        return true;
+    };
+    let host = request.headers.get(header::HOST).map(headers::host_name);
+    host.is_none_or(|host| host.is_empty() || session.is_for(&host))
+}
