@@ -39,6 +39,8 @@ pub enum Error {
     /// The other side was told a reason for it that is none of this side's business.
     #[error("the body broke off: {0}")]
     Reset(hyper::Error),
+    #[error("the body could not be encoded or decoded")]
+    Coding(#[from] std::io::Error),
 }
 
 impl From<hyper::Error> for Error {
@@ -357,7 +359,14 @@ pub enum Content {
     /// Empty when it has gone.
     Whole(Bytes),
     Streaming(Incoming),
+    /// Another, that becomes this on its way.
+    Changed(Box<dyn Change>),
 }
+
+/// A body that is made of another.
+pub trait Change: http_body::Body<Data = Bytes, Error = Error> + Unpin + std::fmt::Debug {}
+
+impl<B: http_body::Body<Data = Bytes, Error = Error> + Unpin + std::fmt::Debug> Change for B {}
 
 impl http_body::Body for Content {
     type Data = Bytes;
@@ -370,6 +379,7 @@ impl http_body::Body for Content {
             Self::Streaming(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Error::from)))
             }
+            Self::Changed(change) => Pin::new(change).poll_frame(cx),
         }
     }
 
@@ -377,6 +387,7 @@ impl http_body::Body for Content {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Streaming(incoming) => incoming.is_end_stream(),
+            Self::Changed(change) => change.is_end_stream(),
         }
     }
 
@@ -384,6 +395,7 @@ impl http_body::Body for Content {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Streaming(incoming) => incoming.size_hint(),
+            Self::Changed(change) => change.size_hint(),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod proxy;
 pub mod live;
 pub mod snapshot;
 pub mod route;
+pub mod compress;
 pub mod trial;
 pub mod upstream;
 pub mod plugin;

@@ -50,6 +50,7 @@ pub struct Route {
     pub on_request: Vec<usize>,
     /// The same for response hooks.
     pub on_response: Vec<usize>,
+    pub compress: Option<config::Compress>,
     /// What is counted of its requests, and of those of a route of this name before.
     counts: Arc<PerWorker<RouteCounts>>,
     /// Whether a request of any method may be sent twice.
@@ -502,6 +503,7 @@ fn routes(
                 .filter(|(_, hooks)| hooks.response)
                 .map(|(place, _)| *place)
                 .collect(),
+            compress: route.compress.clone(),
         });
     }
     (table, routes)

@@ -9,8 +9,8 @@ use std::{
 
 use tollgate::{
     config::{
-        self, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log, Outlier, PluginLimits,
-        Retry, Source, UpstreamLimits, UpstreamTimeouts,
+        self, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log, Outlier,
+        PluginLimits, Retry, Source, UpstreamLimits, UpstreamTimeouts,
     },
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
@@ -185,6 +185,7 @@ fn config_toml_shows_the_defaults() {
     assert_eq!(upstream.limits, UpstreamLimits::default());
     assert_eq!(upstream.retry, Retry::default());
     assert_eq!(upstream.panic_threshold, unsaid.upstreams["app"].panic_threshold);
+    assert_eq!(shown.routes[0].get_ref().compress, Some(Compress::default()));
     let plugin = &shown.plugins["api-key"];
     assert_eq!(plugin.fail, Failure::default());
     assert_eq!(plugin.limits, PluginLimits::default());

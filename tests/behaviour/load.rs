@@ -6,7 +6,7 @@ use tokio::process::Command;
 use tollgate_tests::{Answer, Origin, Proxy, route_to, soon};
 
 /// Runs curl with a time limit; none if it is not installed.
-async fn curl(arguments: &[&str]) -> Option<Output> {
+pub async fn curl(arguments: &[&str]) -> Option<Output> {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", "*"]).args(arguments);
     match soon("curl ends", command.stdin(Stdio::null()).output()).await {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod architecture;
+mod compression;
 mod configuration;
 mod connections;
 mod documented;

@@ -4,6 +4,7 @@
 //! with its place; what the names mean, and whether they mean anything, is for `snapshot` to say.
 
 mod admin;
+mod compress;
 mod health;
 mod listener;
 mod plugin;
@@ -18,6 +19,7 @@ mod unit;
 mod upstream;
 
 pub use admin::{Admin, Token};
+pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use health::{CheckProtocol, Health, Outlier, Statuses};
 pub use listener::{Hsts, Listener, ListenerLimits, ListenerTimeouts, Redirect};
 pub use plugin::{Failure, Plugin, PluginLimits};

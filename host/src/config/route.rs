@@ -6,7 +6,11 @@ use http::{HeaderName, Method};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use super::read::{table, written};
+use super::{
+    Compress,
+    compress::compress,
+    read::{table, written},
+};
 
 /// Which requests go where, and through which plugins.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -23,6 +27,9 @@ pub struct Route {
     /// Whether a request of any method may be sent to an upstream twice.
     #[serde(default)]
     pub repeatable: bool,
+    /// None for a route whose responses go out as they come.
+    #[serde(default, deserialize_with = "compress")]
+    pub compress: Option<Compress>,
 }
 
 /// What a request must be for a route to take it. What is absent matches everything.

@@ -5,7 +5,9 @@ use std::{fs, path::Path};
 use http::Method;
 use proptest::prelude::*;
 
-use super::{Config, Failure, HostPattern, Problem, Problems, Source, read, read_text};
+use super::{
+    Compress, Config, Encoding, Failure, HostPattern, Levels, Problem, Problems, Source, read, read_text,
+};
 
 /// Every key once, and variables in most places.
 const GOOD: &str = r#"
@@ -51,6 +53,7 @@ match = { host = "*.Example.com", path = "/v1/", methods = ["GET"], headers = { 
 upstream = "app"
 plugins = ["api-key"]
 repeatable = true
+compress = { encodings = ["gzip"], minimum = "2KiB", types = ["text/*"], levels = { gzip = 1, deflate = 9, br = 0, zstd = 19 }, decode = { ratio = 1, size = "1MiB" } }
 
 [plugins.api-key]
 file = "api-key.wasm"
@@ -150,6 +153,10 @@ fn what_is_written_is_what_is_read() {
     assert_eq!(route.matches.host, Some(HostPattern::Below("example.com".to_owned())));
     assert_eq!(route.matches.methods, [Method::GET]);
     assert_eq!(route.matches.headers["x-beta"], "1");
+    let compress = route.compress.as_ref().unwrap();
+    assert_eq!((&compress.encodings[..], compress.minimum.get()), (&[Encoding::Gzip][..], 2048));
+    assert_eq!(compress.levels, Levels { gzip: 1, deflate: 9, br: 0, zstd: 19 });
+    assert_eq!((compress.decode.ratio.get(), compress.decode.size.get()), (1, 1 << 20));
 
     let plugin = &config.plugins["api-key"];
     assert_eq!(plugin.fail, Failure::Open);
@@ -161,6 +168,42 @@ fn an_empty_file_is_a_configuration() {
     let config = config("");
     assert_eq!(config.plugin_dir, Path::new("plugins"));
     assert!(config.log.access && config.listeners.is_empty() && config.routes.is_empty());
+}
+
+#[test]
+fn compression_is_asked_for_in_one_word_or_in_many() {
+    let compress = |written: &str| {
+        let config = config(&format!("[[routes]]\nupstream = \"app\"\n{written}"));
+        config.routes[0].get_ref().compress.clone()
+    };
+    assert_eq!(compress(""), None);
+    assert_eq!(compress("compress = false"), None);
+    assert_eq!(compress("compress = true"), Some(Compress::default()));
+    assert_eq!(compress("compress = {}"), Some(Compress::default()));
+    assert_eq!(compress("compress.encodings = []").unwrap().encodings, []);
+
+    let route = |written: &str| format!("[[routes]]\nupstream = \"app\"\ncompress = {written}");
+    for (written, place, message) in [
+        ("1", "1", "expected true, false or a table, found a whole number"),
+        ("\"on\"", "\"on\"", "expected true, false or a table, found a string"),
+        ("{ levels = { gzip = 10 } }", "10", "expected a whole number from 1 to 9"),
+        ("{ levels = { br = -1 } }", "-1", "expected a whole number from 0 to 11"),
+        ("{ levels = { zstd = \"a\" } }", "\"a\"", "expected a whole number from 1 to 19, found a string"),
+        ("{ levels = [1] }", "[1]", "expected a table, found an array"),
+        (
+            "{ types = [\"html\"] }",
+            "\"html\"",
+            "expected a content type, such as \"text/html\", \"text/*\" or \"*+json\"",
+        ),
+        ("{ encodings = [\"lzma\"] }", "\"lzma\"", "expected `gzip` or `deflate` or `br` or `zstd`"),
+        ("{ decode = { ratio = 0 } }", "0", "expected a whole number, 1 or more"),
+    ] {
+        let written = route(written);
+        let found = problems(&written);
+        assert_eq!(found.len(), 1, "{written}: {found:?}");
+        assert_eq!((found[0].0.as_str(), found[0].1.as_str()), (place, message), "{written}");
+    }
+    has_one_problem(&route("{ level = 1 }"), "level", "unknown key `level`", "did you mean `levels`?");
 }
 
 #[test]
@@ -278,7 +321,7 @@ error: unclosed array table, expected `]`
 
 #[test]
 fn a_key_that_is_not_known_comes_with_the_nearest_or_with_all() {
-    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `repeatable`";
+    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `repeatable`, `compress`";
     for (key, help) in [
         ("upsteam", "did you mean `upstream`?"),
         ("plugin", "did you mean `plugins`?"),

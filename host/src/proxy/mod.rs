@@ -28,6 +28,7 @@ use hyper::body::Incoming;
 
 use crate::{
     body::{Content, ResponseBody},
+    compress::{self, Wishes},
     live::{Generation, Worker},
     plugin::{Exchange, InHand},
     snapshot::Route,
@@ -118,6 +119,8 @@ async fn forward(
     ));
     exchange.certificate = connection.peer.certificate.clone();
     record::routed(record, &exchange);
+    let wishes =
+        route.compress.as_ref().map(|settings| Wishes::of(settings, &route.name, &mut exchange.request));
     match hooks::on_request(generation, route, &mut exchange).map_err(&failed)? {
         Decision::Next => {}
         Decision::Forward(place) => {
@@ -126,7 +129,7 @@ async fn forward(
         }
         Decision::Reply(reply) => {
             let response = hooks::on_reply(generation, route, &mut exchange, reply).map_err(&failed)?;
-            return Ok((response, None));
+            return Ok((compress::encode(wishes.as_ref(), response), None));
         }
     }
     let expects_continue = prepared.expects_continue;
@@ -134,7 +137,7 @@ async fn forward(
     let (response, mut sent) = send::send_before(deadline, sending).await.map_err(&failed)?;
     let response =
         hooks::on_response(generation, route, &mut exchange, response, &mut sent).map_err(&failed)?;
-    Ok((response, Some(sent)))
+    Ok((compress::encode(wishes.as_ref(), response), Some(sent)))
 }
 
 fn find_route<'a>(context: &'a Context, request: &request::Parts) -> Option<&'a Route> {
