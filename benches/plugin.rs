@@ -1,15 +1,15 @@
 //! What does a call into a plugin cost, and what a fresh instance?
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tollgate::{
     config,
-    plugin::{Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
+    plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     telemetry::Writer,
     upstream::Upstream,
 };
-use tollgate_tests::{guest, shipped};
+use tollgate_tests::{granted_guest, guest, shipped};
 
 /// That of the executable.
 #[global_allocator]
@@ -21,7 +21,10 @@ const CALLS: u64 = 256;
 fn plugin(engine: &Engine, component: &[u8], settings: &str) -> Plugin {
     let settings: config::Plugin = toml::from_str(settings).expect("the settings are valid");
     let code = engine.load(component).expect("the component is a plugin");
-    Plugin::new("bench".into(), code, &settings, None, 1).expect("the plugin takes its configuration")
+    let capabilities = Capabilities::granted(&settings.grants, Path::new("."), None);
+    let capabilities = capabilities.expect("there are no secrets to be read");
+    Plugin::new("bench".into(), code, &settings, capabilities, None, 1)
+        .expect("the plugin takes its configuration")
 }
 
 fn slot(engine: &Engine, component: &[u8], settings: &str) -> Slot {
@@ -66,6 +69,14 @@ fn calls(criterion: &mut Criterion) {
     criterion.bench_function("pick by round-robin among three", |bencher| {
         bencher.iter(|| rotation.pick(&mut exchange, &upstream.roster(), &[]));
     });
+
+    let grants = "grants = { store = true, secrets = { unused = { env = 'PATH' } } }";
+    for request in ["nothing", "get", "take"] {
+        let keeping =
+            slot(&engine, &granted_guest(), &format!("config = {{ request = '{request}' }}\n{grants}"));
+        let name = format!("call a hook that does this with its store: {request}");
+        criterion.bench_function(&name, |bencher| bencher.iter(|| keeping.on_request(&mut exchange)));
+    }
 
     let fresh = plugin(&engine, &guest(), "config = { request = 'read-header' }");
     let fresh = Arc::new(fresh);

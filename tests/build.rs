@@ -1,4 +1,4 @@
-//! Compiles the guest that misbehaves on demand.
+//! Compiles the guests: plugins that do as they are told, however bad.
 
 #[path = "../host/build/component.rs"]
 mod component;
@@ -9,15 +9,20 @@ fn main() -> ExitCode {
     let tests = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let root = tests.parent().expect("the crate is in the workspace");
-    for path in ["guests/src", "guests/Cargo.toml", "../wit"] {
+    for path in ["guests", "../wit"] {
         println!("cargo::rerun-if-changed={}", tests.join(path).display());
     }
-    let copied = component::compile(root, &out, &["tollgate-guest".to_owned()]).and_then(|components| {
-        fs::copy(&components[0], out.join("guest.wasm"))
-            .map_err(|error| format!("cannot copy the guest: {error}"))
+    let guests = ["guest", "granted-guest"];
+    let packages = guests.map(|guest| format!("tollgate-{guest}"));
+    let copied = component::compile(root, &out, &packages).and_then(|components| {
+        for (guest, component) in guests.iter().zip(components) {
+            fs::copy(component, out.join(format!("{guest}.wasm")))
+                .map_err(|error| format!("cannot copy a guest: {error}"))?;
+        }
+        Ok(())
     });
     match copied {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("cargo::error={error}");
             ExitCode::FAILURE

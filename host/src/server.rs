@@ -22,7 +22,7 @@ use crate::{
     drain::Drain,
     listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
-    plugin::{Engine, EngineSettings},
+    plugin::{self, Engine, EngineSettings},
     snapshot::{Builder, Snapshot},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
     tls::Termination,
@@ -37,6 +37,7 @@ pub struct Server {
     drain: Drain,
     connections: Gauge,
     keepers: Keepers,
+    plugin_keepers: plugin::Keepers,
     /// Held while a generation is replaced: one at a time.
     replacing: tokio::sync::Mutex<()>,
     current: Mutex<Current>,
@@ -170,6 +171,7 @@ impl Server {
             drain,
             connections,
             keepers: Keepers::default(),
+            plugin_keepers: plugin::Keepers::default(),
             replacing: tokio::sync::Mutex::default(),
             current: Mutex::new(current.clone()),
             in_force: watch::Sender::new(current.snapshot.number),
@@ -295,9 +297,10 @@ impl Server {
         }
     }
 
-    /// Has the upstreams of a snapshot looked after, and no others.
+    /// Has the upstreams and the plugins of a snapshot looked after, and no others.
     fn keep(&self, snapshot: &Snapshot) {
         self.keepers.update(snapshot.upstreams.iter().map(|target| &target.upstream), &self.drain);
+        self.plugin_keepers.update(snapshot.plugins.iter().map(|loaded| &loaded.plugin), &self.drain);
     }
 
     fn current(&self) -> Current {

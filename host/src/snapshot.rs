@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -16,7 +17,7 @@ use toml::Spanned;
 use crate::{
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{Engine, LoadError, Plugin, StartError, shipped},
+    plugin::{Capabilities, Capability, Code, Engine, LoadError, Plugin, SecretError, StartError, shipped},
     route,
     telemetry::{PerWorker, traffic::RouteCounts, with_sources},
     tls::{self, Origination, Termination},
@@ -111,6 +112,13 @@ enum PluginError {
     Read { path: PathBuf, source: io::Error },
     #[error("{} is not usable: {}", path, with_sources(source))]
     Load { path: String, source: LoadError },
+    #[error(
+        "the plugin imports `tollgate:policy/{interface}`, which it has not been granted: \
+         write `{line}` under [plugins.{name}]"
+    )]
+    NotGranted { name: String, interface: &'static str, line: &'static str },
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("the plugin {}", with_sources(.0))]
     Start(#[from] StartError),
 }
@@ -287,7 +295,10 @@ impl Builder {
                     tracing::warn!(plugin = name, %error, "new version not used, the loaded one stays in force");
                     loaded.push(known.clone());
                 }
-                (Err(error), Some(span)) => problems.push(Problem::at(span.clone(), error.to_string())),
+                (Err(error), Some(span)) => {
+                    problems
+                        .push(Problem::at(error.place().unwrap_or_else(|| span.clone()), error.to_string()));
+                }
                 (Err(error), None) => tracing::warn!(plugin = name, %error, "not loaded; no route needs it"),
             }
         }
@@ -321,22 +332,62 @@ impl Builder {
             };
             PluginError::Load { path, source }
         })?;
+        let known = known.map(|known| &known.plugin);
+        check_grants(name, &code, &settings.grants)?;
+        let before = known.map(|known| known.capabilities());
+        let capabilities = Capabilities::granted(&settings.grants, &self.folder, before)?;
         let plugin = match known {
-            Some(known) if known.plugin.is_same(&code, settings) => known.plugin.clone(),
+            Some(known) if known.is_same(&code, settings, &capabilities) => known.clone(),
             _ => {
-                let known = known.map(|known| &*known.plugin);
+                warn_of_unused(name, &code, &settings.grants);
                 if settings.fail == config::Failure::Open {
                     tracing::warn!(
                         plugin = name,
                         "fails open: when it cannot decide, requests pass without it"
                     );
                 }
-                let plugin = Plugin::new(name.into(), code, settings, known, self.warm)?;
+                let known = known.map(|known| &**known);
+                let plugin = Plugin::new(name.into(), code, settings, capabilities, known, self.warm)?;
                 tracing::info!(plugin = name, digest = %plugin.code.digest(), "plugin loaded");
                 Arc::new(plugin)
             }
         };
         Ok(Loaded { plugin, origin, settings: settings.clone() })
+    }
+}
+
+impl PluginError {
+    /// Where in the configuration it is, if that is not where the plugin is named.
+    fn place(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Secret(error) => Some(error.place.clone()),
+            Self::Missing(_)
+            | Self::Read { .. }
+            | Self::Load { .. }
+            | Self::NotGranted { .. }
+            | Self::Start(_) => None,
+        }
+    }
+}
+
+/// A component gets what its table grants, and one that asks for more is not run.
+fn check_grants(name: &str, code: &Code, grants: &config::Grants) -> Result<(), PluginError> {
+    match code.imports().iter().find(|capability| !capability.is_in(grants)) {
+        None => Ok(()),
+        Some(capability) => Err(PluginError::NotGranted {
+            name: name.to_owned(),
+            interface: capability.interface(),
+            line: capability.line(),
+        }),
+    }
+}
+
+fn warn_of_unused(name: &str, code: &Code, grants: &config::Grants) {
+    let is_unused =
+        |capability: &Capability| capability.is_in(grants) && !code.imports().contains(capability);
+    for capability in Capability::ALL.into_iter().filter(is_unused) {
+        let interface = capability.interface();
+        tracing::warn!(plugin = name, interface, "granted, and the plugin does not import it");
     }
 }
 
@@ -379,7 +430,7 @@ fn stem(file: &str) -> &str {
 }
 
 /// The plugins that the configuration names, and where it does so first.
-fn needed_plugins(config: &Config) -> BTreeMap<&str, std::ops::Range<usize>> {
+fn needed_plugins(config: &Config) -> BTreeMap<&str, Range<usize>> {
     let tables = config.plugins.keys();
     let routes = config.routes.iter().flat_map(|route| &route.get_ref().plugins);
     let balancers = config.upstreams.values().flat_map(|upstream| &upstream.balance);

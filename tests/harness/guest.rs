@@ -1,13 +1,20 @@
-//! The guest that does as it is told.
+//! The guests, which do as they are told.
 
 static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.wasm"));
+
+static GRANTED_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/granted-guest.wasm"));
 
 /// The component.
 pub fn guest() -> Vec<u8> {
     GUEST.to_vec()
 }
 
-/// The same with another version in its bytes: another component, which says `guest-version-<number>`.
+/// Another, which uses the store and secrets.
+pub fn granted_guest() -> Vec<u8> {
+    GRANTED_GUEST.to_vec()
+}
+
+/// The first with another version in its bytes: another component, which says `guest-version-<number>`.
 pub fn guest_version(number: u32) -> Vec<u8> {
     assert!(number < 10_000, "versions have four digits");
     let mut component = guest();

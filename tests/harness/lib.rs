@@ -15,7 +15,7 @@ mod tls;
 
 pub use client::{Client, Response};
 pub use executable::Executable;
-pub use guest::{guest, guest_version};
+pub use guest::{granted_guest, guest, guest_version};
 pub use load::Load;
 pub use log::logged;
 pub use metrics::Metrics;

@@ -22,7 +22,7 @@ pub use admin::{Admin, Token};
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use health::{CheckProtocol, Health, Outlier, Statuses};
 pub use listener::{Hsts, Listener, ListenerLimits, ListenerTimeouts, Redirect};
-pub use plugin::{Failure, Plugin, PluginLimits};
+pub use plugin::{Failure, Grants, Plugin, PluginLimits, SecretSource, StoreGrant};
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;

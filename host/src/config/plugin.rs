@@ -1,6 +1,9 @@
 //! The tables `[plugins.<name>]`.
 
-use serde::Deserialize;
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
 
 use super::{
     ByteSize, Duration,
@@ -21,6 +24,9 @@ pub struct Plugin {
     pub fail: Failure,
     #[serde(deserialize_with = "table")]
     pub limits: PluginLimits,
+    /// What it may reach beyond the message in hand.
+    #[serde(deserialize_with = "table")]
+    pub grants: Grants,
 }
 
 /// What becomes of a request when a plugin traps, overruns its limits, or cannot be started.
@@ -50,4 +56,86 @@ impl Default for PluginLimits {
     fn default() -> Self {
         Self { time: Duration::from_millis(10), memory: ByteSize::mib(32), recycle_after: 100_000 }
     }
+}
+
+/// What a plugin may reach. Nothing, unless it is written here.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Grants {
+    /// The store: `true`, or how much of it.
+    #[serde(deserialize_with = "granted")]
+    pub store: Option<StoreGrant>,
+    /// Secrets, by the names that the plugin calls them by.
+    pub secrets: BTreeMap<String, Spanned<SecretSource>>,
+}
+
+/// What a plugin may keep in its store.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct StoreGrant {
+    /// Of keys and values, and of what it takes to keep them.
+    pub memory: ByteSize,
+    pub entries: usize,
+}
+
+impl Default for StoreGrant {
+    fn default() -> Self {
+        Self { memory: ByteSize::mib(16), entries: 100_000 }
+    }
+}
+
+/// Where a secret is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "SecretTable")]
+pub enum SecretSource {
+    /// In a variable of the environment of this name.
+    Env(String),
+    /// In a file. Relative to the folder of the configuration.
+    File(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct SecretTable {
+    env: Option<String>,
+    file: Option<PathBuf>,
+}
+
+impl TryFrom<SecretTable> for SecretSource {
+    type Error = &'static str;
+
+    fn try_from(table: SecretTable) -> Result<Self, Self::Error> {
+        match (table.env, table.file) {
+            (Some(variable), None) => Ok(Self::Env(variable)),
+            (None, Some(path)) => Ok(Self::File(path)),
+            (None, None) | (Some(_), Some(_)) => {
+                Err("a secret is either { env = \"VARIABLE\" } or { file = \"path\" }")
+            }
+        }
+    }
+}
+
+/// Reads `true`, `false`, or a table with more to say.
+fn granted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    struct Visitor<T>(std::marker::PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de> + Default> de::Visitor<'de> for Visitor<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("true, or a table with more to say")
+        }
+
+        fn visit_bool<E: de::Error>(self, is_granted: bool) -> Result<Option<T>, E> {
+            Ok(is_granted.then(T::default))
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Option<T>, A::Error> {
+            T::deserialize(de::value::MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+
+    deserializer.deserialize_any(Visitor(std::marker::PhantomData))
 }

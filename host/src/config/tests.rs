@@ -6,7 +6,8 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::{
-    Compress, Config, Encoding, Failure, HostPattern, Levels, Problem, Problems, Source, read, read_text,
+    Compress, Config, Encoding, Failure, HostPattern, Levels, Problem, Problems, SecretSource, Source, StoreGrant,
+    read, read_text,
 };
 
 /// Every key once, and variables in most places.
@@ -60,6 +61,8 @@ file = "api-key.wasm"
 config = { header = "x-api-key", keys = [{ name = "demo", key = "${KEY}" }], since = 2024-05-01 }
 fail = "open"
 limits = { time = "5ms", memory = "64MiB", recycle-after = 1000 }
+grants.store = { memory = "1MiB", entries = 10 }
+grants.secrets = { token = { env = "TOKEN" }, key = { file = "key.pem" } }
 "#;
 
 fn environment(name: &str) -> Option<String> {
@@ -204,6 +207,35 @@ fn compression_is_asked_for_in_one_word_or_in_many() {
         assert_eq!((found[0].0.as_str(), found[0].1.as_str()), (place, message), "{written}");
     }
     has_one_problem(&route("{ level = 1 }"), "level", "unknown key `level`", "did you mean `levels`?");
+}
+
+#[test]
+fn a_grant_is_written_short_or_with_its_measure() {
+    let store =
+        |written: &str| config(&format!("[plugins.a.grants]\n{written}")).plugins["a"].grants.store.clone();
+    assert_eq!(store(""), None);
+    assert_eq!(store("store = false"), None);
+    assert_eq!(store("store = true"), Some(StoreGrant::default()));
+    let measured = StoreGrant { memory: super::ByteSize::mib(1), ..StoreGrant::default() };
+    assert_eq!(store("store = { memory = '1MiB' }"), Some(measured));
+    let secrets = &config(GOOD).plugins["api-key"].grants.secrets;
+    assert_eq!(secrets["token"].get_ref(), &SecretSource::Env("TOKEN".to_owned()));
+    assert_eq!(secrets["key"].get_ref(), &SecretSource::File("key.pem".into()));
+    for (written, place, message) in [
+        ("store = 1", "1", "expected true, or a table with more to say, found a whole number"),
+        ("store = { memorry = '1MiB' }", "memorry", "unknown key `memorry`"),
+        ("htpp = []", "htpp", "unknown key `htpp`"),
+        ("secrets = { a = { envv = 'A' } }", "envv", "unknown key `envv`"),
+        ("secrets = { a = 'A' }", "'A'", "expected a table, found a string"),
+        ("secrets = { a = {} }", "{}", "a secret is either { env = \"VARIABLE\" } or { file = \"path\" }"),
+    ] {
+        let written = format!("[plugins.a.grants]\n{written}");
+        let found = problems(&written);
+        assert!(
+            found.iter().any(|(at, said, _)| (at.as_str(), said.as_str()) == (place, message)),
+            "{found:?}"
+        );
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@ wasmtime::component::bindgen!({
 
         world host {
             include tollgate:policy/plugin@0.1.0;
+            import tollgate:policy/store@0.1.0;
+            import tollgate:policy/secret@0.1.0;
             export tollgate:policy/request-hook@0.1.0;
             export tollgate:policy/response-hook@0.1.0;
             export tollgate:policy/balance-hook@0.1.0;

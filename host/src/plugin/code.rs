@@ -5,6 +5,7 @@ use wasmtime::component::{Component, InstancePre, Linker, types::ComponentItem};
 use super::{
     artifact::Digest,
     bindings::exports::tollgate::policy::{balance_hook, lifecycle, request_hook, response_hook},
+    capability::Capability,
     engine::LoadError,
     instance::State,
     wasi,
@@ -22,6 +23,7 @@ pub struct Code {
     pub(super) request: Option<request_hook::GuestIndices>,
     pub(super) response: Option<response_hook::GuestIndices>,
     pub(super) balance: Option<balance_hook::GuestIndices>,
+    imports: Vec<Capability>,
 }
 
 /// Which hooks a component exports.
@@ -57,6 +59,7 @@ impl Code {
             request: request.transpose().map_err(LoadError::Misfit)?,
             response: response.transpose().map_err(LoadError::Misfit)?,
             balance: balance.transpose().map_err(LoadError::Misfit)?,
+            imports: capabilities(instance.component()),
             instance,
         })
     }
@@ -69,6 +72,11 @@ impl Code {
     /// The size of the component in bytes.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// What it can only be run with if it was granted.
+    pub fn imports(&self) -> &[Capability] {
+        &self.imports
     }
 
     pub fn hooks(&self) -> Hooks {
@@ -101,7 +109,7 @@ pub(super) fn linker_for(base: &Linker<State>, component: &Component) -> Result<
         };
         if wasi::is_denied(name) {
             wasi::deny(&mut linker, name, &interface, &resources, engine).map_err(LoadError::Misfit)?;
-        } else if !(wasi::is_offered(name) || is_given(name)) {
+        } else if !(wasi::is_offered(name) || is_offered(name)) {
             return Err(LoadError::UnknownImport(name.to_owned()));
         }
         resources.extend(interface.exports(engine).filter_map(|(_, item)| match item.ty {
@@ -112,13 +120,25 @@ pub(super) fn linker_for(base: &Linker<State>, component: &Component) -> Result<
     Ok(linker)
 }
 
-/// Whether an import is one of the interfaces that every plugin is given.
-fn is_given(import: &str) -> bool {
+/// Whether an import is one of the interfaces of the contract.
+fn is_offered(import: &str) -> bool {
     const GIVEN: [&str; 7] = ["types", "request", "response", "log", "sequence", "metrics", "pool"];
-    import
-        .strip_prefix("tollgate:policy/")
-        .and_then(|rest| rest.split_once('@'))
-        .is_some_and(|(interface, version)| GIVEN.contains(&interface) && version == CONTRACT)
+    let granted = Capability::ALL.map(Capability::interface);
+    interface(import).is_some_and(|interface| GIVEN.contains(&interface) || granted.contains(&interface))
+}
+
+/// What a component imports that has to be granted.
+fn capabilities(component: &Component) -> Vec<Capability> {
+    let engine = component.engine();
+    let ty = component.component_type();
+    let imports: Vec<&str> = ty.imports(engine).filter_map(|(name, _)| interface(name)).collect();
+    Capability::ALL.into_iter().filter(|capability| imports.contains(&capability.interface())).collect()
+}
+
+/// The interface of the contract that an import names.
+fn interface(import: &str) -> Option<&str> {
+    let (interface, version) = import.strip_prefix("tollgate:policy/")?.split_once('@')?;
+    (version == CONTRACT).then_some(interface)
 }
 
 /// The error for a component that was built against another version of the contract.

@@ -18,6 +18,7 @@ use super::{
     exchange::{Exchange, InvalidReply},
     host::LogLines,
     slot::Members,
+    surroundings::Surroundings,
     wasi,
 };
 
@@ -25,6 +26,7 @@ use super::{
 pub(super) struct State {
     pub plugin: Arc<str>,
     pub shared: Arc<Shared>,
+    pub surroundings: Surroundings,
     pub exchange: Option<Box<Exchange>>,
     pub sequences: Vec<(String, Arc<AtomicU32>)>,
     /// The metrics it has opened, in order.
@@ -120,6 +122,7 @@ impl Instance {
         let state = State {
             plugin: plugin.name.clone(),
             shared: plugin.shared.clone(),
+            surroundings: plugin.surroundings.clone(),
             exchange: None,
             sequences: Vec::new(),
             metrics: Vec::new(),
@@ -233,6 +236,12 @@ impl Instance {
 }
 
 impl State {
+    /// The time, for what the plugin keeps.
+    pub fn now(&self) -> Duration {
+        let told = self.surroundings.time.as_ref();
+        told.map_or_else(now, |time| time.now())
+    }
+
     pub fn members(&self, upstream: &str) -> Option<&Arc<dyn Members>> {
         self.upstreams.iter().find(|members| members.upstream() == upstream)
     }
@@ -251,8 +260,7 @@ impl Limits {
     /// Called once an epoch while the guest runs. The first call only takes the time, so that a call that is
     /// quick never asks for it, and one that was merely not scheduled is not blamed.
     fn at_epoch(&mut self) -> UpdateDeadline {
-        let now = clock_gettime(ClockId::ThreadCPUTime);
-        let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+        let now = reading(ClockId::ThreadCPUTime);
         let since = *self.since.get_or_insert(now);
         if now.saturating_sub(since) < self.time {
             return UpdateDeadline::Continue(1);
@@ -269,6 +277,17 @@ impl Limits {
             None => CallError::Trap(error.root_cause().to_string()),
         }
     }
+}
+
+/// The time since any moment that stays the same.
+pub(super) fn now() -> Duration {
+    reading(ClockId::Monotonic)
+}
+
+/// What a clock of the system shows.
+fn reading(clock: ClockId) -> Duration {
+    let now = clock_gettime(clock);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
 impl ResourceLimiter for Limits {

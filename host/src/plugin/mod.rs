@@ -6,22 +6,27 @@
 
 mod artifact;
 mod bindings;
+mod capability;
 mod code;
 mod counts;
 mod engine;
 mod exchange;
+mod granted;
 mod host;
 mod instance;
+mod keep;
 pub mod shipped;
 mod slot;
 mod surroundings;
 mod wasi;
 
+pub use capability::{Capabilities, Capability, Quota, SecretError, Secrets, Store, StoreError, Usage};
 pub use code::{Code, Hooks};
 pub use counts::{FailureKind, Hook, Metric, MetricKind, PluginCounts, write_plugins};
 pub use engine::{Engine, EngineSettings, LoadError};
 pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead};
 pub use instance::{CallError, StartError};
+pub use keep::Keepers;
 pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
 pub use surroundings::{Journal, Logged, Surroundings, Time};
 
@@ -85,15 +90,18 @@ impl Shared {
 impl Plugin {
     /// Makes a plugin with `warm` instances, each configured. An error is the plugin's refusal.
     ///
-    /// `previous` is the plugin of the same name in the generation before this one.
+    /// `capabilities` are what it may reach; that it imports no others is for the caller to see to. `previous`
+    /// is the plugin of the same name in the generation before this one.
     pub fn new(
         name: Arc<str>,
         code: Arc<Code>,
         settings: &crate::config::Plugin,
+        capabilities: Capabilities,
         previous: Option<&Plugin>,
         warm: usize,
     ) -> Result<Self, StartError> {
-        Self::within(Surroundings::default(), name, code, settings, previous, warm)
+        let surroundings = Surroundings { capabilities, ..Surroundings::default() };
+        Self::within(surroundings, name, code, settings, previous, warm)
     }
 
     /// The same in surroundings that are not the system's own: for a plugin on trial.
@@ -120,12 +128,23 @@ impl Plugin {
         Ok(plugin)
     }
 
-    /// Whether `settings` and `code` would make this very plugin again.
-    pub fn is_same(&self, code: &Code, settings: &crate::config::Plugin) -> bool {
+    /// Whether this very plugin would be made again.
+    pub fn is_same(
+        &self,
+        code: &Code,
+        settings: &crate::config::Plugin,
+        capabilities: &Capabilities,
+    ) -> bool {
         self.code.digest() == code.digest()
             && self.config == json(&settings.config)
             && self.failure == settings.fail
             && self.limits == settings.limits
+            && self.capabilities().is_same(capabilities)
+    }
+
+    /// What it may reach.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.surroundings.capabilities
     }
 
     /// The metrics that the plugin has opened, by name.

@@ -14,9 +14,13 @@ use std::{
 use tracing::Level;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
+use super::capability::Capabilities;
+
 /// Given to a plugin when it is made; what is absent is the system's own.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
+    /// What it was granted.
+    pub capabilities: Capabilities,
     /// Keeps what is logged, in place of the proxy's log.
     pub journal: Option<Arc<Journal>>,
     /// Tells the time, in place of the system.

@@ -15,8 +15,9 @@ use super::file::{Endpoint, Fault, Moment, Picks, Request, Response, Step, StepI
 use crate::{
     config,
     plugin::{
-        CallError, Code, Condition, Exchange, InHand, Journal, Logged, Member, Members, Plugin, Reply,
-        RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Surroundings, Time,
+        CallError, Capabilities, Code, Condition, Exchange, InHand, Journal, Logged, Member, Members, Plugin,
+        Quota, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store, Surroundings,
+        Time,
     },
     telemetry::Writer,
 };
@@ -115,7 +116,9 @@ impl Stage {
     ) -> Result<Self, StartError> {
         let journal = Arc::<Journal>::default();
         let time = Arc::new(Time::new(time.since_epoch()));
-        let surroundings = Surroundings { journal: Some(journal.clone()), time: Some(time.clone()) };
+        let capabilities = Capabilities { store: Some(Store::new(Quota::default())), ..Default::default() };
+        let surroundings =
+            Surroundings { capabilities, journal: Some(journal.clone()), time: Some(time.clone()) };
         let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)?;
         let endpoints = Endpoints::new("app", Vec::new(), 0);
         Ok(Self { slot: Slot::new(Arc::new(plugin), Writer::ALONE), journal, time, endpoints })

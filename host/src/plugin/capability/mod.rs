@@ -1,0 +1,73 @@
+//! What may a plugin reach beyond the message in hand?
+//!
+//! A plugin asks for a capability by importing its interface, and gets it by a line in its table. What it is
+//! given is made by whoever loads it, so that a plugin on trial can be given something else.
+
+mod secret;
+mod store;
+
+use std::path::Path;
+
+pub use secret::{SecretError, Secrets};
+pub use store::{Quota, Store, StoreError, Usage};
+
+use crate::config::Grants;
+
+/// An interface of the contract that is granted by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Capability {
+    Store,
+    Secret,
+}
+
+impl Capability {
+    pub const ALL: [Self; 2] = [Self::Store, Self::Secret];
+
+    /// The name of its interface in the contract.
+    pub fn interface(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Secret => "secret",
+        }
+    }
+
+    /// What grants it, to be written in the plugin's table.
+    pub fn line(self) -> &'static str {
+        match self {
+            Self::Store => "grants = { store = true }",
+            Self::Secret => "grants = { secrets = { <name> = { env = \"<VARIABLE>\" } } }",
+        }
+    }
+
+    /// Whether it is granted.
+    pub fn is_in(self, grants: &Grants) -> bool {
+        match self {
+            Self::Store => grants.store.is_some(),
+            Self::Secret => !grants.secrets.is_empty(),
+        }
+    }
+}
+
+/// What one plugin was granted, ready to be used.
+#[derive(Debug, Clone, Default)]
+pub struct Capabilities {
+    pub store: Option<Store>,
+    pub secrets: Secrets,
+}
+
+impl Capabilities {
+    /// What these grants amount to. Paths are relative to `folder`; `previous` is what the plugin had before.
+    pub fn granted(grants: &Grants, folder: &Path, previous: Option<&Self>) -> Result<Self, SecretError> {
+        let known = previous.and_then(|previous| previous.store.as_ref());
+        let store = grants.store.as_ref().map(|grant| {
+            let quota = Quota { memory: grant.memory.as_usize(), entries: grant.entries };
+            known.map_or_else(|| Store::new(quota), |known| known.with_quota(quota))
+        });
+        Ok(Self { store, secrets: Secrets::read(&grants.secrets, folder)? })
+    }
+
+    /// Whether these are the same: the same store with the same quota, the same secrets.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.store == other.store && self.secrets.is_same(&other.secrets)
+    }
+}

@@ -1,0 +1,203 @@
+//! Which secrets may a plugin use, without seeing them?
+//!
+//! What is kept is a digest to compare with and the beginnings of a signature; the secret itself is not.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs, io,
+    ops::Range,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use toml::Spanned;
+
+use crate::config::SecretSource;
+
+/// The secrets of one plugin, by name. Clones share them.
+#[derive(Clone, Default)]
+pub struct Secrets(Arc<BTreeMap<String, Secret>>);
+
+#[derive(Clone)]
+struct Secret {
+    digest: [u8; 32],
+    /// The inner and the outer hash of HMAC (RFC 2104), each after its key.
+    inner: Sha256,
+    outer: Sha256,
+}
+
+/// Why a secret is not there, and where the configuration asks for it.
+#[derive(Debug, thiserror::Error)]
+#[error("the secret `{name}` is not there: {reason}")]
+pub struct SecretError {
+    pub name: String,
+    pub place: Range<usize>,
+    reason: Reason,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    #[error("the environment variable `{0}` is not set")]
+    NotSet(String),
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("it is empty")]
+    Empty,
+}
+
+impl Secrets {
+    /// Reads all of them. Relative paths are relative to `folder`; the end of line that most editors put at the
+    /// end of a file is not part of a secret.
+    pub(super) fn read(
+        sources: &BTreeMap<String, Spanned<SecretSource>>,
+        folder: &Path,
+    ) -> Result<Self, SecretError> {
+        let read = |(name, source): (&String, &Spanned<SecretSource>)| {
+            let problem = |reason| SecretError { name: name.clone(), place: source.span(), reason };
+            let bytes = bytes(source.get_ref(), folder).map_err(problem)?;
+            Ok((name.clone(), Secret::new(&bytes)))
+        };
+        sources.iter().map(read).collect::<Result<_, _>>().map(|secrets| Self(Arc::new(secrets)))
+    }
+
+    /// Secrets that are known already.
+    pub fn known(secrets: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        Self(Arc::new(secrets.into_iter().map(|(name, bytes)| (name, Secret::new(&bytes))).collect()))
+    }
+
+    /// Whether `candidate` is the secret of this name. The time it takes says nothing about the secret.
+    pub fn verify(&self, name: &str, candidate: &[u8]) -> bool {
+        self.0.get(name).is_some_and(|secret| {
+            let digest: [u8; 32] = Sha256::digest(candidate).into();
+            secret.digest.ct_eq(&digest).into()
+        })
+    }
+
+    /// HMAC-SHA-256 of `message` (RFC 2104). None if there is no secret of this name.
+    pub fn hmac_sha256(&self, name: &str, message: &[u8]) -> Option<[u8; 32]> {
+        let secret = self.0.get(name)?;
+        let inner = secret.inner.clone().chain_update(message).finalize();
+        Some(secret.outer.clone().chain_update(inner).finalize().into())
+    }
+
+    /// Whether these are the same secrets.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let digests = |secrets: &Self| -> Vec<_> {
+            secrets.0.iter().map(|(name, secret)| (name.clone(), secret.digest)).collect()
+        };
+        digests(self) == digests(other)
+    }
+}
+
+impl Secret {
+    fn new(bytes: &[u8]) -> Self {
+        /// The block of SHA-256; a longer key is replaced by its hash.
+        const BLOCK: usize = 64;
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        let key = if bytes.len() > BLOCK { &digest } else { bytes };
+        let padded = |padding: u8| {
+            let mut block = [padding; BLOCK];
+            block.iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+            Sha256::new_with_prefix(block)
+        };
+        Self { digest, inner: padded(0x36), outer: padded(0x5c) }
+    }
+}
+
+fn bytes(source: &SecretSource, folder: &Path) -> Result<Vec<u8>, Reason> {
+    let bytes = match source {
+        SecretSource::Env(name) => env::var_os(name).ok_or_else(|| Reason::NotSet(name.clone()))?.into_vec(),
+        SecretSource::File(path) => {
+            let path = folder.join(path);
+            let mut bytes = fs::read(&path).map_err(|source| Reason::Read { path, source })?;
+            if bytes.ends_with(b"\n") {
+                bytes.truncate(bytes.len() - if bytes.ends_with(b"\r\n") { 2 } else { 1 });
+            }
+            bytes
+        }
+    };
+    // Whoever knows nothing would know it.
+    if bytes.is_empty() { Err(Reason::Empty) } else { Ok(bytes) }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets(secret: &str) -> Secrets {
+        Secrets::known([("s".to_owned(), secret.as_bytes().to_vec())])
+    }
+
+    #[test]
+    fn only_the_secret_itself_is_the_secret() {
+        let secrets = secrets("hunter2");
+        assert!(secrets.verify("s", b"hunter2"));
+        for candidate in ["", "hunter", "hunter22", "hunter2\n", "hunter2\0"] {
+            assert!(!secrets.verify("s", candidate.as_bytes()), "{candidate:?}");
+        }
+        assert!(!secrets.verify("other", b"hunter2"));
+        assert!(!secrets.verify("other", b""));
+    }
+
+    #[test]
+    fn signatures_are_those_of_the_standard() {
+        let sign = |key: &[u8], message: &str| {
+            let secrets = Secrets::known([("s".to_owned(), key.to_vec())]);
+            let mac = secrets.hmac_sha256("s", message.as_bytes()).unwrap();
+            mac.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        // RFC 4231, test cases 2 and 6.
+        assert_eq!(
+            sign(b"Jefe", "what do ya want for nothing?"),
+            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
+        );
+        assert_eq!(
+            sign(&[0xaa; 131], "Test Using Larger Than Block-Size Key - Hash Key First"),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+        );
+        assert_eq!(secrets("a").hmac_sha256("other", b""), None);
+    }
+
+    #[test]
+    fn a_secret_comes_from_a_file_or_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |source| {
+            let sources = BTreeMap::from([("s".to_owned(), Spanned::new(3..5, source))]);
+            Secrets::read(&sources, folder.path())
+        };
+        let file = || SecretSource::File("secret".into());
+        let error = read(file()).unwrap_err();
+        assert_eq!((error.name.as_str(), error.place), ("s", 3..5));
+        for content in ["hunter2", "hunter2\n", "hunter2\r\n"] {
+            fs::write(folder.path().join("secret"), content).unwrap();
+            assert!(read(file()).unwrap().verify("s", b"hunter2"), "{content:?}");
+        }
+        fs::write(folder.path().join("secret"), "\n").unwrap();
+        assert!(read(file()).is_err(), "an empty secret is none");
+        let path = env::var("PATH").unwrap();
+        assert!(read(SecretSource::Env("PATH".to_owned())).unwrap().verify("s", path.as_bytes()));
+        let error = read(SecretSource::Env("NOBODY_SETS_THIS".to_owned())).unwrap_err();
+        assert!(error.to_string().ends_with("the environment variable `NOBODY_SETS_THIS` is not set"));
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        assert_eq!(format!("{:?}", secrets("hunter2")), r#"{"s"}"#);
+    }
+
+    #[test]
+    fn another_value_is_another_secret() {
+        assert!(secrets("a").is_same(&secrets("a")));
+        assert!(!secrets("a").is_same(&secrets("b")));
+        assert!(!secrets("a").is_same(&Secrets::default()));
+    }
+}

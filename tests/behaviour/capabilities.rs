@@ -1,0 +1,138 @@
+//! What a plugin is granted, and what it makes of it.
+
+use tollgate_tests::{Origin, Proxy, endpoints, granted_guest, logged};
+
+/// Every request goes through a plugin of this name, which uses what it was granted as the request says.
+fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
+    format!(
+        "[upstreams.app]
+        endpoints = {}
+        [[routes]]
+        upstream = \"app\"
+        plugins = [\"{plugin}\"]
+        [plugins.{plugin}]
+        file = \"granted\"
+        {settings}
+        ",
+        endpoints(&[origin])
+    )
+}
+
+/// Of a store alone, the secrets are of no interest.
+const STORE: &str = "grants = { store = true, secrets = { unused = { env = \"PATH\" } } }";
+
+async fn start(origin: &Origin, plugin: &str, settings: &str) -> Proxy {
+    Proxy::start_with(&config(origin, plugin, settings), &[("granted", granted_guest())]).await
+}
+
+/// The outcome of each of these commands.
+async fn outcomes(proxy: &Proxy, commands: &str) -> Vec<String> {
+    let response = proxy.get("/", &[&format!("x-do: {commands}")]).await;
+    assert_eq!(response.status, 200, "{commands}");
+    response.text().lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_plugin_keeps_values_for_all_of_its_instances() {
+    let origin = Origin::start().await;
+    let proxy = start(&origin, "keeps", STORE).await;
+    let commands = "get a; set a 1; get a; add a 41; swap a - 2; swap a 42 2; get a; delete a; get a";
+    let expected = ["none", "ok", "1", "42", "false", "true", "2", "ok", "none"];
+    assert_eq!(outcomes(&proxy, commands).await, expected);
+    // Each on a connection of its own, so that both workers have their part.
+    for number in 1..=20 {
+        assert_eq!(outcomes(&proxy, "add n 1 60000").await, [number.to_string()]);
+    }
+    let commands = "take b 1 0.001 2; take b 1 0.001 2; take b 2 0.001 2; take b 3 0.001 2; get b; add b 1";
+    let outcomes = outcomes(&proxy, commands).await;
+    assert_eq!(outcomes[..2], ["passed", "passed"]);
+    let wait = outcomes[2].strip_prefix("wait ").map(|wait| wait.parse::<u32>().expect("it is a number"));
+    assert!(wait.is_some_and(|wait| (1_900_000..=2_000_000).contains(&wait)), "{outcomes:?}");
+    assert_eq!(outcomes[3..], ["wait 4294967295", "wrong-kind", "wrong-kind"]);
+}
+
+#[tokio::test]
+async fn what_a_plugin_keeps_outlives_its_instances_and_its_settings_and_is_its_own() {
+    let origin = Origin::start().await;
+    let proxy = start(&origin, "remembers", &format!("{STORE}\nlimits = {{ recycle-after = 1 }}")).await;
+    assert_eq!(outcomes(&proxy, "set a 1; set b 2").await, ["ok", "ok"]);
+    assert_eq!(outcomes(&proxy, "get a").await, ["1"]);
+    let grants = STORE.replace("true", "{ entries = 2 }");
+    proxy.reload(&config(&origin, "remembers", &grants)).await.expect("the configuration is fine");
+    assert_eq!(outcomes(&proxy, "get a; set c 3; set a 4; get a").await, ["1", "full", "ok", "4"]);
+    proxy.reload(&config(&origin, "another", STORE)).await.expect("the configuration is fine");
+    assert_eq!(outcomes(&proxy, "get a").await, ["none"]);
+}
+
+#[tokio::test]
+async fn a_plugin_keeps_no_more_than_it_was_granted() {
+    let origin = Origin::start().await;
+    let grants = STORE.replace("true", "{ memory = \"1MiB\", entries = 1000 }");
+    let settings = format!("{grants}\nlimits = {{ time = \"10s\" }}");
+    let proxy = start(&origin, "floods", &settings).await;
+    assert_eq!(outcomes(&proxy, "flood 10; set a 1; get a").await, ["1000", "full", "none"]);
+    assert_eq!(outcomes(&proxy, "long 300000; delete flood_").await, ["too-large", "ok"]);
+    proxy.reload(&config(&origin, "floods-again", &settings)).await.expect("the configuration is fine");
+    assert_eq!(outcomes(&proxy, "flood 100000; set a 1").await, ["10", "ok"]);
+}
+
+#[tokio::test]
+async fn a_plugin_that_asks_for_more_than_it_was_granted_is_refused() {
+    let origin = Origin::start().await;
+    for (plugin, grants, refusal) in [
+        (
+            "asks-store",
+            "",
+            "imports `tollgate:policy/store`, which it has not been granted: \
+             write `grants = { store = true }` under [plugins.asks-store]",
+        ),
+        ("asks-store-again", "grants = { store = false }", "imports `tollgate:policy/store`"),
+        (
+            "asks-secret",
+            "grants = { store = true }",
+            "imports `tollgate:policy/secret`, which it has not been granted: \
+             write `grants = { secrets = { <name> = { env = \"<VARIABLE>\" } } }` under [plugins.asks-secret]",
+        ),
+    ] {
+        let config = config(&origin, plugin, grants);
+        let error = Proxy::try_start_with(&config, &[("granted", granted_guest())]).await.err();
+        let error = error.expect("the plugin is refused").to_string();
+        assert!(error.contains(refusal) && error.contains("config.toml:"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_granted_in_vain_is_told() {
+    let origin = Origin::start().await;
+    let config = config(&origin, "asks-nothing", "grants = { store = true }");
+    Proxy::start_with(&config, &[("granted", tollgate_tests::guest())]).await;
+    assert_eq!(logged(&["granted, and the plugin does not import it", "asks-nothing", "store"]).len(), 1);
+}
+
+#[tokio::test]
+async fn a_plugin_compares_and_signs_with_secrets_that_it_does_not_see() {
+    let origin = Origin::start().await;
+    let secrets =
+        "grants = { store = true, secrets = { key = { file = \"key\" }, path = { env = \"PATH\" } } }";
+    let config = config(&origin, "uses-secrets", secrets);
+    let files = &[("granted", granted_guest())];
+    let error = Proxy::try_start_with(&config, files).await.err().expect("there is no file yet").to_string();
+    assert!(error.contains("the secret `key` is not there: cannot read "), "{error}");
+    assert!(error.contains("{ file = \"key\" }"), "its place is shown: {error}");
+
+    let proxy = start(&origin, "uses-secrets", STORE).await;
+    std::fs::write(proxy.folder().join("key"), "Jefe\n").expect("a file can be written");
+    proxy.reload(&config).await.expect("the configuration is fine");
+    let commands = "verify key Jefe; verify key jefe; verify other Jefe; sign key what; sign other what";
+    let signature = "1df7fcdee0058f5cd839a52835ec6a8a89c88935198d2725c668b0a601558445";
+    assert_eq!(outcomes(&proxy, commands).await, ["true", "false", "false", signature, "none"]);
+
+    std::fs::write(proxy.folder().join("key"), "another").expect("a file can be written");
+    assert_eq!(outcomes(&proxy, "verify key Jefe").await, ["true"], "until the next reload");
+    proxy.reload_files().await.expect("the configuration is fine");
+    assert_eq!(outcomes(&proxy, "verify key Jefe; verify key another").await, ["false", "true"]);
+
+    std::fs::remove_file(proxy.folder().join("key")).expect("a file can be removed");
+    proxy.reload_files().await.expect("what was loaded stays in force");
+    assert_eq!(outcomes(&proxy, "verify key another").await, ["true"]);
+}
