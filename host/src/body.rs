@@ -41,6 +41,8 @@ pub enum Error {
     Reset(hyper::Error),
     #[error("the body could not be encoded or decoded")]
     Coding(#[from] std::io::Error),
+    #[error("the body that was being stored broke off")]
+    StoringBroke,
 }
 
 impl From<hyper::Error> for Error {

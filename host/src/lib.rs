@@ -14,6 +14,7 @@ pub mod snapshot;
 pub mod route;
 pub mod compress;
 pub mod trial;
+pub mod cache;
 pub mod upstream;
 pub mod plugin;
 pub mod tls;

@@ -15,6 +15,7 @@ use std::{
 use toml::Spanned;
 
 use crate::{
+    cache::{Cache, Rules},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
     plugin::{Capabilities, Capability, Code, Engine, LoadError, Plugin, SecretError, StartError, shipped},
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub plugins: Vec<Loaded>,
     /// The TLS of each listener that speaks it, in the order of the configuration.
     pub terminations: Vec<Option<Arc<Termination>>>,
+    /// What routes that cache share.
+    pub cache: Arc<Cache>,
     upstreams_by_name: HashMap<Arc<str>, usize>,
     /// Of requests that no route wanted.
     unrouted: Arc<PerWorker<RouteCounts>>,
@@ -56,6 +59,8 @@ pub struct Route {
     counts: Arc<PerWorker<RouteCounts>>,
     /// Whether a request of any method may be sent twice.
     pub is_repeatable: bool,
+    /// Whether and how responses are cached.
+    pub cache: Option<Rules>,
 }
 
 /// An upstream with its balancers resolved.
@@ -156,6 +161,11 @@ impl Builder {
         }
         let number = previous.map_or(1, |previous| previous.number + 1);
         let unrouted = previous.map(|previous| previous.unrouted.clone()).unwrap_or_default();
+        let cache = match previous.map(|previous| &previous.cache) {
+            Some(cache) if cache.is_same(&config.cache) => cache.clone(),
+            Some(cache) => Arc::new(cache.resized(&config.cache)),
+            None => Arc::new(Cache::new(&config.cache)),
+        };
         Ok(Snapshot {
             number,
             config,
@@ -164,6 +174,7 @@ impl Builder {
             upstreams,
             plugins,
             terminations,
+            cache,
             upstreams_by_name,
             unrouted,
         })
@@ -555,6 +566,7 @@ fn routes(
                 .map(|(place, _)| *place)
                 .collect(),
             compress: route.compress.clone(),
+            cache: route.cache.as_ref().map(Rules::new),
         });
     }
     (table, routes)

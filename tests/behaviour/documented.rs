@@ -9,8 +9,8 @@ use std::{
 
 use tollgate::{
     config::{
-        self, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log, Outlier,
-        PluginLimits, Retry, Source, UpstreamLimits, UpstreamTimeouts,
+        self, Cache, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log, Outlier,
+        PluginLimits, Retry, RouteCache, Source, UpstreamLimits, UpstreamTimeouts,
     },
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
@@ -174,6 +174,8 @@ fn config_toml_shows_the_defaults() {
     assert_eq!(shown.drain_timeout, unsaid.drain_timeout);
     assert_eq!(shown.log, Log::default());
     assert_eq!(shown.limits, Limits::default());
+    assert_eq!(shown.cache, Cache::default());
+    assert_eq!(shown.routes[0].get_ref().cache, Some(RouteCache::default()));
     let listener = shown.listeners[0].get_ref();
     assert_eq!(listener.limits, ListenerLimits::default());
     assert_eq!(listener.timeouts, ListenerTimeouts::default());

@@ -2,6 +2,7 @@
 
 mod admin;
 mod architecture;
+mod caching;
 mod capabilities;
 mod compression;
 mod configuration;

@@ -8,6 +8,7 @@ use axum::{extract::State, response::IntoResponse};
 use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
+    cache::write_cache,
     plugin::write_plugins,
     server::Server,
     telemetry::{
@@ -31,6 +32,7 @@ fn write(page: &mut Page, server: &Server) {
     write_listeners(page, &server.traffic());
     write_routes(page, &snapshot.traffic());
     write_upstreams(page, snapshot.upstreams.iter().map(|target| &*target.upstream));
+    write_cache(page, &snapshot.cache);
     write_plugins(page, snapshot.plugins.iter().map(|loaded| &*loaded.plugin));
 }
 

@@ -5,6 +5,7 @@
 //! own. Who may ask is decided in [`access`], before anything else.
 
 mod access;
+mod cache;
 mod health;
 mod metrics;
 mod problem;
@@ -16,7 +17,7 @@ use axum::{
     Router,
     body::Body,
     extract::FromRef,
-    routing::{MethodRouter, get},
+    routing::{MethodRouter, delete, get},
 };
 use http::{Request, Response, StatusCode};
 use hyper::{
@@ -56,11 +57,12 @@ impl FromRef<Context> for Arc<Server> {
 
 /// Everything there is. Whoever asks for a thing with a token where one is wanted, or from this machine.
 fn endpoints() -> Router<Context> {
-    let list: [(&str, MethodRouter<Context>); 4] = [
+    let list: [(&str, MethodRouter<Context>); 5] = [
         ("/healthz", get(health::live)),
         ("/readyz", get(health::ready)),
         ("/metrics", get(metrics::show)),
         ("/api/status", get(status::show)),
+        ("/api/cache", delete(cache::purge)),
     ];
     let router = list.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     router

@@ -4,6 +4,7 @@
 //! with its place; what the names mean, and whether they mean anything, is for `snapshot` to say.
 
 mod admin;
+mod cache;
 mod compress;
 mod health;
 mod listener;
@@ -19,6 +20,7 @@ mod unit;
 mod upstream;
 
 pub use admin::{Admin, Token};
+pub use cache::{Cache, Query, RequestDirectives, ResponseHooks, RouteCache};
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use health::{CheckProtocol, Health, Outlier, Statuses};
 pub use listener::{Hsts, Listener, ListenerLimits, ListenerTimeouts, Redirect};
@@ -70,6 +72,8 @@ pub struct Config {
     pub upstreams: BTreeMap<Spanned<String>, Upstream>,
     #[serde(default, deserialize_with = "read::tables")]
     pub routes: Vec<Spanned<Route>>,
+    #[serde(default, deserialize_with = "read::table")]
+    pub cache: Cache,
     #[serde(default, deserialize_with = "read::named_tables")]
     pub plugins: BTreeMap<Spanned<String>, Plugin>,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 use super::{
-    Compress,
+    Compress, RouteCache,
     compress::compress,
     read::{table, written},
 };
@@ -30,6 +30,9 @@ pub struct Route {
     /// None for a route whose responses go out as they come.
     #[serde(default, deserialize_with = "compress")]
     pub compress: Option<Compress>,
+    /// Whether and how responses are cached; not at all if absent.
+    #[serde(default, deserialize_with = "super::cache::route")]
+    pub cache: Option<RouteCache>,
 }
 
 /// What a request must be for a route to take it. What is absent matches everything.

@@ -6,8 +6,8 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::{
-    Compress, Config, Encoding, Failure, HostPattern, Levels, Problem, Problems, SecretSource, Source, StoreGrant,
-    read, read_text,
+    Compress, Config, Encoding, Failure, HostPattern, Levels, Problem, Problems, Query, RouteCache, SecretSource,
+    Source, StoreGrant, read, read_text,
 };
 
 /// Every key once, and variables in most places.
@@ -55,6 +55,14 @@ upstream = "app"
 plugins = ["api-key"]
 repeatable = true
 compress = { encodings = ["gzip"], minimum = "2KiB", types = ["text/*"], levels = { gzip = 1, deflate = 9, br = 0, zstd = 19 }, decode = { ratio = 1, size = "1MiB" } }
+cache = { ttl = "5m", force-ttl = "1m", stale-while-revalidate = "30s", stale-if-error = "1h", query = { only = ["page"] }, key-headers = ["X-A"], key-cookies = ["lang"], response-hooks = "once", request-directives = "ignore", store-cookies = true }
+
+[cache]
+entries = 100
+memory = "1MiB"
+max-object = "64KiB"
+wait = "1s"
+waiters = 10
 
 [plugins.api-key]
 file = "api-key.wasm"
@@ -698,4 +706,24 @@ fn damage() -> impl Strategy<Value = String> {
         ])
         .prop_map(String::from),
     ]
+}
+
+#[test]
+fn a_route_is_cached_or_not() {
+    let route = |cache: &str| {
+        let written = format!("[[routes]]\nupstream = \"a\"\ncache = {cache}\n");
+        config(&written).routes[0].get_ref().cache.clone()
+    };
+    assert_eq!(route("true"), Some(RouteCache::default()));
+    assert_eq!(route("{}"), Some(RouteCache::default()));
+    assert_eq!(route("false"), None);
+    let query = |written: &str| route(&format!("{{ query = {written} }}")).unwrap().query;
+    assert_eq!(query("\"sorted\""), Query::Sorted);
+    assert_eq!(query("{ except = [\"a\"] }"), Query::Except(vec!["a".to_owned()]));
+    has_one_problem(
+        "[[routes]]\nupstream = \"a\"\ncache = { query = \"some\" }\n",
+        "\"some\"",
+        "expected \"all\", \"sorted\", \"none\", { only = [\"page\"] } or { except = [\"utm_source\"] }",
+        "",
+    );
 }

@@ -66,6 +66,8 @@ pub struct ResponseHead {
     pub parts: response::Parts,
     /// The endpoint that answered.
     pub endpoint: Option<HeaderValue>,
+    /// It was stored.
+    pub from_cache: bool,
 }
 
 /// An answer that a plugin has made, checked.

@@ -200,7 +200,7 @@ impl response::Host for State {
     }
 
     fn from_cache(&mut self) -> bool {
-        false
+        self.response().is_some_and(|response| response.from_cache)
     }
 
     fn endpoint(&mut self) -> Option<String> {

@@ -26,6 +26,8 @@ pub enum Error {
     NoEndpoint,
     #[error("the upstream has as many requests as it may have")]
     Overloaded,
+    #[error("nothing that may be used is stored, and the request asks for nothing else")]
+    OnlyIfCached,
     #[error("no connection to {endpoint}")]
     Connect { endpoint: String, source: ConnectError },
     #[error("no response from {endpoint}")]
@@ -64,6 +66,8 @@ impl Error {
             Self::NoEndpoint | Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy)
             }
+            // RFC 9111, section 5.2.1.7.
+            Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, Blame::Client),
             Self::Connect { source, .. } if source.is_time_out() => {
                 (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
             }
@@ -83,6 +87,26 @@ impl Error {
         matches!(self, Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. })
     }
 
+    /// Whether the upstream cannot be reached, so that the proxy is cut off from it.
+    pub(super) fn is_cut_off(&self) -> bool {
+        match self {
+            Self::NoEndpoint
+            | Self::Overloaded
+            | Self::Connect { .. }
+            | Self::Send { .. }
+            | Self::ResponseTimedOut { .. }
+            | Self::AttemptsTimedOut { .. } => true,
+            Self::BadRequest(_)
+            | Self::ClientBroke(_)
+            | Self::BodyTooLarge
+            | Self::NoRoute
+            | Self::OnlyIfCached
+            | Self::DeadlineExceeded
+            | Self::BadResponse { .. }
+            | Self::Plugin { .. } => false,
+        }
+    }
+
     /// Whether the connection to the client is of no more use: what follows on it may not be what it seems.
     pub fn ends_connection(&self) -> bool {
         match self {
@@ -92,6 +116,7 @@ impl Error {
             | Self::NoRoute
             | Self::NoEndpoint
             | Self::Overloaded
+            | Self::OnlyIfCached
             | Self::Connect { .. }
             | Self::Send { .. }
             | Self::ResponseTimedOut { .. }

@@ -6,12 +6,11 @@
 use std::sync::Arc;
 
 use http::Response;
-use hyper::body::Incoming;
 
-use super::{Error, send::Sent};
+use super::{Error, cached::Answer};
 use crate::{
     body::Content,
-    config::Failure,
+    config::{Failure, ResponseHooks},
     live::Generation,
     plugin::{CallError, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot},
     snapshot::{Route, Target},
@@ -53,24 +52,29 @@ pub(super) fn on_request(
     Ok(decision)
 }
 
-/// Runs the response hooks over what an upstream answered.
+/// Runs the response hooks over what an upstream answered, or what is stored of it.
 pub(super) fn on_response(
     generation: &Generation,
     route: &Route,
     exchange: &mut InHand,
-    response: Response<Incoming>,
-    sent: &mut Sent,
-) -> Result<Response<Content>, Error> {
-    if route.on_response.is_empty() {
-        return Ok(response.map(Content::Streaming));
+    mut answer: Answer,
+) -> Result<Answer, Error> {
+    let is_done = answer.from_cache
+        && route.cache.as_ref().is_some_and(|rules| rules.response_hooks == ResponseHooks::Once);
+    if route.on_response.is_empty() || is_done {
+        return Ok(answer);
     }
-    let (parts, body) = response.into_parts();
-    exchange.response = Some(ResponseHead { parts, endpoint: Some(sent.endpoint().address.clone()) });
-    run(generation, route, exchange, Content::Streaming(body)).inspect(|response| {
-        if matches!(response.body(), Content::Whole(_)) {
-            sent.give_up_response();
-        }
-    })
+    let (parts, body) = answer.response.into_parts();
+    let endpoint =
+        answer.sent.as_ref().map(|sent| sent.endpoint().address.clone()).or(answer.endpoint.take());
+    exchange.response = Some(ResponseHead { parts, endpoint, from_cache: answer.from_cache });
+    answer.response = run(generation, route, exchange, body)?;
+    if matches!(answer.response.body(), Content::Whole(_))
+        && let Some(sent) = &mut answer.sent
+    {
+        sent.give_up_response();
+    }
+    Ok(answer)
 }
 
 /// Runs the response hooks over what a request hook answered.
@@ -85,7 +89,7 @@ pub(super) fn on_reply(
         return Ok(response);
     }
     let (parts, body) = response.into_parts();
-    exchange.response = Some(ResponseHead { parts, endpoint: None });
+    exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
     run(generation, route, exchange, body)
 }
 
@@ -101,7 +105,7 @@ fn run(
             Ok(ResponseVerdict::Next) => {}
             Ok(ResponseVerdict::Reply(reply)) => {
                 let (parts, body) = into_response(reply).into_parts();
-                exchange.response = Some(ResponseHead { parts, endpoint: None });
+                exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
                 content = body;
             }
             Err(error) => by_policy(slot, error)?,

@@ -4,6 +4,7 @@
 //! stands in a file of its own.
 
 mod afterwards;
+mod cached;
 mod connection;
 mod error;
 mod grpc;
@@ -28,12 +29,14 @@ use hyper::body::Incoming;
 
 use crate::{
     body::{Content, ResponseBody},
+    cache::Rules,
     compress::{self, Wishes},
     live::{Generation, Worker},
     plugin::{Exchange, InHand},
     snapshot::Route,
     telemetry::with_sources,
 };
+use cached::Lookup;
 use hooks::Decision;
 use meter::Meter;
 use record::Record;
@@ -132,12 +135,27 @@ async fn forward(
             return Ok((compress::encode(wishes.as_ref(), response), None));
         }
     }
+    let rules = route.cache.as_ref();
+    let looked = cached::lookup(context, route, upstream, &mut exchange, &body, record).await;
+    let mut visit = match looked.map_err(&failed)? {
+        Lookup::Answer(answer) => {
+            let answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
+            return Ok((compress::encode(wishes.as_ref(), answer.response), None));
+        }
+        Lookup::Ask(visit) => visit,
+    };
     let expects_continue = prepared.expects_continue;
-    let sending = send::send(context, upstream, route, &mut exchange, body, expects_continue, record);
-    let (response, mut sent) = send::send_before(deadline, sending).await.map_err(&failed)?;
-    let response =
-        hooks::on_response(generation, route, &mut exchange, response, &mut sent).map_err(&failed)?;
-    Ok((compress::encode(wishes.as_ref(), response), Some(sent)))
+    let sending = send::send(context, upstream, route, &mut exchange, Some(body), expects_continue, record);
+    let answer = send::send_before(deadline, sending).await;
+    let mut answer = cached::settle(&mut visit, rules, &mut exchange, answer, record).map_err(&failed)?;
+    if rules.is_some_and(Rules::stores_what_hooks_made) {
+        answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
+        answer = cached::keep(visit, context, rules, answer, record);
+    } else {
+        answer = cached::keep(visit, context, rules, answer, record);
+        answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
+    }
+    Ok((compress::encode(wishes.as_ref(), answer.response), answer.sent))
 }
 
 fn find_route<'a>(context: &'a Context, request: &request::Parts) -> Option<&'a Route> {

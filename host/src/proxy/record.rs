@@ -22,6 +22,10 @@ pub(super) struct Record {
     upstream: Option<Arc<str>>,
     /// The last endpoint that it was brought to in vain, and how often it was brought to one until then.
     failed: Option<(Arc<Endpoint>, usize)>,
+    /// What the cache did.
+    cache: Option<&'static str>,
+    /// What brought a response that goes on without it.
+    served: Option<(String, usize)>,
 }
 
 impl Record {
@@ -42,6 +46,8 @@ impl Record {
             route: None,
             upstream: None,
             failed: None,
+            cache: None,
+            served: None,
         }
     }
 
@@ -54,11 +60,10 @@ impl Record {
         duration: Duration,
         is_complete: bool,
     ) {
-        let (endpoint, attempts) = match (sent, &self.failed) {
-            (Some(sent), _) => (Some(sent.endpoint()), Some(sent.attempts)),
-            (None, Some((endpoint, attempts))) => (Some(endpoint), Some(*attempts)),
-            (None, None) => (None, None),
-        };
+        let served = self.served.as_ref().map(|(endpoint, attempts)| (endpoint.as_str(), *attempts));
+        let failed = || self.failed.as_ref().map(|(endpoint, attempts)| (endpoint.authority.as_str(), *attempts));
+        let sent = sent.map(|sent| (sent.endpoint().authority.as_str(), sent.attempts));
+        let (endpoint, attempts) = sent.or(served).or_else(failed).unzip();
         tracing::info!(
             target: "access",
             client = self.client,
@@ -70,8 +75,9 @@ impl Record {
             status = status.as_u16(),
             route = self.route.as_deref(),
             upstream = self.upstream.as_deref(),
-            endpoint = endpoint.map(|endpoint| endpoint.authority.as_str()),
+            endpoint,
             attempts,
+            cache = self.cache,
             bytes_in = bytes.of_request,
             bytes_out = bytes.of_response,
             complete = is_complete,
@@ -116,4 +122,16 @@ pub(super) fn routed(record: &mut Option<Box<Record>>, exchange: &Exchange) {
 pub(super) fn failed(record: &mut Option<Box<Record>>, endpoint: &Arc<Endpoint>, attempts: usize) {
     let Some(record) = record else { return };
     record.failed = Some((endpoint.clone(), attempts));
+}
+
+/// Notes what the cache did.
+pub(super) fn cached(record: &mut Option<Box<Record>>, what: &'static str) {
+    let Some(record) = record else { return };
+    record.cache = Some(what);
+}
+
+/// Notes what brought a response that goes to the client without it.
+pub(super) fn served(record: &mut Option<Box<Record>>, sent: &Sent) {
+    let Some(record) = record else { return };
+    record.served = Some((sent.endpoint().authority.as_str().to_owned(), sent.attempts));
 }

@@ -98,7 +98,8 @@ pub(super) async fn send_before(
     Ok((response, sent))
 }
 
-/// Brings a request to an endpoint of an upstream, and waits for the head of its response.
+/// Brings a request to an endpoint of an upstream, and waits for the head of its response. Without a body where
+/// the proxy asks on its own behalf.
 ///
 /// If that fails there may be further attempts, for as long as [`retry`] finds them worth it and the upstream's
 /// budget lasts.
@@ -107,7 +108,7 @@ pub(super) async fn send(
     target: &Target,
     route: &Route,
     exchange: &mut InHand,
-    body: Incoming,
+    body: Option<Incoming>,
     expects_continue: bool,
     record: &mut Option<Box<Record>>,
 ) -> Result<(Response<Incoming>, Sent), Error> {
@@ -281,6 +282,7 @@ fn blames(error: &Error, attempts: usize) -> Option<Reason> {
         | Error::NoEndpoint
         | Error::Overloaded
         | Error::DeadlineExceeded
+        | Error::OnlyIfCached
         | Error::Plugin { .. } => None,
     }
 }
@@ -425,12 +427,12 @@ impl Outgoing {
         target: &Target,
         route: &Route,
         head: &request::Parts,
-        body: Incoming,
+        body: Option<Incoming>,
         expects_continue: bool,
     ) -> Result<Self, Error> {
         let Context { worker, connection, .. } = context;
         let cap = connection.listener.limits.body.get();
-        let least = body.size_hint().lower();
+        let least = body.as_ref().map_or(0, |body| body.size_hint().lower());
         if least > cap {
             return Err(Error::BodyTooLarge);
         }
@@ -444,7 +446,10 @@ impl Outgoing {
             let limit = connection.listener.timeouts.body.get();
             connection.turn.is_none().then(|| Patience { timer: worker.clock.timer(), limit })
         };
-        let (body, upload) = RequestBody::new(body, cap, expects_continue, kept, patience);
+        let (body, upload) = match body {
+            Some(body) => RequestBody::new(body, cap, expects_continue, kept, patience),
+            None => (RequestBody::Empty, None),
+        };
         // Response hooks see the request as it was forwarded.
         let keeps_headers = !route.on_response.is_empty() || (is_kept && upload.is_some());
         Ok(Self {

@@ -283,7 +283,11 @@ fn response_head(written: &Response, reply: Option<&Reply>) -> ResponseHead {
     parts.status = status;
     parts.headers = headers.clone();
     let endpoint = written.endpoint.as_ref().filter(|_| reply.is_none());
-    ResponseHead { parts, endpoint: endpoint.and_then(|text| HeaderValue::try_from(text).ok()) }
+    ResponseHead {
+        parts,
+        endpoint: endpoint.and_then(|text| HeaderValue::try_from(text).ok()),
+        from_cache: false,
+    }
 }
 
 /// Endpoints that are nowhere.

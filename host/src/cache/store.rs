@@ -1,0 +1,446 @@
+//! Where are stored responses in memory?
+//!
+//! One store for all workers, in shards. What is used once only makes room for what is used again (S3-FIFO).
+
+use std::{
+    hash::BuildHasher,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use http::HeaderMap;
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync};
+use rustc_hash::FxHashMap;
+
+use super::{
+    fill::{Fill, Filling},
+    key::Key,
+    policy::Time,
+    stored::Stored,
+};
+
+/// Stored responses, by key.
+#[derive(Debug)]
+pub struct Store {
+    resources: sync::Cache<Key, Resource, ByBytes>,
+    hasher: DefaultHashBuilder,
+    /// Held while a resource is replaced by another that was made of it, by the hash of the key.
+    writing: [Mutex<()>; STRIPES],
+    /// What is being fetched, by the hash of the key.
+    filling: [Mutex<FxHashMap<Key, Arc<Fill>>>; STRIPES],
+    /// When what is stored under a hash was last declared void: a response that was asked for before is not stored.
+    voided: Box<[AtomicU64]>,
+}
+
+const STRIPES: usize = 16;
+
+/// What is known of a key: the stored responses to it, which differ in what they vary by, the newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Resource(Arc<Known>);
+
+#[derive(Debug, Clone, Default)]
+struct Known {
+    variants: Vec<Arc<Stored>>,
+    /// Until when responses are expected not to be stored, so that nobody waits for another's.
+    passes_until: Time,
+}
+
+#[derive(Debug, Clone)]
+struct ByBytes {
+    /// What the smallest entry counts for, so that there are not too many of them.
+    least: u64,
+}
+
+impl Weighter<Key, Resource> for ByBytes {
+    fn weight(&self, key: &Key, resource: &Resource) -> u64 {
+        let variants: usize = resource.0.variants.iter().map(|stored| stored.size()).sum();
+        ((key.as_str().len() + 128 + variants) as u64).max(self.least)
+    }
+}
+
+/// Which stored responses are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purge<'a> {
+    All,
+    /// Those with this URL.
+    Url(&'a str),
+    /// Those whose URL begins so.
+    Prefix(&'a str),
+    Tag(&'a str),
+}
+
+impl Resource {
+    /// The newest stored response that was made for requests like this one.
+    pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Stored>> {
+        self.0.variants.iter().find(|stored| stored.selection.matches(request))
+    }
+
+    /// Whether there are stored responses to other requests.
+    pub fn has_variants(&self) -> bool {
+        !self.0.variants.is_empty()
+    }
+
+    /// Whether a response is expected not to be stored.
+    pub fn passes(&self, now: Time) -> bool {
+        now < self.0.passes_until
+    }
+
+    pub fn variants(&self) -> &[Arc<Stored>] {
+        &self.0.variants
+    }
+}
+
+impl Store {
+    /// Responses to one key that differ in what they vary by.
+    const VARIANTS: usize = 32;
+    /// How long a response that was not stored lets requests go by without waiting for each other.
+    const PASSES: u64 = 60_000;
+
+    /// A store of so many entries and bytes at most.
+    pub fn new(entries: usize, memory: u64, max_object: u64) -> Self {
+        // A shard takes what fits its share of the memory only.
+        let shards = (memory / max_object.saturating_mul(4).max(1)).clamp(1, 64) as usize;
+        let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
+        let options = OptionsBuilder::new()
+            .shards(shards)
+            .estimated_items_capacity(entries)
+            .weight_capacity(memory)
+            .build()
+            .expect("both numbers are given");
+        let hasher = DefaultHashBuilder::default();
+        let weigher = ByBytes { least: (memory / entries.max(1) as u64).max(1) };
+        Self {
+            resources: sync::Cache::with_options(options, weigher, hasher.clone(), Default::default()),
+            hasher,
+            writing: Default::default(),
+            filling: Default::default(),
+            voided: (0..4096).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    pub fn get(&self, key: &Key) -> Option<Resource> {
+        self.resources.get(key)
+    }
+
+    /// Stores a response in the place of those to the same requests, unless what it answers was declared void
+    /// after `asked`. Whether it was.
+    pub fn put(&self, key: &Key, stored: Arc<Stored>, asked: Time) -> bool {
+        let voided = self.voided_at(key).load(Ordering::Acquire);
+        if voided != 0 && asked.0 <= voided {
+            return false;
+        }
+        self.change(key, |known| {
+            known.variants.retain(|other| other.selection != stored.selection);
+            known.variants.insert(0, stored);
+            known.variants.truncate(Self::VARIANTS);
+            known.passes_until = Time(0);
+        });
+        true
+    }
+
+    /// Puts a renewed response in the place of the one it was made of, if that is still there.
+    pub fn renew(&self, key: &Key, before: &Arc<Stored>, renewed: Arc<Stored>) {
+        self.change(key, |known| {
+            if let Some(place) = known.variants.iter().position(|stored| Arc::ptr_eq(stored, before)) {
+                known.variants.remove(place);
+                known.variants.retain(|other| other.selection != renewed.selection);
+                known.variants.insert(0, renewed);
+            }
+        });
+    }
+
+    /// Drops one stored response.
+    pub fn drop_one(&self, key: &Key, stored: &Arc<Stored>) {
+        self.change(key, |known| known.variants.retain(|other| !Arc::ptr_eq(other, stored)));
+    }
+
+    /// Notes that responses to this key are not stored.
+    pub fn passes(&self, key: &Key, now: Time) {
+        self.change(key, |known| known.passes_until = Time(now.0 + Self::PASSES));
+    }
+
+    /// Drops all that is stored for a key. What is being fetched is not stored either.
+    pub fn invalidate(&self, key: &Key, now: Time) {
+        self.voided_at(key).fetch_max(now.0, Ordering::AcqRel);
+        let _writing = self.writing(key);
+        self.resources.remove(key);
+    }
+
+    /// Drops what is meant, or with `soft` makes it stale. How many stored responses that were.
+    pub fn purge(&self, meant: Purge<'_>, soft: bool, now: Time) -> usize {
+        // What is on its way may be meant too, and its tags are not known yet.
+        for voided in &self.voided {
+            voided.fetch_max(now.0, Ordering::AcqRel);
+        }
+        let mut count = 0;
+        let keys: Vec<Key> =
+            self.resources.iter().map(|(key, _)| key).filter(|key| meant.may_mean(key)).collect();
+        for key in keys {
+            self.change(&key, |known| {
+                let before = known.variants.len();
+                if soft {
+                    for stored in known.variants.iter_mut().filter(|stored| meant.means(stored)) {
+                        let mut stale = Stored::clone(stored);
+                        stale.freshness.lifetime = 0;
+                        *stored = Arc::new(stale);
+                        count += 1;
+                    }
+                } else {
+                    known.variants.retain(|stored| !meant.means(stored));
+                    count += before - known.variants.len();
+                }
+            });
+        }
+        count
+    }
+
+    /// Bytes that the stored responses take.
+    pub fn bytes(&self) -> u64 {
+        self.resources.iter().map(|(key, resource)| ByBytes { least: 0 }.weight(&key, &resource)).sum()
+    }
+
+    pub fn entries(&self) -> usize {
+        self.resources.len()
+    }
+
+    /// Everything stored, for whoever wants to write it down.
+    pub fn each(&self, mut call: impl FnMut(Key, Resource)) {
+        for (key, resource) in self.resources.iter() {
+            call(key, resource);
+        }
+    }
+
+    /// Whose turn it is to fetch what this key names.
+    pub fn fill(self: &Arc<Self>, key: &Key) -> Filling {
+        let mut filling = lock(&self.filling[self.stripe(key)]);
+        match filling.get(key) {
+            Some(fill) => Filling::Follow(fill.clone()),
+            None => {
+                let fill = Arc::new(Fill::default());
+                filling.insert(key.clone(), fill.clone());
+                Filling::Lead(super::fill::Lead::new(self.clone(), key.clone(), fill))
+            }
+        }
+    }
+
+    /// A fetch is over, or will not help others.
+    pub(super) fn filled(&self, key: &Key, fill: &Arc<Fill>) {
+        let mut filling = lock(&self.filling[self.stripe(key)]);
+        if filling.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
+            filling.remove(key);
+        }
+    }
+
+    fn change(&self, key: &Key, change: impl FnOnce(&mut Known)) {
+        let _writing = self.writing(key);
+        let mut known =
+            self.resources.peek(key).map(|resource| Known::clone(&resource.0)).unwrap_or_default();
+        change(&mut known);
+        if known.variants.is_empty() && known.passes_until == Time(0) {
+            self.resources.remove(key);
+        } else {
+            self.resources.insert(key.clone(), Resource(Arc::new(known)));
+        }
+    }
+
+    fn writing(&self, key: &Key) -> MutexGuard<'_, ()> {
+        lock(&self.writing[self.stripe(key)])
+    }
+
+    fn stripe(&self, key: &Key) -> usize {
+        self.hasher.hash_one(key) as usize % STRIPES
+    }
+
+    fn voided_at(&self, key: &Key) -> &AtomicU64 {
+        &self.voided[(self.hasher.hash_one(key) >> 32) as usize % self.voided.len()]
+    }
+}
+
+/// What a holder of the lock leaves is whole even if it panicked.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Purge<'_> {
+    fn may_mean(self, key: &Key) -> bool {
+        match self {
+            Self::All | Self::Tag(_) => true,
+            Self::Url(url) => key.url() == url,
+            Self::Prefix(prefix) => key.url().starts_with(prefix),
+        }
+    }
+
+    fn means(self, stored: &Stored) -> bool {
+        match self {
+            Self::All | Self::Url(_) | Self::Prefix(_) => true,
+            Self::Tag(tag) => stored.tags.iter().any(|known| **known == *tag),
+        }
+    }
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Self(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::StatusCode;
+
+    use super::*;
+    use crate::cache::{
+        policy::{Freshness, Vary},
+        stored::StoredBody,
+    };
+
+    fn key(name: &str) -> Key {
+        Key::restored(format!("http://h/{name}\napp"))
+    }
+
+    fn stored(size: usize, vary: &[(&str, &str)], tags: &[&str]) -> Arc<Stored> {
+        let mut response = HeaderMap::new();
+        let mut request = HeaderMap::new();
+        for (name, value) in vary {
+            response.append("vary", name.parse().unwrap());
+            request.append(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        let freshness = Freshness {
+            lifetime: 60,
+            initial_age: 0,
+            received: Time(1000),
+            always_validates: false,
+            never_stale: false,
+            stale_while_revalidate: 0,
+            stale_if_error: None,
+        };
+        Arc::new(Stored {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: StoredBody::new(vec![Bytes::from(vec![7; size])]),
+            freshness,
+            selection: Vary::of(&response).unwrap().selection(&request),
+            tags: tags.iter().map(|&tag| tag.into()).collect(),
+        })
+    }
+
+    fn request(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn the_memory_is_kept_and_a_scan_does_not_drive_out_what_is_used() {
+        const CAP: u64 = 16 << 20;
+        const SIZE: usize = 4 << 10;
+        let store = Store::new(100_000, CAP, 64 << 10);
+        let hot: Vec<Key> = (0..1000).map(|number| key(&format!("hot/{number}"))).collect();
+        for _ in 0..3 {
+            for key in &hot {
+                if store.get(key).is_none() {
+                    store.put(key, stored(SIZE, &[], &[]), Time(2000));
+                }
+            }
+        }
+        let scanned = 10 * CAP as usize / SIZE;
+        let (mut hits, mut asked, mut most) = (0, 0, 0);
+        for number in 0..scanned {
+            store.put(&key(&format!("scan/{number}")), stored(SIZE, &[], &[]), Time(2000));
+            let hot = &hot[number % hot.len()];
+            asked += 1;
+            match store.get(hot) {
+                Some(_) => hits += 1,
+                None => drop(store.put(hot, stored(SIZE, &[], &[]), Time(2000))),
+            }
+            if number % 1000 == 0 {
+                most = most.max(store.bytes());
+            }
+        }
+        let ratio = f64::from(hits) / f64::from(asked);
+        assert!(ratio > 0.9, "the hot set was hit at a ratio of {ratio}");
+        assert!(most <= CAP + CAP / 10, "{most} bytes were stored");
+        assert!(store.bytes() >= CAP / 2, "{} bytes are stored", store.bytes());
+    }
+
+    #[test]
+    fn there_are_no_more_entries_than_allowed() {
+        let store = Store::new(100, 1 << 20, 1 << 10);
+        for number in 0..1000 {
+            store.put(&key(&number.to_string()), stored(10, &[], &[]), Time(2000));
+        }
+        assert!((50..=100).contains(&store.entries()), "{} entries", store.entries());
+    }
+
+    #[test]
+    fn variants_are_told_apart_and_replaced_by_their_like() {
+        let store = Store::new(100, 1 << 20, 1 << 10);
+        let key = key("a");
+        store.put(&key, stored(1, &[("foo", "1")], &[]), Time(2000));
+        store.put(&key, stored(2, &[("foo", "2")], &[]), Time(2000));
+        store.put(&key, stored(3, &[("foo", "1")], &[]), Time(2000));
+        let resource = store.get(&key).unwrap();
+        let size = |fields| resource.select(&request(fields)).map(|stored| stored.body.len());
+        assert_eq!(size(&[("foo", "1")]), Some(3));
+        assert_eq!(size(&[("foo", "2")]), Some(2));
+        assert_eq!(size(&[("foo", "3")]), None);
+        assert_eq!(resource.variants().len(), 2);
+        for number in 0..100 {
+            store.put(&key, stored(1, &[("foo", &number.to_string())], &[]), Time(2000));
+        }
+        assert_eq!(store.get(&key).unwrap().variants().len(), Store::VARIANTS);
+    }
+
+    #[test]
+    fn what_was_asked_for_before_an_invalidation_is_not_stored() {
+        let store = Store::new(100, 1 << 20, 1 << 10);
+        let key = key("a");
+        store.put(&key, stored(1, &[], &[]), Time(1000));
+        store.invalidate(&key, Time(2000));
+        assert!(store.get(&key).is_none());
+        assert!(!store.put(&key, stored(1, &[], &[]), Time(1999)));
+        assert!(!store.put(&key, stored(1, &[], &[]), Time(2000)));
+        assert!(store.put(&key, stored(1, &[], &[]), Time(2001)));
+    }
+
+    #[test]
+    fn an_operator_purges_what_is_meant() {
+        for (meant, soft, left, stale) in [
+            (Purge::Url("http://h/a"), false, &["a/b", "c"][..], &[][..]),
+            (Purge::Prefix("http://h/a"), false, &["c"], &[]),
+            (Purge::Tag("t"), false, &["a"], &[]),
+            (Purge::All, false, &[], &[]),
+            (Purge::Tag("t"), true, &["a", "a/b", "c"], &["a/b", "c"]),
+            (Purge::Url("http://h/"), false, &["a", "a/b", "c"], &[]),
+        ] {
+            let store = Store::new(100, 1 << 20, 1 << 10);
+            for (name, tags) in [("a", &["s"][..]), ("a/b", &["t"]), ("c", &["s", "t"])] {
+                store.put(&key(name), stored(1, &[], tags), Time(1000));
+            }
+            let count = store.purge(meant, soft, Time(2000));
+            assert_eq!(count, if soft { stale.len() } else { 3 - left.len() }, "{meant:?}");
+            for name in ["a", "a/b", "c"] {
+                let found = store.get(&key(name));
+                assert_eq!(found.is_some(), left.contains(&name), "{meant:?} {name}");
+                let is_stale =
+                    found.is_some_and(|found| found.variants()[0].freshness.left(Time(1001)).is_none());
+                assert_eq!(is_stale, stale.contains(&name), "{meant:?} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_stored_is_remembered_for_a_while() {
+        let store = Store::new(100, 1 << 20, 1 << 10);
+        let key = key("a");
+        store.passes(&key, Time(1000));
+        assert!(store.get(&key).unwrap().passes(Time(1001)));
+        assert!(!store.get(&key).unwrap().passes(Time(61_001)));
+        store.put(&key, stored(1, &[], &[]), Time(1002));
+        assert!(!store.get(&key).unwrap().passes(Time(1003)));
+    }
+}

@@ -1,0 +1,200 @@
+//! What is a stored response?
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use http_body::{Frame, SizeHint};
+
+use super::policy::{Freshness, Selection};
+use crate::body::{Content, Error};
+
+/// A whole response, and when and for whom it may be used. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: StoredBody,
+    pub freshness: Freshness,
+    pub selection: Selection,
+    /// What it can be purged by, as its upstream says.
+    pub tags: Box<[Box<str>]>,
+}
+
+/// The body of a stored response: pieces that are sent as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredBody {
+    pieces: Arc<[Bytes]>,
+    length: u64,
+}
+
+impl Stored {
+    /// Bytes it takes in memory, roughly and rather too many.
+    pub fn size(&self) -> usize {
+        /// What an entry takes beside what is counted.
+        const OVERHEAD: usize = 512;
+        let fields: usize =
+            self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 96).sum();
+        let tags: usize = self.tags.iter().map(|tag| tag.len() + 16).sum();
+        let pieces = self.body.pieces.len() * 64;
+        OVERHEAD + fields + tags + pieces + self.selection.size() + self.body.length as usize
+    }
+}
+
+/// The fields of a response that are stored: not those that are named, nor any of the hop that it came over.
+pub fn storable_headers(headers: &HeaderMap, omitted: &[HeaderName]) -> HeaderMap {
+    static OF_THE_HOP: [HeaderName; 11] = [
+        header::CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        header::PROXY_AUTHENTICATE,
+        HeaderName::from_static("proxy-authentication-info"),
+        header::PROXY_AUTHORIZATION,
+        HeaderName::from_static("proxy-connection"),
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        // Obsolete, and made here anew if anywhere (RFC 9111, section 5.5).
+        header::WARNING,
+    ];
+    let mut kept = headers.clone();
+    for name in OF_THE_HOP.iter().chain(omitted) {
+        kept.remove(name);
+    }
+    kept
+}
+
+/// What a response can be purged by: the members of `Cache-Tag`, parted by commas, and of `Surrogate-Key`, parted
+/// by spaces. Of each response a hundred at most.
+pub fn tags(headers: &HeaderMap) -> Box<[Box<str>]> {
+    const MOST: usize = 100;
+    let of = |name: &'static str, separator: &'static [char]| {
+        let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(move |line| line.split(separator)).map(str::trim).filter(|tag| !tag.is_empty())
+    };
+    of("cache-tag", &[',']).chain(of("surrogate-key", &[' ', '\t'])).take(MOST).map(Into::into).collect()
+}
+
+impl StoredBody {
+    /// Small pieces are made one, so that they are sent at once and waste nothing.
+    pub fn new(pieces: Vec<Bytes>) -> Self {
+        const SMALL: usize = 16 << 10;
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        let pieces = if pieces.len() > 1 && length / pieces.len() < SMALL {
+            let whole = pieces.concat();
+            whole.chunks(256 << 10).map(Bytes::copy_from_slice).collect()
+        } else {
+            pieces
+        };
+        Self { pieces: pieces.into(), length: length as u64 }
+    }
+
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    pub fn pieces(&self) -> &[Bytes] {
+        &self.pieces
+    }
+
+    /// All of it, not copied.
+    pub fn content(&self) -> Content {
+        self.part(0, self.length)
+    }
+
+    /// From the first byte named to before the second, not copied.
+    pub fn part(&self, from: u64, to: u64) -> Content {
+        let mut passed = 0;
+        let mut parts = self.pieces.iter().filter_map(|piece| {
+            let start = from.saturating_sub(passed).min(piece.len() as u64) as usize;
+            let end = to.saturating_sub(passed).min(piece.len() as u64) as usize;
+            passed += piece.len() as u64;
+            (start < end).then(|| piece.slice(start..end))
+        });
+        let first = parts.next().unwrap_or_default();
+        let second = parts.next();
+        match second {
+            None => Content::Whole(first),
+            Some(second) => {
+                let mut rest: Vec<Bytes> = parts.collect();
+                rest.reverse();
+                rest.extend([second, first]);
+                Content::Changed(Box::new(Pieces { rest, left: to.min(self.length) - from }))
+            }
+        }
+    }
+}
+
+/// Pieces on their way to a client, the last first.
+#[derive(Debug)]
+struct Pieces {
+    rest: Vec<Bytes>,
+    left: u64,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let body = self.get_mut();
+        Poll::Ready(body.rest.pop().map(|piece| {
+            body.left -= piece.len() as u64;
+            Ok(Frame::data(piece))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(mut content: Content) -> Vec<u8> {
+        let mut read = Vec::new();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while let Poll::Ready(Some(frame)) = http_body::Body::poll_frame(Pin::new(&mut content), &mut cx) {
+            read.extend(frame.unwrap().into_data().unwrap());
+        }
+        read
+    }
+
+    #[test]
+    fn a_body_is_read_in_part_or_whole() {
+        let large: Vec<Bytes> = (0..3u8).map(|digit| Bytes::from(vec![digit; 20 << 10])).collect();
+        let whole = large.concat();
+        let body = StoredBody::new(large);
+        assert_eq!(body.pieces().len(), 3, "large pieces stay as they are");
+        assert_eq!(read(body.content()), whole);
+        for (from, to) in [(0, 1), (0, 20 << 10), (20 << 10, 40 << 10), (100, 41_000), (61_439, 61_440)] {
+            assert_eq!(read(body.part(from, to)), whole[from as usize..to as usize], "{from} {to}");
+        }
+        let small = StoredBody::new(vec![Bytes::from("ab"), Bytes::from("cd")]);
+        assert_eq!(small.pieces(), ["abcd"]);
+        assert_eq!(read(StoredBody::new(vec![]).content()), b"");
+    }
+
+    #[test]
+    fn tags_stand_in_two_fields() {
+        let mut headers = HeaderMap::new();
+        headers.append("cache-tag", "a, b,,".parse().unwrap());
+        headers.append("cache-tag", "c d".parse().unwrap());
+        headers.append("surrogate-key", "e  f".parse().unwrap());
+        assert_eq!(tags(&headers).iter().map(|tag| &**tag).collect::<Vec<_>>(), ["a", "b", "c d", "e", "f"]);
+    }
+}
