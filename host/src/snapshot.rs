@@ -31,6 +31,8 @@ pub struct Snapshot {
     /// Counts the snapshots of a process, from 1.
     pub number: u64,
     pub config: Config,
+    /// What was written.
+    pub source: Source,
     pub table: route::Table,
     pub routes: Vec<Route>,
     pub upstreams: Vec<Target>,
@@ -39,6 +41,8 @@ pub struct Snapshot {
     pub terminations: Vec<Option<Arc<Termination>>>,
     /// What routes that cache share.
     pub cache: Arc<Cache>,
+    /// Files that no route needs and that are no plugins, by name, and why.
+    pub not_loaded: Vec<(String, String)>,
     upstreams_by_name: HashMap<Arc<str>, usize>,
     /// Of requests that no route wanted.
     unrouted: Arc<PerWorker<RouteCounts>>,
@@ -76,6 +80,8 @@ pub struct Target {
 pub struct Loaded {
     pub plugin: Arc<Plugin>,
     pub origin: Origin,
+    /// Why a newer version was not put in its place.
+    pub refused: Option<String>,
     settings: config::Plugin,
 }
 
@@ -137,7 +143,8 @@ impl Builder {
         previous: Option<&Snapshot>,
     ) -> Result<Snapshot, Problems> {
         let mut problems = Vec::new();
-        let plugins = self.plugins(&config, previous, &mut problems);
+        let mut not_loaded = Vec::new();
+        let plugins = self.plugins(&config, previous, &mut not_loaded, &mut problems);
         let places: HashMap<&str, usize> =
             plugins.iter().enumerate().map(|(place, loaded)| (&*loaded.plugin.name, place)).collect();
 
@@ -167,6 +174,8 @@ impl Builder {
             None => Arc::new(Cache::new(&config.cache)),
         };
         Ok(Snapshot {
+            source: source.clone(),
+            not_loaded,
             number,
             config,
             table,
@@ -282,6 +291,7 @@ impl Builder {
         &self,
         config: &Config,
         previous: Option<&Snapshot>,
+        not_loaded: &mut Vec<(String, String)>,
         problems: &mut Vec<Problem>,
     ) -> Vec<Loaded> {
         let needed = needed_plugins(config);
@@ -304,13 +314,16 @@ impl Builder {
                 // Only the file has changed, or gone: what was loaded from it stays in force.
                 (Err(error), _) if let Some(known) = known.filter(|known| known.settings == settings) => {
                     tracing::warn!(plugin = name, %error, "new version not used, the loaded one stays in force");
-                    loaded.push(known.clone());
+                    loaded.push(Loaded { refused: Some(error.to_string()), ..known.clone() });
                 }
                 (Err(error), Some(span)) => {
                     problems
                         .push(Problem::at(error.place().unwrap_or_else(|| span.clone()), error.to_string()));
                 }
-                (Err(error), None) => tracing::warn!(plugin = name, %error, "not loaded; no route needs it"),
+                (Err(error), None) => {
+                    tracing::warn!(plugin = name, %error, "not loaded; no route needs it");
+                    not_loaded.push((name.to_owned(), error.to_string()));
+                }
             }
         }
         loaded
@@ -363,7 +376,7 @@ impl Builder {
                 Arc::new(plugin)
             }
         };
-        Ok(Loaded { plugin, origin, settings: settings.clone() })
+        Ok(Loaded { plugin, origin, refused: None, settings: settings.clone() })
     }
 }
 

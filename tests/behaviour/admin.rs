@@ -1,6 +1,8 @@
 //! What an operator sees and does, and who is none.
 
-use tollgate_tests::{Answer, Client, Origin, Proxy, endpoints, guest, route_to, until};
+use tollgate_tests::{Answer, Client, Executable, Origin, Proxy, endpoints, guest, route_to, until};
+
+use crate::TOLLGATE;
 
 /// An admin API on a free port.
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
@@ -267,4 +269,158 @@ async fn what_is_not_there_is_a_problem_document() {
         assert_eq!(response.header("content-type"), Some("application/problem+json"), "{method} {path}");
         assert_eq!(response.json()["status"], status);
     }
+}
+
+#[tokio::test]
+async fn upstreams_tell_what_is_known_of_each_endpoint() {
+    let origins = [Origin::start().await, Origin::start().await];
+    let url = origins[0].url();
+    let config = format!(
+        "{ADMIN}[upstreams.app]\nendpoints = [{{ url = \"{url}\", weight = 3, tags = {{ zone = \"a\" }} }}]\n\
+         [[routes]]\nupstream = \"app\"\n[upstreams.idle]\nendpoints = [\"{}\"]\nbalance = \"round-robin\"\n",
+        origins[1].url()
+    );
+    let proxy = Proxy::start(&config).await;
+    for _ in 0..10 {
+        assert_eq!(proxy.get("/", &[]).await.status, 200);
+    }
+    let told = proxy.told("/api/upstreams").await;
+    let app = &told["upstreams"][0];
+    assert_eq!((&app["name"], &app["is-usable"]), (&"app".into(), &true.into()));
+    let endpoint = &app["endpoints"][0];
+    assert_eq!(endpoint["address"], origins[0].address.to_string());
+    assert_eq!((&endpoint["weight"], &endpoint["tags"]["zone"]), (&3.into(), &"a".into()));
+    assert_eq!((&endpoint["state"], &endpoint["requests"]), (&"healthy".into(), &10.into()));
+    assert_eq!((&endpoint["failures"], &endpoint["share"]), (&0.into(), &1.0.into()));
+    let [p50, p99] = ["p50-ms", "p99-ms"].map(|key| endpoint[key].as_f64().expect("it is known"));
+    assert!(0.0 < p50 && p50 <= p99, "{p50} {p99}");
+    let idle = &told["upstreams"][1];
+    assert_eq!(idle["balance"][0], "round-robin");
+    assert!(idle["endpoints"][0]["p50-ms"].is_null(), "{idle}");
+}
+
+#[tokio::test]
+async fn plugins_tell_what_is_in_force_and_why_what_is_newer_is_not() {
+    let origin = Origin::start().await;
+    let config = with_admin(&origin) + "plugins = [\"seen\"]\n[plugins.seen]\nfile = \"guest\"\n";
+    let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
+    proxy.drop_plugin("guest", b"not a component");
+    proxy.drop_plugin("stray", b"nor this");
+    proxy.reload_files().await.expect("the rest is well");
+    let told = proxy.told("/api/plugins").await;
+    let plugin = &told["plugins"][0];
+    assert_eq!((&plugin["name"], &plugin["fail"]), (&"seen".into(), &"closed".into()));
+    assert_eq!(plugin["digest"].as_str().map(str::len), Some(64));
+    assert!(plugin["origin"].as_str().is_some_and(|origin| origin.ends_with("guest.wasm")), "{plugin}");
+    assert_eq!(plugin["last-load"]["outcome"], "refused");
+    assert!(
+        plugin["last-load"]["reason"].as_str().is_some_and(|reason| reason.contains("not a WebAssembly"))
+    );
+    assert_eq!(plugin["calls"]["on-request"], 1);
+    assert_eq!(told["not-loaded"][0]["name"], "stray");
+
+    proxy.drop_plugin("guest", &guest());
+    proxy.reload_files().await.expect("all is well");
+    assert_eq!(proxy.told("/api/plugins").await["plugins"][0]["last-load"]["outcome"], "in-force");
+}
+
+#[tokio::test]
+async fn the_configuration_is_shown_without_its_secrets() {
+    let origin = Origin::start().await;
+    let config = with_admin(&origin).replace("[upstreams", "token = \"hunter2\"\n[upstreams")
+        + "plugins = [\"api-key\"]\n[plugins.api-key]\nconfig = { keys = { demo = \"hunter2\" } }\n";
+    let proxy = Proxy::start(&config).await;
+    let response = proxy.admin("GET", "/api/config", &["Authorization: Bearer hunter2"]).await;
+    assert!(!response.text().contains("hunter2"), "{}", response.text());
+    let shown = response.json();
+    assert_eq!(shown["config"]["admin"]["address"], "127.0.0.1:0");
+    assert_eq!(shown["config"]["routes"][0]["plugins"][0], "api-key");
+    assert_eq!(shown["generation"], 1);
+}
+
+#[tokio::test]
+async fn a_reload_answers_with_what_came_of_it() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    let response = proxy.admin("POST", "/api/reload", &[]).await;
+    assert_eq!((response.status, &response.json()["generation"]), (200, &2.into()));
+
+    proxy.write_config(&(with_admin(&origin) + "colour = \"red\"\nplugins = [1]\n"));
+    let response = proxy.admin("POST", "/api/reload", &[]).await;
+    assert_eq!(response.status, 422, "{response:?}");
+    let problems = response.json()["problems"].as_array().cloned().expect("there are some");
+    let text = std::fs::read_to_string(proxy.config_path()).unwrap();
+    let line = text.lines().position(|line| line.starts_with("colour")).expect("it is there") + 1;
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert_eq!(
+        (&problems[0]["message"], &problems[0]["line"]),
+        (&"unknown key `colour`".into(), &line.into())
+    );
+    assert_eq!((&problems[0]["column"], &problems[1]["column"]), (&1.into(), &12.into()));
+    assert_eq!(proxy.told("/api/status").await["generation"], 2);
+    assert_eq!(proxy.metrics().await.sum("tollgate_reloads_total", &[("outcome", "refused")]), 1.0);
+
+    for line in ["Origin: https://evil.example", "Sec-Fetch-Site: cross-site"] {
+        assert_eq!(proxy.admin("POST", "/api/reload", &[line]).await.status, 403, "{line}");
+    }
+    assert_eq!(proxy.admin("GET", "/api/reload", &[]).await.status, 405);
+}
+
+#[tokio::test]
+async fn the_page_lets_nothing_run_but_its_own_script() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    let page = proxy.admin("GET", "/", &[]).await;
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").expect("there is a policy");
+    assert!(policy.starts_with("default-src 'none'; script-src 'nonce-"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let nonce = policy.split("'nonce-").nth(1).and_then(|rest| rest.split('\'').next()).expect("a nonce");
+    assert_eq!(page.text().matches(&format!("nonce=\"{nonce}\"")).count(), 2, "the script and the style");
+    assert!(!page.text().contains("http://") && !page.text().contains("https://"), "nothing from elsewhere");
+    let again = proxy.admin("GET", "/", &[]).await;
+    assert_ne!(again.header("content-security-policy"), Some(policy), "a nonce is used once");
+}
+
+#[tokio::test]
+async fn the_executable_drains_when_the_api_is_asked_to_and_top_shows_it_before() {
+    let origin = Origin::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = with_admin(&origin) + "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
+    std::fs::write(folder.path().join("config.toml"), config).unwrap();
+    let mut proxy = Executable::start(TOLLGATE, folder.path(), &["run", "--log-format", "json"]);
+    let address = proxy.address().await;
+    let line: serde_json::Value = serde_json::from_str(&proxy.line(&["admin API listening"]).await).unwrap();
+    let admin = line["address"].as_str().expect("it says where").to_owned();
+    for _ in 0..4 {
+        let mut client = Client::connect(address).await;
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 200);
+    }
+
+    let url = format!("http://{admin}");
+    let mut top = Executable::start(TOLLGATE, folder.path(), &["top", "--once", "--admin", &url]);
+    let (status, printed, errors) = top.end().await;
+    assert!(status.success(), "{errors}");
+    let of =
+        |word: &str| printed.lines().find(|line| line.contains(word)).map(str::to_owned).unwrap_or_default();
+    let words = |line: String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(of(&address.to_string()))[4], "4", "{printed}");
+    let endpoint = words(of(&origin.address.to_string()));
+    assert_eq!((&*endpoint[0], &*endpoint[2]), ("app", "healthy"), "{printed}");
+
+    let mut client = Client::connect(admin.parse().unwrap()).await;
+    client.send("POST /api/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 202);
+    let (status, _, errors) = proxy.end().await;
+    assert!(status.success(), "{errors}");
+
+    let mut top = Executable::start(TOLLGATE, folder.path(), &["top", "--once", "--admin", &url]);
+    let (status, printed, errors) = top.end().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(
+        printed.is_empty() && errors.contains(&format!("cannot ask the admin API on {admin}")),
+        "{errors}"
+    );
 }

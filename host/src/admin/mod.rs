@@ -5,19 +5,30 @@
 //! own. Who may ask is decided in [`access`], before anything else.
 
 mod access;
+mod actions;
 mod cache;
+mod config;
 mod health;
 mod metrics;
+mod page;
+mod plugins;
 mod problem;
+mod recent;
 mod status;
+mod upstreams;
 
-use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
     body::Body,
     extract::FromRef,
-    routing::{MethodRouter, delete, get},
+    routing::{MethodRouter, delete, get, post},
 };
 use http::{Request, Response, StatusCode};
 use hyper::{
@@ -36,6 +47,7 @@ use tokio::{
 
 use crate::{listen::Sockets, server::Server};
 use problem::Problem;
+use recent::Recent;
 
 /// Connections at once.
 const CONNECTIONS: usize = 128;
@@ -47,6 +59,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 struct Context {
     server: Arc<Server>,
+    /// What a reload reads.
+    config: Option<Arc<Path>>,
+    recent: Arc<Recent>,
 }
 
 impl FromRef<Context> for Arc<Server> {
@@ -57,12 +72,18 @@ impl FromRef<Context> for Arc<Server> {
 
 /// Everything there is. Whoever asks for a thing with a token where one is wanted, or from this machine.
 fn endpoints() -> Router<Context> {
-    let list: [(&str, MethodRouter<Context>); 5] = [
+    let list: [(&str, MethodRouter<Context>); 11] = [
+        ("/", get(page::show)),
         ("/healthz", get(health::live)),
         ("/readyz", get(health::ready)),
         ("/metrics", get(metrics::show)),
         ("/api/status", get(status::show)),
         ("/api/cache", delete(cache::purge)),
+        ("/api/upstreams", get(upstreams::list)),
+        ("/api/plugins", get(plugins::list)),
+        ("/api/config", get(config::show)),
+        ("/api/reload", post(actions::reload)),
+        ("/api/drain", post(actions::drain)),
     ];
     let router = list.into_iter().fold(Router::new(), |router, (path, methods)| router.route(path, methods));
     router
@@ -75,9 +96,12 @@ fn endpoints() -> Router<Context> {
 /// Serves the API wherever the configuration in force says, until the drain has ended. `config` is the file that
 /// a reload reads.
 pub async fn run(server: Arc<Server>, config: Option<PathBuf>) {
-    let _ = config;
     let mut changes = server.changes();
-    let router = endpoints().with_state(Context { server: server.clone() });
+    let router = endpoints().with_state(Context {
+        server: server.clone(),
+        config: config.map(Into::into),
+        recent: Arc::default(),
+    });
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut open: Option<(Arc<Sockets>, TcpListener)> = None;
     loop {

@@ -16,6 +16,23 @@ pub(super) struct Problem {
     title: &'static str,
     status: u16,
     detail: String,
+    /// What is wrong with a configuration, each with its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<Place>,
+}
+
+/// One thing to put right in a configuration.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Place {
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// Counted from 1; absent where the whole file is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<usize>,
 }
 
 impl Problem {
@@ -25,7 +42,12 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
+            problems: Vec::new(),
         }
+    }
+
+    pub fn with(self, problems: Vec<Place>) -> Self {
+        Self { problems, ..self }
     }
 }
 

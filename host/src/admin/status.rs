@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use axum::{Json, extract::State};
@@ -89,6 +89,16 @@ fn listener(traffic: &ListenerTraffic) -> Listener {
         requests: counts.sum(|part| &part.requests),
         refusals: ListenerCounts::refusals(counts).collect(),
     }
+}
+
+/// When it was, as in RFC 3339.
+pub(super) fn ago(moment: Instant) -> String {
+    timestamp(SystemTime::now().checked_sub(moment.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+/// To the microsecond.
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
 }
 
 /// A moment as in RFC 3339.

@@ -1,17 +1,24 @@
 //! `tollgate demo`
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::Args;
 use tokio::net::TcpListener;
 
 use super::{backend::Backend, run};
 use crate::{
-    config,
+    admin, config,
     server::{Server, Settings, default_artifacts},
 };
 
 const KEY: &str = "test-api-key-123";
+
+/// Where the admin API is; another port if this one is taken.
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
@@ -30,8 +37,12 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
         endpoints.push(format!("\"http://{}\"", listener.local_addr()?));
         tokio::spawn(Backend::new(name.into(), Duration::ZERO, listener)?.serve());
     }
+    let admin = free(ADMIN);
     let text = format!(
-        r#"[[listeners]]
+        r#"[admin]
+address = "{admin}"
+
+[[listeners]]
 address = "{}"
 
 [[listeners]]
@@ -59,6 +70,7 @@ config = {{ header = "x-api-key", keys = {{ demo = "{KEY}" }} }}
     let folder = std::env::temp_dir().join("tollgate-demo-has-no-folder");
     let server = Server::start(config, source, Settings { folder, artifacts: default_artifacts() }).await?;
     let (address, secure) = (server.addresses()[0], server.addresses()[1].port());
+    server.drain().accompany(admin::run(server.clone(), None));
     let snapshot = server.snapshot();
     let certificate = snapshot.terminations.iter().flatten().find_map(|tls| tls.self_signed());
     let trust = certificate.map_or("-k".to_owned(), |path| format!("--cacert '{}'", path.display()));
@@ -76,6 +88,10 @@ Try:
   curl -N -H 'x-api-key: {KEY}' http://{address}/stream
   curl -i {trust} -H 'x-api-key: {KEY}' https://localhost:{secure}/
 
+What it does, in a browser: http://{admin}/
+In a terminal:              tollgate top --admin http://{admin}
+For Prometheus:             curl http://{admin}/metrics
+
 Ctrl-C ends it.",
         text.lines().map(|line| format!("  {line}\n")).collect::<String>(),
     );
@@ -85,7 +101,10 @@ Ctrl-C ends it.",
 /// This address, or one with a port that is free if its own is taken.
 fn free(address: SocketAddr) -> SocketAddr {
     match std::net::TcpListener::bind(address) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => SocketAddr::new(address.ip(), 0),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            let another = std::net::TcpListener::bind(SocketAddr::new(address.ip(), 0));
+            another.and_then(|socket| socket.local_addr()).unwrap_or(address)
+        }
         // Whatever else is wrong is for the listener to say.
         Ok(_) | Err(_) => address,
     }

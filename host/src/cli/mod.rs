@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod plugin;
 mod run;
+mod top;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -41,6 +42,8 @@ enum Command {
     Check(RunArguments),
     /// Run one sample backend, which answers with what it received
     Backend(backend::BackendArguments),
+    /// Show live what a running proxy does, from its admin API; q ends
+    Top(top::TopArguments),
     /// Write, test and look into plugins
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -107,6 +110,7 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Demo(arguments) => demo::run(arguments).await?,
             Command::Check(arguments) => check::run(arguments).await?,
             Command::Backend(arguments) => backend::run(arguments).await?,
+            Command::Top(arguments) => top::run(arguments).await?,
             Command::Plugin(command) => return plugin::run(command).await,
         }
         Ok(ExitCode::SUCCESS)

@@ -40,6 +40,8 @@ pub(super) async fn until_signalled(server: &Arc<Server>, config: Option<&Path>)
         tokio::select! {
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
+            // Asked for over the admin API.
+            () = server.drain().started() => break,
             _ = hang_up.recv() => match config {
                 Some(config) => watch::reload(server, config).await,
                 None => tracing::info!("there is no configuration to read again"),

@@ -13,6 +13,7 @@ mod problem;
 pub(crate) mod read;
 mod retry;
 mod route;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -29,6 +30,7 @@ pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;
 pub use route::{HostPattern, Match, Route};
+pub use shown::shown;
 pub use tls::{
     CertificateFiles, CertificateName, ClientAuth, ForwardedCertificate, ListenerTls, Roots, TlsVersion,
     UpstreamTls, Verify,

@@ -82,6 +82,15 @@ impl Problems {
         self.list.iter()
     }
 
+    /// The line and the column where a problem begins, in characters, each counted from 1. None if it is about
+    /// the whole file.
+    pub fn place(&self, problem: &Problem) -> Option<(usize, usize)> {
+        let before = self.source.text.get(..problem.span.as_ref()?.start)?;
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        Some((line, column))
+    }
+
     /// Each problem with its line underlined, for a terminal or, without colour, for a log.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };

@@ -1,0 +1,17 @@
+//! `GET /api/config`: what was written that is in force?
+
+use axum::{Json, extract::State};
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::config;
+
+/// The configuration in force as it was written: variables stand as they are, and what may be secret does not.
+pub(super) async fn show(State(context): State<Context>) -> Json<Value> {
+    let snapshot = context.server.snapshot();
+    Json(json!({
+        "generation": snapshot.number,
+        "file": snapshot.source.path.display().to_string(),
+        "config": config::shown(&snapshot.source.text),
+    }))
+}

@@ -1,0 +1,42 @@
+//! `/`: what does it look like to a person?
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    response::{Html, IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+
+use super::problem::Problem;
+use crate::server::Server;
+
+/// The page. Whatever it shows, it asks the API for.
+const PAGE: &str = include_str!("page.html");
+
+/// Stands in the page for a number that is used once.
+const NONCE: &str = "{nonce}";
+
+pub(super) async fn show(State(_): State<Arc<Server>>) -> Response {
+    let mut bytes = [0_u8; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no random numbers").into_response();
+    }
+    let nonce: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let policy = format!(
+        "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let mut response = Html(PAGE.replace(NONCE, &nonce)).into_response();
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value: &str| {
+        let value = HeaderValue::from_str(value).expect("these values are visible ASCII");
+        headers.insert(name, value);
+    };
+    set(header::CONTENT_SECURITY_POLICY, &policy);
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "no-referrer");
+    set(header::X_FRAME_OPTIONS, "DENY");
+    set(header::CACHE_CONTROL, "no-store");
+    response
+}

@@ -1,0 +1,87 @@
+//! What does the admin API say?
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use axum::body::{Body, to_bytes};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::board::Reading;
+
+/// An admin API that is asked.
+#[derive(Debug)]
+pub(super) struct Admin {
+    authority: String,
+    host: String,
+    credentials: Option<HeaderValue>,
+}
+
+impl Admin {
+    /// How long an answer may take.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    /// How long it may be.
+    const LARGEST: usize = 64 << 20;
+
+    pub fn new(url: &str, token: Option<&str>) -> anyhow::Result<Self> {
+        let uri: Uri =
+            url.parse().with_context(|| format!("`{url}` is not a URL such as http://127.0.0.1:9901"))?;
+        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            bail!("`{url}` is not a URL such as http://127.0.0.1:9901");
+        };
+        let port = authority.port_u16().unwrap_or(80);
+        let credentials = token.map(|token| {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
+            value.set_sensitive(true);
+            anyhow::Ok(value)
+        });
+        let credentials = credentials.transpose().context("a token is of visible ASCII characters")?;
+        Ok(Self {
+            authority: format!("{}:{port}", authority.host()),
+            host: authority.to_string(),
+            credentials,
+        })
+    }
+
+    /// All that the board shows.
+    pub async fn read(&self) -> anyhow::Result<Reading> {
+        let reading = async {
+            let at = Instant::now();
+            let [status, upstreams, plugins] = ["/api/status", "/api/upstreams", "/api/plugins"];
+            let (status, upstreams, plugins) =
+                tokio::try_join!(self.get(status), self.get(upstreams), self.get(plugins))?;
+            Ok(Reading { at, status, upstreams, plugins })
+        };
+        let reading = tokio::time::timeout(Self::PATIENCE, reading).await;
+        reading
+            .unwrap_or_else(|_| bail!("no answer in time"))
+            .with_context(|| format!("cannot ask the admin API on {}", self.authority))
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let stream = TcpStream::connect(&self.authority).await?;
+        let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream)).await?;
+        let mut request = Request::get(path).header(header::HOST, &self.host);
+        if let Some(credentials) = &self.credentials {
+            request = request.header(header::AUTHORIZATION, credentials);
+        }
+        let request = request.body(Body::empty())?;
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = to_bytes(Body::new(body), Self::LARGEST).await?;
+            // With this the connection ends.
+            drop(sender);
+            anyhow::Ok((head.status, body))
+        };
+        let (answer, _) = tokio::join!(answer, connection);
+        match answer? {
+            (StatusCode::OK, body) => Ok(serde_json::from_slice(&body)?),
+            (StatusCode::UNAUTHORIZED, _) => bail!("it wants a token: give it with --token"),
+            (status, _) => bail!("it answers {status} to {path}"),
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! What is on the board, and how does it look?
+
+use std::{collections::HashMap, time::Instant};
+
+use ratatui::{
+    Frame,
+    layout::{Alignment, Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Text},
+    widgets::{Block, Cell, Paragraph, Row, Table, TableState},
+};
+use serde_json::Value;
+
+/// What the admin API said at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    pub at: Instant,
+    pub status: Value,
+    pub upstreams: Value,
+    pub plugins: Value,
+}
+
+/// The tables, as they are shown.
+#[derive(Debug)]
+pub(super) struct Board {
+    reading: Reading,
+    title: String,
+    trouble: Option<String>,
+    tables: [Sheet; 3],
+    selected: usize,
+    states: [TableState; 3],
+}
+
+/// A table of text. The first so many columns are words, all others numbers.
+#[derive(Debug)]
+struct Sheet {
+    title: &'static str,
+    words: usize,
+    heads: &'static [&'static str],
+    rows: Vec<Vec<String>>,
+}
+
+impl Board {
+    /// A board of this reading; with one before it there are rates.
+    pub fn new(reading: Reading, before: Option<&Reading>) -> Self {
+        let rates = Rates { now: &reading, before, known: before.map(counts).unwrap_or_default() };
+        let tables = [listeners(&rates), upstreams(&rates), plugins(&rates)];
+        Self {
+            title: title(&reading.status),
+            trouble: None,
+            tables,
+            selected: 1,
+            states: Default::default(),
+            reading,
+        }
+    }
+
+    /// Shows a newer reading.
+    pub fn update(&mut self, reading: Reading) {
+        let Self { tables, title, .. } = Self::new(reading.clone(), Some(&self.reading));
+        (self.tables, self.title, self.reading, self.trouble) = (tables, title, reading, None);
+    }
+
+    /// Shows that there is none.
+    pub fn fail(&mut self, trouble: String) {
+        self.trouble = Some(trouble);
+    }
+
+    /// Goes to the next table, or to the one before.
+    pub fn next_table(&mut self, step: isize) {
+        self.selected = self.selected.wrapping_add_signed(step) % self.tables.len();
+        if step < 0 && self.selected >= self.tables.len() {
+            self.selected = self.tables.len() - 1;
+        }
+    }
+
+    /// Goes down in the table, or up.
+    pub fn scroll(&mut self, step: i16) {
+        let state = &mut self.states[self.selected];
+        let last = self.tables[self.selected].rows.len().saturating_sub(1);
+        let place = state.selected().map_or(0, |place| place.saturating_add_signed(step.into()).min(last));
+        state.select(Some(place));
+    }
+
+    pub fn draw(&mut self, frame: &mut Frame<'_>) {
+        // What is too long is cut; what is selected gets what room there is.
+        let lines = |sheet: &Sheet| sheet.rows.len() as u16 + 3;
+        let heights = self.tables.iter().enumerate().map(|(place, sheet)| match place == self.selected {
+            true => Constraint::Fill(1),
+            false => Constraint::Max(lines(sheet).min(12)),
+        });
+        let areas = [Constraint::Length(1)].into_iter().chain(heights).chain([Constraint::Length(1)]);
+        let areas = Layout::vertical(areas).split(frame.area());
+        let title = match &self.trouble {
+            Some(trouble) => Line::styled(trouble.as_str(), Style::new().fg(Color::Red)),
+            None => Line::raw(self.title.as_str()),
+        };
+        frame.render_widget(Paragraph::new(title), areas[0]);
+        for place in 0..self.tables.len() {
+            self.draw_table(frame, areas[place + 1], place);
+        }
+        let keys = "q ends   Tab, ← → another table   ↑ ↓ scroll";
+        frame.render_widget(Paragraph::new(keys).style(Modifier::DIM), areas[self.tables.len() + 1]);
+    }
+
+    fn draw_table(&mut self, frame: &mut Frame<'_>, area: Rect, place: usize) {
+        let sheet = &self.tables[place];
+        let is_selected = place == self.selected;
+        let widths = sheet.widths().into_iter().map(|width| Constraint::Length(width as u16));
+        let align = |column: usize| if column < sheet.words { Alignment::Left } else { Alignment::Right };
+        let cells = |texts: Vec<&str>| {
+            let cell = |(column, text): (usize, &str)| {
+                Cell::new(Text::raw(text.to_owned()).alignment(align(column))).style(style_of(text))
+            };
+            Row::new(texts.into_iter().enumerate().map(cell).collect::<Vec<_>>())
+        };
+        let rows = sheet.rows.iter().map(|row| cells(row.iter().map(String::as_str).collect()));
+        let border = if is_selected { Style::new().fg(Color::Cyan) } else { Modifier::DIM.into() };
+        let table = Table::new(rows, widths)
+            .header(cells(sheet.heads.to_vec()).style(Modifier::BOLD))
+            .column_spacing(2)
+            .row_highlight_style(Modifier::REVERSED)
+            .block(Block::bordered().title(sheet.title).border_style(border));
+        frame.render_stateful_widget(table, area, &mut self.states[place]);
+    }
+
+    /// The tables as lines of text.
+    pub fn plain(&self) -> String {
+        let tables: Vec<String> = self.tables.iter().map(Sheet::plain).collect();
+        format!("{}\n\n{}", self.title, tables.join("\n"))
+    }
+}
+
+impl Sheet {
+    fn widths(&self) -> Vec<usize> {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].chars().count());
+            cells.chain([self.heads[column].chars().count()]).max().unwrap_or_default()
+        };
+        (0..self.heads.len()).map(width).collect()
+    }
+
+    fn plain(&self) -> String {
+        let widths = self.widths();
+        let heads: Vec<String> = self.heads.iter().map(|head| (*head).to_owned()).collect();
+        let line = |row: &Vec<String>| {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (text, width))| {
+                if column < self.words { format!("{text:<width$}") } else { format!("{text:>width$}") }
+            });
+            format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+        };
+        let rows: String = [&heads].into_iter().chain(&self.rows).map(line).collect();
+        format!("{}\n{rows}", self.title)
+    }
+}
+
+fn style_of(text: &str) -> Style {
+    match text {
+        "healthy" => Style::new().fg(Color::Green),
+        "unreachable" | "ejected" | "refused" => Style::new().fg(Color::Red),
+        "not-initiated" | "draining" => Style::new().fg(Color::Yellow),
+        _ => Style::new(),
+    }
+}
+
+fn title(status: &Value) -> String {
+    let text = |key: &str| status[key].as_str().unwrap_or_default();
+    let draining = if status["is-draining"] == true { ", draining" } else { "" };
+    let reload = &status["last-reload"];
+    let last = match reload["outcome"].as_str() {
+        Some("refused") => format!(", last reload refused at {}", reload["at"].as_str().unwrap_or_default()),
+        _ => String::new(),
+    };
+    format!(
+        "Tollgate {}, generation {}, {} workers, since {}{draining}{last}",
+        text("version"),
+        status["generation"],
+        status["workers"],
+        text("started")
+    )
+}
+
+/// What only grows, by what it is of.
+fn counts(reading: &Reading) -> HashMap<String, f64> {
+    let listeners = list(&reading.status, "listeners")
+        .iter()
+        .map(|listener| (format!("listener {}", text(listener, "address")), number(&listener["requests"])));
+    let endpoints = list(&reading.upstreams, "upstreams").iter().flat_map(|upstream| {
+        list(upstream, "endpoints").iter().map(|endpoint| {
+            let name = format!("endpoint {} {}", text(upstream, "name"), text(endpoint, "address"));
+            (name, number(&endpoint["requests"]))
+        })
+    });
+    let plugins = list(&reading.plugins, "plugins").iter().flat_map(|plugin| {
+        let name = text(plugin, "name");
+        [
+            (format!("calls {name}"), sum(&plugin["calls"])),
+            (format!("cpu {name}"), number(&plugin["cpu-seconds"])),
+        ]
+    });
+    listeners.chain(endpoints).chain(plugins).collect()
+}
+
+struct Rates<'a> {
+    now: &'a Reading,
+    before: Option<&'a Reading>,
+    known: HashMap<String, f64>,
+}
+
+impl Rates<'_> {
+    /// By how much something has grown in a second.
+    fn of(&self, name: &str, now: f64) -> Option<f64> {
+        let seconds = self.now.at.duration_since(self.before?.at).as_secs_f64();
+        let before = *self.known.get(name)?;
+        // A proxy that was started again begins anew.
+        (now >= before && seconds > 0.0).then(|| (now - before) / seconds)
+    }
+}
+
+fn listeners(rates: &Rates<'_>) -> Sheet {
+    let row = |listener: &Value| {
+        let address = text(listener, "address");
+        let connections = &listener["connections"];
+        let requests = number(&listener["requests"]);
+        vec![
+            address.clone(),
+            whole(&connections["open"]),
+            whole(&connections["accepted"]),
+            whole(&connections["refused"]),
+            whole(&listener["requests"]),
+            shown(rates.of(&format!("listener {address}"), requests)),
+        ]
+    };
+    Sheet {
+        title: "Listeners",
+        words: 1,
+        heads: &["address", "open", "accepted", "refused", "requests", "requests/s"],
+        rows: list(&rates.now.status, "listeners").iter().map(row).collect(),
+    }
+}
+
+fn upstreams(rates: &Rates<'_>) -> Sheet {
+    let mut rows = Vec::new();
+    for upstream in list(&rates.now.upstreams, "upstreams") {
+        let name = text(upstream, "name");
+        for endpoint in list(upstream, "endpoints") {
+            let address = text(endpoint, "address");
+            let requests = number(&endpoint["requests"]);
+            rows.push(vec![
+                name.clone(),
+                address.clone(),
+                text(endpoint, "state"),
+                whole(&endpoint["active"]),
+                shown(rates.of(&format!("endpoint {name} {address}"), requests)),
+                shown(endpoint["share"].as_f64().map(|share| share * 100.0)),
+                whole(&endpoint["failures"]),
+                shown(endpoint["p50-ms"].as_f64()),
+                shown(endpoint["p99-ms"].as_f64()),
+                endpoint["last-healthy"].as_str().unwrap_or("-").to_owned(),
+            ]);
+        }
+    }
+    Sheet {
+        title: "Upstreams",
+        words: 3,
+        heads: &[
+            "upstream",
+            "endpoint",
+            "state",
+            "active",
+            "requests/s",
+            "share %",
+            "failures",
+            "p50 ms",
+            "p99 ms",
+            "last healthy",
+        ],
+        rows,
+    }
+}
+
+fn plugins(rates: &Rates<'_>) -> Sheet {
+    let row = |plugin: &Value| {
+        let name = text(plugin, "name");
+        let cpu = rates.of(&format!("cpu {name}"), number(&plugin["cpu-seconds"]));
+        vec![
+            name.clone(),
+            text(plugin, "digest").chars().take(12).collect(),
+            text(&plugin["last-load"], "outcome"),
+            shown(rates.of(&format!("calls {name}"), sum(&plugin["calls"]))),
+            format!("{}", sum(&plugin["failures"])),
+            shown(plugin["p99-ms"].as_f64()),
+            shown(cpu.map(|seconds| seconds * 100.0)),
+            whole(&plugin["instances"]),
+        ]
+    };
+    Sheet {
+        title: "Plugins",
+        words: 3,
+        heads: &["plugin", "version", "last load", "calls/s", "failures", "p99 ms", "CPU %", "instances"],
+        rows: list(&rates.now.plugins, "plugins").iter().map(row).collect(),
+    }
+}
+
+fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
+    value[key].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// What the API says may be anything: what would move the cursor is left out.
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_default()
+}
+
+fn whole(value: &Value) -> String {
+    value.as_u64().unwrap_or_default().to_string()
+}
+
+fn sum(value: &Value) -> f64 {
+    value.as_object().into_iter().flatten().map(|(_, count)| number(count)).sum()
+}
+
+/// Three digits or so; a dash for what is not known.
+fn shown(value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(value) if value >= 100.0 || value == 0.0 => format!("{value:.0}"),
+        Some(value) if value >= 10.0 => format!("{value:.1}"),
+        Some(value) if value >= 1.0 => format!("{value:.2}"),
+        Some(value) => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ratatui::{Terminal, backend::TestBackend};
+    use serde_json::json;
+
+    use super::*;
+
+    fn reading(at: Instant, requests: u64) -> Reading {
+        let endpoint = |address, state| {
+            json!({ "address": address, "state": state, "active": 2, "requests": requests, "failures": 1,
+                "share": 0.5, "p50-ms": 1.25, "p99-ms": null })
+        };
+        Reading {
+            at,
+            status: json!({ "version": "1.2.3", "started": "today", "generation": 4, "workers": 2, "listeners": [
+                { "address": "[::]:80", "requests": requests, "connections": { "open": 3, "accepted": 9, "refused": 0 } }
+            ] }),
+            upstreams: json!({ "upstreams": [{ "name": "app", "endpoints": [
+                endpoint("a:1", "healthy"), endpoint("b:\u{1b}[2J2", "unreachable")
+            ] }] }),
+            plugins: json!({ "plugins": [{ "name": "keys", "digest": "0123456789abcdef", "instances": 2,
+                "last-load": { "outcome": "refused" }, "calls": { "on-request": requests, "pick": requests },
+                "failures": { "trap": 1, "memory": 2 }, "cpu-seconds": requests as f64 / 1e3, "p99-ms": 0.0125 }] }),
+        }
+    }
+
+    #[test]
+    fn rates_are_of_the_time_between_two_readings() {
+        let start = Instant::now();
+        let board = Board::new(reading(start + Duration::from_secs(2), 120), Some(&reading(start, 100)));
+        let expected = "Tollgate 1.2.3, generation 4, 2 workers, since today\n\
+            \nListeners\n\
+            address  open  accepted  refused  requests  requests/s\n\
+            [::]:80     3         9        0       120        10.0\n\
+            \nUpstreams\n\
+            upstream  endpoint  state        active  requests/s  share %  failures  p50 ms  p99 ms  last healthy\n\
+            app       a:1       healthy           2        10.0     50.0         1    1.25       -             -\n\
+            app       b:[2J2    unreachable       2        10.0     50.0         1    1.25       -             -\n\
+            \nPlugins\n\
+            plugin  version       last load  calls/s  failures  p99 ms  CPU %  instances\n\
+            keys    0123456789ab  refused       20.0         3   0.013   1.00          2\n";
+        assert_eq!(board.plain(), expected);
+        let alone = Board::new(reading(start, 5), None).plain();
+        assert!(alone.contains("[::]:80     3         9        0         5           -\n"), "{alone}");
+    }
+
+    #[test]
+    fn a_proxy_that_was_started_again_has_no_negative_rate() {
+        let start = Instant::now();
+        let board = Board::new(reading(start + Duration::from_secs(1), 5), Some(&reading(start, 100)));
+        assert!(board.plain().lines().any(|line| line.starts_with("[::]:80") && line.ends_with(" -")));
+    }
+
+    #[test]
+    fn the_board_is_drawn_whatever_the_size_of_the_terminal() {
+        let start = Instant::now();
+        let mut board = Board::new(reading(start, 1), None);
+        for (width, height) in [(120, 30), (40, 10), (3, 2), (1, 1)] {
+            let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+            for _ in 0..4 {
+                terminal.draw(|frame| board.draw(frame)).unwrap();
+                board.next_table(1);
+                board.scroll(1);
+            }
+            board.next_table(-1);
+            board.next_table(-1);
+            board.scroll(-1);
+            let screen = terminal.backend().to_string();
+            if width == 120 {
+                for word in ["Tollgate 1.2.3", "Listeners", "[::]:80", "a:1", "unreachable", "keys", "q ends"]
+                {
+                    assert!(screen.contains(word), "{word} is not on {screen}");
+                }
+            }
+        }
+        board.fail("nobody there".to_owned());
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal.draw(|frame| board.draw(frame)).unwrap();
+        assert!(terminal.backend().to_string().contains("nobody there"));
+    }
+}
