@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The version of the contract in `wit/`.
-const CONTRACT: &str = "0.1.0";
+pub(super) const CONTRACT: &str = "0.1.0";
 
 /// A component, compiled and linked. Shared by all plugins made from the same bytes.
 pub struct Code {

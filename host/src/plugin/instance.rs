@@ -68,6 +68,20 @@ pub enum StartError {
     Instantiate(#[source] wasmtime::Error),
 }
 
+impl StartError {
+    /// Whether it is the machine that has no place for an instance, and not the plugin's fault.
+    pub fn is_environments(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Configure(_) => false,
+            Self::Instantiate(error) => {
+                error.is::<wasmtime::PoolConcurrencyLimitError>()
+                    || error.is::<std::io::Error>()
+                    || error.is::<rustix::io::Errno>()
+            }
+        }
+    }
+}
+
 /// Why a call did not bring a verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {

@@ -4,6 +4,7 @@
 //! file; [`Plugin`] is code with one table's settings; a [`Slot`] holds a worker's instance of it and makes
 //! the calls. The request in hand travels as an [`Exchange`], which is the store's data while a hook runs.
 
+mod anatomy;
 mod artifact;
 mod bindings;
 mod capability;
@@ -20,6 +21,7 @@ mod slot;
 mod surroundings;
 mod wasi;
 
+pub use anatomy::{Anatomy, AnatomyError, Range};
 pub use capability::{Capabilities, Capability, Quota, SecretError, Secrets, Store, StoreError, Usage};
 pub use code::{Code, Hooks};
 pub use counts::{FailureKind, Hook, Metric, MetricKind, PluginCounts, write_plugins};

@@ -15,6 +15,7 @@ use serde::{
 };
 use toml::Spanned;
 
+use super::conformance::Check;
 use crate::{
     config::{
         Duration, PluginLimits, Problem, Problems, Source,
@@ -41,8 +42,18 @@ pub struct TestFile {
     /// What the cases begin with that do not say so themselves.
     #[serde(default, deserialize_with = "word")]
     pub instance: Instance,
+    #[serde(default, deserialize_with = "table")]
+    pub conformance: Exceptions,
     #[serde(default, rename = "case", deserialize_with = "tables")]
     pub cases: Vec<Spanned<Case>>,
+}
+
+/// What the plugin is not asked for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Exceptions {
+    /// Checks of the conformance battery by their ids, each with the reason.
+    pub except: BTreeMap<Spanned<String>, String>,
 }
 
 /// One promise of a plugin.
@@ -384,7 +395,13 @@ impl TestFile {
     /// Reads what was in the file at `path`.
     pub fn read_text(path: &Path, text: String) -> Result<(Self, Source), Problems> {
         let (file, source): (Self, Source) = read_document(path, text, None)?;
-        let problems: Vec<Problem> = file.cases.iter().flat_map(check).collect();
+        let excepted = file.conformance.except.keys();
+        let unknown = excepted.filter(|id| !Check::ALL.iter().any(|check| check.id() == id.get_ref()));
+        let unknown = unknown.map(|id| {
+            let known = Check::ALL.map(Check::id).join("`, `");
+            Problem::at(id.span(), "there is no such check").help(format!("the checks are `{known}`"))
+        });
+        let problems: Vec<Problem> = file.cases.iter().flat_map(check).chain(unknown).collect();
         if problems.is_empty() { Ok((file, source)) } else { Err(Problems::new(source, problems)) }
     }
 }

@@ -3,11 +3,15 @@
 //! [`TestFile`] is what the tests say, [`Trial::run`] lets the component go through it, and a [`Report`] is what came
 //! of it. Nothing here prints, and nothing opens a socket.
 
+mod bless;
+pub mod conformance;
 mod expect;
 mod file;
+pub mod junit;
 mod stage;
 pub mod subject;
 
+pub use bless::{Blessed, bless};
 pub use expect::{Difference, compare};
 pub use file::{
     Case, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request, Response, Scheme, Step,

@@ -138,6 +138,39 @@ impl Stage {
         self.time.set(now.since_epoch());
     }
 
+    pub fn advance(&self, by: Duration) {
+        self.time.advance(by);
+    }
+
+    /// The endpoints of the upstream `app` from now on.
+    pub fn give_endpoints(&mut self, list: Vec<Endpoint>) {
+        self.endpoints = Endpoints::new(&Request::default().upstream, list, self.endpoints.version + 1);
+    }
+
+    /// Calls one hook for a message of its own, and says how long the call took. What it decides is checked and
+    /// dropped.
+    pub fn call(
+        &mut self,
+        hook: Hook,
+        request: &Request,
+        response: &Response,
+        tried: &[u32],
+    ) -> Result<Duration, CallError> {
+        let mut exchange = exchange(request);
+        if hook == Hook::Response {
+            exchange.response = Some(response_head(response, None));
+        }
+        let started = Instant::now();
+        let result = match hook {
+            Hook::Request => self.slot.on_request(&mut exchange).map(drop),
+            Hook::Pick => self.slot.pick(&mut exchange, &self.endpoints, tried).map(drop),
+            Hook::Response => self.slot.on_response(&mut exchange).map(drop),
+        };
+        let time = started.elapsed();
+        self.journal.take();
+        result.map(|()| time)
+    }
+
     /// Lets the request of a step go its way through the plugin: `on-request`, `pick`, `on-response`, as far as the
     /// step asks for them and the plugin has them.
     pub fn act(&mut self, step: &Step) -> Outcome {

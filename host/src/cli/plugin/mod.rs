@@ -1,19 +1,42 @@
 //! `tollgate plugin`
 
+mod bench;
+mod inspect;
+mod new;
+mod print;
 mod test;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::{
+    plugin::{Engine, EngineSettings},
+    server::default_artifacts,
+};
+
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
+    /// Begin a plugin: a project that builds, with tests that pass
+    New(new::NewArguments),
     /// Run the tests of plugins in the real sandbox, without a proxy
     Test(test::TestArguments),
+    /// Show what is in a component: hooks, imports, grants, memory, what made it
+    Inspect(inspect::InspectArguments),
+    /// Measure the calls of a plugin over the cases of its tests
+    Bench(bench::BenchArguments),
 }
 
 pub(super) async fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
     match command {
+        PluginCommand::New(arguments) => new::run(arguments).await,
         PluginCommand::Test(arguments) => test::run(arguments).await,
+        PluginCommand::Inspect(arguments) => inspect::run(arguments).await,
+        PluginCommand::Bench(arguments) => bench::run(arguments).await,
     }
+}
+
+fn engine() -> anyhow::Result<Engine> {
+    Engine::new(&EngineSettings { workers: 1, artifacts: default_artifacts() })
+        .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))
 }
