@@ -1,0 +1,143 @@
+//! What does a token say, and is that what it must?
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::Claims;
+
+/// Where a claim is: its name, or names joined by dots where objects are in each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Path(String);
+
+/// A text, or several of which one is enough.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "expected a string, or an array of strings")]
+pub(crate) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+/// Who a token is from, whom it is for, and how exact clocks are.
+#[derive(Debug)]
+pub(crate) struct Validity {
+    pub(crate) issuer: Option<OneOrMore>,
+    pub(crate) audience: Option<OneOrMore>,
+    /// In seconds.
+    pub(crate) leeway: u64,
+}
+
+impl Validity {
+    /// Checks claims at a time, in seconds since 1970 (RFC 7519, section 4.1).
+    pub(crate) fn check(&self, claims: &Claims, now: u64) -> Result<(), &'static str> {
+        let expiry =
+            claims.get("exp").and_then(Value::as_f64).ok_or("the token does not say when it expires")?;
+        if now as f64 >= expiry + self.leeway as f64 {
+            return Err("the token has expired");
+        }
+        let begin = claims.get("nbf").map_or(Some(0.0), Value::as_f64);
+        if begin.is_none_or(|begin| (now + self.leeway) as f64 <= begin - 0.5) {
+            return Err("the token is not valid yet");
+        }
+        let is = |name: &str, wanted: &Option<OneOrMore>| {
+            let values = claims.get(name).map(texts).unwrap_or_default();
+            wanted.as_ref().is_none_or(|wanted| values.iter().any(|value| wanted.has(value)))
+        };
+        if !is("iss", &self.issuer) {
+            return Err("the token has another issuer");
+        }
+        if !is("aud", &self.audience) {
+            return Err("the token is for another audience");
+        }
+        Ok(())
+    }
+}
+
+impl Path {
+    pub(crate) fn new(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// A claim of this very name comes before one that is inside of another: names may have dots.
+    fn find<'a>(&self, claims: &'a Claims) -> Option<&'a Value> {
+        if let Some(value) = claims.get(&self.0) {
+            return Some(value);
+        }
+        let mut names = self.0.split('.');
+        let first = claims.get(names.next()?)?;
+        names.try_fold(first, |value, name| value.get(name))
+    }
+
+    /// The claim as the value of a header: a list is joined by commas, and an object is JSON.
+    pub(crate) fn text(&self, claims: &Claims) -> Option<String> {
+        match self.find(claims)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            list @ Value::Array(items) if items.iter().all(Value::is_string) => Some(texts(list).join(",")),
+            other => Some(other.to_string()),
+        }
+    }
+
+    /// Whether the claim is one of these, or a list with one of them; the words of a text are such a list, as in
+    /// `scope` (RFC 8693, section 4.2).
+    pub(crate) fn has_any(&self, claims: &Claims, wanted: &OneOrMore) -> bool {
+        match self.find(claims) {
+            Some(Value::String(text)) => wanted.has(text) || text.split(' ').any(|word| wanted.has(word)),
+            Some(list @ Value::Array(_)) => texts(list).into_iter().any(|text| wanted.has(text)),
+            Some(scalar @ (Value::Bool(_) | Value::Number(_))) => wanted.has(&scalar.to_string()),
+            Some(Value::Null | Value::Object(_)) | None => false,
+        }
+    }
+}
+
+impl OneOrMore {
+    fn has(&self, text: &str) -> bool {
+        match self {
+            Self::One(one) => one == text,
+            Self::More(more) => more.iter().any(|one| one == text),
+        }
+    }
+}
+
+/// A text, or the texts of a list.
+fn texts(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(items) => items.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_found_and_become_the_values_of_headers() {
+        let claims = json!({
+            "sub": "ann",
+            "n": 7,
+            "roles": ["a", "b"],
+            "realm": { "roles": ["c"], "deep": { "er": true } },
+            "https://x.y/z": "dots",
+            "none": null,
+        });
+        let claims = claims.as_object().expect("is an object");
+        for (path, text) in [
+            ("sub", Some("ann")),
+            ("n", Some("7")),
+            ("roles", Some("a,b")),
+            ("realm.roles", Some("c")),
+            ("realm.deep.er", Some("true")),
+            ("realm.deep", Some(r#"{"er":true}"#)),
+            ("https://x.y/z", Some("dots")),
+            ("none", None),
+            ("realm.none", None),
+            ("sub.none", None),
+            ("", None),
+        ] {
+            assert_eq!(Path::new(path).text(claims).as_deref(), text, "{path}");
+        }
+    }
+}
