@@ -22,8 +22,8 @@ pub(super) struct TopArguments {
     /// Where the admin API of the proxy is
     #[arg(long, default_value = "http://127.0.0.1:9901", value_name = "URL")]
     admin: String,
-    /// What the admin API wants to be shown, if anything
-    #[arg(long, env = "TOLLGATE_ADMIN_TOKEN", hide_env_values = true)]
+    /// What the admin API wants to be shown; TOLLGATE_ADMIN_TOKEN of the environment if absent
+    #[arg(long)]
     token: Option<String>,
     /// Print the tables once, and end
     #[arg(long)]
@@ -34,7 +34,8 @@ pub(super) struct TopArguments {
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(arguments: TopArguments) -> anyhow::Result<()> {
-    let admin = Admin::new(&arguments.admin, arguments.token.as_deref())?;
+    let token = arguments.token.or_else(|| std::env::var("TOLLGATE_ADMIN_TOKEN").ok());
+    let admin = Admin::new(&arguments.admin, token.as_deref())?;
     let first = admin.read().await?;
     let is_live = !arguments.once && std::io::stdout().is_terminal();
     if !is_live {

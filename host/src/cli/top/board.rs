@@ -68,10 +68,8 @@ impl Board {
 
     /// Goes to the next table, or to the one before.
     pub fn next_table(&mut self, step: isize) {
-        self.selected = self.selected.wrapping_add_signed(step) % self.tables.len();
-        if step < 0 && self.selected >= self.tables.len() {
-            self.selected = self.tables.len() - 1;
-        }
+        let count = self.tables.len();
+        self.selected = (self.selected + count).saturating_add_signed(step) % count;
     }
 
     /// Goes down in the table, or up.
@@ -87,7 +85,7 @@ impl Board {
         let lines = |sheet: &Sheet| sheet.rows.len() as u16 + 3;
         let heights = self.tables.iter().enumerate().map(|(place, sheet)| match place == self.selected {
             true => Constraint::Fill(1),
-            false => Constraint::Max(lines(sheet).min(12)),
+            false => Constraint::Length(lines(sheet).min(12)),
         });
         let areas = [Constraint::Length(1)].into_iter().chain(heights).chain([Constraint::Length(1)]);
         let areas = Layout::vertical(areas).split(frame.area());
@@ -358,7 +356,7 @@ mod tests {
             ] }] }),
             plugins: json!({ "plugins": [{ "name": "keys", "digest": "0123456789abcdef", "instances": 2,
                 "last-load": { "outcome": "refused" }, "calls": { "on-request": requests, "pick": requests },
-                "failures": { "trap": 1, "memory": 2 }, "cpu-seconds": requests as f64 / 1e3, "p99-ms": 0.0125 }] }),
+                "failures": { "trap": 1, "memory": 2 }, "cpu-seconds": requests as f64 / 128.0, "p99-ms": 0.0125 }] }),
         }
     }
 
@@ -376,7 +374,7 @@ mod tests {
             app       b:[2J2    unreachable       2        10.0     50.0         1    1.25       -             -\n\
             \nPlugins\n\
             plugin  version       last load  calls/s  failures  p99 ms  CPU %  instances\n\
-            keys    0123456789ab  refused       20.0         3   0.013   1.00          2\n";
+            keys    0123456789ab  refused       20.0         3   0.013   7.81          2\n";
         assert_eq!(board.plain(), expected);
         let alone = Board::new(reading(start, 5), None).plain();
         assert!(alone.contains("[::]:80     3         9        0         5           -\n"), "{alone}");
