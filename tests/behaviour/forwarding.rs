@@ -430,6 +430,7 @@ async fn a_body_that_the_upstream_does_not_want_is_never_asked_for() {
         upstream.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno")).await;
         let response = client.any_response(false).await.unwrap();
         assert_eq!((response.status, response.text()), (status[..3].parse().unwrap(), "no"));
+        assert_eq!(response.header("connection"), Some("close"));
         assert!(upstream.is_closed().await, "what was announced on this connection never came");
         assert!(client.is_closed().await, "and so on this one");
     }
@@ -566,8 +567,8 @@ async fn a_request_goes_no_further_than_max_forwards_lets_it() {
     let with = |method: &str, forwards: u32| {
         format!("{method} / HTTP/1.1\r\nHost: test\r\nMax-Forwards: {forwards}\r\n\r\n")
     };
-    for method in ["OPTIONS", "TRACE"] {
-        assert_eq!(proxy.request(&with(method, 0)).await.status, 200);
+    for (method, status) in [("OPTIONS", 200), ("TRACE", 501)] {
+        assert_eq!(proxy.request(&with(method, 0)).await.status, status);
         assert_eq!(origin.received().len(), 0, "the proxy answers by itself");
     }
     proxy.request(&with("OPTIONS", 2)).await;

@@ -17,6 +17,7 @@ mod limits;
 mod load;
 mod overload;
 mod plugins;
+mod raw_requests;
 mod reload;
 mod retries;
 mod routing;

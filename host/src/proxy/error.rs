@@ -110,8 +110,7 @@ impl Error {
     /// Whether the connection to the client is of no more use: what follows on it may not be what it seems.
     pub fn ends_connection(&self) -> bool {
         match self {
-            Self::BadRequest(reason) => !matches!(reason, BadRequest::Expectation),
-            Self::ClientBroke(_) | Self::BodyTooLarge => true,
+            Self::BadRequest(_) | Self::ClientBroke(_) | Self::BodyTooLarge => true,
             Self::Misdirected
             | Self::NoRoute
             | Self::NoEndpoint

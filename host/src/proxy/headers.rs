@@ -84,6 +84,8 @@ pub enum BadRequest {
     Connect,
     #[error("there is no `Host`, more than one, or one that is no host")]
     Host,
+    #[error("TRACE that may go no further")]
+    Trace,
     #[error("`Host` and the target name different hosts")]
     HostMismatch,
     #[error("an expectation other than `100-continue`")]
@@ -102,7 +104,7 @@ impl BadRequest {
             Self::Path(_) | Self::Target | Self::Host | Self::HostMismatch | Self::Field => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::Connect | Self::Trace => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::LongTarget => StatusCode::URI_TOO_LONG,
@@ -247,7 +249,7 @@ pub(super) fn prepare(
     }
     let host = authority(request, peer)?;
     canonicalise(request)?;
-    let is_last_hop = count_forwards(request);
+    let is_last_hop = count_forwards(request)?;
 
     let headers = &mut request.headers;
     let hop = Hop::find(headers);
@@ -352,18 +354,22 @@ fn canonicalise(request: &mut request::Parts) -> Result<(), BadRequest> {
 }
 
 /// Counts `Max-Forwards` down. Whether it had come to zero.
-fn count_forwards(request: &mut request::Parts) -> bool {
+///
+/// The answer to TRACE would be the request as it came. Before a proxy that is trusted stand fields that are not
+/// the client's to see, so there is none.
+fn count_forwards(request: &mut request::Parts) -> Result<bool, BadRequest> {
     if request.method != Method::TRACE && request.method != Method::OPTIONS {
-        return false;
+        return Ok(false);
     }
     let left =
         request.headers.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
     match left {
-        Some(0) => return true,
+        Some(0) if request.method == Method::TRACE => return Err(BadRequest::Trace),
+        Some(0) => return Ok(true),
         Some(left) => drop(request.headers.insert(header::MAX_FORWARDS, HeaderValue::from(left - 1))),
         None => {}
     }
-    false
+    Ok(false)
 }
 
 fn asks_for_trailers(headers: &HeaderMap) -> bool {

@@ -100,7 +100,7 @@ async fn forward(
     }
     let prepared =
         headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
-    let failed = Failure::of(&head);
+    let failed = Failure::of(&head, prepared.expects_continue);
     record::identified(record, &head, prepared.client);
     if let Some(response) = secure::redirect(connection, &head, &prepared) {
         return Ok((response.map(Content::Whole), None));
@@ -131,7 +131,10 @@ async fn forward(
             record::routed(record, &exchange);
         }
         Decision::Reply(reply) => {
-            let response = hooks::on_reply(generation, route, &mut exchange, reply).map_err(&failed)?;
+            let mut response = hooks::on_reply(generation, route, &mut exchange, reply).map_err(&failed)?;
+            if prepared.expects_continue {
+                close(connection, &mut response);
+            }
             return Ok((compress::encode(wishes.as_ref(), response), None));
         }
     }
@@ -155,6 +158,9 @@ async fn forward(
         answer = cached::keep(visit, context, rules, answer, record);
         answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
     }
+    if answer.sent.as_ref().is_some_and(send::Sent::leaves_body) {
+        close(connection, &mut answer.response);
+    }
     Ok((compress::encode(wishes.as_ref(), answer.response), answer.sent))
 }
 
@@ -166,21 +172,33 @@ fn find_route<'a>(context: &'a Context, request: &request::Parts) -> Option<&'a 
     Some(&snapshot.routes[place])
 }
 
-/// An error, and the id of the request it befell.
+/// Says that the connection ends with this response, where there is nothing else on it.
+///
+/// A client that waits to be asked for its body, and is not, may send it all the same or go on with another
+/// request: nobody can tell which (RFC 9110, section 10.1.1).
+fn close<B>(connection: &Connection, response: &mut Response<B>) {
+    if connection.turn.is_some() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
+/// An error, and what is known of the request it befell.
 struct Failure {
     error: Error,
     request_id: Option<HeaderValue>,
+    /// The client may still wait to be asked for the body.
+    leaves_body: bool,
 }
 
 impl Failure {
-    fn of(request: &request::Parts) -> impl Fn(Error) -> Self + use<> {
+    fn of(request: &request::Parts, leaves_body: bool) -> impl Fn(Error) -> Self + use<> {
         let request_id = request.headers.get(headers::X_REQUEST_ID).cloned();
-        move |error| Self { error, request_id: request_id.clone() }
+        move |error| Self { error, request_id: request_id.clone(), leaves_body }
     }
 
     /// What the client is told; the operator is told more.
     fn into_response(self, connection: &Connection, is_grpc: bool) -> Response<Content> {
-        let Self { error, request_id } = self;
+        let Self { error, request_id, leaves_body } = self;
         let (status, blame) = error.verdict();
         let (ends_connection, is_passing) = (error.ends_connection(), error.is_passing());
         connection.counts.refused_with(status);
@@ -201,8 +219,8 @@ impl Failure {
         if is_passing {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        if connection.turn.is_some() && (ends_connection || connection.fault().is_some()) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if ends_connection || leaves_body || connection.fault().is_some() {
+            close(connection, &mut response);
         }
         response.map(Content::Whole)
     }
@@ -210,6 +228,6 @@ impl Failure {
 
 impl<E: Into<Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { error: error.into(), request_id: None }
+        Self { error: error.into(), request_id: None, leaves_body: false }
     }
 }

@@ -58,6 +58,11 @@ impl Sent {
         self.upload.as_ref().map_or(0, |upload| upload.passed())
     }
 
+    /// Whether the client still waits to be asked for the body of its request, and will not be.
+    pub fn leaves_body(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.state() == UploadState::Held)
+    }
+
     /// The response is not going to be read, so nothing else can be on its connection.
     pub fn give_up_response(&mut self) {
         self.lease = None;
