@@ -186,7 +186,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "9110 10.1.4 TE: trailers",
-        "GET / HTTP/1.1\r\nHost: a\r\nConnection: te\r\nTE: gzip, trailers;q=0.5\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: te\r\nTE: gzip;q=0.5, trailers\r\n\r\n",
         &[200],
         STAYS,
         &[&["te: trailers", "connection: te"]],
