@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -92,8 +93,16 @@ impl Worker {
         let rosters: Vec<_> = upstreams.iter().map(|target| target.upstream.roster()).collect();
         self.pool.retain(rosters.iter().flat_map(|roster| roster.all()).map(|entry| &entry.endpoint));
         let previous = self.current.replace(next);
+        // So that connections whose listener is gone notice it.
+        self.clock.wake_all();
         // Instances are dropped here, unless a request still holds them, and not under the borrow.
         drop(previous);
+    }
+
+    /// Whether the generation in force has a listener on this address, as it is configured.
+    pub fn listens_on(&self, address: SocketAddr) -> bool {
+        let generation = self.current.borrow();
+        generation.snapshot.config.listeners.iter().any(|listener| listener.get_ref().address == address)
     }
 
     /// Lets connections finish what they have begun and take no more.

@@ -630,6 +630,16 @@ async fn floods_end_the_connection() {
         assert_eq!(ended, Some(ENHANCE_YOUR_CALM), "{name}");
     }
     assert_eq!(proxy.get("/", &[]).await.status, 200);
+    let counted = metrics(&proxy);
+    assert!(counted.contains(r#"code="ENHANCE_YOUR_CALM"} 9"#), "{counted}");
+    assert!(counted.contains(r#"tollgate_http2_resets_total{listener="#), "{counted}");
+}
+
+/// The metrics of the listeners.
+fn metrics(proxy: &Proxy) -> String {
+    let mut page = tollgate::telemetry::Page::new(tollgate::telemetry::metrics::Format::Prometheus);
+    tollgate::telemetry::traffic::write_listeners(&mut page, &proxy.server().traffic());
+    page.finish()
 }
 
 #[tokio::test]
@@ -769,4 +779,43 @@ async fn a_proxy_that_stops_finishes_the_streams_it_has_begun() {
         client.ended().await.unwrap();
     };
     tokio::join!(proxy.stop(), finishing);
+}
+
+#[tokio::test]
+async fn a_listener_that_a_reload_takes_away_finishes_the_streams_it_has_begun() {
+    let origin = BareOrigin::start().await;
+    let route = format!("workers = 1\n{}", route_to(&[&origin.url()]));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let other = format!("[[listeners]]\naddress = \"{free}\"\n");
+    let proxy = Proxy::start(&format!("{route}{other}{}", listener(""))).await;
+    let mut client = Http2Client::connect(free).await;
+    let (response, _) = client.open(http2::request("GET", "/", &[]), true).await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("\r\n\r\n").await;
+    let idle = Http2Client::connect(free).await;
+    let staying = Http2Client::connect(proxy.server().addresses()[1]).await;
+    proxy.reload(&format!("{route}{}", listener(""))).await.unwrap();
+    idle.ended().await.unwrap();
+    upstream.send(&Answer::ok("fine").pieces[0]).await;
+    assert_eq!(Http2Response::read(soon("a response", response).await.unwrap()).await.text(), "fine");
+    client.ended().await.unwrap();
+    let (mut staying, path) = (staying, "/staying");
+    let (response, _) = staying.open(http2::request("GET", path, &[]), true).await;
+    upstream.read_until("\r\n\r\n").await;
+    upstream.send(&Answer::ok("there").pieces[0]).await;
+    assert_eq!(Http2Response::read(soon("a response", response).await.unwrap()).await.text(), "there");
+}
+
+#[tokio::test]
+async fn an_upstream_of_http_2_is_checked_in_http_2() {
+    let origin = Http2Origin::start().await;
+    let health = "health = { path = \"/healthz\", interval = \"50ms\", host = \"check.example\" }";
+    let proxy = Proxy::start(&route_to_http2(&origin.url(), health)).await;
+    origin.has_received(2).await;
+    let check = origin.received().remove(0);
+    assert_eq!(
+        (check.version, check.uri.to_string()),
+        (http::Version::HTTP_2, "http://check.example/healthz".into())
+    );
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
 }

@@ -16,6 +16,9 @@ pub(super) struct Frame {
     payload: [u8; 8],
 }
 
+/// ENHANCE_YOUR_CALM (section 7).
+pub(super) const CALM_DOWN: u8 = 11;
+
 /// What a frame is for (RFC 9113, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -60,6 +63,12 @@ impl Frame {
         matches!(self.kind, Kind::Headers | Kind::Continuation) && self.flags & 4 != 0
     }
 
+    /// The code of an error (sections 6.4 and 6.8).
+    pub fn error_code(&self) -> u32 {
+        let [a, b, c, d, last @ ..] = self.payload;
+        u32::from_be_bytes(if self.kind == Kind::GoAway { last } else { [a, b, c, d] })
+    }
+
     /// Whether it belongs to fields that an earlier one has begun.
     pub fn continues_head(&self) -> bool {
         self.kind == Kind::Continuation
@@ -68,7 +77,7 @@ impl Frame {
     /// GOAWAY with ENHANCE_YOUR_CALM (section 6.8). `last` is a stream that may have been answered.
     pub fn calm_down(last: u32) -> [u8; 17] {
         let [a, b, c, d] = last.to_be_bytes();
-        [0, 0, 8, 7, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, 11]
+        [0, 0, 8, 7, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, CALM_DOWN]
     }
 }
 

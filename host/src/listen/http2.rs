@@ -25,7 +25,7 @@ use hyper::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
-    frames::{Allowance, Frame, Frames},
+    frames::{Allowance, CALM_DOWN, Frame, Frames, Kind},
     wire::{PREFACE, Scratch},
 };
 use crate::{
@@ -84,9 +84,14 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         }
     });
     let mut serving = builder.serve_connection(Socket(line.clone()), service);
+    let mut generation = worker.generation().snapshot.number;
     let result = poll_fn(|cx| {
         let open = &streams.0;
-        if !open.is_ending.get() && (worker.is_draining() || open.idle.poll(cx).is_ready()) {
+        let current = worker.generation().snapshot.number;
+        let is_gone = std::mem::replace(&mut generation, current) != current
+            && !worker.listens_on(connection.listener.address);
+        let is_over = is_gone || worker.is_draining() || open.idle.poll(cx).is_ready();
+        if is_over && !open.is_ending.get() {
             open.end();
             Pin::new(&mut serving).graceful_shutdown();
         }
@@ -397,12 +402,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             Poll::Ready(written) => written?,
         };
         self.writing.stop();
-        let Self { outgoing, allowance, .. } = self;
+        let Self { outgoing, allowance, connection, .. } = self;
         let mut left = written;
         for piece in pieces {
             let passed = left.min(piece.len());
             left -= passed;
-            outgoing.follow(&piece[..passed], |frame| allowance.answered(frame));
+            outgoing.follow(&piece[..passed], |frame| {
+                allowance.answered(frame);
+                match frame.kind {
+                    Kind::GoAway => connection.counts.ended_with(frame.error_code()),
+                    Kind::Reset => connection.counts.reset_with(frame.error_code()),
+                    _ => {}
+                }
+            });
         }
         Poll::Ready(Ok(written))
     }
@@ -410,6 +422,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     /// Says why, if it is the client's fault; and reads on for a moment, so that what was said is not lost to a reset.
     async fn close(mut self) {
         let farewell = async {
+            if self.is_at_fault {
+                self.connection.counts.ended_with(CALM_DOWN.into());
+            }
             if self.is_at_fault && self.outgoing.is_between() {
                 self.stream.write_all(&Frame::calm_down(self.incoming.last_stream())).await?;
             }

@@ -48,7 +48,29 @@ pub struct ListenerCounts {
     pub requests: Tally,
     /// By status, from 400 on.
     refusals: [Tally; 200],
+    /// Connections of HTTP/2 that the proxy ended for an error, by its code.
+    goaways: [Tally; CODES.len()],
+    /// Streams of HTTP/2 that the proxy reset, by the code.
+    resets: [Tally; CODES.len()],
 }
+
+/// The errors of HTTP/2 by their codes (RFC 9113, section 7).
+const CODES: [&str; 14] = [
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+];
 
 impl Default for ListenerCounts {
     fn default() -> Self {
@@ -57,6 +79,8 @@ impl Default for ListenerCounts {
             refused: Tally::new(),
             requests: Tally::new(),
             refusals: [const { Tally::new() }; 200],
+            goaways: [const { Tally::new() }; CODES.len()],
+            resets: [const { Tally::new() }; CODES.len()],
         }
     }
 }
@@ -67,6 +91,20 @@ impl ListenerCounts {
     /// Notes an answer of the proxy's own, to what it refused or could not have answered.
     pub fn refused_with(&self, status: StatusCode) {
         if let Some(tally) = self.refusals.get(usize::from(status.as_u16().saturating_sub(Self::FIRST))) {
+            tally.add(1);
+        }
+    }
+
+    /// Notes a connection of HTTP/2 that is ended with this error. That it is over is none.
+    pub fn ended_with(&self, code: u32) {
+        if let Some(tally) = self.goaways.get(code as usize).filter(|_| code > 0) {
+            tally.add(1);
+        }
+    }
+
+    /// Notes a stream of HTTP/2 that is reset with this error.
+    pub fn reset_with(&self, code: u32) {
+        if let Some(tally) = self.resets.get(code as usize) {
             tally.add(1);
         }
     }
@@ -154,5 +192,22 @@ pub fn write_listeners(page: &mut Page, listeners: &[ListenerTraffic]) {
                 family.row(&[("listener", &listener.address), ("status", &status.to_string())], count);
             }
         }
+    });
+    let mut each = |name, help, count: fn(&ListenerCounts) -> &[Tally; CODES.len()]| {
+        page.counter(name, help, |family| {
+            for listener in listeners {
+                for (place, code) in CODES.iter().enumerate() {
+                    let count = listener.counts.sum(|part| &count(part)[place]);
+                    if count > 0 {
+                        family.row(&[("listener", &listener.address), ("code", code)], count);
+                    }
+                }
+            }
+        });
+    };
+    let help = "Connections of HTTP/2 that were ended for an error, by its code.";
+    each("tollgate_http2_goaways_total", help, |part| &part.goaways);
+    each("tollgate_http2_resets_total", "Streams of HTTP/2 that the proxy reset, by the code.", |part| {
+        &part.resets
     });
 }

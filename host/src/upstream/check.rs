@@ -5,20 +5,24 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
-    task::Poll,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header, uri};
 use http_body::Body;
-use hyper::{body::Incoming, client::conn::http1};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+    rt::Executor,
+};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, transport::Stream};
 use crate::{
-    config::{self, CheckProtocol},
+    config::{self, CheckProtocol, Protocol},
     telemetry::with_sources,
 };
 
@@ -42,7 +46,8 @@ enum CheckError {
 
 /// Checks an endpoint for as long as it runs, and tells the upstream.
 pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settings: config::Health) {
-    let mut check = Check { endpoint: &endpoint, settings: &settings, kept: None };
+    let has_http2 = upstream.settings.protocol == Protocol::H2;
+    let mut check = Check { endpoint: &endpoint, settings: &settings, has_http2, kept: None };
     // Not all at once.
     tokio::time::sleep(settings.interval.get().mul_f64(fastrand::f64() / 10.0)).await;
     loop {
@@ -69,6 +74,8 @@ pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settin
 struct Check<'a> {
     endpoint: &'a Endpoint,
     settings: &'a config::Health,
+    /// Whether HTTP/2 is spoken.
+    has_http2: bool,
     /// From the last check, if it can be used again.
     kept: Option<Kept>,
 }
@@ -84,6 +91,26 @@ impl Check<'_> {
             CheckProtocol::Tcp => {
                 dial(self.endpoint).await?;
                 Ok(())
+            }
+            CheckProtocol::Http if self.has_http2 => {
+                let stream = TokioIo::new(dial(self.endpoint).await?);
+                let tasks = Tasks::default();
+                let (mut sender, connection) = http2::handshake(tasks.clone(), stream).await?;
+                tasks.execute(async {
+                    // Whoever asks is told of its failure.
+                    let _ = connection.await;
+                });
+                let mut exchange = pin!(async {
+                    let response = sender.send_request(self.request()).await?;
+                    let status = response.status();
+                    let (body, _) = read(response.into_body()).await?;
+                    judge(self.settings, status, &body)
+                });
+                poll_fn(|cx| {
+                    tasks.poll(cx);
+                    exchange.as_mut().poll(cx)
+                })
+                .await
             }
             CheckProtocol::Http => {
                 if let Some(kept) = self.kept.take() {
@@ -137,16 +164,55 @@ impl Check<'_> {
         let mut request = Request::new(String::new());
         *request.method_mut() = settings.method.clone();
         *request.uri_mut() = Uri::from(settings.path.clone());
+        let host = settings.host.as_ref().unwrap_or(&endpoint.address);
+        if self.has_http2 {
+            let mut parts = uri::Parts::default();
+            parts.scheme = Some(uri::Scheme::HTTP);
+            parts.authority = uri::Authority::try_from(host.as_bytes()).ok();
+            parts.path_and_query = Some(settings.path.clone());
+            *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+        }
         let headers = request.headers_mut();
         let own =
             HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)"));
         headers.insert(header::USER_AGENT, own);
-        headers.insert(header::HOST, settings.host.as_ref().unwrap_or(&endpoint.address).clone());
+        if !self.has_http2 {
+            headers.insert(header::HOST, host.clone());
+        }
         for (name, value) in &settings.headers {
             let name: HeaderName = name.get();
             headers.insert(name, value.clone());
         }
         request
+    }
+}
+
+/// Runs what hyper spawns for a connection in the task of whoever uses it.
+#[derive(Clone, Default)]
+struct Tasks(Arc<Mutex<Vec<Task>>>);
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Tasks {
+    fn poll(&self, cx: &mut Context<'_>) {
+        let all = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Tasks may spawn others.
+        let mut tasks = std::mem::take(&mut *all());
+        while !tasks.is_empty() {
+            tasks.retain_mut(|task| task.as_mut().poll(cx).is_pending());
+            let spawned = std::mem::replace(&mut *all(), Vec::new());
+            if spawned.is_empty() {
+                break;
+            }
+            tasks.extend(spawned);
+        }
+        *all() = tasks;
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::pin(task));
     }
 }
 
