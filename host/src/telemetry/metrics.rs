@@ -65,7 +65,9 @@ impl Writer {
 
 /// A `T` for each worker, which only that worker adds to. Made when it is first asked for.
 #[derive(Debug)]
-pub struct PerWorker<T>(OnceLock<Box<[OnceLock<Box<Apart<T>>>]>>);
+pub struct PerWorker<T>(OnceLock<Parts<T>>);
+
+type Parts<T> = Box<[OnceLock<Box<Apart<T>>>]>;
 
 /// On cache lines of its own.
 #[derive(Debug, Default)]
