@@ -98,7 +98,8 @@ async fn an_endpoint_that_does_not_answer_is_counted() {
     let origin = Origin::start().await;
     let gone = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string() };
     let url = format!("http://{gone}");
-    let proxy = Proxy::start(&(ADMIN.to_owned() + &route_to(&[&url]))).await;
+    let once = route_to(&[&url]).replace("endpoints", "retry.attempts = 0\nendpoints");
+    let proxy = Proxy::start(&(ADMIN.to_owned() + &once)).await;
     assert_eq!(proxy.get("/", &[]).await.status, 502);
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("tollgate_upstream_failures_total", &[("endpoint", &gone)]), 1.0);

@@ -276,3 +276,27 @@ async fn a_request_that_wants_nothing_else_gets_what_is_stored_or_504() {
     proxy.get("/", &[]).await;
     assert_eq!(proxy.get("/", &["Cache-Control: only-if-cached"]).await.status, 200);
 }
+
+#[tokio::test]
+async fn an_operator_purges_what_is_stored() {
+    let origin = Origin::answering(fresh("Cache-Control: max-age=60\r\nCache-Tag: news\r\n")).await;
+    let config = format!("[admin]\naddress = \"127.0.0.1:0\"\n{}", cached(&origin, "true"));
+    let proxy = Proxy::start(&config).await;
+    for (meant, expected) in
+        [("prefix=http://test/", "MISS"), ("tag=news&soft=true", "MISS"), ("tag=sport", "HIT")]
+    {
+        proxy.get("/a", &[]).await;
+        assert_eq!(proxy.get("/a", &[]).await.header("x-cache"), Some("HIT"));
+        let purged = proxy.admin("DELETE", &format!("/api/cache?{meant}"), &[]).await;
+        let count = if expected == "MISS" { 1 } else { 0 };
+        assert_eq!(
+            (purged.status, text(&purged.body)),
+            (200, &*format!("{{\"purged\":{count}}}")),
+            "{meant}"
+        );
+        assert_eq!(proxy.get("/a", &[]).await.header("x-cache"), Some(expected), "{meant}");
+    }
+    assert_eq!(proxy.admin("DELETE", "/api/cache", &[]).await.status, 400);
+    assert_eq!(proxy.admin("DELETE", "/api/cache?some=1", &[]).await.status, 400);
+    assert_eq!(proxy.admin("DELETE", "/api/cache?all", &[]).await.status, 200);
+}

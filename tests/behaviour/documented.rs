@@ -9,8 +9,8 @@ use std::{
 
 use tollgate::{
     config::{
-        self, Cache, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log, Outlier,
-        PluginLimits, Retry, RouteCache, Source, UpstreamLimits, UpstreamTimeouts,
+        self, Cache, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log,
+        Outlier, PluginLimits, Retry, RouteCache, Source, UpstreamLimits, UpstreamTimeouts,
     },
     plugin::{Engine, EngineSettings},
     snapshot::Builder,

@@ -1,5 +1,7 @@
 //! Calls of gRPC pass as they are, and the proxy speaks to their clients in their own words.
 
+#![allow(clippy::unwrap_used, reason = "what a test makes by itself is valid")]
+
 use bytes::Bytes;
 use tollgate_tests::{
     BareOrigin, Proxy,

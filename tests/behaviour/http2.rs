@@ -1,5 +1,7 @@
 //! HTTP/2 does what HTTP/1 does, and cannot be used against the proxy or those behind it.
 
+#![allow(clippy::unwrap_used, reason = "what a test makes by itself is valid")]
+
 use bytes::Bytes;
 use tollgate_tests::{
     Answer, BareOrigin, Origin, Proxy,
@@ -243,7 +245,7 @@ async fn a_refused_stream_is_sent_again_once() {
             }
         })
         .await;
-        let proxy = Proxy::start(&route_to_http2(&origin.url(), "")).await;
+        let proxy = Proxy::start(&route_to_http2(&origin.url(), "retry = { attempts = 1 }\n")).await;
         let response =
             proxy.request(&format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")).await;
         assert_eq!(response.status, expected, "{method} refused {refusals} times");
@@ -466,7 +468,9 @@ async fn what_means_something_else_in_http_1_does_not_get_there() {
     let long: &'static str = "a".repeat(5000).leak();
     let long_path: &'static str = format!("/{}", "a".repeat(300)).leak();
     let many: Vec<(&str, &str)> = with(&[("x", "y"); 21]);
-    let cases: Vec<(Vec<(&str, &str)>, Result<u16, u32>)> = vec![
+    // The fields of a request, and the status or else the error of its stream.
+    type Case<'a> = (Vec<(&'a str, &'a str)>, Result<u16, u32>);
+    let cases: Vec<Case<'_>> = vec![
         (with(&[]), Ok(200)),
         (with(&[("host", "test")]), Ok(200)),
         (with(&[("host", "TEST")]), Ok(200)),

@@ -453,7 +453,7 @@ async fn every_rule_that_a_proxy_must_keep_is_kept() {
                 for wanted in *wanted {
                     match wanted.strip_prefix('!') {
                         Some(name) => {
-                            assert!(received.values(name).is_empty(), "{}: {name} is there", row.name)
+                            assert!(received.values(name).is_empty(), "{}: {name} is there", row.name);
                         }
                         None => assert!(lines.contains(wanted), "{}: no {wanted:?} in {lines:?}", row.name),
                     }

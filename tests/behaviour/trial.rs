@@ -3,12 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::{Arc, OnceLock},
 };
 
 use tollgate::{
     plugin::{Code, Engine, EngineSettings, shipped::SHIPPED},
-    trial::{Report, TestFile, Trial},
+    trial::{Report, TestFile, Trial, bless, conformance::Finding},
 };
 use tollgate_tests::{guest, shipped};
 
@@ -69,9 +70,215 @@ fn the_shipped_plugins_keep_their_promises() {
         let tests = repository().join("plugins").join(name).join(format!("{name}.test.toml"));
         let (file, _) = TestFile::read(&tests).unwrap_or_else(|problems| panic!("{problems}"));
         assert!(!file.cases.is_empty(), "{name} promises nothing");
-        let report = Trial { name: (*name).to_owned(), code: load(component) }.run(&file);
-        assert_eq!(differences(&report), [], "{name}");
+        let trial = Trial { name: (*name).to_owned(), code: load(component) };
+        assert_eq!(differences(&trial.run(&file)), [], "{name}");
+        let conformance = trial.conformance(Some(&file));
+        assert!(conformance.has_passed(), "{name}: {:#?}", conformance.findings);
+        assert!(conformance.soak.is_some(), "{name}");
     }
+}
+
+/// What the battery says of the guest with this file of tests, but for what is fine.
+fn faults(tests: &str) -> Vec<(&'static str, Finding)> {
+    let found = Trial { name: "guest".into(), code: load(&guest()) }.conformance(Some(&read(tests)));
+    let is_fault = |finding: &Finding| !matches!(finding, Finding::Passed | Finding::Skipped(_));
+    let faults = found.findings.into_iter().filter(|(_, finding)| is_fault(finding));
+    faults.map(|(check, finding)| (check.id(), finding)).collect()
+}
+
+#[test]
+fn the_battery_finds_what_is_wrong_with_a_plugin() {
+    let except =
+        "conformance = { except = { C011 = 'the guest takes anything' } }\nlimits = { time = '1s' }\n";
+    assert_eq!(faults(except), []);
+
+    // It takes whatever it is given.
+    let found = faults("config = { says = 'x' }");
+    let words = "it takes a value of a wrong type for `says`".to_owned();
+    assert_eq!(found, [("C011", Finding::Failed(words))]);
+
+    // It stumbles over one header.
+    let found = faults(&format!(
+        "{except}config = {{ request = 'obey' }}\n[[case]]\nname = 'a case'\nrequest = {{ headers = {{ x-do = 'trap' }} }}"
+    ));
+    let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
+    assert!(ids.contains(&"C030"), "{found:?}");
+    let is_plugins =
+        |(_, finding): &(_, Finding)| matches!(finding, Finding::Failed(words) if words.contains("trapped"));
+    assert!(found.iter().all(is_plugins), "{found:?}");
+
+    // It keeps what it should give back.
+    let found = faults(&format!("{except}config = {{ request = 'grow-slowly' }}"));
+    let [("C030", Finding::Failed(words))] = found.as_slice() else { panic!("{found:?}") };
+    assert!(words.contains("three quarters"), "{words}");
+
+    // It traps on what is no configuration of its own.
+    let found = faults(&format!("{except}config = {{ configure = 'trap' }}"));
+    let [("C003", Finding::Failed(words))] = found.as_slice() else { panic!("{found:?}") };
+    assert!(words.contains("fails while it is configured"), "{words}");
+}
+
+#[test]
+fn what_happens_can_be_written_into_the_tests() {
+    let text = r#"# A comment that stays.
+config = { request = "obey", response = "obey", pick = "obey" }
+
+[[case]]
+name = "nothing is expected"    # stays, too
+request = { headers = { x-do = "reply" } }
+
+[[case]]
+name = "something else is expected"
+request = { headers = { x-do = "note", x-says = "hello" } }
+expect = { verdict = "reply", notes = { note = "bye" }, headers = { x-none = "1" } } # stays as well
+
+[[case]]
+name = "steps"
+[[case.step]]
+request = { headers = { x-do = "header", x-says = "a" } }
+expect = { headers = { x-guest = "b" } }
+[[case.step]]
+response = { status = 500 }
+[case.step.expect]
+response = { status = 200 }
+
+[[case]]
+name = "the wrong one is picked"
+endpoints = [{ address = "a:1" }]
+request = { headers = { x-do-pick = "first" } }
+pick = { calls = 2 }
+expect = { picks = [1], share = { "a:1" = 0.5 } }
+
+[[case]]
+name = "a failure"
+request = { headers = { x-do = "trap" } }
+expect = { verdict = "next" }
+"#;
+    let trial = Trial { name: "guest".into(), code: load(&guest()) };
+    let file = read(text);
+    let blessed = bless(text, &file, &trial.run(&file)).expect("the text is TOML");
+    assert_eq!(blessed.left, ["a failure"]);
+    for kept in
+        ["# A comment that stays.", "# stays, too", "# stays as well", "expect = { verdict = \"next\" }"]
+    {
+        assert!(blessed.text.contains(kept), "{kept}: {}", blessed.text);
+    }
+    let report = trial.run(&read(&blessed.text));
+    let failed: Vec<_> =
+        report.cases.iter().filter(|case| !case.has_passed()).map(|case| &case.name).collect();
+    assert_eq!(failed, ["a failure"], "{}", blessed.text);
+    assert!(blessed.text.contains("418"), "{}", blessed.text);
+}
+
+/// The executable at work in a folder; its exit code, and what it printed.
+fn tollgate(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(crate::TOLLGATE)
+        .args(arguments)
+        .current_dir(folder)
+        .env("XDG_CACHE_HOME", concat!(env!("OUT_DIR"), "/cache"))
+        .env("CARGO_NET_OFFLINE", "true")
+        .env("CARGO_TARGET_DIR", concat!(env!("OUT_DIR"), "/scaffold"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("the program can be started");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
+}
+
+#[test]
+fn the_command_tells_a_fault_of_the_plugin_from_one_of_what_is_around_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let write =
+        |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).expect("it can be written");
+    write("guest.wasm", &guest());
+    let tests = "config = { request = 'obey' }\nlimits = { time = '1s' }\nconformance = { except = { C011 = 'it does' } }\n[[case]]\nname = 'a case'\nrequest = {}\nexpect = ";
+    write("guest.test.toml", format!("{tests}{{ verdict = 'next' }}\n").as_bytes());
+    let (code, printed) = tollgate(folder.path(), &["plugin", "test", "--junit", "report.xml"]);
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("ok   a case") && printed.contains("1 passed, 0 failed"), "{printed}");
+    let report = fs::read_to_string(folder.path().join("report.xml")).expect("it was written");
+    assert!(report.contains("name=\"a case\"") && report.contains("failures=\"0\""), "{report}");
+
+    let (code, printed) = tollgate(folder.path(), &["plugin", "test", "--conformance", "guest.wasm"]);
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("ok   C030 ") && printed.contains("skip C011 "), "{printed}");
+
+    write("guest.test.toml", format!("{tests}{{ verdict = 'reply' }}\n").as_bytes());
+    let (code, printed) = tollgate(folder.path(), &["plugin", "test", "guest.test.toml"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("- reply\n") && printed.contains("+ next\n"), "{printed}");
+    let (code, printed) = tollgate(folder.path(), &["plugin", "test", "--bless"]);
+    assert_eq!(code, Some(0), "{printed}");
+    assert_eq!(tollgate(folder.path(), &["plugin", "test"]).0, Some(0));
+
+    write("broken.wasm", b"\0asm\x01\0\0\0");
+    let (code, printed) = tollgate(folder.path(), &["plugin", "test", "broken.wasm"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("FAIL C001") && printed.contains("not a component"), "{printed}");
+
+    write("build.test.toml", b"build = 'echo no compiler; false'\n");
+    for path in ["nowhere.wasm", "build.test.toml"] {
+        let (code, printed) = tollgate(folder.path(), &["plugin", "test", path]);
+        assert_eq!(code, Some(2), "{printed}");
+        assert!(printed.contains("environment: "), "{printed}");
+    }
+    write("typo.test.toml", b"[[case]]\nname = 'a'\nrequst = {}\n");
+    let (code, printed) = tollgate(folder.path(), &["plugin", "test", "typo.test.toml"]);
+    assert_eq!(code, Some(2), "{printed}");
+    assert!(
+        printed.contains("typo.test.toml:3:1") && printed.contains("did you mean `request`?"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn the_command_shows_what_is_in_a_component() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    fs::write(folder.path().join("guest.wasm"), guest()).expect("it can be written");
+    let (code, printed) = tollgate(folder.path(), &["plugin", "inspect", "guest.wasm"]);
+    assert_eq!(code, Some(0), "{printed}");
+    for words in
+        ["on-request, on-response, pick", "grants:     none needed", "processed-by:wit-component", "memory: "]
+    {
+        assert!(printed.contains(words), "{words}: {printed}");
+    }
+    let (_, printed) = tollgate(folder.path(), &["plugin", "inspect", "--json", "guest.wasm"]);
+    let json: serde_json::Value = serde_json::from_str(&printed).expect("it is JSON");
+    assert_eq!(json["contract"][0], json["spoken"]);
+
+    // The same component, but for the version of the contract that it names.
+    let mut component = guest();
+    let places: Vec<usize> =
+        (0..component.len() - 40).filter(|place| component[*place..].starts_with(b"policy/")).collect();
+    for place in places {
+        if let Some(at) = component[place..place + 40].windows(6).position(|bytes| bytes == b"@0.1.0") {
+            component[place + at + 5] = b'7';
+        }
+    }
+    fs::write(folder.path().join("old.wasm"), component).expect("it can be written");
+    let (code, printed) = tollgate(folder.path(), &["plugin", "inspect", "old.wasm"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("0.1.7") && printed.contains("rebuild it against"), "{printed}");
+}
+
+#[test]
+fn a_plugin_begins_with_a_project_that_builds_and_passes() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (code, printed) = tollgate(folder.path(), &["plugin", "new", "rust", "my-gate"]);
+    assert_eq!(code, Some(0), "{printed}");
+    let project = folder.path().join("my-gate");
+    // Versions that are on this machine, since the registry may be out of reach.
+    fs::copy(repository().join("Cargo.lock"), project.join("Cargo.lock")).expect("it can be copied");
+    let (code, printed) = tollgate(&project, &["plugin", "test"]);
+    if code == Some(2) && (printed.contains("--offline") || printed.contains("no matching package")) {
+        eprintln!("skipped: the crates that the project needs are not on this machine\n{printed}");
+        return;
+    }
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(printed.contains("6 passed, 0 failed"), "{printed}");
+    // A folder that is there already is left alone.
+    assert_eq!(tollgate(folder.path(), &["plugin", "new", "rust", "my-gate"]).0, Some(2));
+    assert_eq!(tollgate(folder.path(), &["plugin", "new", "rust", "../x"]).0, Some(2));
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl Client {
     }
 
     /// The socket, for whoever speaks something else on it. Nothing may have been read.
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> Box<dyn Stream> {
         assert!(self.buffer.is_empty(), "something has been read");
         self.stream
     }

@@ -23,7 +23,7 @@ pub struct Load {
 impl Load {
     /// GET of `path` on so many connections, which are kept.
     pub fn start(address: SocketAddr, path: &str, connections: usize) -> Self {
-        Self::over(move || Client::connect(address), usize::MAX, path, connections)
+        Self::over(move || Client::connect(address), usize::MAX, ("test", path), connections)
     }
 
     /// The same by TLS, with a connection for every four requests.
@@ -33,19 +33,19 @@ impl Load {
             let client = client.clone();
             async move { client.connect(address, name).await }
         };
-        Self::over(connect, 4, "/", connections)
+        Self::over(connect, 4, (name, "/"), connections)
     }
 
     /// On connections that are made like this, so many requests on each.
     fn over<C: Future<Output = Client> + Send>(
         connect: impl Fn() -> C + Clone + Send + 'static,
         each: usize,
-        path: &str,
+        (host, path): (&str, &str),
         connections: usize,
     ) -> Self {
         let answered = Arc::<AtomicUsize>::default();
         let has_ended = Arc::<AtomicBool>::default();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let mut clients = JoinSet::new();
         for _ in 0..connections {
             let (request, answered, has_ended) = (request.clone(), answered.clone(), has_ended.clone());

@@ -280,12 +280,6 @@ impl Purge<'_> {
     }
 }
 
-impl Default for Time {
-    fn default() -> Self {
-        Self(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -6,8 +6,8 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::{
-    Compress, Config, Encoding, Failure, HostPattern, Levels, Problem, Problems, Query, RouteCache, SecretSource,
-    Source, StoreGrant, read, read_text,
+    Compress, Config, Encoding, Failure, HostPattern, Levels, Problem, Problems, Query, RouteCache,
+    SecretSource, Source, StoreGrant, read, read_text,
 };
 
 /// Every key once, and variables in most places.
@@ -207,7 +207,7 @@ fn compression_is_asked_for_in_one_word_or_in_many() {
             "expected a content type, such as \"text/html\", \"text/*\" or \"*+json\"",
         ),
         ("{ encodings = [\"lzma\"] }", "\"lzma\"", "expected `gzip` or `deflate` or `br` or `zstd`"),
-        ("{ decode = { ratio = 0 } }", "0", "expected a whole number, 1 or more"),
+        ("{ decode = { ratio = 0 } }", "0", "expected a whole number from 1 to 4294967295"),
     ] {
         let written = route(written);
         let found = problems(&written);
@@ -361,7 +361,7 @@ error: unclosed array table, expected `]`
 
 #[test]
 fn a_key_that_is_not_known_comes_with_the_nearest_or_with_all() {
-    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `repeatable`, `compress`";
+    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `repeatable`, `compress`, `cache`";
     for (key, help) in [
         ("upsteam", "did you mean `upstream`?"),
         ("plugin", "did you mean `plugins`?"),
@@ -444,7 +444,7 @@ fn a_value_that_says_nothing_is_told_with_an_example() {
     let duration = "expected a duration above zero with its unit, such as \"250ms\", \"10s\" or \"5m\"";
     let size = "expected a size with its unit, such as \"64KiB\" or \"1MiB\"";
     let host = "expected a host without a port, such as \"api.example.com\" or \"*.example.com\"";
-    let http = "an endpoint is reached over HTTP in clear: write \"http://host:port\"";
+    let http = "an endpoint is reached by HTTP: write \"http://host:port\" or \"https://host:port\"";
     let port = "the port of an endpoint is a number from 1 to 65535";
     for (written, message) in [
         (
@@ -487,7 +487,7 @@ fn a_value_that_says_nothing_is_told_with_an_example() {
         (
             "upstreams.a.endpoints = ['http://a', '?', { url = 'http://[::1]:1' }]",
             &[
-                ("https://a", http),
+                ("ftp://a", http),
                 ("a:80", http),
                 ("a", http),
                 ("", "this is not a URL such as \"http://10.0.0.1:8001\""),
@@ -499,7 +499,7 @@ fn a_value_that_says_nothing_is_told_with_an_example() {
                 ("http://a:", port),
             ],
         ),
-        ("upstreams.a.endpoints = [{ url = '?' }]", &[("https://a", http)]),
+        ("upstreams.a.endpoints = [{ url = '?' }]", &[("ftp://a", http)]),
     ] {
         for (value, message) in message {
             has_one_problem(&written.replace('?', value), &format!("'{value}'"), message, "");

@@ -175,8 +175,9 @@ mod tests {
         assert!(anatomy.imported().contains(&"request"), "{anatomy:?}");
         assert!(anatomy.foreign().is_empty(), "{anatomy:?}");
         assert_eq!(anatomy.memories.len(), 1);
-        let language = |(kind, name, _): &(String, String, String)| kind == "language" && name == "Rust";
-        assert!(anatomy.producers.iter().any(language), "{:?}", anatomy.producers);
+        let generator =
+            |(kind, name, _): &(String, String, String)| kind == "processed-by" && name == "wit-component";
+        assert!(anatomy.producers.iter().any(generator), "{:?}", anatomy.producers);
     }
 
     #[test]

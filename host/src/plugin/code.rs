@@ -3,6 +3,7 @@
 use wasmtime::component::{Component, InstancePre, Linker, types::ComponentItem};
 
 use super::{
+    Hook,
     artifact::Digest,
     bindings::exports::tollgate::policy::{balance_hook, lifecycle, request_hook, response_hook},
     capability::Capability,
@@ -77,6 +78,15 @@ impl Code {
     /// What it can only be run with if it was granted.
     pub fn imports(&self) -> &[Capability] {
         &self.imports
+    }
+
+    /// Whether it has this hook.
+    pub fn exports(&self, hook: Hook) -> bool {
+        match hook {
+            Hook::OnRequest => self.request.is_some(),
+            Hook::OnResponse => self.response.is_some(),
+            Hook::Pick => self.balance.is_some(),
+        }
     }
 
     pub fn hooks(&self) -> Hooks {

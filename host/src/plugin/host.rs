@@ -348,7 +348,7 @@ impl pool::Host for State {
             active: member.active,
             latency_us: member.latency_us,
             failures: member.failures,
-            load: None,
+            load: member.load,
         })
     }
 

@@ -72,6 +72,8 @@ pub struct Condition {
     pub latency_us: u32,
     /// Failures in a row.
     pub failures: u32,
+    /// What it has reported of its load of late, if it has.
+    pub load: Option<f32>,
 }
 
 impl From<Member> for balance_hook::Endpoint {

@@ -28,6 +28,10 @@ use crate::{
 };
 
 /// What the cache says before anything is sent.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the answer goes on at once, and a box would be one more for each hit"
+)]
 pub(super) enum Lookup {
     /// This is the answer.
     Answer(Answer),
@@ -721,6 +725,7 @@ fn renew(
         generation: context.generation.clone(),
         connection: Rc::new(context.connection.to_http2()),
         meter: Meter::start(),
+        call: None,
     };
     let snapshot = &context.generation.snapshot;
     let route = snapshot.routes.iter().position(|other| std::ptr::eq(other, route));
@@ -732,7 +737,7 @@ fn renew(
         let (route, target) = (&snapshot.routes[route], &snapshot.upstreams[target]);
         let (rules, mut visit, mut exchange) =
             (route.cache.as_ref(), Some(Box::new(visit)), InHand::new(exchange));
-        let answer = send::send(&context, target, route, &mut exchange, None, false).await;
+        let answer = send::send(&context, target, route, &mut exchange, None, false, &mut None).await;
         let answer = settle(&mut visit, rules, &mut exchange, answer, &mut None);
         let Ok(mut answer) = answer else { return };
         if visit.is_some() && rules.is_some_and(|rules| rules.response_hooks == ResponseHooks::Once) {

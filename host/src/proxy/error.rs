@@ -99,6 +99,7 @@ impl Error {
             Self::BadRequest(_)
             | Self::ClientBroke(_)
             | Self::BodyTooLarge
+            | Self::Misdirected
             | Self::NoRoute
             | Self::OnlyIfCached
             | Self::DeadlineExceeded

@@ -61,7 +61,8 @@ impl Record {
         is_complete: bool,
     ) {
         let served = self.served.as_ref().map(|(endpoint, attempts)| (endpoint.as_str(), *attempts));
-        let failed = || self.failed.as_ref().map(|(endpoint, attempts)| (endpoint.authority.as_str(), *attempts));
+        let failed =
+            || self.failed.as_ref().map(|(endpoint, attempts)| (endpoint.authority.as_str(), *attempts));
         let sent = sent.map(|sent| (sent.endpoint().authority.as_str(), sent.attempts));
         let (endpoint, attempts) = sent.or(served).or_else(failed).unzip();
         tracing::info!(

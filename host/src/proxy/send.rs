@@ -363,6 +363,9 @@ async fn send_to(
                 let (mut head, body) = response.into_parts();
                 return match headers::accept(&mut head, &endpoint.address) {
                     Ok(is_reusable) => {
+                        if !target.balancers.is_empty() {
+                            endpoint.take_report(&mut head.headers);
+                        }
                         Ok(Answer { response: Response::from_parts(head, body), lease, is_reusable })
                     }
                     Err(source) => {
@@ -391,7 +394,8 @@ async fn send_to(
             }
             // All of it is still there: the headers are a copy, and there is no body.
             (SendError::Lost(source), None) if outgoing.upload.is_none() && lease.is_refused(&source) => {
-                (source, Some(Outcome::Unsent))
+                let error = Error::Send { endpoint: name(endpoint), source };
+                return Err(Failure { error, outcome: Some(Outcome::Unsent) });
             }
             (SendError::Lost(source), None) => {
                 let is_restored = outgoing.restore(&mut exchange.request, &lease);

@@ -13,12 +13,14 @@ use rustls::{
 };
 
 use super::{Error, Files, certificate::assemble, provider, store};
-use crate::config::{Problem, Roots, UpstreamTls, Verify};
+use crate::config::{Problem, Protocol, Roots, UpstreamTls, Verify};
 
 /// The TLS of an upstream, ready for handshakes. Shared by all workers, and so are the sessions that it resumes.
 #[derive(Debug)]
 pub struct Origination {
     config: Arc<ClientConfig>,
+    /// The same for connections on which HTTP/2 will be spoken.
+    config_http2: Arc<ClientConfig>,
     /// The name to ask for in place of an endpoint's host.
     server_name: Option<ServerName<'static>>,
     settings: UpstreamTls,
@@ -73,8 +75,11 @@ impl Origination {
             }
             None => builder.with_no_client_auth(),
         };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let config_http2 = Arc::new(config.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(Self { config: Arc::new(config), server_name, settings: settings.clone(), digest }))
+        let config = Arc::new(config);
+        Ok(Arc::new(Self { config, config_http2, server_name, settings: settings.clone(), digest }))
     }
 
     /// Whether it was made of these settings; the files may have changed since.
@@ -82,9 +87,12 @@ impl Origination {
         self.settings == *settings
     }
 
-    /// What handshakes go by.
-    pub fn config(&self) -> &Arc<ClientConfig> {
-        &self.config
+    /// What handshakes go by on a connection of this protocol.
+    pub fn config(&self, protocol: Protocol) -> &Arc<ClientConfig> {
+        match protocol {
+            Protocol::Auto | Protocol::H1 => &self.config,
+            Protocol::H2 => &self.config_http2,
+        }
     }
 
     /// The name to ask for at an endpoint with this host; none if it cannot be asked for.

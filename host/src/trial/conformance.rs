@@ -10,11 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::{
     Stage, Trial,
     file::{Endpoint, Moment, Request, Response, TestFile},
-    stage::Hook,
 };
 use crate::{
     config,
-    plugin::{CallError, StartError},
+    plugin::{CallError, Hook, StartError},
     telemetry::with_sources,
 };
 
@@ -373,6 +372,7 @@ fn endpoint(number: u32, weight: u32) -> Endpoint {
         active: number % 7,
         latency: None,
         failures: 0,
+        load: None,
     }
 }
 
@@ -408,7 +408,7 @@ impl Battery<'_> {
     }
 
     fn hooks(&self) -> Finding {
-        match Hook::ALL.iter().any(|hook| hook.is_in(&self.trial.code)) {
+        match Hook::ALL.iter().any(|hook| self.trial.code.exports(*hook)) {
             true => Finding::Passed,
             false => Finding::Failed("it exports lifecycle and no hook".into()),
         }
@@ -458,7 +458,7 @@ impl Battery<'_> {
             Err(fault) => return fault.into(),
         };
         for (what, request, response) in messages {
-            for hook in Hook::ALL.into_iter().filter(|hook| hook.is_in(&self.trial.code)) {
+            for hook in Hook::ALL.into_iter().filter(|hook| self.trial.code.exports(*hook)) {
                 if let Err(error) = stage.call(hook, &request, &response, &[]) {
                     return blame_call(hook, &what, &error).into();
                 }
@@ -538,7 +538,7 @@ impl Battery<'_> {
     }
 
     fn odd_responses(&self) -> Finding {
-        if !Hook::Response.is_in(&self.trial.code) {
+        if !self.trial.code.exports(Hook::OnResponse) {
             return Finding::Skipped("it has no on-response".into());
         }
         let statuses = [200, 204, 206, 301, 304, 400, 404, 418, 500, 503, 599, 999];
@@ -550,7 +550,7 @@ impl Battery<'_> {
     }
 
     fn odd_endpoints(&self) -> Finding {
-        if !Hook::Pick.is_in(&self.trial.code) {
+        if !self.trial.code.exports(Hook::Pick) {
             return Finding::Skipped("it has no pick".into());
         }
         let mut stage = match self.stage() {
@@ -586,7 +586,7 @@ impl Battery<'_> {
             Ok(stage) => stage,
             Err(error) => return (blame(&error).into(), None),
         };
-        let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| hook.is_in(&self.trial.code)).collect();
+        let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| self.trial.code.exports(*hook)).collect();
         if hooks.is_empty() {
             return (Finding::Skipped("it has no hook".into()), None);
         }

@@ -12,9 +12,9 @@ use super::{
     file::{
         Expect, ExpectLog, ExpectPick, ExpectReply, ExpectResponse, Expected, Fault, Level, Step, Verdict,
     },
-    stage::{Hook, Outcome, fault},
+    stage::{Outcome, fault},
 };
-use crate::plugin::Logged;
+use crate::plugin::{Hook, Logged};
 
 /// One thing that is other than it was to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,9 +127,9 @@ fn missing_hooks(step: &Step, outcome: &Outcome, found: &mut Differences) {
     let has_replied = outcome.reply.is_some();
     let only_request = step.pick.is_none() && step.response.is_none();
     for (asks, key, hook) in [
-        (step.request.is_some() && only_request, "request", Hook::Request),
+        (step.request.is_some() && only_request, "request", Hook::OnRequest),
         (step.pick.as_ref().is_some_and(|pick| pick.calls > 0) && !has_replied, "pick", Hook::Pick),
-        (step.response.is_some(), "response", Hook::Response),
+        (step.response.is_some(), "response", Hook::OnResponse),
     ] {
         if asks && !ran(hook) {
             found.add(&[key], format!("a plugin with {}", hook.name()), "the plugin does not export it");

@@ -219,6 +219,8 @@ pub struct Endpoint {
     /// Failures in a row.
     #[serde(default)]
     pub failures: u32,
+    /// What it has reported of its load.
+    pub load: Option<f32>,
 }
 
 /// Picks, one after the other, for the same request.

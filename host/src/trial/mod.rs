@@ -17,7 +17,7 @@ pub use file::{
     Case, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request, Response, Scheme, Step,
     StepInstance, TestFile, Verdict, header_value,
 };
-pub use stage::{Hook, Outcome, Stage, fault};
+pub use stage::{Outcome, Stage, fault};
 
 use std::{
     sync::Arc,

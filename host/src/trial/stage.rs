@@ -15,9 +15,9 @@ use super::file::{Endpoint, Fault, Moment, Picks, Request, Response, Step, StepI
 use crate::{
     config,
     plugin::{
-        CallError, Capabilities, Code, Condition, Exchange, InHand, Journal, Logged, Member, Members, Plugin,
-        Quota, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store, Surroundings,
-        Time,
+        CallError, Capabilities, Code, Condition, Exchange, Hook, InHand, Journal, Logged, Member, Members,
+        Plugin, Quota, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store,
+        Surroundings, Time,
     },
     telemetry::Writer,
 };
@@ -62,37 +62,6 @@ pub struct Outcome {
     pub error: Option<CallError>,
     /// The hooks that ran, in order, with the time of each call.
     pub calls: Vec<(Hook, Duration)>,
-}
-
-/// A function of a plugin that the host calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Hook {
-    Request,
-    Pick,
-    Response,
-}
-
-impl Hook {
-    pub const ALL: [Self; 3] = [Self::Request, Self::Pick, Self::Response];
-
-    /// Its name in the contract.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Request => "on-request",
-            Self::Pick => "pick",
-            Self::Response => "on-response",
-        }
-    }
-
-    /// Whether the component has it.
-    pub fn is_in(self, code: &Code) -> bool {
-        let hooks = code.hooks();
-        match self {
-            Self::Request => hooks.request,
-            Self::Pick => hooks.balance,
-            Self::Response => hooks.response,
-        }
-    }
 }
 
 /// In which way a call has failed.
@@ -157,14 +126,14 @@ impl Stage {
         tried: &[u32],
     ) -> Result<Duration, CallError> {
         let mut exchange = exchange(request);
-        if hook == Hook::Response {
+        if hook == Hook::OnResponse {
             exchange.response = Some(response_head(response, None));
         }
         let started = Instant::now();
         let result = match hook {
-            Hook::Request => self.slot.on_request(&mut exchange).map(drop),
+            Hook::OnRequest => self.slot.on_request(&mut exchange).map(drop),
             Hook::Pick => self.slot.pick(&mut exchange, &self.endpoints, tried).map(drop),
-            Hook::Response => self.slot.on_response(&mut exchange).map(drop),
+            Hook::OnResponse => self.slot.on_response(&mut exchange).map(drop),
         };
         let time = started.elapsed();
         self.journal.take();
@@ -218,9 +187,9 @@ impl Stage {
     }
 
     fn run(&self, step: &Step, exchange: &mut InHand, outcome: &mut Outcome) -> Result<(), CallError> {
-        let has = |hook: Hook| hook.is_in(&self.slot.plugin().code);
-        if step.request.is_some() && has(Hook::Request) {
-            match timed(outcome, Hook::Request, || self.slot.on_request(exchange))? {
+        let has = |hook| self.slot.plugin().code.exports(hook);
+        if step.request.is_some() && has(Hook::OnRequest) {
+            match timed(outcome, Hook::OnRequest, || self.slot.on_request(exchange))? {
                 RequestVerdict::Next => outcome.verdict = Some(Verdict::Next),
                 RequestVerdict::Reply(reply) => {
                     outcome.verdict = Some(Verdict::Reply);
@@ -243,12 +212,12 @@ impl Stage {
             }
         }
         if let Some(response) = &step.response
-            && has(Hook::Response)
+            && has(Hook::OnResponse)
         {
             let head = response_head(response, outcome.reply.as_ref());
             outcome.response_before = head.parts.headers.clone();
             exchange.response = Some(head);
-            match timed(outcome, Hook::Response, || self.slot.on_response(exchange))? {
+            match timed(outcome, Hook::OnResponse, || self.slot.on_response(exchange))? {
                 ResponseVerdict::Next => outcome.verdict = Some(Verdict::Next),
                 ResponseVerdict::Reply(reply) => {
                     outcome.verdict = Some(Verdict::Reply);
@@ -367,6 +336,7 @@ impl Members for Endpoints {
             active: endpoint.active,
             latency_us: u32::try_from(latency).unwrap_or(u32::MAX),
             failures: endpoint.failures,
+            load: endpoint.load,
         })
     }
 }

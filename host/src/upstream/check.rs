@@ -89,11 +89,11 @@ impl Check<'_> {
     async fn once(&mut self) -> Result<(), CheckError> {
         match self.settings.protocol {
             CheckProtocol::Tcp => {
-                dial(self.endpoint).await?;
+                dial(self.endpoint, Protocol::Auto).await?;
                 Ok(())
             }
             CheckProtocol::Http if self.has_http2 => {
-                let stream = TokioIo::new(dial(self.endpoint).await?);
+                let stream = TokioIo::new(dial(self.endpoint, Protocol::H2).await?);
                 let tasks = Tasks::default();
                 let (mut sender, connection) = http2::handshake(tasks.clone(), stream).await?;
                 tasks.execute(async {
@@ -120,7 +120,7 @@ impl Check<'_> {
                         result => return result,
                     }
                 }
-                let stream = TokioIo::new(dial(self.endpoint).await?);
+                let stream = TokioIo::new(dial(self.endpoint, Protocol::Auto).await?);
                 let (sender, connection) = http1::handshake(stream).await?;
                 self.ask(Kept { sender, connection: Box::pin(connection) }).await
             }
@@ -167,7 +167,7 @@ impl Check<'_> {
         let host = settings.host.as_ref().unwrap_or(&endpoint.address);
         if self.has_http2 {
             let mut parts = uri::Parts::default();
-            parts.scheme = Some(uri::Scheme::HTTP);
+            parts.scheme = Some(self.endpoint.scheme());
             parts.authority = uri::Authority::try_from(host.as_bytes()).ok();
             parts.path_and_query = Some(settings.path.clone());
             *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
@@ -200,7 +200,7 @@ impl Tasks {
         let mut tasks = std::mem::take(&mut *all());
         while !tasks.is_empty() {
             tasks.retain_mut(|task| task.as_mut().poll(cx).is_pending());
-            let spawned = std::mem::replace(&mut *all(), Vec::new());
+            let spawned = std::mem::take(&mut *all());
             if spawned.is_empty() {
                 break;
             }

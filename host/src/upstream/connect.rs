@@ -13,7 +13,7 @@ use super::{
 use crate::{
     body::RequestBody,
     clock::{Clock, Elapsed},
-    config::UpstreamTimeouts,
+    config::{Protocol, UpstreamTimeouts},
     drain::Drain,
 };
 
@@ -69,7 +69,7 @@ pub(super) async fn connect(
     scratch: &Scratch,
     permit: Option<Permit>,
 ) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
-    let stream = clock.within(timeouts.connect.get(), dial(endpoint)).await??;
+    let stream = clock.within(timeouts.connect.get(), dial(endpoint, Protocol::H1)).await??;
     let (transport, memory) = Transport::new(stream, scratch.clone());
     let (sender, connection) = http1::handshake(transport).await?;
     drain.spawn_local(async move {
@@ -83,7 +83,8 @@ pub(super) async fn connect(
     Ok((sender, memory))
 }
 
-pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
+/// A connection that `protocol` will be spoken on.
+pub(super) async fn dial(endpoint: &Endpoint, protocol: Protocol) -> Result<Stream, ConnectError> {
     let stream = match endpoint.fixed {
         Some(address) => TcpStream::connect(address).await,
         None => {
@@ -101,7 +102,7 @@ pub(super) async fn dial(endpoint: &Endpoint) -> Result<Stream, ConnectError> {
         return Ok(Stream::Clear(stream));
     }
     let (tls, name) = endpoint.tls.as_ref().ok_or(ConnectError::Nameless)?;
-    let connector = TlsConnector::from(tls.config().clone());
+    let connector = TlsConnector::from(tls.config(protocol).clone());
     // In a box, since a handshake needs more memory than whoever waits for it should keep ready.
     let stream = Box::pin(connector.connect(name.clone(), stream)).await.map_err(ConnectError::Tls)?;
     Ok(Stream::Private(Box::new(stream)))

@@ -14,6 +14,7 @@ mod interim;
 mod keep;
 mod limit;
 mod pool;
+mod report;
 mod roster;
 mod share;
 mod transport;
@@ -38,7 +39,10 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use http::{HeaderValue, StatusCode, uri::Authority};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    uri::{self, Authority},
+};
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 
@@ -52,6 +56,7 @@ use adapt::Gradient;
 use budget::Budget;
 use health::{Measured, may_eject, outliers};
 use limit::Limiter;
+use report::Reported;
 
 /// A named group of endpoints.
 #[derive(Debug)]
@@ -105,6 +110,8 @@ pub struct Endpoint {
     latency_us: AtomicU32,
     /// Requests without an answer since the last answer.
     failures: AtomicU32,
+    /// What it says of its load.
+    reported: Reported,
     /// Answers of 500 and above since the last other one, where they count.
     errors: AtomicU32,
     /// Answers since somebody looked, times 2^32, and those of 500 and above; where they count.
@@ -415,6 +422,11 @@ fn next() -> u64 {
 }
 
 impl Endpoint {
+    /// How requests to it are spoken of.
+    fn scheme(&self) -> uri::Scheme {
+        if self.is_https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP }
+    }
+
     fn new(settings: &config::Endpoint, tls: Option<&Arc<Origination>>, joined: Option<Instant>) -> Self {
         let authority = settings.authority.clone();
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -433,6 +445,7 @@ impl Endpoint {
             again: AtomicU64::new(0),
             latency_us: AtomicU32::new(0),
             failures: AtomicU32::new(0),
+            reported: Reported::default(),
             errors: AtomicU32::new(0),
             interval: AtomicU64::new(0),
             connections: Limiter::new(u32::MAX),
@@ -482,6 +495,14 @@ impl Endpoint {
             active: self.active(),
             latency_us: self.latency_us.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
+            load: self.reported.of_late(),
+        }
+    }
+
+    /// Takes the report of its load out of a response, if there is one.
+    pub fn take_report(&self, headers: &mut HeaderMap) {
+        if let Some(report) = headers.remove(&report::HEADER) {
+            self.reported.note(&report);
         }
     }
 

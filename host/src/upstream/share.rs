@@ -21,19 +21,17 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustc_hash::FxHashMap;
-use tokio::{
-    net::TcpStream,
-    sync::{oneshot, watch},
-};
+use tokio::sync::{oneshot, watch};
 
 use super::{
     Endpoint,
     connect::{ConnectError, dial},
+    transport::Stream,
 };
 use crate::{
     body::RequestBody,
     clock::{Clock, Tick},
-    config::UpstreamTimeouts,
+    config::{Protocol, UpstreamTimeouts},
     drain::Drain,
 };
 
@@ -245,7 +243,7 @@ pub(super) fn rewrite(request: &mut Request<RequestBody>, endpoint: &Endpoint) {
     let host = headers.remove(header::HOST);
     let authority = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
     let mut parts = uri::Parts::default();
-    parts.scheme = Some(uri::Scheme::HTTP);
+    parts.scheme = Some(endpoint.scheme());
     parts.authority = Some(authority.unwrap_or_else(|| endpoint.authority.clone()));
     parts.path_and_query = request.uri().path_and_query().cloned();
     if let Ok(uri) = Uri::from_parts(parts) {
@@ -294,7 +292,7 @@ async fn connect(
         heard: Cell::new(now),
         driver: RefCell::new(None),
     });
-    let stream = TokioIo::new(dial(endpoint).await?);
+    let stream = TokioIo::new(dial(endpoint, Protocol::H2).await?);
     let mut builder = http2::Builder::new(Tasks { drain: drain.clone(), state: state.clone() });
     builder
         .initial_max_send_streams(0)
@@ -373,7 +371,7 @@ impl<F: Future<Output = ()>> Future for ConnectionTask<F> {
 
 /// A socket that notes when something has come.
 struct Heard {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
     state: Rc<State>,
 }
 

@@ -219,7 +219,7 @@ fn limits_count_over_a_reload() {
     let before = upstream(1, "limits.requests = 2");
     before.pass_time(Instant::now());
     let _first = before.admit();
-    let after = Upstream::new("app".into(), &settings(1, "limits.requests = 1"), Some(&before));
+    let after = Upstream::new("app".into(), &settings(1, "limits.requests = 1"), None, Some(&before));
     after.pass_time(Instant::now());
     assert!(matches!(after.admit(), Admission::Wait(_)));
 }

@@ -122,10 +122,13 @@ impl Redirect {
     }
 }
 
+/// Bytes of a URL; RFC 9110, section 4.1, asks for 8,000 at least.
+const LONGEST: usize = 8 << 10;
+
 /// Whether a client can be told this: text that a URL can hold, and none that sends it to another host by surprise, as
 /// `//evil.example` would that was made of a path.
 fn is_location(location: &str) -> bool {
-    let is_text = location.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_text = location.len() <= LONGEST && location.bytes().all(|byte| byte.is_ascii_graphic());
     let is_path = location.starts_with('/') && !location.starts_with("//") && !location.starts_with("/\\");
     let is_url = ["http://", "https://"].iter().any(|scheme| location.starts_with(scheme));
     is_text && (is_path || is_url)
@@ -177,6 +180,7 @@ mod tests {
         ] {
             assert_eq!(is_location(location), is, "{location:?}");
         }
+        assert!(!is_location(&format!("/{}", "a".repeat(LONGEST))));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Ring {
 
     /// Points of a ring, more or less. Weights that would need more are halved together until they do not, which
     /// moves keys, so it is not done gradually.
-    const MOST: u64 = 1 << 17;
+    const MOST: u64 = 1 << 14;
 
     pub fn new(endpoints: &[Endpoint]) -> Self {
         let candidates = Candidates::new(endpoints);

@@ -13,7 +13,9 @@ pub struct Vary(SmallVec<[HeaderName; 2]>);
 
 /// What those fields were in the request that it was made for: each normalised, none where there was none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection(SmallVec<[(HeaderName, Option<Box<[u8]>>); 2]>);
+pub struct Selection(SmallVec<[Selecting; 2]>);
+
+type Selecting = (HeaderName, Option<Box<[u8]>>);
 
 impl Vary {
     /// None if the response depends on more than the request, or on what is no field.

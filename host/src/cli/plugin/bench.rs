@@ -12,9 +12,9 @@ use clap::Args;
 use super::print::{self, Colors};
 use crate::{
     config::ByteSize,
-    plugin::{Engine, EngineSettings},
+    plugin::{Engine, EngineSettings, Hook},
     telemetry::with_sources,
-    trial::{Hook, Picks, Stage, Step, TestFile, Trial, settings, subject},
+    trial::{Picks, Stage, Step, TestFile, Trial, settings, subject},
 };
 
 #[derive(Debug, Args)]
@@ -97,11 +97,11 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
             let response = step.response.clone().unwrap_or_default();
             let tried = step.pick.as_ref().map(|Picks { tried, .. }| tried.clone()).unwrap_or_default();
             for (asks, hook) in [
-                (step.request.is_some(), Hook::Request),
+                (step.request.is_some(), Hook::OnRequest),
                 (step.pick.is_some(), Hook::Pick),
-                (step.response.is_some(), Hook::Response),
+                (step.response.is_some(), Hook::OnResponse),
             ] {
-                if !asks || !hook.is_in(&trial.code) {
+                if !asks || !trial.code.exports(hook) {
                     continue;
                 }
                 let mut calls = Vec::new();

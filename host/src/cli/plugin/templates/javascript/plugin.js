@@ -6,6 +6,9 @@ import * as response from "tollgate:policy/response@0.1.0";
 // The consumer of each key: what `configure` has read, for the calls that follow.
 let consumers = new Map();
 
+// QuickJS has no TextEncoder: text of ASCII as bytes.
+const bytes = (text) => Uint8Array.from(text, (character) => character.charCodeAt(0));
+
 export const lifecycle = {
   // Takes the table `config` as JSON. What is thrown refuses the plugin, with these words.
   configure(config) {
@@ -32,7 +35,7 @@ export const requestHook = {
         val: {
           status: 401,
           headers: [["www-authenticate", "ApiKey"]],
-          body: new TextEncoder().encode("a key is needed\n"),
+          body: bytes("a key is needed\n"),
         },
       };
     }
