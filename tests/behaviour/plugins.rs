@@ -534,6 +534,30 @@ async fn of_several_balancers_the_first_that_has_an_opinion_decides() {
     }
 }
 
+#[tokio::test]
+async fn an_endpoint_that_reports_more_load_gets_the_requests_no_longer() {
+    let reporting = |load: f32| {
+        Origin::answering(move |_| {
+            Answer::raw(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nEndpoint-Load-Metrics: TEXT cpu_utilization={load}\r\n\r\nx"
+            ))
+        })
+    };
+    let (busy, idle) = (reporting(0.9).await, reporting(0.1).await);
+    let config = app(&[&busy, &idle], &[]).replace("endpoints", "balance = \"resource\"\nendpoints");
+    let proxy = Proxy::start(&config).await;
+    // Until both have reported, they are equals.
+    while busy.received().is_empty() || idle.received().is_empty() {
+        let response = proxy.get("/", &[]).await;
+        assert_eq!((response.status, response.header("endpoint-load-metrics")), (200, None));
+    }
+    let before = busy.received().len();
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/", &[]).await.status, 200);
+    }
+    assert_eq!(busy.received().len(), before);
+}
+
 // ---------------------------------------------------------------------------------------------
 // Log, numbers and the system
 // ---------------------------------------------------------------------------------------------
