@@ -52,7 +52,6 @@ tls = {{ self-signed = ["localhost", "127.0.0.1"] }}
 [upstreams.sample]
 endpoints = [{}]
 balance = "round-robin"
-health = {{ path = "/", interval = "1s", timeout = "500ms", unhealthy-after = 3, healthy-after = 1 }}
 
 [[routes]]
 upstream = "sample"
