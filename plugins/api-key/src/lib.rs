@@ -7,75 +7,37 @@ mod policy;
 mod keys;
 mod problem;
 
-use std::sync::OnceLock;
-
-use bindings::{
-    exports::tollgate::policy::{
-        lifecycle,
-        request_hook::{self, Reply, Verdict},
-    },
-    tollgate::policy::{
-        log::{self, Level},
-        request::{self, HeaderError},
-    },
-};
 use keys::Finding;
 use policy::Policy;
 use problem::Problem;
+use tollgate_plugin_sdk::{
+    HeaderError, OnRequest, Plugin, Reply, Verdict,
+    log::{self, Level},
+    request,
+};
 
-mod bindings {
-    wit_bindgen::generate!({
-        path: "../../wit",
-        inline: "
-            package tollgate:api-key;
-
-            world api-key {
-                include tollgate:policy/plugin@0.1.0;
-                export tollgate:policy/request-hook@0.1.0;
-            }
-        ",
-        generate_all,
-    });
-
-    // The names of exports are none that a native linker would take.
-    #[cfg(target_family = "wasm")]
-    export!(Plugin with_types_in self);
-
-    #[cfg(target_family = "wasm")]
-    use super::Plugin;
-}
-
-struct Plugin;
-
-/// An instance has no other place than a static for what it keeps between two calls.
-static POLICY: OnceLock<Policy> = OnceLock::new();
-
-impl lifecycle::Guest for Plugin {
-    fn configure(config: String) -> Result<(), String> {
+impl Plugin for Policy {
+    fn configure(config: &str) -> Result<Self, String> {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|error| format!("there are no random numbers: {error}"))?;
-        let policy = Policy::parse(&config, &secret)?;
-        POLICY.set(policy).map_err(|_| "an instance is configured once".to_owned())
+        Self::parse(config, &secret)
     }
 }
 
-impl request_hook::Guest for Plugin {
-    fn on_request() -> Verdict {
-        let Some(policy) = POLICY.get() else {
-            return unable("the plugin has not been configured");
-        };
-        match policy.keys.identify(request::header(&policy.header).as_deref()) {
-            Finding::Consumer(name) => match pass(policy, name) {
+impl OnRequest for Policy {
+    fn on_request(&self) -> Verdict {
+        match self.keys.identify(request::header(&self.header).as_deref()) {
+            Finding::Consumer(name) => match pass(self, name) {
                 Ok(()) => Verdict::Next,
                 Err(error) => unable(&format!(
                     "cannot set `{}` and remove `{}`, choose another `header`: {}",
                     policy::CONSUMER,
-                    policy.header,
+                    self.header,
                     error.name()
                 )),
             },
-            Finding::Missing => refuse(policy, &policy.missing),
-            Finding::Wrong => refuse(policy, &policy.wrong),
+            Finding::Missing => refuse(self, &self.missing),
+            Finding::Wrong => refuse(self, &self.wrong),
         }
     }
 }
@@ -111,3 +73,5 @@ fn reply(problem: &Problem) -> Reply {
         body: problem.body(&request::id()),
     }
 }
+
+tollgate_plugin_sdk::export!(Policy: OnRequest);

@@ -4,6 +4,7 @@
 //! what has the wrong type is named but not shown.
 
 use serde_json::{Map, Value};
+use tollgate_plugin_sdk::config::is_header_name;
 
 use crate::{
     keys::{Keys, SharedKey},
@@ -64,19 +65,13 @@ fn header(config: &Map<String, Value>) -> Result<String, String> {
         Some(Value::String(header)) => header.to_ascii_lowercase(),
         Some(_) => return Err("`header` is not a string: write the name of a header in quotes".to_owned()),
     };
-    if !is_token(&header) {
+    if !is_header_name(&header) {
         return Err("`header` is not the name of a header: use letters, digits and hyphens".to_owned());
     }
     if header == CONSUMER {
         return Err(format!("`header` cannot be `{CONSUMER}`, which names the consumer: use another"));
     }
     Ok(header)
-}
-
-/// RFC 9110, section 5.6.2.
-fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 fn forward(config: &Map<String, Value>) -> Result<bool, String> {

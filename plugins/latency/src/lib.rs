@@ -3,24 +3,20 @@
 use std::cell::RefCell;
 
 use fastrand::Rng;
-use serde::Deserialize;
 use tollgate_plugin_sdk::{
     Balance, Candidates, Endpoint, Plugin, config,
     pool::{self, Condition},
 };
 
+#[derive(Default)]
 struct Latency {
     random: RefCell<Rng>,
 }
 
 impl Plugin for Latency {
     fn configure(config: &str) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Nothing {}
-
-        let Nothing {} = config::read(config)?;
-        Ok(Self { random: RefCell::new(Rng::new()) })
+        config::nothing(config)?;
+        Ok(Self::default())
     }
 }
 
@@ -32,11 +28,10 @@ impl Balance for Latency {
     }
 
     fn pick(&self, upstream: &str, candidates: &Candidates, tried: &[u32]) -> Option<u32> {
-        let (first, second) = candidates.two(&mut self.random.borrow_mut(), tried)?;
-        let Some(second) = second else { return Some(first) };
         let cost =
             |place| pool::inspect(upstream, place).map_or(0.0, |it| cost(&it, candidates.weight(place)));
-        Some(if cost(second) < cost(first) { second } else { first })
+        let random = &mut self.random.borrow_mut();
+        candidates.better_of_two(random, tried, |one, other| cost(one) < cost(other))
     }
 }
 

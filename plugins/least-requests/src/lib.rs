@@ -14,7 +14,7 @@ struct LeastRequests {
 /// How many endpoints are compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Choices {
-    /// Two, taken by chance: see Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing" (2001).
+    /// Two, taken by chance.
     #[default]
     Two,
     All,
@@ -30,7 +30,7 @@ impl Plugin for LeastRequests {
         }
 
         let Config { choices } = config::read(config)?;
-        Ok(Self { choices, random: RefCell::new(Rng::new()) })
+        Ok(Self { choices, random: RefCell::default() })
     }
 }
 
@@ -45,13 +45,11 @@ impl Balance for LeastRequests {
         let random = &mut *self.random.borrow_mut();
         match self.choices {
             Choices::Two => {
-                let (first, second) = candidates.two(random, tried)?;
-                let Some(second) = second else { return Some(first) };
                 let load = |place| Load {
                     active: pool::inspect(upstream, place).map_or(0, |condition| condition.active),
                     weight: candidates.weight(place),
                 };
-                Some(if load(second).is_less_than(load(first)) { second } else { first })
+                candidates.better_of_two(random, tried, |one, other| load(one).is_less_than(load(other)))
             }
             Choices::All => least(candidates, &pool::active(upstream), tried, random),
         }

@@ -6,21 +6,17 @@ use std::cell::RefCell;
 
 use fastrand::Rng;
 use lottery::Lottery;
-use serde::Deserialize;
 use tollgate_plugin_sdk::{Balance, Candidates, Endpoint, Plugin, config};
 
+#[derive(Default)]
 struct Random {
     random: RefCell<Rng>,
 }
 
 impl Plugin for Random {
     fn configure(config: &str) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Nothing {}
-
-        let Nothing {} = config::read(config)?;
-        Ok(Self { random: RefCell::new(Rng::new()) })
+        config::nothing(config)?;
+        Ok(Self::default())
     }
 }
 

@@ -3,24 +3,20 @@
 use std::cell::RefCell;
 
 use fastrand::Rng;
-use serde::Deserialize;
 use tollgate_plugin_sdk::{
     Balance, Candidates, Endpoint, Plugin, config,
     pool::{self, Condition},
 };
 
+#[derive(Default)]
 struct Resource {
     random: RefCell<Rng>,
 }
 
 impl Plugin for Resource {
     fn configure(config: &str) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Nothing {}
-
-        let Nothing {} = config::read(config)?;
-        Ok(Self { random: RefCell::new(Rng::new()) })
+        config::nothing(config)?;
+        Ok(Self::default())
     }
 }
 
@@ -32,10 +28,9 @@ impl Balance for Resource {
     }
 
     fn pick(&self, upstream: &str, candidates: &Candidates, tried: &[u32]) -> Option<u32> {
-        let (first, second) = candidates.two(&mut self.random.borrow_mut(), tried)?;
-        let Some(second) = second else { return Some(first) };
         let state = |place| (pool::inspect(upstream, place), candidates.weight(place));
-        Some(if is_less(state(second), state(first)) { second } else { first })
+        let random = &mut self.random.borrow_mut();
+        candidates.better_of_two(random, tried, |one, other| is_less(state(one), state(other)))
     }
 }
 

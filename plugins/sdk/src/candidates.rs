@@ -42,10 +42,24 @@ impl Candidates {
         these.iter().copied().filter(is_untried)
     }
 
+    /// The better of two different endpoints taken by chance, or the only one there is to choose: see Mitzenmacher,
+    /// "The Power of Two Choices in Randomized Load Balancing" (2001).
+    pub fn better_of_two(
+        &self,
+        random: &mut Rng,
+        tried: &[u32],
+        is_better: impl FnOnce(u32, u32) -> bool,
+    ) -> Option<u32> {
+        match self.two(random, tried)? {
+            (first, Some(second)) if is_better(second, first) => Some(second),
+            (first, _) => Some(first),
+        }
+    }
+
     /// Two different endpoints taken by chance, or the only one there is to choose.
     ///
     /// Costs the same for many endpoints as for few unless most of them have been tried.
-    pub fn two(&self, random: &mut Rng, tried: &[u32]) -> Option<(u32, Option<u32>)> {
+    fn two(&self, random: &mut Rng, tried: &[u32]) -> Option<(u32, Option<u32>)> {
         if self.regular.len() > 2 * tried.len() + 1 {
             let first =
                 self.regular[draw(random, self.regular.len(), |place| tried.contains(&self.regular[place]))];
@@ -118,6 +132,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_better_of_two_is_never_the_worst_of_all() {
+        let mut random = Rng::with_seed(7);
+        let candidates = candidates(&[1, 1, 1]);
+        let mut picks = [0; 3];
+        for _ in 0..3_000 {
+            let pick = candidates.better_of_two(&mut random, &[], |one, other| one > other);
+            picks[pick.expect("there are some") as usize] += 1;
+        }
+        assert_eq!(picks[0], 0);
+        assert!(picks[2] > picks[1] && picks[1] > 0, "{picks:?}");
+        assert_eq!(candidates.better_of_two(&mut random, &[1, 2], |_, _| true), Some(0));
+        assert_eq!(candidates.better_of_two(&mut random, &[0, 1, 2], |_, _| true), None);
     }
 
     #[test]

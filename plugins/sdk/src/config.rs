@@ -21,6 +21,32 @@ pub fn read<T: DeserializeOwned>(config: &str) -> Result<T, String> {
     Ok(value)
 }
 
+/// Takes the `config` table of a plugin that has nothing to configure, so that nothing in it is ignored.
+///
+/// Reading as far as the first key is enough to refuse the rest, and saves a JSON parser.
+pub fn nothing(config: &str) -> Result<(), String> {
+    let inside = config.trim_ascii().strip_prefix('{').map(str::trim_ascii_start);
+    if inside == Some("}") {
+        return Ok(());
+    }
+    Err(match inside.and_then(leading_string) {
+        Some(key) => format!("unknown key {key} in `config`: there is nothing to configure, remove it"),
+        None => "`config` is not a table: there is nothing to configure, remove it".to_owned(),
+    })
+}
+
+/// The JSON string that the text begins with, in its quotes and as it was written.
+fn leading_string(text: &str) -> Option<&str> {
+    let mut escaped = false;
+    let end = text.strip_prefix('"')?.bytes().position(|byte| {
+        let closing = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closing
+    })?;
+    // The two quotes are not part of what was searched.
+    text.get(..end + 2)
+}
+
 /// What serde says, without the value that it says it of.
 fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -88,6 +114,27 @@ mod tests {
             ("{} {}", "`config` is not valid JSON: trailing characters"),
         ] {
             assert_eq!(read::<Config>(config).expect_err("is refused"), refusal, "{config}");
+        }
+    }
+
+    #[test]
+    fn where_there_is_nothing_to_configure_an_empty_table_is_accepted() {
+        for config in ["{}", " { } ", "{\n}\n"] {
+            assert_eq!(nothing(config), Ok(()), "{config:?}");
+        }
+        for (config, key) in [
+            (r#"{"speed":1}"#, r#""speed""#),
+            (r#" { "a b" : {} }"#, r#""a b""#),
+            (r#"{"a\"b\\":1}"#, r#""a\"b\\""#),
+            (r#"{"":1}"#, r#""""#),
+        ] {
+            let refusal = nothing(config).expect_err("is refused");
+            assert!(refusal.starts_with(&format!("unknown key {key} in")), "{config}: {refusal}");
+        }
+        for config in ["", "{", "[]", "null", "}", "{{", "{}}", r#"{""#, r#"{"a"#, r#"{"a\"}"#, "{ä", "\u{0}"]
+        {
+            let refusal = nothing(config).expect_err("is refused");
+            assert!(refusal.starts_with("`config` is not a table"), "{config:?}: {refusal}");
         }
     }
 
