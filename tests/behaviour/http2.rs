@@ -448,6 +448,7 @@ const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 const REFUSED_STREAM: u32 = 7;
 const CANCEL: u32 = 8;
+const FLOW_CONTROL_ERROR: u32 = 3;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 #[tokio::test]
@@ -636,7 +637,21 @@ async fn floods_end_the_connection() {
     assert_eq!(proxy.get("/", &[]).await.status, 200);
     let counted = metrics(&proxy);
     assert!(counted.contains(r#"code="ENHANCE_YOUR_CALM"} 9"#), "{counted}");
-    assert!(counted.contains(r#"tollgate_http2_resets_total{listener="#), "{counted}");
+}
+
+#[tokio::test]
+async fn the_reset_of_a_stream_is_counted_by_its_code() {
+    let origin = Origin::start().await;
+    let proxy = proxy_with("", &origin.url()).await;
+    let mut client = FrameClient::connect(proxy.address()).await;
+    client.send(&RawFrame::headers(0, 1, &GET)).await;
+    client.send(&RawFrame::new(WINDOW_UPDATE, 0, 1, [0x7f, 0xff, 0xff, 0xff])).await;
+    assert_eq!(client.outcome(1).await, Err(FLOW_CONTROL_ERROR));
+    let row = format!(
+        "tollgate_http2_resets_total{{listener=\"{}\",code=\"FLOW_CONTROL_ERROR\"}} 1",
+        proxy.address()
+    );
+    until("the reset is counted", || metrics(&proxy).lines().any(|line| line == row)).await;
 }
 
 /// The metrics of the listeners.
