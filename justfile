@@ -18,6 +18,7 @@ compare *arguments:
 bench *arguments:
     cargo bench --package tollgate-tests {{arguments}}
 
-# HTTP/2 and gRPC with clients of others; installs Python packages under target.
+# HTTP/2, gRPC and WebSocket with clients of others; installs Python packages under target.
 interop *arguments:
     tests/interop/http2 {{arguments}}
+    tests/interop/websocket {{arguments}}

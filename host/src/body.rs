@@ -427,6 +427,11 @@ impl<O: Observer> ResponseBody<O> {
         Self { content, observer: Some(observer) }
     }
 
+    /// One that nobody need be told of.
+    pub fn empty() -> Self {
+        Self { content: Content::Whole(Bytes::new()), observer: None }
+    }
+
     fn end(&mut self, is_complete: bool) {
         if let Some(observer) = self.observer.take() {
             observer.ended(is_complete);

@@ -61,6 +61,8 @@ pub struct Route {
     pub compress: Option<config::Compress>,
     /// What is counted of its requests, and of those of a route of this name before.
     counts: Arc<PerWorker<RouteCounts>>,
+    /// Protocols that a connection may go on in.
+    pub upgrades: Vec<config::UpgradeProtocol>,
     /// Whether a request of any method may be sent twice.
     pub is_repeatable: bool,
     /// Whether and how responses are cached.
@@ -422,7 +424,7 @@ impl Snapshot {
     }
 
     /// What is counted of the requests of a route: of its place, or none if no route wanted them.
-    pub fn counts(&self, route: Option<usize>) -> &PerWorker<RouteCounts> {
+    pub fn counts(&self, route: Option<usize>) -> &Arc<PerWorker<RouteCounts>> {
         route.map_or(&self.unrouted, |place| &self.routes[place].counts)
     }
 
@@ -578,6 +580,7 @@ fn routes(
                 .filter(|(_, hooks)| hooks.response)
                 .map(|(place, _)| *place)
                 .collect(),
+            upgrades: route.upgrades.clone(),
             compress: route.compress.clone(),
             cache: route.cache.as_ref().map(Rules::new),
         });

@@ -24,6 +24,7 @@ mod routing;
 mod safety;
 mod tls;
 mod trial;
+mod upgrades;
 
 /// The executable, as cargo has built it for these tests.
 const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate-tested");

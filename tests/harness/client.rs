@@ -1,6 +1,6 @@
 //! A client that sends whatever bytes it is given, and reads responses to the letter.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::Future, net::SocketAddr, task::Poll, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -198,6 +198,19 @@ impl Client {
                 return None;
             }
         }
+    }
+
+    /// Whether nothing has come that was not read. What is on its way is not waited for.
+    pub async fn is_silent(&mut self) -> bool {
+        let mut bytes = [0; 1024];
+        let read = {
+            let mut reading = std::pin::pin!(self.stream.read(&mut bytes));
+            std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await
+        };
+        if let Poll::Ready(Ok(count)) = read {
+            self.buffer.extend_from_slice(&bytes[..count]);
+        }
+        read.is_pending() && self.buffer.is_empty()
     }
 
     /// Whether the proxy closes the connection without another byte.

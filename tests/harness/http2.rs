@@ -20,7 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::soon;
+use crate::{client::Stream, soon};
 
 /// A client on one connection.
 pub struct Http2Client {
@@ -86,8 +86,13 @@ impl Http2Client {
     pub async fn connect_with(address: SocketAddr, settings: &h2::client::Builder) -> Self {
         let stream = soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts");
         stream.set_nodelay(true).expect("a socket has options");
+        Self::over(stream, settings).await
+    }
+
+    /// Over a connection that is there, such as one by TLS.
+    pub async fn over(stream: impl Stream + 'static, settings: &h2::client::Builder) -> Self {
         let (sender, connection) = settings.handshake(stream).await.expect("the preface can be sent");
-        Self { sender, connection: tokio::spawn(connection) }
+        Self { sender, connection: tokio::spawn(async { connection.await }) }
     }
 
     /// Sends the head of a request. With `is_last` it has no body.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::{
     server::Server,
-    telemetry::traffic::{ListenerCounts, ListenerTraffic},
+    telemetry::traffic::{ListenerCounts, ListenerTraffic, TunnelCounts},
 };
 
 #[derive(Debug, Serialize)]
@@ -26,6 +26,8 @@ pub(super) struct Status {
     last_reload: Option<Reload>,
     listeners: Vec<Listener>,
     requests: u64,
+    /// Open ones.
+    tunnels: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +74,7 @@ pub(super) async fn show(State(server): State<Arc<Server>>) -> Json<Status> {
             generation: last.outcome.as_ref().ok().copied(),
             reason: last.outcome.err(),
         }),
+        tunnels: server.snapshot().traffic().iter().map(|(_, counts)| TunnelCounts::open(counts)).sum(),
         requests: listeners.iter().map(|listener| listener.requests).sum(),
         listeners,
     })

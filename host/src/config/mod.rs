@@ -29,7 +29,7 @@ pub use plugin::{Failure, Grants, Plugin, PluginLimits, SecretSource, StoreGrant
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;
-pub use route::{HostPattern, Match, Route};
+pub use route::{HostPattern, Match, Route, UpgradeProtocol};
 pub use shown::shown;
 pub use tls::{
     CertificateFiles, CertificateName, ClientAuth, ForwardedCertificate, ListenerTls, Roots, TlsVersion,

@@ -27,6 +27,9 @@ pub struct Route {
     /// Whether a request of any method may be sent to an upstream twice.
     #[serde(default)]
     pub repeatable: bool,
+    /// Protocols that a connection may go on in, where a client asks for it and the upstream agrees.
+    #[serde(default = "websocket")]
+    pub upgrades: Vec<UpgradeProtocol>,
     /// None for a route whose responses go out as they come.
     #[serde(default, deserialize_with = "compress")]
     pub compress: Option<Compress>,
@@ -46,6 +49,37 @@ pub struct Match {
     pub methods: Vec<Method>,
     #[serde(deserialize_with = "headers")]
     pub headers: BTreeMap<String, String>,
+}
+
+/// The name of a protocol as it stands in `Upgrade` (RFC 9110, section 7.8), in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeProtocol(String);
+
+impl UpgradeProtocol {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for UpgradeProtocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A tunnel of HTTP would carry requests past routes and plugins.
+        let expected = "the name of a protocol other than HTTP, such as \"websocket\"";
+        written(deserializer, expected, |text| {
+            let name = text.to_ascii_lowercase();
+            let is_token = |part: &str| part.parse::<HeaderName>().is_ok();
+            let is_valid = match name.split_once('/') {
+                Some((name, version)) => is_token(name) && is_token(version),
+                None => is_token(&name),
+            };
+            let is_http = ["http", "h2", "h2c", "h3"].contains(&name.split('/').next().unwrap_or_default());
+            (is_valid && !is_http).then_some(Self(name))
+        })
+    }
+}
+
+fn websocket() -> Vec<UpgradeProtocol> {
+    vec![UpgradeProtocol("websocket".to_owned())]
 }
 
 /// `api.example.com`, or `*.example.com` for every name below it.

@@ -46,7 +46,7 @@ retry = { attempts = 3, on = [502, 503], backoff = "10ms", backoff-max = "100ms"
 limits = { requests = 1024, endpoint-requests = 10, adaptive = true, queue = 0, queue-timeout = "2s", connections = 256 }
 outlier = { consecutive-failures = 3, consecutive-errors = 5, error-rate = 0.5, latency-factor = 3, interval = "5s", min-requests = 10, eject = "5s", eject-max = "1m", share-max = 1 }
 tls = { ca = "internal.pem", roots = "mozilla", server-name = "app.internal", verify = "ca", certificate = "proxy.pem", key = "proxy.key" }
-timeouts = { connect = "1s", response = "30s", body = "30s", idle = "60s" }
+timeouts = { connect = "1s", response = "30s", body = "30s", tunnel = "1h", idle = "60s" }
 
 [[routes]]
 name = "öffentlich"
@@ -54,6 +54,7 @@ match = { host = "*.Example.com", path = "/v1/", methods = ["GET"], headers = { 
 upstream = "app"
 plugins = ["api-key"]
 repeatable = true
+upgrades = ["websocket", "Echo/1"]
 compress = { encodings = ["gzip"], minimum = "2KiB", types = ["text/*"], levels = { gzip = 1, deflate = 9, br = 0, zstd = 19 }, decode = { ratio = 1, size = "1MiB" } }
 cache = { ttl = "5m", force-ttl = "1m", stale-while-revalidate = "30s", stale-if-error = "1h", query = { only = ["page"] }, key-headers = ["X-A"], key-cookies = ["lang"], response-hooks = "once", request-directives = "ignore", store-cookies = true }
 
@@ -361,7 +362,7 @@ error: unclosed array table, expected `]`
 
 #[test]
 fn a_key_that_is_not_known_comes_with_the_nearest_or_with_all() {
-    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `repeatable`, `compress`, `cache`";
+    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `repeatable`, `upgrades`, `compress`, `cache`";
     for (key, help) in [
         ("upsteam", "did you mean `upstream`?"),
         ("plugin", "did you mean `plugins`?"),

@@ -111,6 +111,8 @@ pub struct UpstreamTimeouts {
     pub response: Duration,
     /// Between two pieces of a response's body; beyond it the response is cut off.
     pub body: Duration,
+    /// Silence in both directions of a tunnel; beyond it the tunnel is closed.
+    pub tunnel: Duration,
     /// How long a connection without a request is kept.
     pub idle: Duration,
     /// How long a connection of HTTP/2 takes requests; without end if absent.
@@ -126,6 +128,7 @@ impl Default for UpstreamTimeouts {
             connect: Duration::from_secs(1),
             response: Duration::from_secs(30),
             body: Duration::from_secs(30),
+            tunnel: Duration::from_secs(60 * 60),
             idle: Duration::from_secs(60),
             age: None,
             ping: None,

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::Listener,
     live::Worker,
-    proxy::{self, Connection, Peer, Turn},
+    proxy::{self, Answered, Connection, Peer, Turn},
     telemetry::{Part, traffic::ListenerCounts, with_sources},
     tls::Termination,
 };
@@ -109,14 +109,22 @@ impl Server {
         if limits.header_count > HEADERS {
             builder.max_headers(limits.header_count);
         }
-        let wire = Wire::new(stream, connection.clone(), turn.clone(), scratch, &worker.clock);
+        let wire = Wire::new(stream, connection.clone(), turn.clone(), scratch.clone(), &worker.clock);
         let service = {
+            let turn = turn.clone();
             let (worker, connection) = (worker.clone(), connection.clone());
             service_fn(move |request| {
                 // Not in the future: hyper may read on before it polls that.
                 turn.begin();
                 let answer = proxy::handle(worker.clone(), connection.clone(), request);
-                async { Ok::<_, Infallible>(answer.await) }
+                let turn = turn.clone();
+                async move {
+                    let Answered { response, tunnel } = answer.await;
+                    if let Some(tunnel) = tunnel {
+                        turn.set_tunnel(tunnel);
+                    }
+                    Ok::<_, Infallible>(response)
+                }
             })
         };
         let mut serving = builder.serve_connection(wire, service);
@@ -134,12 +142,22 @@ impl Server {
             polled
         })
         .await;
-        let wire = match serving.into_parts().io.into_http2() {
+        let http1::Parts { io, read_buf, .. } = serving.into_parts();
+        let wire = match io.into_http2() {
             Ok(begun) => return Some(begun),
             Err(wire) => wire,
         };
-        if let Err(error) = result {
-            tracing::debug!(client = %connection.peer.address, %error, "connection ended");
+        match (result, turn.take_tunnel()) {
+            (Err(error), _) => {
+                tracing::debug!(client = %connection.peer.address, %error, "connection ended");
+            }
+            (Ok(()), Some(tunnel)) => {
+                let (stream, kept) = wire.into_rest();
+                let begun = if kept.is_empty() { read_buf } else { [&read_buf[..], &kept].concat().into() };
+                tunnel.run(stream, begun, &scratch).await;
+                return None;
+            }
+            (Ok(()), None) => {}
         }
         wire.close(&worker.clock).await;
         None

@@ -32,7 +32,7 @@ use crate::{
     body,
     clock::Timer,
     live::Worker,
-    proxy::{self, Connection},
+    proxy::{self, Answered, Connection, Tunnel},
     socket,
 };
 
@@ -65,7 +65,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) {
     let limits = &connection.listener.limits;
     let streams = Streams::new(worker.clone(), connection.clone());
-    let line = Rc::new(RefCell::new(Line::new(stream, begun, scratch, worker.clone(), connection.clone())));
+    let line =
+        Rc::new(RefCell::new(Line::new(stream, begun, scratch.clone(), worker.clone(), connection.clone())));
     let mut builder = http2::Builder::new(streams.clone());
     builder
         .max_concurrent_streams(limits.streams)
@@ -73,13 +74,19 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(RESETS_UNSEEN)
-        .max_local_error_reset_streams(RESETS_BY_ERROR);
+        .max_local_error_reset_streams(RESETS_BY_ERROR)
+        // For WebSocket and the like (RFC 8441).
+        .enable_connect_protocol();
     let service = service_fn(|request| {
         let progress = streams.begin();
         let answer = proxy::handle(worker.clone(), connection.clone(), request);
+        let (streams, scratch) = (streams.clone(), scratch.clone());
         async move {
-            let response = answer.await;
+            let Answered { response, tunnel } = answer.await;
             progress.set(Turn::Client);
+            if let Some(tunnel) = tunnel {
+                streams.spawn_tunnel(tunnel, scratch);
+            }
             Ok::<_, Infallible>(response.map(|body| Watched { body, progress }))
         }
     });
@@ -166,6 +173,15 @@ impl Streams {
         let progress = Rc::new(Progress(Cell::new(Turn::Other)));
         *self.0.next.borrow_mut() = Some(progress.clone());
         progress
+    }
+
+    /// Goes on with a stream in another protocol. It is a request that is being answered until that ends.
+    fn spawn_tunnel(&self, tunnel: Box<Tunnel>, scratch: Scratch) {
+        let open = OpenStream::new(self.0.clone(), Rc::new(Progress(Cell::new(Turn::Other))));
+        self.0.worker.drain.spawn_local(async move {
+            let _open = open;
+            tunnel.run_stream(&scratch).await;
+        });
     }
 }
 

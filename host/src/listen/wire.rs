@@ -216,6 +216,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
+    /// The socket and what has come from it after the last request, when no more HTTP is spoken.
+    pub fn into_rest(self) -> (S, Vec<u8>) {
+        (self.stream, self.kept)
+    }
+
     /// Ends the connection: answers a request that was refused before hyper saw it. If the client may still be
     /// sending, reads on for a moment, so that the answer is not lost to a reset (RFC 9112, section 9.6).
     pub async fn close(mut self, clock: &Clock) {

@@ -10,7 +10,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, response};
 use hyper::body::Incoming;
 
-use super::{Context, Error, hooks, meter::Meter, record, record::Record, send, send::Sent};
+use super::{
+    Context, Error, hooks,
+    meter::Meter,
+    record::{self, Record},
+    send::{self, Expects, Sent},
+};
 use crate::{
     body::Content,
     cache::{
@@ -737,7 +742,8 @@ fn renew(
         let (route, target) = (&snapshot.routes[route], &snapshot.upstreams[target]);
         let (rules, mut visit, mut exchange) =
             (route.cache.as_ref(), Some(Box::new(visit)), InHand::new(exchange));
-        let answer = send::send(&context, target, route, &mut exchange, None, false, &mut None).await;
+        let answer =
+            send::send(&context, target, route, &mut exchange, None, Expects::Nothing, &mut None).await;
         let answer = settle(&mut visit, rules, &mut exchange, answer, &mut None);
         let Ok(mut answer) = answer else { return };
         if visit.is_some() && rules.is_some_and(|rules| rules.response_hooks == ResponseHooks::Once) {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use super::Peer;
+use super::{Peer, Tunnel};
 use crate::{
     config::{Hsts, Listener},
     telemetry::{Part, traffic::ListenerCounts},
@@ -79,11 +79,18 @@ impl Connection {
 }
 
 /// The request of HTTP/1 whose turn it is, as the wire sees it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Turn {
     stage: Cell<Stage>,
     fault: Cell<Option<StatusCode>>,
     interim: RefCell<Vec<Bytes>>,
+    tunnel: Cell<Option<Box<Tunnel>>>,
+}
+
+impl std::fmt::Debug for Turn {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Turn").field("stage", &self.stage).finish_non_exhaustive()
+    }
 }
 
 /// How far the answer to the last request has come.
@@ -132,6 +139,15 @@ impl Turn {
     /// Has an interim response written before anything else.
     pub fn push_interim(&self, response: Bytes) {
         self.interim.borrow_mut().push(response);
+    }
+
+    /// The connection goes on in another protocol when the response has been written.
+    pub fn set_tunnel(&self, tunnel: Box<Tunnel>) {
+        self.tunnel.set(Some(tunnel));
+    }
+
+    pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.take()
     }
 
     /// Interim responses that wait to be written.

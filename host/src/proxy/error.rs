@@ -41,6 +41,13 @@ pub enum Error {
     DeadlineExceeded,
     #[error("no use for the response of {endpoint}")]
     BadResponse { endpoint: String, source: BadResponse },
+    #[error("an extended CONNECT for a protocol that the route does not offer")]
+    NotOffered,
+    #[error("{endpoint} speaks HTTP/2 and does not offer to go on in another protocol")]
+    NoTunnels { endpoint: String },
+    /// In HTTP/2 that would open a tunnel to nowhere.
+    #[error("a CONNECT was answered as if it had been agreed to, and it was not")]
+    NotSwitched,
     #[error("the plugin `{plugin}` {source}")]
     Plugin { plugin: Arc<str>, source: CallError },
 }
@@ -78,6 +85,9 @@ impl Error {
                 (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
             }
             Self::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, Blame::Client),
+            // RFC 9220, section 3, which says it for RFC 8441 as well.
+            Self::NotOffered => (StatusCode::NOT_IMPLEMENTED, Blame::Client),
+            Self::NoTunnels { .. } | Self::NotSwitched => (StatusCode::BAD_GATEWAY, Blame::Upstream),
             Self::Plugin { .. } => (StatusCode::SERVICE_UNAVAILABLE, Blame::Plugin),
         }
     }
@@ -103,6 +113,9 @@ impl Error {
             | Self::NoRoute
             | Self::OnlyIfCached
             | Self::DeadlineExceeded
+            | Self::NotOffered
+            | Self::NoTunnels { .. }
+            | Self::NotSwitched
             | Self::BadResponse { .. }
             | Self::Plugin { .. } => false,
         }
@@ -122,6 +135,9 @@ impl Error {
             | Self::ResponseTimedOut { .. }
             | Self::AttemptsTimedOut { .. }
             | Self::DeadlineExceeded
+            | Self::NotOffered
+            | Self::NoTunnels { .. }
+            | Self::NotSwitched
             | Self::BadResponse { .. }
             | Self::Plugin { .. } => false,
         }

@@ -16,6 +16,7 @@ use http::{
 };
 use ipnet::IpNet;
 
+use super::upgrade::{self, Expected, Offer};
 use crate::{config::ListenerLimits, path, tls::ClientCertificate};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -71,6 +72,8 @@ pub(super) struct Prepared {
     pub expects_continue: bool,
     /// The request has come as far as it may: the proxy answers by itself (RFC 9110, section 7.6.2).
     pub is_last_hop: bool,
+    /// Other protocols that the client would go on in.
+    pub offer: Option<Offer>,
 }
 
 /// Why a request is not forwarded.
@@ -96,14 +99,19 @@ pub enum BadRequest {
     LongTarget,
     #[error("a field of HTTP/2 that would mean something else in HTTP/1")]
     Field,
+    #[error("a handshake of WebSocket without a key of 16 bytes")]
+    WebSocketKey,
 }
 
 impl BadRequest {
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Path(_) | Self::Target | Self::Host | Self::HostMismatch | Self::Field => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Path(_)
+            | Self::Target
+            | Self::Host
+            | Self::HostMismatch
+            | Self::Field
+            | Self::WebSocketKey => StatusCode::BAD_REQUEST,
             Self::Connect | Self::Trace => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -199,6 +207,9 @@ fn remove_named(headers: &mut HeaderMap) {
 /// The limits are those that `framing` keeps for HTTP/1.
 pub(super) fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) -> Result<(), BadRequest> {
     // The version stands in no line here, but the limit is the same for the same target.
+    if request.method == Method::CONNECT {
+        upgrade::from_connect(request)?;
+    }
     let line = request.method.as_str().len() + 1 + request.uri.path().len() + " HTTP/1.1".len();
     let query = request.uri.query().map_or(0, |query| query.len() + 1);
     if line + query > limits.request_line.as_usize() {
@@ -251,9 +262,11 @@ pub(super) fn prepare(
     canonicalise(request)?;
     let is_last_hop = count_forwards(request)?;
 
-    let headers = &mut request.headers;
+    let headers = &request.headers;
     let hop = Hop::find(headers);
     let wants_trailers = hop.has(&header::TE) && asks_for_trailers(headers);
+    let offer = if hop.has(&header::UPGRADE) { Offer::of(request, length) } else { None };
+    let headers = &mut request.headers;
     hop.remove(headers);
     if wants_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -266,7 +279,7 @@ pub(super) fn prepare(
     let expects_continue = expectation(headers, request.version, length)?;
     let is_https = came_by_tls(headers, peer);
     let client = identify(headers, peer, trusted, host, request.version)?;
-    Ok(Prepared { client, is_https, expects_continue, is_last_hop })
+    Ok(Prepared { client, is_https, expects_continue, is_last_hop, offer })
 }
 
 /// Settles which host is asked for, and leaves it in `Host` alone (RFC 9112, section 3.2). None for a client of
@@ -513,6 +526,14 @@ pub(super) fn new_request_id() -> HeaderValue {
 pub enum BadResponse {
     #[error("the upstream switched protocols, which it was not asked to")]
     Upgrade,
+    #[error("the upstream switched to a protocol that it was not asked for")]
+    Protocol,
+    #[error("`Sec-WebSocket-Accept` of the upstream does not answer the key")]
+    WebSocketAccept,
+    #[error("the upstream ended the connection when it was to go on in another protocol")]
+    Ended,
+    #[error("the upstream took the request for one that opens a tunnel, and none that can be used")]
+    Connected,
     #[error("the upstream used a transfer coding other than `chunked`")]
     TransferCoding,
     #[error("the upstream stated a length of the body that is not one number")]
@@ -520,11 +541,24 @@ pub enum BadResponse {
 }
 
 /// Makes an upstream's response the proxy's own. Whether its connection can carry another request.
-pub(super) fn accept(response: &mut response::Parts, endpoint: &HeaderValue) -> Result<bool, BadResponse> {
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Err(BadResponse::Upgrade);
-    }
+///
+/// `expected` is there if the request asked to go on in another protocol.
+pub(super) fn accept(
+    response: &mut response::Parts,
+    endpoint: &HeaderValue,
+    expected: Option<&Expected>,
+) -> Result<bool, BadResponse> {
     let headers = &mut response.headers;
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        let expected = expected.ok_or(BadResponse::Upgrade)?;
+        expected.check(headers)?;
+        Hop::find(headers).remove(headers);
+        // RFC 9110, section 8.6: it has no content.
+        headers.remove(header::CONTENT_LENGTH);
+        expected.write(headers);
+        let _ = headers.try_insert(X_BACKEND_SERVER, endpoint.clone());
+        return Ok(false);
+    }
     let hop = Hop::find(headers);
     let mut is_reusable = true;
     if hop.has(&header::TRANSFER_ENCODING) {
@@ -768,7 +802,7 @@ mod tests {
                 response = response.header(*name, *value);
             }
             let mut parts = response.body(()).unwrap().into_parts().0;
-            accept(&mut parts, &endpoint).map(|is_reusable| (is_reusable, parts.headers))
+            accept(&mut parts, &endpoint, None).map(|is_reusable| (is_reusable, parts.headers))
         };
         let (is_reusable, headers) = response(&[
             ("transfer-encoding", "chunked"),

@@ -7,7 +7,13 @@ use std::{
 
 use http::StatusCode;
 
-use crate::{live::Generation, telemetry::traffic::Bytes};
+use crate::{
+    live::Generation,
+    telemetry::{
+        Part,
+        traffic::{Bytes, RouteCounts},
+    },
+};
 
 /// One request, as it is counted.
 #[derive(Debug)]
@@ -26,6 +32,13 @@ impl Meter {
     /// Notes the route that takes it.
     pub fn routed(&self, place: usize) {
         self.route.set(Some(place));
+    }
+
+    /// Counts it as answered by the opening of a tunnel, of which more is counted in what is returned.
+    pub fn opened(&self, generation: &Generation, status: StatusCode) -> Part<RouteCounts> {
+        let nothing = Bytes { of_request: 0, of_response: 0 };
+        self.count(generation, status, nothing, self.started.elapsed(), true);
+        Part::new(generation.snapshot.counts(self.route.get()).clone(), generation.writer)
     }
 
     /// Counts it.

@@ -15,16 +15,19 @@ mod record;
 mod retry;
 mod secure;
 mod send;
+mod tunnel;
+mod upgrade;
 
 pub use afterwards::Afterwards;
 pub use connection::{Connection, Turn};
 pub use error::{Blame, Error};
 pub use headers::{BadRequest, BadResponse, Peer};
+pub use tunnel::Tunnel;
 
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use hyper::body::Incoming;
 
 use crate::{
@@ -40,6 +43,7 @@ use cached::Lookup;
 use hooks::Decision;
 use meter::Meter;
 use record::Record;
+use send::Expects;
 
 /// What a client gets.
 pub type Body = ResponseBody<Afterwards>;
@@ -53,20 +57,34 @@ struct Context {
     call: Option<grpc::Call>,
 }
 
+/// What a request has led to.
+pub struct Answered {
+    pub response: Response<Body>,
+    /// To be gone on with when the head of the response has been written.
+    pub tunnel: Option<Box<Tunnel>>,
+}
+
 /// Answers a request. There is always a response.
 pub async fn handle(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
-    request: Request<Incoming>,
-) -> Response<Body> {
+    mut request: Request<Incoming>,
+) -> Answered {
     let meter = Meter::start();
     let generation = worker.generation();
     let mut record =
         generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
     let call = grpc::Call::of(&request);
+    let connect = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let context = Context { worker, generation, connection, meter, call };
     // In a box, since hyper moves the future about before it runs.
-    let (response, sent) = match Box::pin(forward(&context, request, &mut record)).await {
+    let answer = match Box::pin(forward(&context, request, &mut record)).await {
+        Ok((response, _)) if connect.is_some() && response.status().is_success() => {
+            Err(Error::NotSwitched.into())
+        }
+        answer => answer,
+    };
+    let (response, mut sent) = match answer {
         Ok((response, sent)) => (response, sent),
         Err(failure) => (failure.into_response(&context.connection, context.call.is_some()), None),
     };
@@ -76,8 +94,30 @@ pub async fn handle(
         // A response with 32,768 headers is not one that this one more would help.
         let _ = response.headers_mut().try_insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
+    if let Some(switched) = sent.as_mut().and_then(|sent| sent.switched.take())
+        && is_switching(&mut response)
+        && let Some(sent) = sent.take()
+    {
+        if connect.is_some() {
+            upgrade::to_connected(&mut response);
+        }
+        let status = response.status();
+        connection.counts.requests.add(1);
+        let counts = meter.opened(&generation, status);
+        let tunnel = Tunnel::new(*switched, connect, sent, record, counts, status, meter.started);
+        return Answered { response: response.map(|_| Body::empty()), tunnel: Some(Box::new(tunnel)) };
+    }
     let afterwards = Afterwards::new(generation, connection, meter, sent, record, response.status());
-    response.map(|content| Body::new(content, afterwards))
+    Answered { response: response.map(|content| Body::new(content, afterwards)), tunnel: None }
+}
+
+/// Whether a response still opens the tunnel that is there for it: a plugin may have made another of it.
+fn is_switching(response: &mut Response<Content>) -> bool {
+    let is_it = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if !is_it {
+        upgrade::take_back(response);
+    }
+    is_it
 }
 
 /// The way of a request. A response that came from an upstream comes with what it was sent by.
@@ -88,6 +128,7 @@ async fn forward(
 ) -> Result<(Response<Content>, Option<send::Sent>), Failure> {
     let (mut head, body) = request.into_parts();
     let length = http_body::Body::size_hint(&body).exact();
+    let is_connect = head.method == Method::CONNECT;
     let Context { connection, generation, worker, call, .. } = context;
     let deadline = call.and_then(|call| call.timeout).map(|timeout| {
         let timer = worker.clock.timer();
@@ -98,7 +139,7 @@ async fn forward(
     if head.version == Version::HTTP_2 {
         headers::from_http2(&mut head, &connection.listener.limits)?;
     }
-    let prepared =
+    let mut prepared =
         headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
     let failed = Failure::of(&head, prepared.expects_continue);
     record::identified(record, &head, prepared.client);
@@ -112,6 +153,13 @@ async fn forward(
         return Ok((Response::new(Content::Whole(Bytes::new())), None));
     }
     let route = find_route(context, &head).ok_or(Error::NoRoute).map_err(&failed)?;
+    let is_upgrade = match prepared.offer.take() {
+        Some(offer) => offer.accept(&route.upgrades, &mut head).map_err(Error::from).map_err(&failed)?,
+        None => false,
+    };
+    if is_connect && !is_upgrade {
+        return Err(failed(Error::NotOffered));
+    }
     let mut upstream = &generation.snapshot.upstreams[route.upstream];
     let mut exchange = InHand::new(Exchange::new(
         head,
@@ -138,8 +186,12 @@ async fn forward(
             return Ok((compress::encode(wishes.as_ref(), response), None));
         }
     }
-    let rules = route.cache.as_ref();
-    let looked = cached::lookup(context, route, upstream, &mut exchange, &body, record).await;
+    // What opens a tunnel is no response that could be stored or be answered with one.
+    let rules = route.cache.as_ref().filter(|_| !is_upgrade);
+    let looked = match is_upgrade {
+        true => Ok(Lookup::Ask(None)),
+        false => cached::lookup(context, route, upstream, &mut exchange, &body, record).await,
+    };
     let mut visit = match looked.map_err(&failed)? {
         Lookup::Answer(answer) => {
             let answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
@@ -147,8 +199,12 @@ async fn forward(
         }
         Lookup::Ask(visit) => visit,
     };
-    let expects_continue = prepared.expects_continue;
-    let sending = send::send(context, upstream, route, &mut exchange, Some(body), expects_continue, record);
+    let expects = match (is_upgrade, prepared.expects_continue) {
+        (true, _) => Expects::Upgrade,
+        (false, true) => Expects::Continue,
+        (false, false) => Expects::Nothing,
+    };
+    let sending = send::send(context, upstream, route, &mut exchange, Some(body), expects, record);
     let answer = send::send_before(deadline, sending).await;
     let mut answer = cached::settle(&mut visit, rules, &mut exchange, answer, record).map_err(&failed)?;
     if rules.is_some_and(Rules::stores_what_hooks_made) {

@@ -9,22 +9,27 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response, StatusCode, Version, request};
+use http::{Request, Response, StatusCode, Version, request, response};
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
 
 use super::{
-    Context, Error, headers, hooks,
+    Context, Error,
+    headers::{self, BadResponse},
+    hooks,
     record::{self, Record},
     retry::{self, Attempt, Outcome},
+    upgrade::Expected,
 };
 use crate::{
     body::{Patience, RequestBody, Upload, UploadState},
     clock::{Clock, Elapsed, TICK, Tick, Timer},
     plugin::InHand,
     snapshot::{Route, Target},
-    upstream::{Admission, ConnectError, Endpoint, InFlight, Interim, Lease, Permit, Reason, Upstream},
+    upstream::{
+        Admission, ConnectError, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Upstream,
+    },
 };
 
 /// How long an upstream may take to ask for a body that waits for it. Some never do (RFC 9110, section 10.1.1).
@@ -46,6 +51,10 @@ pub struct Sent {
     pub silence: Duration,
     /// Until when the client waits for its end, if it has said so.
     pub deadline: Option<Timer>,
+    /// What goes on in another protocol.
+    pub switched: Option<Box<Switched>>,
+    /// How long a tunnel may be silent.
+    pub tunnel_silence: Duration,
 }
 
 impl Sent {
@@ -66,6 +75,7 @@ impl Sent {
     /// The response is not going to be read, so nothing else can be on its connection.
     pub fn give_up_response(&mut self) {
         self.lease = None;
+        self.switched = None;
     }
 
     /// The response has been read to its end.
@@ -85,6 +95,16 @@ impl Drop for Sent {
             upload.abandon();
         }
     }
+}
+
+/// What a request waits for, besides its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expects {
+    Nothing,
+    /// To be asked for its body.
+    Continue,
+    /// To go on in another protocol, which its headers name.
+    Upgrade,
 }
 
 /// Brings a request to an endpoint before the deadline that its client has set.
@@ -114,13 +134,13 @@ pub(super) async fn send(
     route: &Route,
     exchange: &mut InHand,
     body: Option<Incoming>,
-    expects_continue: bool,
+    expects: Expects,
     record: &mut Option<Box<Record>>,
 ) -> Result<(Response<Incoming>, Sent), Error> {
     let upstream = &target.upstream;
     let clock = &context.worker.clock;
     let writer = context.worker.writer;
-    let mut outgoing = Outgoing::new(context, target, route, &exchange.request, body, expects_continue)?;
+    let mut outgoing = Outgoing::new(context, target, route, &exchange.request, body, expects)?;
     let permit = admit(upstream, clock).await?;
     let mut attempts = Attempts { upstream, clock, began: clock.now(), made: 0, tried: SmallVec::new() };
     loop {
@@ -156,7 +176,9 @@ pub(super) async fn send(
                 let sent = Sent {
                     in_flight,
                     _permit: permit,
-                    lease: answer.is_reusable.then_some(answer.lease),
+                    lease: (answer.is_reusable || answer.switched.is_some()).then_some(answer.lease),
+                    switched: answer.switched,
+                    tunnel_silence: upstream.timeouts.tunnel.get(),
                     upload: outgoing.upload,
                     attempts: attempts.made,
                     clock: clock.clone(),
@@ -288,6 +310,9 @@ fn blames(error: &Error, attempts: usize) -> Option<Reason> {
         | Error::Overloaded
         | Error::DeadlineExceeded
         | Error::OnlyIfCached
+        | Error::NotOffered
+        | Error::NoTunnels { .. }
+        | Error::NotSwitched
         | Error::Plugin { .. } => None,
     }
 }
@@ -298,6 +323,7 @@ struct Answer {
     lease: Lease,
     /// Whether the connection can carry another request after this.
     is_reusable: bool,
+    switched: Option<Box<Switched>>,
 }
 
 /// Why an attempt has brought no answer. Without an outcome, no further attempt can help.
@@ -309,7 +335,7 @@ struct Failure {
 /// Lets go of an answer that nobody will see. Its connection is kept if the rest of it is short and there.
 async fn discard(context: &Context, answer: Answer, outgoing: &Outgoing) {
     const MOST: usize = 64 << 10;
-    let Answer { response, lease, is_reusable } = answer;
+    let Answer { response, lease, is_reusable, switched: _ } = answer;
     if !is_reusable || outgoing.upload.is_some() {
         return;
     }
@@ -355,18 +381,24 @@ async fn send_to(
             // A stream may be refused.
             None => outgoing.keeps_headers |= lease.is_shared(),
         }
+        if outgoing.expected.is_some() && !lease.takes_upgrades() {
+            let error = Error::NoTunnels { endpoint: name(endpoint) };
+            return Err(Failure { error, outcome: None });
+        }
         let request = outgoing.request(&mut exchange.request);
-        let answer = lease.send(request, outgoing.is_remembered);
+        let protocol = outgoing.expected.as_ref().map(Expected::protocol);
+        let answer = lease.send(request, outgoing.is_remembered, protocol);
         let limit = upstream.timeouts.response.get();
         let error = match converse(context, &lease, answer, outgoing, limit).await {
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
-                return match headers::accept(&mut head, &endpoint.address) {
-                    Ok(is_reusable) => {
+                return match accept(&mut head, endpoint, &mut lease, outgoing).await {
+                    Ok((is_reusable, switched)) => {
                         if !target.balancers.is_empty() {
                             endpoint.take_report(&mut head.headers);
                         }
-                        Ok(Answer { response: Response::from_parts(head, body), lease, is_reusable })
+                        let response = Response::from_parts(head, body);
+                        Ok(Answer { response, lease, is_reusable, switched })
                     }
                     Err(source) => {
                         let is_restored = outgoing.restore(&mut exchange.request, &lease);
@@ -416,6 +448,33 @@ async fn send_to(
     }
 }
 
+/// Makes the head of an answer the proxy's own, and takes the connection over if it goes on in another protocol.
+/// Whether the connection can carry another request.
+async fn accept(
+    head: &mut response::Parts,
+    endpoint: &Endpoint,
+    lease: &mut Lease,
+    outgoing: &Outgoing,
+) -> Result<(bool, Option<Box<Switched>>), BadResponse> {
+    let Some(expected) = &outgoing.expected else {
+        return headers::accept(head, &endpoint.address, None).map(|is_reusable| (is_reusable, None));
+    };
+    if lease.is_shared() && head.status.is_success() {
+        // RFC 8441, section 5: there, this is the answer that opens a tunnel. hyper knows no other than 200.
+        if head.status != StatusCode::OK {
+            return Err(BadResponse::Connected);
+        }
+        head.status = StatusCode::SWITCHING_PROTOCOLS;
+        expected.write(&mut head.headers);
+    }
+    let is_reusable = headers::accept(head, &endpoint.address, Some(expected))?;
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok((is_reusable, None));
+    }
+    let switched = lease.switch(head).await.ok_or(BadResponse::Ended)?;
+    Ok((false, Some(Box::new(switched))))
+}
+
 /// What of a request goes to an upstream.
 struct Outgoing {
     body: RequestBody,
@@ -428,6 +487,8 @@ struct Outgoing {
     is_remembered: bool,
     /// HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
     hears_interim: bool,
+    /// What the answer must say if it is to go on in another protocol, where the request asks for that.
+    expected: Option<Expected>,
 }
 
 impl Outgoing {
@@ -437,7 +498,7 @@ impl Outgoing {
         route: &Route,
         head: &request::Parts,
         body: Option<Incoming>,
-        expects_continue: bool,
+        expects: Expects,
     ) -> Result<Self, Error> {
         let Context { worker, connection, .. } = context;
         let cap = connection.listener.limits.body.get();
@@ -456,11 +517,12 @@ impl Outgoing {
             connection.turn.is_none().then(|| Patience { timer: worker.clock.timer(), limit })
         };
         let (body, upload) = match body {
-            Some(body) => RequestBody::new(body, cap, expects_continue, kept, patience),
+            Some(body) => RequestBody::new(body, cap, expects == Expects::Continue, kept, patience),
             None => (RequestBody::Empty, None),
         };
         // Response hooks see the request as it was forwarded.
-        let keeps_headers = !route.on_response.is_empty() || (is_kept && upload.is_some());
+        let keeps_headers =
+            !route.on_response.is_empty() || (is_kept && upload.is_some()) || expects == Expects::Upgrade;
         Ok(Self {
             body,
             is_remembered: is_idempotent && upload.is_none() && !keeps_headers,
@@ -469,6 +531,7 @@ impl Outgoing {
             keeps_headers,
             // hyper has no way to send them in HTTP/2.
             hears_interim: head.version == Version::HTTP_11,
+            expected: if expects == Expects::Upgrade { Expected::of(&head.headers) } else { None },
         })
     }
 
@@ -494,7 +557,9 @@ impl Outgoing {
     /// Takes a message back of which nothing was written.
     fn take_back(&mut self, head: &mut request::Parts, request: Request<RequestBody>) {
         let (returned, body) = request.into_parts();
-        head.headers = returned.headers;
+        if !self.keeps_headers {
+            head.headers = returned.headers;
+        }
         self.body = body;
     }
 

@@ -16,6 +16,26 @@ pub struct RouteCounts {
     request_bytes: Tally,
     response_bytes: Tally,
     durations: Histogram,
+    pub tunnels: TunnelCounts,
+}
+
+/// What is counted of the tunnels that were opened for requests of a route.
+#[derive(Debug, Default)]
+pub struct TunnelCounts {
+    pub opened: Tally,
+    pub closed: Tally,
+    /// Bytes from clients, and bytes to them.
+    pub up: Tally,
+    pub down: Tally,
+}
+
+impl TunnelCounts {
+    /// Tunnels that are open now.
+    pub fn open(counts: &PerWorker<RouteCounts>) -> u64 {
+        // A tunnel that is closed while this is read was open when it was opened.
+        let closed = counts.sum(|part| &part.tunnels.closed);
+        counts.sum(|part| &part.tunnels.opened).saturating_sub(closed)
+    }
 }
 
 impl RouteCounts {
@@ -146,6 +166,20 @@ pub fn write_routes(page: &mut Page, routes: &[Counted<'_, RouteCounts>]) {
     });
     each("tollgate_response_body_bytes_total", "Bytes of bodies that went to clients.", |part| {
         &part.response_bytes
+    });
+    each("tollgate_tunnels_total", "Tunnels that were opened, for WebSocket and the like.", |part| {
+        &part.tunnels.opened
+    });
+    page.gauge("tollgate_tunnels_open", "Tunnels that are open.", |family| {
+        for (route, counts) in routes {
+            family.row(&[("route", route)], TunnelCounts::open(counts));
+        }
+    });
+    page.counter("tollgate_tunnel_bytes_total", "Bytes that went through tunnels.", |family| {
+        for (route, counts) in routes {
+            family.row(&[("route", route), ("from", "client")], counts.sum(|part| &part.tunnels.up));
+            family.row(&[("route", route), ("from", "upstream")], counts.sum(|part| &part.tunnels.down));
+        }
     });
     let help = "From the head of a request to the last byte of its response.";
     page.histogram("tollgate_request_duration_seconds", help, |family| {

@@ -8,6 +8,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     Endpoint, Permit,
+    switched::Switched,
     transport::{Memory, Scratch, Stream, Transport},
 };
 use crate::{
@@ -71,13 +72,20 @@ pub(super) async fn connect(
 ) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
     let stream = clock.within(timeouts.connect.get(), dial(endpoint, Protocol::H1)).await??;
     let (transport, memory) = Transport::new(stream, scratch.clone());
-    let (sender, connection) = http1::handshake(transport).await?;
+    let (sender, mut connection) = http1::handshake(transport).await?;
+    let known = memory.clone();
     drain.spawn_local(async move {
         // It counts as long as it is there, whoever has it.
-        let _permit = permit;
+        let permit = permit;
         // Whoever uses the connection is told of its failure; an idle one may end at any time.
-        if let Err(error) = connection.await {
+        if let Err(error) = (&mut connection).await {
             tracing::debug!(%error, "upstream connection ended");
+            return;
+        }
+        if let Some(heir) = known.borrow_mut().heir.take() {
+            let http1::Parts { io, read_buf, .. } = connection.into_parts();
+            // Nobody wants it unless the endpoint has agreed to another protocol.
+            let _ = heir.send(Switched::alone(io.into_stream(), read_buf, permit));
         }
     });
     Ok((sender, memory))

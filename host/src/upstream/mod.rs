@@ -17,6 +17,7 @@ mod pool;
 mod report;
 mod roster;
 mod share;
+mod switched;
 mod transport;
 
 pub use connect::ConnectError;
@@ -27,6 +28,7 @@ pub use keep::Keepers;
 pub use limit::{Entering, Permit};
 pub use pool::{Lease, Pool};
 pub use roster::{Entry, Roster};
+pub use switched::Switched;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -13,15 +13,17 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Request, Response};
-use hyper::{body::Incoming, client::conn::TrySendError};
+use http::{HeaderMap, HeaderValue, Request, Response, response};
+use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use rustc_hash::FxHashMap;
+use tokio::sync::oneshot;
 
 use super::{
     Endpoint, Permit, Upstream,
     connect::{ConnectError, Sender, connect},
     interim::Interim,
     share::{self, Share, Shares},
+    switched::Switched,
     transport::{Memory, Scratch},
 };
 use crate::{
@@ -61,6 +63,8 @@ struct Idle {
 #[derive(Debug)]
 pub struct Lease {
     carrier: Carrier,
+    /// The connection itself, once it goes on in another protocol.
+    switched: Option<oneshot::Receiver<Switched>>,
     endpoint: Arc<Endpoint>,
     keep: Duration,
     pool: Rc<Pool>,
@@ -94,6 +98,7 @@ impl Pool {
     ) -> Result<Lease, ConnectError> {
         let lease = |carrier| Lease {
             carrier,
+            switched: None,
             endpoint: endpoint.clone(),
             keep: upstream.timeouts.idle.get(),
             pool: self.clone(),
@@ -211,23 +216,51 @@ impl Lease {
         }
     }
 
+    /// Whether a request may ask to go on in another protocol. In HTTP/2 the endpoint says so (RFC 8441, section 3).
+    pub fn takes_upgrades(&self) -> bool {
+        match &self.carrier {
+            Carrier::Alone { .. } => true,
+            Carrier::Shared(share) => share.takes_connect(),
+        }
+    }
+
+    /// What goes on in another protocol, after an answer that says so. None if it has ended already.
+    pub async fn switch(&mut self, answer: &mut response::Parts) -> Option<Switched> {
+        match &self.carrier {
+            Carrier::Alone { .. } => self.switched.take()?.await.ok(),
+            Carrier::Shared(_) => answer.extensions.remove::<OnUpgrade>()?.await.ok().map(Switched::shared),
+        }
+    }
+
     /// Sends a request; the future waits for the head of the response. An error holds the request if nothing of
     /// it was written.
     ///
     /// With `remember`, [`Lease::remembered`] has the headers of a request that is lost. For requests without
     /// a body.
+    ///
+    /// With `upgrade`, a protocol, the request asks to go on in that, and [`Lease::switch`] is what does.
     pub fn send(
         &mut self,
         mut request: Request<RequestBody>,
         remember: bool,
+        upgrade: Option<&HeaderValue>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         match &mut self.carrier {
             Carrier::Alone { sender, memory, .. } => {
-                memory.borrow_mut().begin(remember);
+                let mut memory = memory.borrow_mut();
+                memory.begin(remember);
+                if upgrade.is_some() {
+                    let (heir, switched) = oneshot::channel();
+                    memory.heir = Some(heir);
+                    self.switched = Some(switched);
+                }
                 Answer::Alone { answer: sender.try_send_request(request) }
             }
             Carrier::Shared(share) => {
                 share::rewrite(&mut request, &self.endpoint);
+                if let Some(protocol) = upgrade {
+                    share::to_connect(&mut request, protocol);
+                }
                 Answer::Shared { answer: share.sender().try_send_request(request) }
             }
         }

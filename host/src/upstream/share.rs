@@ -13,10 +13,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use http::{Request, Uri, Version, header, uri};
+use http::{HeaderValue, Method, Request, Uri, Version, header, uri};
 use http_body::Body;
 use hyper::{
     client::conn::http2,
+    ext,
     rt::{Executor, Read, ReadBufCursor, Write},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -80,6 +81,8 @@ struct State {
     /// Streams that the endpoint allows; none before it has said so.
     most: Cell<usize>,
     streams: Cell<usize>,
+    /// Whether it takes requests to go on in another protocol.
+    takes_connect: Cell<bool>,
     /// Whether it has carried a request.
     is_used: Cell<bool>,
     /// Takes no more requests.
@@ -216,6 +219,10 @@ impl Share {
         self.connection.sender.clone()
     }
 
+    pub fn takes_connect(&self) -> bool {
+        self.connection.state.takes_connect.get()
+    }
+
     /// No answer has come in time. If nothing else has come either, the connection is taken for dead.
     pub fn suspect(&self) {
         let State { heard, is_retired, .. } = &*self.connection.state;
@@ -252,6 +259,17 @@ pub(super) fn rewrite(request: &mut Request<RequestBody>, endpoint: &Endpoint) {
     *request.version_mut() = Version::HTTP_2;
 }
 
+/// Gives a request that asks to go on in another protocol the form that it has in HTTP/2 (RFC 8441, section 4).
+pub(super) fn to_connect(request: &mut Request<RequestBody>, protocol: &HeaderValue) {
+    *request.method_mut() = Method::CONNECT;
+    let headers = request.headers_mut();
+    headers.remove(header::UPGRADE);
+    headers.remove(header::SEC_WEBSOCKET_KEY);
+    if let Ok(protocol) = protocol.to_str() {
+        request.extensions_mut().insert(ext::Protocol::from(protocol));
+    }
+}
+
 /// Gives a request that was not sent the form back that it had.
 pub(super) fn undo(request: &mut Request<RequestBody>) {
     let host = request.uri().authority().and_then(|host| host.as_str().parse().ok());
@@ -286,6 +304,7 @@ async fn connect(
         clock: clock.clone(),
         most: Cell::new(0),
         streams: Cell::new(0),
+        takes_connect: Cell::new(false),
         is_used: Cell::new(false),
         is_retired: Cell::new(false),
         idle_since: Cell::new(now),
@@ -311,6 +330,7 @@ async fn connect(
         let result = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
             driven.most.set(connection.current_max_send_streams());
+            driven.takes_connect.set(connection.is_extended_connect_protocol_enabled());
             if driven.most.get() > 0
                 && let Some(ready) = ready.take()
             {

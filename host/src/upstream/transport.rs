@@ -19,13 +19,15 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::oneshot,
 };
 use tokio_rustls::client::TlsStream;
 
-use super::interim::Ear;
+use super::{interim::Ear, switched::Switched};
 use crate::socket;
 
 /// A socket to an endpoint, with TLS or without.
+#[derive(Debug)]
 pub(super) enum Stream {
     Clear(TcpStream),
     Private(Box<TlsStream<TcpStream>>),
@@ -46,6 +48,8 @@ pub(super) type Scratch = Rc<RefCell<[u8; 8 << 10]>>;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub ear: Ear,
+    /// Who gets the connection when it goes on in another protocol.
+    pub heir: Option<oneshot::Sender<Switched>>,
     is_on: bool,
     /// What hyper has given to be written.
     given: Vec<u8>,
@@ -57,6 +61,10 @@ impl Transport {
     pub fn new(stream: Stream, scratch: Scratch) -> (Self, Rc<RefCell<Memory>>) {
         let memory = Rc::<RefCell<Memory>>::default();
         (Self { stream: TokioIo::new(stream), memory: memory.clone(), scratch }, memory)
+    }
+
+    pub fn into_stream(self) -> Stream {
+        self.stream.into_inner()
     }
 }
 
@@ -116,6 +124,7 @@ impl Memory {
     /// A request is sent. Remembers what is written from now on, or nothing.
     pub fn begin(&mut self, is_on: bool) {
         self.ear.begin();
+        self.heir = None;
         self.is_on = is_on;
         self.given.clear();
         self.written = 0;

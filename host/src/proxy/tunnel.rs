@@ -1,0 +1,244 @@
+//! What happens to a connection on which no HTTP is spoken any more?
+//!
+//! Bytes are copied both ways until both sides have ended, or nothing has come from either for too long. What one
+//! side does not take is not read from the other. An idle tunnel holds no memory to read into: that is the worker's.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, Bytes};
+use http::StatusCode;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{record::Record, send::Sent};
+use crate::{
+    clock::{Clock, Timer},
+    telemetry::{
+        Part,
+        traffic::{Bytes as Passed, RouteCounts},
+    },
+    upstream::Switched,
+};
+
+/// A tunnel between a client and an endpoint, which the response has opened.
+///
+/// It holds no generation: nothing is asked of the configuration any more, and it may live for days.
+#[derive(Debug)]
+pub struct Tunnel {
+    upstream: Switched,
+    /// Where the client's end comes from in HTTP/2; in HTTP/1 it is the whole connection.
+    client: Option<OnUpgrade>,
+    silence: Duration,
+    clock: Clock,
+    open: Open,
+}
+
+/// What is settled when a tunnel is closed, however that comes.
+#[derive(Debug)]
+struct Open {
+    counts: Part<RouteCounts>,
+    sent: Sent,
+    record: Option<Box<Record>>,
+    status: StatusCode,
+    started: Instant,
+    is_complete: bool,
+    passed: Passed,
+}
+
+impl Tunnel {
+    /// `sent` is what has brought the request to the endpoint, and is busy until the tunnel is closed.
+    pub(super) fn new(
+        upstream: Switched,
+        client: Option<OnUpgrade>,
+        sent: Sent,
+        record: Option<Box<Record>>,
+        counts: Part<RouteCounts>,
+        status: StatusCode,
+        started: Instant,
+    ) -> Self {
+        counts.tunnels.opened.add(1);
+        let (silence, clock) = (sent.tunnel_silence, sent.clock.clone());
+        let passed = Passed { of_request: 0, of_response: 0 };
+        let open = Open { counts, sent, record, status, started, is_complete: false, passed };
+        Self { upstream, client, silence, clock, open }
+    }
+
+    /// Goes on with the client of a whole connection to the end. `begun` has come from it already.
+    pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+        self: Box<Self>,
+        mut client: S,
+        begun: Bytes,
+        scratch: &RefCell<Box<[u8]>>,
+    ) {
+        let Self { mut upstream, silence, clock, mut open, .. } = *self;
+        copy(&mut client, begun, &mut upstream, scratch, &clock.timer(), silence, &mut open).await;
+    }
+
+    /// The same with the client of a stream, once that is there.
+    pub async fn run_stream(mut self: Box<Self>, scratch: &RefCell<Box<[u8]>>) {
+        let Some(client) = self.client.take() else { return };
+        // It is gone, and so is the tunnel.
+        let Ok(client) = client.await else { return };
+        self.run(TokioIo::new(client), Bytes::new(), scratch).await;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.counts.tunnels.closed.add(1);
+        if let Some(record) = self.record.take() {
+            record.write(
+                self.status,
+                Some(&self.sent),
+                self.passed,
+                self.started.elapsed(),
+                self.is_complete,
+            );
+        }
+    }
+}
+
+async fn copy<C: AsyncRead + AsyncWrite + Unpin, U: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut C,
+    begun: Bytes,
+    upstream: &mut U,
+    scratch: &RefCell<Box<[u8]>>,
+    timer: &Timer,
+    silence: Duration,
+    open: &mut Open,
+) {
+    let mut up = Way { held: begun, ..Way::default() };
+    let mut down = Way::default();
+    timer.start(silence);
+    let copied = poll_fn(|cx| {
+        let before = (up.passed, down.passed, up.stage, down.stage);
+        {
+            let scratch = &mut *scratch.borrow_mut();
+            // An error on either way is the end of both.
+            if let Poll::Ready(Err(error)) = up.poll(cx, client, upstream, scratch) {
+                return Poll::Ready(Err(error));
+            }
+            if let Poll::Ready(Err(error)) = down.poll(cx, upstream, client, scratch) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        let counts = &open.counts.tunnels;
+        counts.up.add(up.passed - before.0);
+        counts.down.add(down.passed - before.1);
+        open.passed = Passed { of_request: up.passed, of_response: down.passed };
+        if up.stage == Stage::Over && down.stage == Stage::Over {
+            return Poll::Ready(Ok(()));
+        }
+        if before != (up.passed, down.passed, up.stage, down.stage) {
+            timer.start(silence);
+            if before.2 != up.stage {
+                // A stream that was reset looks like one that has ended, until it is written to. Its other half
+                // learns of it at the same time, and perhaps after this.
+                cx.waker().wake_by_ref();
+            }
+        } else if up.stage != Stage::Reading
+            && let Poll::Ready(Err(error)) = Pin::new(&mut *client).poll_flush(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        timer.poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "both sides were silent")))
+    })
+    .await;
+    open.is_complete = copied.is_ok();
+    if let Err(error) = copied {
+        tracing::debug!(%error, "tunnel closed");
+    }
+}
+
+/// One way through a tunnel.
+#[derive(Default)]
+struct Way {
+    stage: Stage,
+    /// What has been read and not been taken.
+    held: Bytes,
+    passed: u64,
+    /// Something has been written since the last flush.
+    is_written: bool,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Reading,
+    /// One side has ended, and the other is to know.
+    Ending,
+    Over,
+}
+
+impl Way {
+    /// Ready when this way is over.
+    fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<()>> {
+        loop {
+            while self.held.has_remaining() {
+                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.held))?;
+                self.note(written)?;
+                self.held.advance(written);
+            }
+            match self.stage {
+                Stage::Reading => {}
+                Stage::Ending => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.stage = Stage::Over;
+                    return Poll::Ready(Ok(()));
+                }
+                Stage::Over => return Poll::Ready(Ok(())),
+            }
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
+                Poll::Pending => {
+                    if self.is_written {
+                        // TLS keeps what the socket does not take.
+                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                        self.is_written = false;
+                    }
+                    return Poll::Pending;
+                }
+                // TLS without a farewell. Whether all has come is for the protocol in the tunnel to say.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                Poll::Ready(read) => read?,
+            }
+            let came = buffer.filled();
+            if came.is_empty() {
+                self.stage = Stage::Ending;
+                continue;
+            }
+            let written = match Pin::new(&mut *to).poll_write(cx, came) {
+                Poll::Pending => 0,
+                Poll::Ready(written) => {
+                    let written = written?;
+                    self.note(written)?;
+                    written
+                }
+            };
+            self.held = Bytes::copy_from_slice(&came[written..]);
+        }
+    }
+
+    fn note(&mut self, written: usize) -> io::Result<()> {
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.passed += written as u64;
+        self.is_written = true;
+        Ok(())
+    }
+}
