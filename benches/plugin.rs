@@ -7,7 +7,7 @@ use tollgate::{
     config,
     plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     telemetry::Writer,
-    upstream::Upstream,
+    upstream::{Tls, Upstream},
 };
 use tollgate_tests::{granted_guest, guest, shipped};
 
@@ -64,7 +64,8 @@ fn calls(criterion: &mut Criterion) {
 
     let settings =
         toml::from_str("endpoints = ['http://127.0.0.1:1', 'http://127.0.0.1:2', 'http://127.0.0.1:3']");
-    let upstream = Upstream::new("app".into(), &settings.expect("the settings are valid"), None, None);
+    let upstream =
+        Upstream::new("app".into(), &settings.expect("the settings are valid"), Tls::default(), None);
     let rotation = slot(&engine, &shipped("round-robin"), "");
     criterion.bench_function("pick by round-robin among three", |bencher| {
         bencher.iter(|| rotation.pick(&mut exchange, &upstream.roster(), &[]));

@@ -299,7 +299,8 @@ impl Server {
 
     /// Has the upstreams and the plugins of a snapshot looked after, and no others.
     fn keep(&self, snapshot: &Snapshot) {
-        self.keepers.update(snapshot.upstreams.iter().map(|target| &target.upstream), &self.drain);
+        let upstreams = snapshot.upstreams.iter().map(|target| &target.upstream);
+        self.keepers.update(upstreams, &self.builder.folder.as_path().into(), &self.drain);
         self.plugin_keepers.update(snapshot.plugins.iter().map(|loaded| &loaded.plugin), &self.drain);
     }
 

@@ -22,7 +22,7 @@ use crate::{
     route,
     telemetry::{PerWorker, traffic::RouteCounts, with_sources},
     tls::{self, Origination, Termination},
-    upstream::Upstream,
+    upstream::{self, Upstream},
 };
 
 /// A configuration that runs. Immutable; lists are addressed by place.
@@ -229,9 +229,12 @@ impl Builder {
     ) -> Vec<Target> {
         let mut targets = Vec::new();
         for (name, settings) in &config.upstreams {
-            if settings.endpoints.is_empty() {
+            if settings.endpoints.is_empty() && settings.has_no_others() {
                 let problem = Problem::at(name.span(), "the upstream has no endpoints");
-                problems.push(problem.help("write endpoints = [\"http://127.0.0.1:8001\"]"));
+                problems.push(problem.help(
+                    "write endpoints = [\"http://127.0.0.1:8001\"], or say with `discover` or `register` where \
+                     others come from",
+                ));
             }
             let balancers = settings.balance.iter().filter_map(|name| {
                 // A plugin that is not there has been reported where it was to be loaded.
@@ -245,10 +248,13 @@ impl Builder {
             let balancers = balancers.collect();
             let known =
                 previous.and_then(|previous| Some(&previous.upstreams[previous.upstream(name.get_ref())?]));
-            let known_tls = known.and_then(|known| known.upstream.tls());
-            let tls = self.origination(name, settings, known_tls, problems);
+            let known_tls = known.map(|known| known.upstream.tls().clone()).unwrap_or_default();
+            let tls = upstream::Tls {
+                endpoints: self.origination(name, settings, known_tls.endpoints.as_ref(), problems),
+                sources: self.origination_of_sources(name, settings, known_tls.sources.as_ref(), problems),
+            };
             let upstream = match known {
-                Some(known) if known.upstream.is_same(settings, tls.as_ref()) => known.upstream.clone(),
+                Some(known) if known.upstream.is_same(settings, &tls) => known.upstream.clone(),
                 known => {
                     let known = known.map(|known| &*known.upstream);
                     Upstream::new(name.get_ref().as_str().into(), settings, tls, known)
@@ -270,11 +276,13 @@ impl Builder {
         let mut hosts = upstream.endpoints.iter().filter(|endpoint| endpoint.is_https).peekable();
         if hosts.peek().is_none() {
             // No problem: it may be that others come.
-            if upstream.tls.is_some() {
+            if upstream.tls.is_some() && upstream.has_no_others() {
                 let upstream = name.get_ref();
                 tracing::warn!(upstream, "no endpoint begins with `https://`, so `tls` changes nothing");
             }
-            return None;
+            if !upstream.may_need_tls() {
+                return None;
+            }
         }
         let default = config::UpstreamTls::default();
         let settings = upstream.tls.as_ref().map_or(&default, |tls| tls.get_ref());
@@ -287,6 +295,30 @@ impl Builder {
             problems.push(problem.help("say what to ask for: tls = { server-name = \"app.internal\" }"));
         }
         Some(tls)
+    }
+
+    /// What is needed for those who are asked by TLS for the endpoints of an upstream.
+    fn origination_of_sources(
+        &self,
+        name: &Spanned<String>,
+        upstream: &config::Upstream,
+        known: Option<&Arc<Origination>>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<Arc<Origination>> {
+        let discover = upstream.discover.as_ref()?;
+        if !discover.needs_tls() {
+            if let Some(tls) = &discover.tls {
+                let problem = Problem::at(tls.span(), "nobody is asked for endpoints by TLS");
+                problems.push(problem.help("begin the URLs of `servers` with https://, or leave `tls` out"));
+            }
+            return None;
+        }
+        let default = config::UpstreamTls::default();
+        let settings = discover.tls.as_ref().map_or(&default, |tls| tls.get_ref());
+        let known = known.filter(|known| known.is_of(settings));
+        let loaded = Origination::load(name.get_ref(), settings, &self.folder, known);
+        let known = known.map(|known| (known, format!("the sources of the upstream {}", name.get_ref())));
+        unless_only_files_changed(loaded, known, problems)
     }
 
     fn plugins(

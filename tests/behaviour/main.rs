@@ -7,6 +7,7 @@ mod capabilities;
 mod compression;
 mod configuration;
 mod connections;
+mod discovery;
 mod documented;
 mod forwarding;
 mod grpc;

@@ -3,6 +3,7 @@
 //! Everything is on loopback and port 0, and waits for events with an end: nothing sleeps.
 
 mod client;
+mod dns;
 mod executable;
 mod guest;
 pub mod http2;
@@ -14,6 +15,7 @@ mod proxy;
 mod tls;
 
 pub use client::{Client, Response};
+pub use dns::{NameServer, Resource};
 pub use executable::Executable;
 pub use guest::{granted_guest, guest, guest_version};
 pub use load::Load;

@@ -28,7 +28,7 @@ use axum::{
     Router,
     body::Body,
     extract::FromRef,
-    routing::{MethodRouter, delete, get, post},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use http::{Request, Response, StatusCode};
 use hyper::{
@@ -72,7 +72,7 @@ impl FromRef<Context> for Arc<Server> {
 
 /// Everything there is. Whoever asks for a thing with a token where one is wanted, or from this machine.
 fn endpoints() -> Router<Context> {
-    let list: [(&str, MethodRouter<Context>); 11] = [
+    let list: [(&str, MethodRouter<Context>); 12] = [
         ("/", get(page::show)),
         ("/healthz", get(health::live)),
         ("/readyz", get(health::ready)),
@@ -80,6 +80,7 @@ fn endpoints() -> Router<Context> {
         ("/api/status", get(status::show)),
         ("/api/cache", delete(cache::purge)),
         ("/api/upstreams", get(upstreams::list)),
+        ("/api/upstreams/{name}/endpoints/{address}", put(upstreams::register).delete(upstreams::take_out)),
         ("/api/plugins", get(plugins::list)),
         ("/api/config", get(config::show)),
         ("/api/reload", post(actions::reload)),

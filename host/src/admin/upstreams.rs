@@ -1,18 +1,26 @@
-//! `/api/upstreams`: which endpoints are there, and how do they do?
+//! `/api/upstreams`: which endpoints are there, how do they do, and who joins or leaves?
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use axum::{Json, extract::State};
-use serde::Serialize;
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State},
+};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Context,
+    problem::Problem,
     recent::Sample,
     status::{ago, milliseconds},
 };
 use crate::{
+    config,
+    server::Server,
     snapshot::{Snapshot, Target},
-    upstream::Entry,
+    upstream::{self, Entry, RegisterError, Registered, Told},
 };
 
 #[derive(Debug, Serialize)]
@@ -30,7 +38,21 @@ struct Upstream {
     is_usable: bool,
     /// So few endpoints are well that all are used.
     is_panicking: bool,
+    discovery: Vec<Source>,
     endpoints: Vec<Endpoint>,
+}
+
+/// Who is asked which endpoints there are.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Source {
+    source: &'static str,
+    endpoints: usize,
+    answers: u64,
+    failures: u64,
+    last_answer: Option<String>,
+    last_change: Option<String>,
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,6 +61,9 @@ struct Endpoint {
     address: String,
     weight: u32,
     tags: BTreeMap<String, String>,
+    source: &'static str,
+    /// Of one that has registered.
+    expires_in_seconds: Option<f64>,
     state: &'static str,
     last_healthy: Option<String>,
     last_error: Option<String>,
@@ -78,11 +103,12 @@ fn upstream(context: &Context, snapshot: &Snapshot, target: &Target) -> Upstream
             .collect(),
         is_usable: upstream.is_usable(),
         is_panicking: roster.is_panicking(),
+        discovery: upstream.sources().into_iter().map(|(source, told)| discovery(source, &told)).collect(),
         endpoints: roster
             .all()
             .iter()
             .zip(&recent)
-            .map(|(entry, recent)| endpoint(entry, recent, all))
+            .map(|(entry, recent)| endpoint(upstream, entry, recent, all))
             .collect(),
     }
 }
@@ -93,7 +119,19 @@ fn recent(context: &Context, upstream: &str, entry: &Entry) -> Sample {
     context.recent.since(&name, Sample { count: endpoint.requests(), durations: endpoint.durations() })
 }
 
-fn endpoint(entry: &Entry, recent: &Sample, all: u64) -> Endpoint {
+fn discovery(source: upstream::Source, told: &Told) -> Source {
+    Source {
+        source: source.name(),
+        endpoints: told.endpoints(),
+        answers: told.answers,
+        failures: told.failures,
+        last_answer: told.last_answer.map(ago),
+        last_change: told.last_change.map(ago),
+        error: told.error.as_deref().map(str::to_owned),
+    }
+}
+
+fn endpoint(upstream: &upstream::Upstream, entry: &Entry, recent: &Sample, all: u64) -> Endpoint {
     let endpoint = &entry.endpoint;
     let condition = endpoint.condition();
     let health = endpoint.health().clone();
@@ -102,6 +140,11 @@ fn endpoint(entry: &Entry, recent: &Sample, all: u64) -> Endpoint {
         address: endpoint.authority.to_string(),
         weight: entry.weight,
         tags: entry.tags.iter().cloned().collect(),
+        source: entry.source.name(),
+        expires_in_seconds: (entry.source == upstream::Source::Registered)
+            .then(|| upstream.lifetime(endpoint.authority.as_str()))
+            .flatten()
+            .map(|lifetime| lifetime.as_secs_f64()),
         state: entry.state.name(),
         last_healthy: moment(health.last_healthy),
         last_error: health.last_error.as_deref().map(str::to_owned),
@@ -117,4 +160,100 @@ fn endpoint(entry: &Entry, recent: &Sample, all: u64) -> Endpoint {
         p50_ms: recent.durations.quantile(0.5).map(milliseconds),
         p99_ms: recent.durations.quantile(0.99).map(milliseconds),
     }
+}
+
+/// What a server says of itself when it registers.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Registration {
+    /// How long it stays without renewing.
+    lifetime: config::Duration,
+    weight: u32,
+    tags: BTreeMap<String, String>,
+    scheme: Scheme,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            lifetime: config::Duration::from_secs(30),
+            weight: 1,
+            tags: BTreeMap::new(),
+            scheme: Scheme::default(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Taken {
+    upstream: String,
+    address: String,
+    outcome: &'static str,
+}
+
+/// `PUT /api/upstreams/{name}/endpoints/{address}`: a server registers or renews.
+pub(super) async fn register(
+    State(server): State<Arc<Server>>,
+    Path((name, address)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<Taken>, Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::BAD_REQUEST, detail);
+    let registration: Registration = match body.is_empty() {
+        true => Registration::default(),
+        false => serde_json::from_slice(&body).map_err(|error| bad(format!("the body: {error}")))?,
+    };
+    let upstream = find(&server, &name)?;
+    let is_https = registration.scheme == Scheme::Https;
+    let mut endpoint = match address.contains("://") {
+        true => return Err(bad("the address is a host and a port, without a scheme".to_owned())),
+        false => config::Endpoint::parse(&address, is_https).map_err(|error| bad(error.to_owned()))?,
+    };
+    endpoint.weight = registration.weight;
+    endpoint.tags = registration.tags;
+    let address = endpoint.authority.to_string();
+    let registered = upstream.register(endpoint, registration.lifetime.get()).map_err(|error| {
+        let status = match error {
+            RegisterError::NotTaken | RegisterError::Configured | RegisterError::NoTls => {
+                StatusCode::CONFLICT
+            }
+            RegisterError::TooMany => StatusCode::INSUFFICIENT_STORAGE,
+        };
+        Problem::new(status, error.to_string())
+    })?;
+    let outcome = match registered {
+        Registered::New => "registered",
+        Registered::Changed => "changed",
+        Registered::Renewed => "renewed",
+    };
+    Ok(Json(Taken { upstream: name, address, outcome }))
+}
+
+/// `DELETE` of the same: it finishes what it has, and gets no more.
+pub(super) async fn take_out(
+    State(server): State<Arc<Server>>,
+    Path((name, address)): Path<(String, String)>,
+) -> Result<Json<Taken>, Problem> {
+    let upstream = find(&server, &name)?;
+    let address =
+        config::Endpoint::parse(&address, false).map_or(address, |endpoint| endpoint.authority.to_string());
+    match upstream.take_out(&address) {
+        true => Ok(Json(Taken { upstream: name, address, outcome: "taken-out" })),
+        false => Err(Problem::new(StatusCode::NOT_FOUND, "no such endpoint is registered")),
+    }
+}
+
+fn find(server: &Server, name: &str) -> Result<Arc<upstream::Upstream>, Problem> {
+    let snapshot = server.snapshot();
+    let place = snapshot.upstream(name);
+    let place = place.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "there is no such upstream"))?;
+    Ok(snapshot.upstreams[place].upstream.clone())
 }

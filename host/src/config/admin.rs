@@ -22,6 +22,11 @@ pub struct Admin {
 pub struct Token(String);
 
 impl Token {
+    /// To show it to whoever asks for it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// To compare it with.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()

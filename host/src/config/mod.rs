@@ -6,6 +6,7 @@
 mod admin;
 mod cache;
 mod compress;
+mod discover;
 mod health;
 mod listener;
 mod plugin;
@@ -23,6 +24,7 @@ mod upstream;
 pub use admin::{Admin, Token};
 pub use cache::{Cache, Query, RequestDirectives, ResponseHooks, RouteCache};
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
+pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd};
 pub use health::{CheckProtocol, Health, Outlier, Statuses};
 pub use listener::{Hsts, Listener, ListenerLimits, ListenerTimeouts, Redirect};
 pub use plugin::{Failure, Grants, Plugin, PluginLimits, SecretSource, StoreGrant};
@@ -112,7 +114,10 @@ impl Config {
     /// The files that it names, besides plugins; relative to its folder.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.get_ref().tls.as_ref());
-        let upstreams = self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref());
+        let of_sources =
+            self.upstreams.values().filter_map(|upstream| upstream.discover.as_ref()?.tls.as_ref());
+        let upstreams =
+            self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()).chain(of_sources);
         listeners.flat_map(|tls| tls.get_ref().files()).chain(upstreams.flat_map(|tls| tls.get_ref().files()))
     }
 }

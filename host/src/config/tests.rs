@@ -37,6 +37,8 @@ limits = { connections = 10, request-line = "4KiB", headers = "16KiB", header-co
 timeouts = { handshake = "2s", header = "5s", body = "250ms", write = "10s", idle = "1m" }
 
 [upstreams.app]
+discover = { dns = { name = "_http._tcp.app", port = 80, servers = ["10.0.0.2", "[::1]:5353"], ttl-min = "5s", ttl-max = "1m" }, etcd = { servers = ["https://etcd:2379"], prefix = "/app/", user = "u", password = "${ZONE:-p}" }, consul = { servers = ["http://consul:8500"], service = "app", datacenter = "d", tag = "t", token = "${ZONE:-t}" }, tls = { ca = "internal.pem" }, file = "endpoints.toml", https = true, may-be-empty = true }
+register = true
 endpoints = ["http://10.0.0.1:8001", { url = "http://${HOST}", weight = 3, tags = { zone = "${ZONE:-ä}" } }]
 balance = "round-robin"
 panic-threshold = 0.5
@@ -310,12 +312,6 @@ error: expected a duration above zero with its unit, such as "250ms", "10s" or "
 8 | timeouts = { header = 5 }
   |                       ^
 
-error: the key `endpoints` is missing
-  --> config.toml:10:1
-   |
-10 | [upstreams.app]
-   | ^^^^^^^^^^^^^^^
-
 error: the environment variable `BALANCE` is not set
   --> config.toml:11:11
    |
@@ -332,7 +328,7 @@ error: expected `closed` or `open`
    |
 help: did you mean `closed`?"#;
     assert_eq!(problems.to_string(), expected);
-    assert_eq!(problems.iter().count(), 7);
+    assert_eq!(problems.iter().count(), 6);
     assert!(problems.render(true).contains("\u{1b}["));
 }
 
@@ -512,8 +508,6 @@ fn a_value_that_says_nothing_is_told_with_an_example() {
 fn a_missing_key_is_shown_at_its_table() {
     for (written, place, key) in [
         ("[[listeners]]\naddress = '[::]:80'\n[[listeners]]", "[[listeners]]", "address"),
-        ("[upstreams.a]\nbalance = 'b'", "[upstreams.a]", "endpoints"),
-        ("[upstreams.a.timeouts]\nidle = '1s'", "a", "endpoints"),
         ("upstreams.a.endpoints = ['http://a', { weight = 2 }]", "{ weight = 2 }", "url"),
         ("[[routes]]\n[[routes]]\nupstream = 'a'", "[[routes]]", "upstream"),
     ] {

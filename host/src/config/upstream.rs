@@ -1,13 +1,13 @@
 //! The tables `[upstreams.<name>]`.
 
-use std::{collections::BTreeMap, num::NonZero};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZero};
 
 use http::uri::Authority;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
-    Duration, Health, Outlier, Retry, Share, UpstreamTls,
+    Discover, Duration, Health, Outlier, Retry, Share, UpstreamTls,
     read::{names, optional_spanned_table, optional_table, table},
 };
 
@@ -15,7 +15,15 @@ use super::{
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Upstream {
+    /// Those that are always there.
+    #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// Where others come from, if they do.
+    #[serde(default, deserialize_with = "optional_table")]
+    pub discover: Option<Discover>,
+    /// Whether endpoints may be registered by the admin API.
+    #[serde(default)]
+    pub register: bool,
     /// The version of HTTP that is spoken with them.
     #[serde(default)]
     pub protocol: Protocol,
@@ -138,6 +146,36 @@ impl Default for UpstreamTimeouts {
 
 fn default_panic_threshold() -> Share {
     Share::new(0.1)
+}
+
+impl Upstream {
+    /// Whether endpoints may join that are reached by TLS.
+    pub fn may_need_tls(&self) -> bool {
+        let by_default = self.discover.as_ref().is_some_and(|discover| discover.https);
+        by_default || self.tls.is_some() && !self.has_no_others()
+    }
+
+    /// Whether it can have no endpoints but those that it names.
+    pub fn has_no_others(&self) -> bool {
+        self.discover.is_none() && !self.register
+    }
+}
+
+impl Endpoint {
+    /// Reads a URL as the configuration has it, or `host:port` alone, which is reached by TLS if `is_https`.
+    pub fn parse(text: &str, is_https: bool) -> Result<Self, &'static str> {
+        let Address { authority, is_https } = match text.contains("://") {
+            true => address(text)?,
+            false => address(&format!("{}://{text}", if is_https { "https" } else { "http" }))?,
+        };
+        Ok(Self { authority, is_https, weight: 1, tags: BTreeMap::new() })
+    }
+
+    /// The endpoint at an address.
+    pub fn at(address: SocketAddr, is_https: bool) -> Self {
+        let authority = address.to_string().parse().expect("an address and a port are an authority");
+        Self { authority, is_https, weight: 1, tags: BTreeMap::new() }
+    }
 }
 
 impl<'de> Deserialize<'de> for Endpoint {

@@ -15,10 +15,19 @@ pub struct EndpointCounts {
 }
 
 /// Writes the families of upstreams.
+///
+/// `upstreams` are those in force.
 pub fn write_upstreams<'a>(page: &mut Page, upstreams: impl Iterator<Item = &'a Upstream> + Clone) {
     /// From 64 µs to 134 s.
     const OCTAVES: std::ops::Range<usize> = 9..31;
     let rosters: Vec<_> = upstreams.map(|upstream| (upstream, Arc::clone(&upstream.roster()))).collect();
+    let sources: Vec<_> = rosters
+        .iter()
+        .flat_map(|(upstream, _)| {
+            let told = upstream.sources().into_iter();
+            told.map(|(source, told)| ([("upstream", &*upstream.name), ("source", source.name())], told))
+        })
+        .collect();
     let endpoints = rosters.iter().flat_map(|(upstream, roster)| {
         roster.all().iter().map(|entry| {
             let labels = [("upstream", &*upstream.name), ("endpoint", entry.endpoint.authority.as_str())];
@@ -56,6 +65,26 @@ pub fn write_upstreams<'a>(page: &mut Page, upstreams: impl Iterator<Item = &'a 
     page.histogram("tollgate_upstream_duration_seconds", help, |family| {
         for (labels, endpoint, _) in endpoints {
             family.distribution(&labels, &endpoint.durations(), OCTAVES);
+        }
+    });
+    page.gauge("tollgate_discovery_endpoints", "Endpoints that a source names.", |family| {
+        for (labels, told) in &sources {
+            family.row(labels, told.endpoints() as u64);
+        }
+    });
+    page.gauge("tollgate_discovery_up", "1 if the last answer of a source counts, 0 if not.", |family| {
+        for (labels, told) in &sources {
+            family.row(labels, u8::from(told.last_answer.is_some() && told.error.is_none()));
+        }
+    });
+    page.counter("tollgate_discovery_answers_total", "Lists of endpoints that a source gave.", |family| {
+        for (labels, told) in &sources {
+            family.row(labels, told.answers);
+        }
+    });
+    page.counter("tollgate_discovery_failures_total", "Times that a source gave none.", |family| {
+        for (labels, told) in &sources {
+            family.row(labels, told.failures);
         }
     });
 }

@@ -1,10 +1,11 @@
 //! Who looks after an upstream while it is in force?
 //!
 //! On the control side: a task for each upstream lets time have its effect, and has one more for the checks of
-//! each endpoint. Nothing here is on the way of a request.
+//! each endpoint and for each source of endpoints. Nothing here is on the way of a request.
 
 use std::{
     future::pending,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Upstream, check};
+use super::{Source, State, Upstream, check, discover};
 use crate::drain::Drain;
 
 /// The tasks that look after upstreams.
@@ -36,14 +37,24 @@ impl Drop for Task {
 
 impl Keepers {
     /// These upstreams are in force, and no others. Those that stay are not disturbed.
-    pub fn update<'a>(&self, upstreams: impl Iterator<Item = &'a Arc<Upstream>>, drain: &Drain) {
+    ///
+    /// `folder` is what relative paths in their settings are relative to.
+    pub fn update<'a>(
+        &self,
+        upstreams: impl Iterator<Item = &'a Arc<Upstream>>,
+        folder: &Arc<Path>,
+        drain: &Drain,
+    ) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *running);
         for upstream in upstreams {
             let known = before.iter().position(|(known, _)| Arc::ptr_eq(known, upstream));
             running.push(match known {
                 Some(place) => before.swap_remove(place),
-                None => (upstream.clone(), Task(drain.spawn(keep(upstream.clone(), drain.clone())))),
+                None => {
+                    let keeping = keep(upstream.clone(), folder.clone(), drain.clone());
+                    (upstream.clone(), Task(drain.spawn(keeping)))
+                }
             });
         }
     }
@@ -52,8 +63,14 @@ impl Keepers {
 /// How often a limit follows the latency, where it does.
 const ADAPT: Duration = Duration::from_millis(200);
 
-async fn keep(upstream: Arc<Upstream>, drain: Drain) {
+/// How often it is seen whether endpoints that leave have finished.
+const SEE_OFF: Duration = Duration::from_millis(100);
+
+async fn keep(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
     let mut changed = upstream.shared.changed.subscribe();
+    upstream.takes_over();
+    let ask = |source: Source| Task(drain.spawn(discover::run(upstream.clone(), source, folder.clone())));
+    let _asking: Vec<Task> = discover::sources(&upstream.settings).into_iter().map(ask).collect();
     let mut checks: FxHashMap<u64, Task> = FxHashMap::default();
     let every = upstream.is_measured.then(|| upstream.settings.outlier.interval.get());
     let mut judging = every.map(|every| Instant::now() + every);
@@ -62,7 +79,7 @@ async fn keep(upstream: Arc<Upstream>, drain: Drain) {
         if let Some(health) = &upstream.settings.health {
             let roster = upstream.roster.load_full();
             let mut before = std::mem::take(&mut checks);
-            for entry in roster.all() {
+            for entry in roster.all().iter().filter(|entry| entry.state != State::Draining) {
                 let endpoint = &entry.endpoint;
                 let task = before.remove(&endpoint.id).unwrap_or_else(|| {
                     Task(drain.spawn(check::run(upstream.clone(), endpoint.clone(), health.clone())))
@@ -83,9 +100,11 @@ async fn keep(upstream: Arc<Upstream>, drain: Drain) {
             upstream.adapt();
             *due = now + ADAPT;
         }
+        let expiry = upstream.expire(now.into_std()).map(Instant::from_std);
+        let leaving = upstream.see_off(now.into_std()).then(|| now + SEE_OFF);
         let next = upstream.pass_time(now.into_std()).map(Instant::from_std);
         tokio::select! {
-            () = at([next, judging, adapting].into_iter().flatten().min()) => {}
+            () = at([next, judging, adapting, expiry, leaving].into_iter().flatten().min()) => {}
             _ = changed.changed() => {}
             () = drain.started() => return,
         }

@@ -9,10 +9,12 @@ mod budget;
 mod check;
 mod connect;
 mod counts;
+mod discover;
 mod health;
 mod interim;
 mod keep;
 mod limit;
+mod members;
 mod pool;
 mod report;
 mod roster;
@@ -26,6 +28,7 @@ pub use health::{Event, Health, Reason, State, Transition};
 pub use interim::Interim;
 pub use keep::Keepers;
 pub use limit::{Entering, Permit};
+pub use members::{RegisterError, Registered, Source, Told};
 pub use pool::{Lease, Pool};
 pub use roster::{Entry, Roster};
 pub use switched::Switched;
@@ -45,7 +48,9 @@ use http::{
     HeaderMap, HeaderValue, StatusCode,
     uri::{self, Authority},
 };
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustls::pki_types::ServerName;
+use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use crate::{
@@ -58,6 +63,7 @@ use adapt::Gradient;
 use budget::Budget;
 use health::{Measured, may_eject, outliers};
 use limit::Limiter;
+use members::{Members, News};
 use report::Reported;
 
 /// A named group of endpoints.
@@ -66,8 +72,8 @@ pub struct Upstream {
     pub name: Arc<str>,
     pub timeouts: UpstreamTimeouts,
     pub settings: config::Upstream,
-    tls: Option<Arc<Origination>>,
-    configured: Vec<Entry>,
+    tls: Tls,
+    present: Mutex<Present>,
     roster: ArcSwap<Roster>,
     shared: Arc<Shared>,
     /// Whether requests are counted for `outlier` to look at now and then.
@@ -76,11 +82,27 @@ pub struct Upstream {
     is_limited: bool,
 }
 
+/// How whoever is reached by TLS is reached.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    pub endpoints: Option<Arc<Origination>>,
+    /// Those who are asked for endpoints.
+    pub sources: Option<Arc<Origination>>,
+}
+
+/// The endpoints of an upstream in one generation. Locked only by whoever holds the lock of [`Shared`].
+#[derive(Debug, Default)]
+struct Present {
+    entries: Vec<Entry>,
+    /// Those that have left and still have requests.
+    leaving: Vec<Entry>,
+}
+
 /// What the upstreams of one name have in common, in all generations.
 #[derive(Debug)]
 struct Shared {
-    /// All of them that are still there. Held while anything changes that a roster tells.
-    views: Mutex<Vec<Weak<Upstream>>>,
+    /// Held while anything changes that a roster tells.
+    common: Mutex<Common>,
     budget: Budget,
     limiter: Arc<Limiter>,
     gradient: Mutex<Gradient>,
@@ -88,6 +110,13 @@ struct Shared {
     timing: AtomicU64,
     /// Told when time may have another meaning: there is something new to wait for.
     changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Common {
+    /// All upstreams of the name that are still there.
+    views: Vec<Weak<Upstream>>,
+    members: Members,
 }
 
 /// One address of an upstream, and what is known of it.
@@ -135,33 +164,18 @@ const BEGUN: u64 = 1 << 24;
 impl Upstream {
     /// Makes an upstream; what `previous` knows of endpoints with the same address, reached in the same way, is
     /// taken over.
-    ///
-    /// `tls` is for the endpoints that are reached by it.
     pub fn new(
         name: Arc<str>,
         settings: &config::Upstream,
-        tls: Option<Arc<Origination>>,
+        tls: Tls,
         previous: Option<&Upstream>,
     ) -> Arc<Self> {
         let now = Instant::now();
-        let known = |wanted: &config::Endpoint| {
-            let same = |entry: &&Entry| entry.endpoint.is_same(wanted, tls.as_ref());
-            Some(previous?.configured.iter().find(same)?.endpoint.clone())
-        };
-        let joined = previous.map(|_| now);
-        let entry = |wanted: &config::Endpoint| Entry {
-            endpoint: known(wanted).unwrap_or_else(|| Arc::new(Endpoint::new(wanted, tls.as_ref(), joined))),
-            weight: wanted.weight,
-            tags: wanted.tags.clone().into_iter().collect(),
-            state: State::Healthy,
-        };
-        let configured: Vec<Entry> = settings.endpoints.iter().map(entry).collect();
-        let roster = Roster::new(name.clone(), configured.clone(), now, settings, next(), None);
         let shared = previous.map_or_else(
             || {
                 let changed = watch::Sender::new(());
                 Arc::new(Shared {
-                    views: Mutex::default(),
+                    common: Mutex::default(),
                     budget: Budget::default(),
                     limiter: Limiter::new(u32::MAX),
                     gradient: Mutex::default(),
@@ -171,24 +185,222 @@ impl Upstream {
             },
             |previous| previous.shared.clone(),
         );
+        let empty = Roster::new(name.clone(), Vec::new(), now, settings, next(), None);
         let (outlier, limits) = (&settings.outlier, &settings.limits);
         let is_limited = limits.adaptive || limits.requests.is_some() || limits.endpoint_requests.is_some();
         let upstream = Arc::new(Self {
             name,
             timeouts: settings.timeouts.clone(),
-            configured,
-            roster: ArcSwap::from_pointee(roster),
+            present: Mutex::default(),
+            roster: ArcSwap::from_pointee(empty),
             shared,
             is_limited,
             is_measured: outlier.error_rate.is_some() || outlier.latency_factor.is_some(),
             settings: settings.clone(),
             tls,
         });
+        let mut common = upstream.shared.common();
+        let views = common.views();
+        upstream.assemble(&common.members, &known(&views), previous.map(|_| now));
+        let roster = Roster::new(
+            upstream.name.clone(),
+            upstream.present().entries.clone(),
+            now,
+            settings,
+            next(),
+            None,
+        );
+        upstream.roster.store(Arc::new(roster));
+        common.views.push(Arc::downgrade(&upstream));
+        drop(common);
+        // If any was the last of its kind, it is dropped without the lock.
+        drop(views);
         if previous.is_none() {
             upstream.set_limits(&upstream.roster());
         }
-        upstream.shared.views().push(Arc::downgrade(&upstream));
         upstream
+    }
+
+    /// Makes the list of endpoints anew of what there is to be. Whoever has left and still has requests stays
+    /// until they have ended.
+    fn assemble(&self, members: &Members, known: &Known, joined: Option<Instant>) {
+        let mut present = self.present();
+        let entry = |(source, wanted): (Source, &config::Endpoint)| {
+            let of_address = known.get(wanted.authority.as_str()).into_iter().flatten();
+            let same =
+                of_address.into_iter().find(|endpoint| endpoint.is_same(wanted, self.tls.endpoints.as_ref()));
+            let new = || Arc::new(Endpoint::new(wanted, self.tls.endpoints.as_ref(), joined));
+            Entry {
+                endpoint: same.cloned().unwrap_or_else(new),
+                weight: wanted.weight,
+                tags: wanted.tags.clone().into_iter().collect(),
+                state: State::Healthy,
+                source,
+            }
+        };
+        let entries: Vec<Entry> = members.of(&self.settings).map(entry).collect();
+        let stays: FxHashSet<u64> = entries.iter().map(|entry| entry.endpoint.id).collect();
+        let before = std::mem::replace(&mut present.entries, entries);
+        present.leaving.extend(before);
+        present.leaving.retain(|entry| !stays.contains(&entry.endpoint.id) && entry.endpoint.active() > 0);
+    }
+
+    /// Forgets those that have left and have no requests any more. Whether there are others.
+    fn see_off(&self, now: Instant) -> bool {
+        let common = self.shared.common();
+        let (gone, left) = {
+            let leaving = &mut self.present().leaving;
+            let before = leaving.len();
+            leaving.retain(|entry| entry.endpoint.active() > 0);
+            (before - leaving.len(), leaving.len())
+        };
+        if gone > 0 {
+            refresh(common, now);
+        }
+        left > 0
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A source has said which endpoints there are.
+    fn told(&self, source: Source, endpoints: Vec<config::Endpoint>) {
+        let now = Instant::now();
+        let (upstream, source_name, count) = (&self.name, source.name(), endpoints.len());
+        let may_be_empty = self.settings.discover.as_ref().is_some_and(|discover| discover.may_be_empty);
+        let mut common = self.shared.common();
+        let before = common.members.told(source).error;
+        let news = common.members.tell(source, endpoints, may_be_empty, now);
+        match &news {
+            News::Changed { joined, left } => {
+                tracing::info!(%upstream, source = source_name, endpoints = count, joined, left, "endpoints discovered");
+            }
+            News::Empty => {
+                let error = common.members.told(source).error;
+                if error != before {
+                    let error = error.as_deref();
+                    tracing::warn!(%upstream, source = source_name, error, "discovery keeps what was there");
+                }
+            }
+            News::Same if before.is_some() => {
+                tracing::info!(%upstream, source = source_name, endpoints = count, "discovery works again");
+            }
+            News::Same => {}
+        }
+        if matches!(news, News::Changed { .. }) {
+            self.rearrange(common, now);
+        }
+    }
+
+    /// A source has not answered. What it said last stays.
+    fn not_told(&self, source: Source, error: &str) {
+        let (upstream, source_name) = (&self.name, source.name());
+        if self.shared.common().members.fail(source, error) {
+            tracing::warn!(%upstream, source = source_name, error, "discovery fails, what was there stays");
+        } else {
+            tracing::debug!(%upstream, source = source_name, error, "discovery fails");
+        }
+    }
+
+    /// The sources that it has, each with what it has said.
+    pub fn sources(&self) -> Vec<(Source, Told)> {
+        let common = self.shared.common();
+        discover::sources(&self.settings)
+            .into_iter()
+            .map(|source| (source, common.members.told(source)))
+            .collect()
+    }
+
+    /// Takes a server among the endpoints that registers, or that renews its registration, for some time.
+    pub fn register(
+        &self,
+        endpoint: config::Endpoint,
+        lifetime: Duration,
+    ) -> Result<Registered, RegisterError> {
+        if !self.settings.register {
+            return Err(RegisterError::NotTaken);
+        }
+        if endpoint.is_https && self.tls.endpoints.is_none() {
+            return Err(RegisterError::NoTls);
+        }
+        if self.settings.endpoints.iter().any(|configured| configured.authority == endpoint.authority) {
+            return Err(RegisterError::Configured);
+        }
+        let now = Instant::now();
+        let address = endpoint.authority.clone();
+        let mut common = self.shared.common();
+        let registered = common.members.register(endpoint, now + lifetime)?;
+        match registered {
+            Registered::New | Registered::Changed => {
+                let upstream = &self.name;
+                tracing::info!(%upstream, endpoint = %address, "endpoint registered");
+                self.rearrange(common, now);
+            }
+            // It may be that its time is shorter than before.
+            Registered::Renewed => {
+                drop(common);
+                self.shared.changed.send_replace(());
+            }
+        }
+        Ok(registered)
+    }
+
+    /// Takes a registered server out: it finishes what it has. False if there is no such one.
+    pub fn take_out(&self, address: &str) -> bool {
+        let mut common = self.shared.common();
+        let was_there = common.members.take_out(address);
+        if was_there {
+            tracing::info!(upstream = %self.name, endpoint = address, "registered endpoint taken out");
+            self.rearrange(common, Instant::now());
+        }
+        was_there
+    }
+
+    /// How long a registered server stays if it does not renew.
+    pub fn lifetime(&self, address: &str) -> Option<Duration> {
+        self.shared.common().members.lifetime(address, Instant::now())
+    }
+
+    /// Takes out the registered servers whose time is over, and says when the next one goes.
+    fn expire(&self, now: Instant) -> Option<Instant> {
+        let mut common = self.shared.common();
+        let gone = common.members.expire(now);
+        let next = common.members.next_expiry();
+        for endpoint in &gone {
+            let (upstream, endpoint) = (&self.name, endpoint.authority.as_str());
+            tracing::warn!(%upstream, endpoint, "registered endpoint has not renewed in time");
+        }
+        if !gone.is_empty() {
+            self.rearrange(common, now);
+        }
+        next
+    }
+
+    /// Only what these settings ask for counts from now on.
+    fn takes_over(&self) {
+        let mut common = self.shared.common();
+        common.members.keep_only(&discover::sources(&self.settings), self.settings.register);
+        // Even if nothing is forgotten: who was leaving may stand in the configuration now.
+        self.rearrange(common, Instant::now());
+    }
+
+    /// Brings all upstreams of the name up to what sources say now.
+    fn rearrange(&self, mut common: MutexGuard<'_, Common>, now: Instant) {
+        let views = common.views();
+        let known = known(&views);
+        views.iter().for_each(|view| view.assemble(&common.members, &known, Some(now)));
+        let is_present: FxHashSet<u64> = views
+            .iter()
+            .flat_map(|view| view.present().entries.iter().map(|entry| entry.endpoint.id).collect::<Vec<_>>())
+            .collect();
+        for endpoint in known.values().flatten() {
+            let event = if is_present.contains(&endpoint.id) { Event::PutBack } else { Event::TakenOut };
+            self.change(endpoint, event, now);
+        }
+        refresh(common, now);
+        drop((known, views));
+        self.shared.changed.send_replace(());
     }
 
     /// Whether there is an endpoint that a request can be brought to.
@@ -202,13 +414,15 @@ impl Upstream {
     }
 
     /// Whether this would make this very upstream again.
-    pub fn is_same(&self, settings: &config::Upstream, tls: Option<&Arc<Origination>>) -> bool {
-        self.settings == *settings && is_same_tls(self.tls.as_ref(), tls)
+    pub fn is_same(&self, settings: &config::Upstream, tls: &Tls) -> bool {
+        self.settings == *settings
+            && is_same_tls(self.tls.endpoints.as_ref(), tls.endpoints.as_ref())
+            && is_same_tls(self.tls.sources.as_ref(), tls.sources.as_ref())
     }
 
-    /// How endpoints are reached by TLS, if any are.
-    pub fn tls(&self) -> Option<&Arc<Origination>> {
-        self.tls.as_ref()
+    /// How whoever is reached by TLS is reached.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
     }
 
     /// Who may be picked now. Not to be held for long.
@@ -323,7 +537,7 @@ impl Upstream {
     /// Takes note of what happened to an endpoint.
     pub fn note(&self, endpoint: &Endpoint, event: Event) {
         let now = Instant::now();
-        let views = self.shared.views();
+        let common = self.shared.common();
         if let Event::Failing(reason) = event
             && reason != Reason::NoConnection
             && !self.may_eject()
@@ -332,6 +546,14 @@ impl Upstream {
         }
         // Its time begins anew, though the state is the same.
         let is_renewed = matches!(event, Event::TrialFailed);
+        if self.change(endpoint, event, now) || is_renewed {
+            refresh(common, now);
+            self.shared.changed.send_replace(());
+        }
+    }
+
+    /// Changes what is known of an endpoint's health. Whether that changes its state.
+    fn change(&self, endpoint: &Endpoint, event: Event, now: Instant) -> bool {
         let (transition, error) = {
             let mut health = endpoint.health();
             let transition = health.note(event, now, &self.settings);
@@ -350,10 +572,7 @@ impl Upstream {
                 }
             }
         }
-        if transition.is_some() || is_renewed {
-            refresh(views, now);
-            self.shared.changed.send_replace(());
-        }
+        transition.is_some()
     }
 
     fn may_eject(&self) -> bool {
@@ -365,8 +584,7 @@ impl Upstream {
 
     /// Lets time have its effect, and says when it will have the next.
     fn pass_time(&self, now: Instant) -> Option<Instant> {
-        let views = self.shared.views();
-        refresh(views, now);
+        refresh(self.shared.common(), now);
         let next = |entry: &Entry| entry.endpoint.health().next_change(now, &self.settings);
         self.roster().all().iter().filter_map(next).min()
     }
@@ -383,7 +601,10 @@ impl Upstream {
     /// The roster as it is to be now.
     fn renew(&self, now: Instant) {
         let before = self.roster.load_full();
-        let all = self.configured.clone();
+        let all = {
+            let present = self.present();
+            present.entries.iter().chain(&present.leaving).cloned().collect()
+        };
         let after = Roster::new(self.name.clone(), all, now, &self.settings, next(), Some(&before));
         if after.is_panicking() != before.is_panicking() {
             let upstream = &self.name;
@@ -398,25 +619,43 @@ impl Upstream {
 }
 
 impl Shared {
-    fn views(&self) -> MutexGuard<'_, Vec<Weak<Upstream>>> {
-        self.views.lock().unwrap_or_else(PoisonError::into_inner)
+    fn common(&self) -> MutexGuard<'_, Common> {
+        self.common.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Renews the rosters of all upstreams of one name.
-fn refresh(mut views: MutexGuard<'_, Vec<Weak<Upstream>>>, now: Instant) {
-    let mut gone = Vec::new();
-    views.retain(|view| match view.upgrade() {
-        Some(upstream) => {
-            upstream.renew(now);
-            gone.push(upstream);
-            true
+impl Common {
+    /// All upstreams of the name. To be dropped without the lock, since one may be the last of its kind.
+    fn views(&mut self) -> Vec<Arc<Upstream>> {
+        self.views.retain(|view| view.strong_count() > 0);
+        self.views.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// Endpoints by address; of one address there are several if they are reached in different ways.
+type Known = FxHashMap<String, SmallVec<[Arc<Endpoint>; 1]>>;
+
+/// All endpoints of these upstreams, those that are leaving included.
+fn known(views: &[Arc<Upstream>]) -> Known {
+    let mut known = Known::default();
+    for view in views {
+        let present = view.present();
+        for Entry { endpoint, .. } in present.entries.iter().chain(&present.leaving) {
+            let same: &mut SmallVec<_> = known.entry(endpoint.authority.to_string()).or_default();
+            if !same.iter().any(|known| Arc::ptr_eq(known, endpoint)) {
+                same.push(endpoint.clone());
+            }
         }
-        None => false,
-    });
+    }
+    known
+}
+
+/// Renews the rosters of all upstreams of one name.
+fn refresh(mut common: MutexGuard<'_, Common>, now: Instant) {
+    let views = common.views();
+    views.iter().for_each(|view| view.renew(now));
+    drop(common);
     drop(views);
-    // If any was the last of its kind, it is dropped without the lock.
-    drop(gone);
 }
 
 fn next() -> u64 {

@@ -12,7 +12,7 @@ use std::{
 use smallvec::SmallVec;
 
 use super::{
-    Endpoint, InFlight, Trial,
+    Endpoint, InFlight, Source, Trial,
     health::{State, Usable, usable},
 };
 use crate::{
@@ -43,6 +43,8 @@ pub struct Entry {
     pub weight: u32,
     pub tags: Arc<[(String, String)]>,
     pub state: State,
+    /// Who says that it is there.
+    pub source: Source,
 }
 
 impl Entry {

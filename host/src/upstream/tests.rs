@@ -9,7 +9,7 @@ fn settings(count: u16, more: &str) -> config::Upstream {
 }
 
 fn upstream(count: u16, more: &str) -> Arc<Upstream> {
-    Upstream::new("app".into(), &settings(count, more), None, None)
+    Upstream::new("app".into(), &settings(count, more), Tls::default(), None)
 }
 
 fn ports(upstream: &Upstream) -> Vec<u16> {
@@ -40,7 +40,7 @@ fn the_less_loaded_of_two_is_chosen() {
 #[test]
 fn weights_count_where_the_host_chooses() {
     let text = "endpoints = [{ url = 'http://a', weight = 9 }, 'http://b', { url = 'http://c', weight = 0 }]";
-    let upstream = Upstream::new("app".into(), &toml::from_str(text).unwrap(), None, None);
+    let upstream = Upstream::new("app".into(), &toml::from_str(text).unwrap(), Tls::default(), None);
     let roster = upstream.roster();
     let mut picks = [0; 3];
     for _ in 0..10_000 {
@@ -67,11 +67,11 @@ fn requests_are_counted_in_flight_and_ever() {
 #[test]
 fn endpoints_of_the_same_address_survive_a_reload_with_what_is_known_of_them() {
     let before = upstream(2, "");
-    let after = Upstream::new("app".into(), &settings(3, ""), None, Some(&before));
+    let after = Upstream::new("app".into(), &settings(3, ""), Tls::default(), Some(&before));
     let (old, new) = (before.roster(), after.roster());
     assert!(Arc::ptr_eq(&old.all()[1].endpoint, &new.all()[1].endpoint));
     assert_ne!(old.version(), new.version(), "balancers are told of the new list");
-    assert!(before.is_same(&settings(2, ""), None));
+    assert!(before.is_same(&settings(2, ""), &Tls::default()));
     fail(&before, 1, 5, Reason::NoConnection);
     assert_eq!((ports(&before), ports(&after)), (vec![1], vec![1, 3]), "whoever finds out, all know");
 }
@@ -186,7 +186,8 @@ fn checks_decide_who_is_there() {
 #[test]
 fn a_new_endpoint_comes_to_its_weight_slowly() {
     let before = upstream(1, "slow-start = '100s'");
-    let after = Upstream::new("app".into(), &settings(2, "slow-start = '100s'"), None, Some(&before));
+    let after =
+        Upstream::new("app".into(), &settings(2, "slow-start = '100s'"), Tls::default(), Some(&before));
     let weights: Vec<_> = after.roster().usable().iter().map(|entry| entry.weight).collect();
     assert_eq!(weights, [10, 1]);
     let now = Instant::now();
@@ -219,7 +220,8 @@ fn limits_count_over_a_reload() {
     let before = upstream(1, "limits.requests = 2");
     before.pass_time(Instant::now());
     let _first = before.admit();
-    let after = Upstream::new("app".into(), &settings(1, "limits.requests = 1"), None, Some(&before));
+    let after =
+        Upstream::new("app".into(), &settings(1, "limits.requests = 1"), Tls::default(), Some(&before));
     after.pass_time(Instant::now());
     assert!(matches!(after.admit(), Admission::Wait(_)));
 }
