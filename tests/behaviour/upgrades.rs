@@ -682,7 +682,9 @@ async fn plugins_see_the_handshake_and_its_answer() {
 #[tokio::test]
 async fn the_cache_has_no_part_in_it() {
     let origin = BareOrigin::start().await;
-    let proxy = Proxy::start(&(route_to(&[&origin.url()]) + "cache = { ttl = \"1m\" }\n")).await;
+    // One worker, so that there is one connection to the origin.
+    let config = format!("workers = 1\n{}cache = {{ ttl = \"1m\" }}\n", route_to(&[&origin.url()]));
+    let proxy = Proxy::start(&config).await;
     let mut plain = proxy.connect().await;
     plain.send("GET /chat?room=1 HTTP/1.1\r\nHost: site.test\r\n\r\n").await;
     let mut upstream = origin.accept().await;
