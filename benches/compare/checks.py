@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from processes import Failed
-from subjects import BODY_SIZE, KEY_HEADER, KEYS, REQUEST_HEADERS, TENANT, Subject
+from subjects import KEY_HEADER, KEYS, REQUEST_HEADERS, TENANT, Subject
 
 # Enough that with two workers, each counting for itself, one of them has gone round.
 ROUNDS_OF_THREE = 4
@@ -16,9 +16,18 @@ NOTHING_ELSE: Headers = MappingProxyType({})
 
 
 def check(subject: Subject, port: int, origins: list[int]) -> None:
-    status, body = _get(port, "/")
+    status, headers, body = _ask(port, subject.path)
     _expect(status == 200, f"a request with the key gives {status}, not 200")
-    _expect(len(body) == BODY_SIZE, f"the body has {len(body)} bytes, not {BODY_SIZE}")
+    if subject.encodes:
+        encoding = headers["Content-Encoding"]
+        _expect(encoding == subject.encodes, f"the body is encoded with {encoding}, not {subject.encodes}")
+        _expect(len(body) < subject.body_size // 2, f"the body still has {len(body)} bytes")
+    else:
+        size = subject.body_size
+        _expect(len(body) == size, f"the body has {len(body)} bytes, not {size}")
+    if subject.caches:
+        _check_cache(subject, port, headers["X-Answer"])
+        return
 
     seen = [_seen(port) for _ in range(3 * ROUNDS_OF_THREE)]
     reached = sorted({int(request["port"]) for request in seen})
@@ -27,6 +36,17 @@ def check(subject: Subject, port: int, origins: list[int]) -> None:
 
     if subject.checks_key:
         _check_key(subject, port)
+
+
+def _check_cache(subject: Subject, port: int, first: str) -> None:
+    # With several workers, each may be asked.
+    for _ in range(8):
+        status, headers, _ = _ask(port, subject.path)
+        again = headers["X-Answer"]
+        _expect((status, again) == (200, first), f"the answer {again!r} is another than the stored {first!r}")
+    if subject.checks_key:
+        status, _ = _get(port, subject.path, {KEY_HEADER: None})
+        _expect(status == 401, f"a stored answer is given without a key: {status}, not 401")
 
 
 def _check_key(subject: Subject, port: int) -> None:
@@ -50,13 +70,20 @@ def _seen(port: int, headers: Headers = NOTHING_ELSE) -> dict[str, str]:
 
 
 def _get(port: int, path: str, headers: Headers = NOTHING_ELSE) -> tuple[int, bytes]:
+    status, _, body = _ask(port, path, headers)
+    return status, body
+
+
+def _ask(
+    port: int, path: str, headers: Headers = NOTHING_ELSE
+) -> tuple[int, http.client.HTTPMessage, bytes]:
     """A request on a connection of its own."""
     sent = {name: value for name, value in {**REQUEST_HEADERS, **headers}.items() if value is not None}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path, headers=sent)
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.headers, response.read()
     except (OSError, http.client.HTTPException) as error:
         raise Failed(f"a request fails: {error!r}") from None
     finally:

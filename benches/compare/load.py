@@ -33,11 +33,13 @@ class Round:
     others: float
 
 
-def measure(load: Load, service: Service, origin: Service, port: int, seconds: int) -> Round:
+def measure(
+    load: Load, service: Service, origin: Service, port: int, path: str, seconds: int
+) -> Round:
     services = (service, origin)
     started, busy, wrk = time.monotonic(), busy_machine(), _finished_children()
     before = [each.cpu() for each in services]
-    output = _wrk(load, port, seconds)
+    output = _wrk(load, port, path, seconds)
     after = [each.cpu() for each in services]
     elapsed, busy, wrk = time.monotonic() - started, busy_machine() - busy, _finished_children() - wrk
 
@@ -58,13 +60,13 @@ def measure(load: Load, service: Service, origin: Service, port: int, seconds: i
     )
 
 
-def _wrk(load: Load, port: int, seconds: int) -> str:
+def _wrk(load: Load, port: int, path: str, seconds: int) -> str:
     headers = [f"--header={name}: {value}" for name, value in REQUEST_HEADERS.items()]
     options = [f"-c{load.connections}", f"-t{load.threads}", f"-d{seconds}s", "--latency", *headers]
     try:
         # It ends by itself; the limit is for the day it does not.
         done = subprocess.run(
-            [load.wrk, *options, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, timeout=seconds + 15
+            [load.wrk, *options, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, timeout=seconds + 15
         )
     except subprocess.TimeoutExpired:
         raise Failed("wrk did not end in time") from None

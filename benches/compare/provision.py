@@ -20,6 +20,7 @@ PACKAGES = {
     "nginx": ("nginx", "nginx"),
     "nginx-lua": ("libnginx-mod-http-lua", "/usr/lib/nginx/modules/ngx_http_lua_module.so"),
     "haproxy": ("haproxy", "haproxy"),
+    "varnish": ("varnish", "varnishd"),
     "wrk": ("wrk", "wrk"),
 }
 
@@ -50,7 +51,7 @@ def provide(tools: set[str], tollgate: Path | None) -> tuple[dict[str, Path], di
 
 
 def versions(tools: dict[str, Path]) -> dict[str, str]:
-    options = {"nginx": "-v", "haproxy": "-v", "wrk": "-v", "envoy": "--version", "tollgate": "--version"}
+    options = {"nginx": "-v", "haproxy": "-v", "wrk": "-v", "varnish": "-V", "envoy": "--version", "tollgate": "--version"}
     found = {}
     for tool, option in options.items():
         if tool in tools:
@@ -116,7 +117,7 @@ def _apt_install(packages: list[str]) -> None:
     except Unavailable as reason:
         _say(str(reason))
     # Debian starts a service when it installs it. Those that were there before are none of our business.
-    for service in {"nginx", "haproxy"} & set(packages):
+    for service in {"nginx", "haproxy", "varnish"} & set(packages):
         _say(f"stopping the service {service} that the installation started")
         subprocess.run([*as_root, "service", service, "stop"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

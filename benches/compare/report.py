@@ -7,7 +7,7 @@ from load import Round
 from subjects import Subject
 
 # What the others are compared with.
-REFERENCES = ["nginx", "nginx+lua", "haproxy+lua"]
+REFERENCES = ["nginx", "nginx+lua", "haproxy+lua", "nginx-cache-1k", "nginx-cache-64k", "nginx-gzip"]
 
 
 @dataclass
@@ -95,7 +95,8 @@ def noise(results: list[Result]) -> str | None:
 def as_json(results: list[Result]) -> list[dict]:
     listed = []
     for result in results:
-        references = [r for r in results if r.measured and r.workers == result.workers and r.subject.name in REFERENCES]
+        group = [r for r in results if r.workers == result.workers and r.subject.kind == result.subject.kind]
+        references = [r for r in group if r.measured and r.subject.name in REFERENCES]
         entry = {"subject": result.subject.name, "workers": result.workers}
         entry |= {"failed": result.failed, "trouble": result.trouble}
         if result.measured:

@@ -10,6 +10,11 @@ from provision import HERE
 
 BODY_SIZE = 1024
 
+# What is stored or encoded: path and size.
+STORED = {"1k": 1 << 10, "64k": 64 << 10}
+PAGE_SIZE = 64 << 10
+GZIP_LEVEL = 5
+
 KEY_HEADER = "x-api-key"
 KEYS = {f"tenant-{n}": f"key-{n:04}-abcdef0123456789" for n in range(32)}
 # Not the first of the table, in case somebody searches it from the front.
@@ -51,6 +56,7 @@ class Setting:
         values = {
             "workers": self.workers,
             "port": self.port,
+            "folder": self.folder,
             "origin_1": self.origins[0],
             "origin_2": self.origins[1],
             "origin_3": self.origins[2],
@@ -76,6 +82,14 @@ class Subject:
     balances: bool = False
     # The same proxy without anything scripted, for the difference between the two.
     plain: str | None = None
+    # Subjects of one kind are compared with each other.
+    kind: str = "proxying"
+    path: str = "/"
+    body_size: int = BODY_SIZE
+    # Answers from what it has stored.
+    caches: bool = False
+    # What it encodes with on its way.
+    encodes: str | None = None
 
 
 def all_subjects(chains: list[int]) -> list[Subject]:
@@ -100,13 +114,44 @@ def all_subjects(chains: list[int]) -> list[Subject]:
             )
             for length in chains
         ),
+        *(subject for name in STORED for subject in _caching(name)),
+        *(_encoding(name, command, tools, encoding) for name, command, tools, encoding in ENCODING),
     ]
+
+
+def _caching(name: str) -> list[Subject]:
+    common = {
+        "kind": f"cache hits of {name}",
+        "path": f"/stored/{name}",
+        "body_size": STORED[name],
+        "caches": True,
+    }
+    plain = f"tollgate-cache-{name}"
+    return [
+        Subject(f"nginx-cache-{name}", nginx_cache, {"nginx"}, **common),
+        Subject(f"varnish-cache-{name}", varnish_cache, {"varnish"}, **common),
+        Subject(plain, tollgate_cache, {"tollgate"}, **common),
+        Subject(f"{plain}+1", tollgate_gate_cache, {"tollgate"}, plain=plain, checks_key=True, **common),
+    ]
+
+
+def _encoding(name: str, command: Callable[[Setting], list], tools: set[str], encoding: str) -> Subject:
+    return Subject(
+        name, command, tools, kind="encoding of 64k", path="/page", body_size=PAGE_SIZE, encodes=encoding
+    )
 
 
 # nginx
 
 def origin(setting: Setting) -> list:
     setting.write("temp-paths.conf")
+    stored = setting.folder / "stored"
+    stored.mkdir()
+    for name, size in STORED.items():
+        (stored / name).write_text("x" * size)
+    # What a browser would be sent: words that repeat, and numbers that do not.
+    lines = (f"<li><a href='/orders/{n * 7919 % 100_003}'>Order {n * 104_729 % 99_991}</a></li>\n" for n in range(9999))
+    (setting.folder / "page").write_text("".join(lines)[:PAGE_SIZE])
     return _nginx(setting, "origin.conf", body="x" * BODY_SIZE)
 
 
@@ -121,11 +166,31 @@ def nginx_lua(setting: Setting) -> list:
     return _nginx(setting, "nginx-lua.conf", modules=setting.tools["nginx-lua"].parent)
 
 
+def nginx_cache(setting: Setting) -> list:
+    setting.write("temp-paths.conf")
+    return _nginx(setting, "nginx-cache.conf")
+
+
+def nginx_gzip(setting: Setting) -> list:
+    setting.write("temp-paths.conf")
+    return _nginx(setting, "nginx-gzip.conf", level=GZIP_LEVEL)
+
+
 def _nginx(setting: Setting, template: str, **values: object) -> list:
     (setting.folder / "temp").mkdir(exist_ok=True)
     config = setting.write(template, **values)
     # -e: else it opens the packaged log before it has read the configuration.
     return [setting.tools["nginx"], "-e", "stderr", "-p", setting.folder, "-c", config]
+
+
+# Varnish
+
+def varnish_cache(setting: Setting) -> list:
+    """Its threads are as many as there are connections; `workers` is the number of pools that they are in."""
+    vcl = setting.write("varnish.vcl")
+    listen = ["-a", f"127.0.0.1:{setting.port}"]
+    parameters = ["-p", f"thread_pools={setting.workers}", "-p", "thread_pool_min=100"]
+    return [setting.tools["varnish"], "-F", "-n", setting.folder, "-f", vcl, "-s", "malloc,256m", *listen, *parameters]
 
 
 # HAProxy
@@ -180,6 +245,22 @@ def tollgate_chain(setting: Setting, length: int) -> list:
     return _tollgate(setting, setting.origins[:1], plugins, route=names)
 
 
+def tollgate_cache(setting: Setting) -> list:
+    # The load says `no-cache`, as browsers do when they reload; nginx never heeds it.
+    return _tollgate(setting, setting.origins[:1], settings='cache = { request-directives = "ignore" }')
+
+
+def tollgate_gate_cache(setting: Setting) -> list:
+    settings = 'cache = { request-directives = "ignore" }'
+    plugins = {"api-key": _api_key(forward=True)}
+    return _tollgate(setting, setting.origins[:1], plugins, route=["api-key"], settings=settings)
+
+
+def tollgate_encoding(setting: Setting, encoding: str) -> list:
+    settings = f'compress = {{ encodings = ["{encoding}"], levels = {{ gzip = {GZIP_LEVEL}, br = {GZIP_LEVEL} }} }}'
+    return _tollgate(setting, setting.origins[:1], settings=settings)
+
+
 def _api_key(forward: bool = False) -> str:
     keys = ", ".join(f'{tenant} = "{key}"' for tenant, key in KEYS.items())
     forward_key = "forward = true, " if forward else ""
@@ -192,11 +273,12 @@ def _tollgate(
     plugins: dict[str, str] | None = None,
     route: list[str] | None = None,
     balance: str | None = None,
+    settings: str = "",
 ) -> list:
     """Every configuration of Tollgate is written here.
 
     `plugins` are the bodies of the plugin tables, `route` names those that requests pass, and `balance`
-    the one that picks the endpoint. All plugin files are the ones shipped with Tollgate.
+    the one that picks the endpoint; `settings` are more lines of the route. All plugin files are the ones shipped with Tollgate.
     """
     # An array of strings is written the same in JSON and in TOML.
     endpoints = json.dumps([f"http://127.0.0.1:{port}" for port in origins])
@@ -219,6 +301,7 @@ endpoints = {endpoints}
 [[routes]]
 upstream = "app"
 {f"plugins = {json.dumps(route)}" if route else ""}
+{settings}
 """
     for name, body in (plugins or {}).items():
         text += f"\n[plugins.{name}]\n{body}"
@@ -226,3 +309,11 @@ upstream = "app"
     config = setting.folder / "config.toml"
     config.write_text(text)
     return [setting.tools["tollgate"], "run", "--config", config]
+
+
+# Name, command, tools, and what it is encoded with.
+ENCODING = [
+    ("nginx-gzip", nginx_gzip, {"nginx"}, "gzip"),
+    ("tollgate-gzip", lambda setting: tollgate_encoding(setting, "gzip"), {"tollgate"}, "gzip"),
+    ("tollgate-br", lambda setting: tollgate_encoding(setting, "br"), {"tollgate"}, "br"),
+]
