@@ -9,6 +9,7 @@ use std::{
     cell::{Cell, RefCell},
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -68,6 +69,66 @@ pub struct GivenUp {
 impl From<Error> for GivenUp {
     fn from(why: Error) -> Self {
         Self { why, source: h2::Reason::CANCEL.into() }
+    }
+}
+
+/// The body of a request before it goes anywhere.
+#[derive(Debug)]
+pub enum Arriving {
+    Unread(Incoming),
+    /// It has been read to its end, and is kept.
+    Read(Recording),
+    Nothing,
+}
+
+/// A body that has been read and can be had from its beginning.
+#[derive(Debug)]
+pub struct Recording {
+    tape: Rc<RefCell<Tape>>,
+    length: u64,
+}
+
+impl Arriving {
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Unread(incoming) => incoming.is_end_stream(),
+            Self::Read(recording) => recording.length == 0,
+            Self::Nothing => true,
+        }
+    }
+
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Unread(incoming) => incoming.size_hint(),
+            Self::Read(recording) => SizeHint::with_exact(recording.length),
+            Self::Nothing => SizeHint::with_exact(0),
+        }
+    }
+
+    /// Reads it to its end, piece by piece, and keeps it. An error if it is longer than `most` bytes or breaks off.
+    pub async fn read(&mut self, most: usize, mut call: impl FnMut(&[u8])) -> Result<(), Error> {
+        let tape = match std::mem::replace(self, Self::Nothing) {
+            Self::Unread(incoming) => Tape::new(incoming, most),
+            Self::Read(recording) => recording.tape,
+            Self::Nothing => return Ok(()),
+        };
+        let mut reading = Reading::begin(&tape);
+        let mut length = 0;
+        while let Some(found) = std::future::poll_fn(|cx| reading.poll(cx)).await {
+            let (Found::New(frame) | Found::Again(frame)) = found?;
+            if let Some(piece) = frame.data_ref() {
+                length += piece.len() as u64;
+                call(piece);
+            }
+            if !tape.borrow().is_whole() {
+                return Err(Error::TooLarge);
+            }
+        }
+        if reading.is_cut_short() {
+            return Err(Error::CutShort);
+        }
+        *self = Self::Read(Recording { tape, length });
+        Ok(())
     }
 }
 
@@ -139,27 +200,34 @@ impl RequestBody {
     ///
     /// Without `patience` somebody else sees to it that the client is not silent for ever.
     pub fn new(
-        incoming: Incoming,
+        body: Arriving,
         cap: u64,
         is_held: bool,
         kept: Option<usize>,
         patience: impl FnOnce() -> Option<Patience>,
     ) -> (Self, Option<Rc<Upload>>) {
-        if incoming.is_end_stream() {
+        if body.is_end_stream() {
             return (Self::Empty, None);
         }
         let state = if is_held { UploadState::Held } else { UploadState::Flowing };
-        let (source, tape) = match kept {
-            None => (Source::Once(incoming), None),
-            Some(room) => {
-                let tape = Tape::new(incoming, room);
-                (Source::Kept(Reading::begin(&tape)), Some(tape))
-            }
+        let passed = match &body {
+            Arriving::Unread(_) | Arriving::Nothing => 0,
+            Arriving::Read(recording) => recording.length,
+        };
+        let tape = match (body, kept) {
+            (Arriving::Nothing, _) => return (Self::Empty, None),
+            (Arriving::Read(recording), _) => Ok(recording.tape),
+            (Arriving::Unread(incoming), Some(room)) => Ok(Tape::new(incoming, room)),
+            (Arriving::Unread(incoming), None) => Err(incoming),
+        };
+        let (source, tape) = match tape {
+            Ok(tape) => (Source::Kept(Reading::begin(&tape)), Some(tape)),
+            Err(incoming) => (Source::Once(incoming), None),
         };
         let upload = Rc::new(Upload {
-            left: Cell::new(cap),
+            left: Cell::new(cap.saturating_sub(passed)),
             state: Cell::new(state),
-            passed: Cell::new(0),
+            passed: Cell::new(passed),
             is_answered: Cell::new(false),
             waker: RefCell::new(None),
             patience: patience(),
@@ -361,8 +429,54 @@ pub enum Content {
     /// Empty when it has gone.
     Whole(Bytes),
     Streaming(Incoming),
+    Pieces(Pieces),
     /// Another, that becomes this on its way.
     Changed(Box<dyn Change>),
+}
+
+/// Pieces that somebody else keeps, from one byte of them to another. None of them is copied.
+#[derive(Debug)]
+pub struct Pieces {
+    pieces: Arc<[Bytes]>,
+    /// The piece that goes next.
+    place: usize,
+    /// Bytes of it that do not go.
+    skipped: usize,
+    left: u64,
+}
+
+impl Pieces {
+    /// From the first byte named to before the second, which is not beyond the end.
+    pub fn part(pieces: Arc<[Bytes]>, from: u64, to: u64) -> Self {
+        let (mut place, mut skipped) = (0, from);
+        while let Some(length) =
+            pieces.get(place).map(|piece| piece.len() as u64).filter(|length| skipped >= *length)
+        {
+            skipped -= length;
+            place += 1;
+        }
+        Self { pieces, place, skipped: skipped as usize, left: to.saturating_sub(from) }
+    }
+
+    /// Whether they are of these, from the first byte on.
+    pub fn begin(&self, pieces: &Arc<[Bytes]>) -> bool {
+        Arc::ptr_eq(&self.pieces, pieces) && self.place == 0 && self.skipped == 0
+    }
+
+    /// Bytes that are still to go.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.get(self.place).filter(|_| self.left > 0)?;
+        let end = piece.len().min(self.skipped + usize::try_from(self.left).unwrap_or(usize::MAX));
+        let piece = piece.slice(self.skipped..end);
+        self.place += 1;
+        self.skipped = 0;
+        self.left -= piece.len() as u64;
+        Some(piece)
+    }
 }
 
 /// A body that is made of another.
@@ -381,6 +495,7 @@ impl http_body::Body for Content {
             Self::Streaming(incoming) => {
                 Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Error::from)))
             }
+            Self::Pieces(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
             Self::Changed(change) => Pin::new(change).poll_frame(cx),
         }
     }
@@ -389,6 +504,7 @@ impl http_body::Body for Content {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Streaming(incoming) => incoming.is_end_stream(),
+            Self::Pieces(pieces) => pieces.left == 0,
             Self::Changed(change) => change.is_end_stream(),
         }
     }
@@ -397,6 +513,7 @@ impl http_body::Body for Content {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Streaming(incoming) => incoming.size_hint(),
+            Self::Pieces(pieces) => SizeHint::with_exact(pieces.left),
             Self::Changed(change) => change.size_hint(),
         }
     }

@@ -297,11 +297,12 @@ impl Server {
         }
     }
 
-    /// Has the upstreams and the plugins of a snapshot looked after, and no others.
+    /// Has the upstreams, the plugins and the cache of a snapshot looked after, and no others.
     fn keep(&self, snapshot: &Snapshot) {
         let upstreams = snapshot.upstreams.iter().map(|target| &target.upstream);
         self.keepers.update(upstreams, &self.builder.folder.as_path().into(), &self.drain);
         self.plugin_keepers.update(snapshot.plugins.iter().map(|loaded| &loaded.plugin), &self.drain);
+        snapshot.cache.keep(&self.drain);
     }
 
     fn current(&self) -> Current {

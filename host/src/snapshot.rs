@@ -172,8 +172,8 @@ impl Builder {
         let unrouted = previous.map(|previous| previous.unrouted.clone()).unwrap_or_default();
         let cache = match previous.map(|previous| &previous.cache) {
             Some(cache) if cache.is_same(&config.cache) => cache.clone(),
-            Some(cache) => Arc::new(cache.resized(&config.cache)),
-            None => Arc::new(Cache::new(&config.cache)),
+            Some(cache) => Arc::new(cache.resized(&config.cache, &self.folder)),
+            None => Arc::new(Cache::new(&config.cache, &self.folder)),
         };
         Ok(Snapshot {
             source: source.clone(),

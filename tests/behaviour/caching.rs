@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tollgate_tests::{Answer, Client, Origin, Proxy, Received, soon, until};
+use tollgate_tests::{Answer, BareOrigin, Client, Origin, Proxy, Received, soon, until};
 
 /// A configuration with one route that caches so.
 fn cached(origin: &Origin, cache: &str) -> String {
@@ -150,6 +150,31 @@ async fn what_is_changed_is_forgotten() {
 }
 
 #[tokio::test]
+async fn interim_responses_pass_and_are_not_stored() {
+    let origin = BareOrigin::start().await;
+    let config = format!(
+        "[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\ncache = true\n",
+        origin.url()
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("\r\n\r\n").await;
+    for (head, status) in [("102 Processing", 102), ("103 Early Hints\r\nX-Early: 1", 103)] {
+        upstream.send(&format!("HTTP/1.1 {head}\r\n\r\n")).await;
+        assert_eq!(client.any_response(false).await.map(|interim| interim.status), Some(status));
+    }
+    upstream.send("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1\r\n\r\nx").await;
+    for expected in ["MISS", "HIT"] {
+        let response = client.any_response(false).await.expect("a response");
+        assert_eq!((response.status, response.header("x-cache")), (200, Some(expected)));
+        assert_eq!(response.header("x-early"), None);
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    }
+}
+
+#[tokio::test]
 async fn a_response_that_broke_off_is_not_stored() {
     let origin = Origin::answering(|received| match received.number {
         0 => Answer::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\nhalf")
@@ -259,6 +284,21 @@ async fn only_what_is_for_everybody_is_stored() {
 }
 
 #[tokio::test]
+async fn an_operator_sees_how_it_does() {
+    let origin = Origin::answering(fresh("Cache-Control: max-age=60\r\n")).await;
+    let proxy =
+        Proxy::start(&format!("[admin]\naddress = \"127.0.0.1:0\"\n{}", cached(&origin, "true"))).await;
+    assert_eq!(proxy.told("/api/status").await["cache"]["hit-ratio"], serde_json::Value::Null);
+    for _ in 0..4 {
+        proxy.get("/", &[]).await;
+    }
+    let cache = &proxy.told("/api/status").await["cache"];
+    assert_eq!((&cache["entries"], &cache["hits"], &cache["requests"]), (&1.into(), &3.into(), &4.into()));
+    assert_eq!(cache["hit-ratio"], 0.75);
+    assert!(cache["bytes"].as_u64().is_some_and(|bytes| bytes > 8));
+}
+
+#[tokio::test]
 async fn what_is_stored_survives_a_reload() {
     let origin = Origin::answering(fresh("Cache-Control: max-age=60\r\n")).await;
     let proxy = Proxy::start(&cached(&origin, "true")).await;
@@ -299,4 +339,45 @@ async fn an_operator_purges_what_is_stored() {
     assert_eq!(proxy.admin("DELETE", "/api/cache", &[]).await.status, 400);
     assert_eq!(proxy.admin("DELETE", "/api/cache?some=1", &[]).await.status, 400);
     assert_eq!(proxy.admin("DELETE", "/api/cache?all", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_post_is_answered_by_its_body_where_a_route_says_so() {
+    let origin = Origin::answering(fresh("Cache-Control: max-age=60\r\n")).await;
+    let post = |body: &str, line: &str| {
+        format!("POST /q HTTP/1.1\r\nHost: test\r\n{line}Content-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let proxy =
+        Proxy::start(&cached(&origin, "{ methods = [\"GET\", \"POST\"], key-body = \"1KiB\" }")).await;
+    let long = "z".repeat(2000);
+    for (body, line, expected) in [
+        ("one", "", "MISS"),
+        ("one", "", "HIT"),
+        ("two", "", "MISS"),
+        ("one", "Content-Type: text/plain\r\n", "MISS"),
+        ("", "", "MISS"),
+        ("", "", "HIT"),
+        (&*long, "", "BYPASS"),
+        ("one", "Expect: 100-continue\r\n", "BYPASS"),
+    ] {
+        let asked = origin.received().len();
+        let mut client = proxy.connect().await;
+        client.send(post(body, line)).await;
+        let mut response = client.any_response(false).await.expect("a response");
+        if response.status == 100 {
+            response = client.any_response(false).await.expect("a response");
+        }
+        assert_eq!((response.status, response.header("x-cache")), (200, Some(expected)), "{body:.5} {line}");
+        assert_eq!(origin.received().len() - asked, usize::from(expected != "HIT"));
+        if expected != "HIT" {
+            assert_eq!(text(&origin.last().body), body, "the upstream gets all of it");
+        }
+    }
+    let chunked = "POST /q HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n";
+    assert_eq!(proxy.request(chunked).await.header("x-cache"), Some("BYPASS"));
+    assert_eq!(proxy.get("/q", &[]).await.header("x-cache"), Some("MISS"), "it is another question");
+    let other = Proxy::start(&cached(&origin, "true")).await;
+    for _ in 0..2 {
+        assert_eq!(other.request(&post("one", "")).await.header("x-cache"), Some("BYPASS"));
+    }
 }

@@ -46,6 +46,31 @@ async fn a_connection_that_ended_while_it_was_idle_costs_no_request() {
 }
 
 #[tokio::test]
+async fn an_upload_that_meets_the_end_of_an_idle_connection_is_sent_again() {
+    let origin = BareOrigin::start().await;
+    let config = format!("workers = 1\n{}", route_to(&[&origin.url()]));
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    const HEAD: &str = "PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\n";
+    // The upstream closes when it has got this of a request that ends with that.
+    for (got, rest) in [("first", "later"), ("firstlater", ""), ("", "firstlater")] {
+        client.send(GET).await;
+        let mut idle = origin.accept().await;
+        idle.read_until("\r\n\r\n").await;
+        idle.send(&Answer::ok("fine").pieces[0]).await;
+        assert_eq!(client.response().await.text(), "fine");
+        client.send(format!("{HEAD}{got}")).await;
+        idle.read_until(&format!("\r\n\r\n{got}")).await;
+        drop(idle);
+        let mut fresh = origin.accept().await;
+        client.send(rest).await;
+        fresh.read_until("\r\n\r\nfirstlater").await;
+        fresh.send("HTTP/1.1 201 Created\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 201, "{got:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_is_not_used_again_when_the_upstream_says_so() {
     let origin = Origin::answering(|_| {
         Answer::raw("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nfine").hang()

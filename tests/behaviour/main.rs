@@ -3,6 +3,8 @@
 mod admin;
 mod architecture;
 mod caching;
+mod caching_disk;
+mod caching_encoded;
 mod capabilities;
 mod compression;
 mod configuration;

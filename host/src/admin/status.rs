@@ -9,6 +9,7 @@ use axum::{Json, extract::State};
 use serde::Serialize;
 
 use crate::{
+    cache::Figures,
     server::Server,
     telemetry::traffic::{ListenerCounts, ListenerTraffic, TunnelCounts},
 };
@@ -28,6 +29,27 @@ pub(super) struct Status {
     requests: u64,
     /// Open ones.
     tunnels: u64,
+    cache: Cache,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cache {
+    entries: usize,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<Disk>,
+    hits: u64,
+    requests: u64,
+    /// None before the first request.
+    hit_ratio: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Disk {
+    entries: usize,
+    bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -61,11 +83,12 @@ struct Connections {
 pub(super) async fn show(State(server): State<Arc<Server>>) -> Json<Status> {
     let listeners: Vec<Listener> = server.traffic().iter().map(listener).collect();
     let last = server.reloads().last();
+    let snapshot = server.snapshot();
     Json(Status {
         version: env!("CARGO_PKG_VERSION"),
         started: timestamp(server.started()),
         uptime_seconds: server.started().elapsed().unwrap_or(Duration::ZERO).as_secs(),
-        generation: server.snapshot().number,
+        generation: snapshot.number,
         is_draining: server.drain().has_started(),
         workers: server.workers(),
         last_reload: last.map(|last| Reload {
@@ -77,7 +100,21 @@ pub(super) async fn show(State(server): State<Arc<Server>>) -> Json<Status> {
         tunnels: server.snapshot().traffic().iter().map(|(_, counts)| TunnelCounts::open(counts)).sum(),
         requests: listeners.iter().map(|listener| listener.requests).sum(),
         listeners,
+        cache: cache(snapshot.cache.figures()),
     })
+}
+
+fn cache(figures: Figures) -> Cache {
+    let Figures { entries, bytes, disk, hits, others } = figures;
+    let requests = hits + others;
+    Cache {
+        entries,
+        bytes,
+        disk: disk.map(|(entries, bytes)| Disk { entries, bytes }),
+        hits,
+        requests,
+        hit_ratio: (requests > 0).then(|| hits as f64 / requests as f64),
+    }
 }
 
 fn listener(traffic: &ListenerTraffic) -> Listener {

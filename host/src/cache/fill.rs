@@ -209,16 +209,14 @@ impl Stream {
         (stream.clone(), Reader { stream, place: 0, key: None, length, passed: 0, is_leader: true })
     }
 
+    /// An empty one that is kept to its end, whoever reads it.
+    pub fn kept_whole() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State { is_kept: true, ..State::default() })))
+    }
+
     /// One more reader, from the first byte on. For streams that are kept to their end.
-    pub fn reader(self: &Arc<Self>, length: u64) -> Reader {
-        Reader {
-            stream: self.clone(),
-            place: 0,
-            key: None,
-            length: Some(length),
-            passed: 0,
-            is_leader: false,
-        }
+    pub fn reader(self: &Arc<Self>, length: Option<u64>) -> Reader {
+        Reader { stream: self.clone(), place: 0, key: None, length, passed: 0, is_leader: false }
     }
 
     /// Adds a piece.
@@ -402,7 +400,7 @@ mod tests {
         let (stream, mut leader) = Stream::new(Some(3));
         assert_eq!(read(&mut leader), Poll::Pending);
         stream.push("a".into());
-        let mut follower = stream.reader(3);
+        let mut follower = stream.reader(Some(3));
         assert_eq!((read(&mut leader), read(&mut follower)), (data("a"), data("a")));
         drop(leader);
         stream.push("bc".into());
@@ -411,7 +409,7 @@ mod tests {
         assert_eq!(stream.kept(), ["a", "bc"]);
         stream.finish(None);
         assert_eq!(read(&mut follower), Poll::Ready(None));
-        assert_eq!(read(&mut stream.reader(3)), data("a"));
+        assert_eq!(read(&mut stream.reader(Some(3))), data("a"));
     }
 
     #[test]
@@ -419,7 +417,7 @@ mod tests {
         let (stream, mut leader) = Stream::new(Some(3));
         stream.push("a".into());
         stream.break_off();
-        let mut follower = stream.reader(3);
+        let mut follower = stream.reader(Some(3));
         for reader in [&mut leader, &mut follower] {
             assert_eq!(read(reader), data("a"));
             assert_eq!(read(reader), Poll::Ready(Some(Err(()))));
@@ -448,7 +446,7 @@ mod tests {
 
     #[test]
     fn followers_are_told_and_are_not_too_many() {
-        let store = Arc::new(Store::new(10, 1 << 20, 1 << 10));
+        let store = Arc::new(Store::new(10, 1 << 20, 1 << 10, None));
         let key = Key::restored("http://h/\napp".to_owned());
         let Filling::Lead(lead) = store.fill(&key) else { panic!("nobody else asks") };
         let Filling::Follow(fill) = store.fill(&key) else { panic!("somebody asks") };

@@ -12,6 +12,8 @@ use crate::config::Query;
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// What stored responses are found by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key(Box<str>);
@@ -57,6 +59,18 @@ impl Key {
         Self(text.into())
     }
 
+    /// The key of what is asked for by POST with a body of this type and digest.
+    pub fn with_body(&self, content_type: &[u8], digest: &[u8; 32]) -> Self {
+        let mut text = self.0.to_string();
+        text.push_str("\nPOST:");
+        push_escaped(&mut text, content_type);
+        for byte in digest {
+            text.push(char::from(HEX[usize::from(byte >> 4)]));
+            text.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+        Self(text.into())
+    }
+
     /// The URL that it is the key of.
     pub fn url(&self) -> &str {
         self.0.split('\n').next().unwrap_or_default()
@@ -69,6 +83,11 @@ impl Key {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// What the reading of its file goes by, which is no key of a response.
+    pub(super) fn on_disk(&self) -> Self {
+        Self(format!("disk\n{}", self.0).into())
     }
 
     /// One that was written down with [`Key::as_str`].
@@ -170,6 +189,19 @@ mod tests {
             let key = key(&rules, target, fields);
             assert_eq!(key.url(), expected);
             assert_eq!(key.as_str(), format!("{expected}\napp"));
+        }
+    }
+
+    #[test]
+    fn a_body_counts_with_its_type() {
+        let plain = key(&KeyRules::default(), "/a", &[("host", "h")]);
+        let posted = plain.with_body(b"text/plain", &[1; 32]);
+        assert_eq!(posted.url(), plain.url());
+        assert_eq!(posted, plain.with_body(b"text/plain", &[1; 32]));
+        for other in
+            [plain.with_body(b"text/html", &[1; 32]), plain.with_body(b"text/plain", &[2; 32]), plain]
+        {
+            assert_ne!(posted, other);
         }
     }
 

@@ -1,8 +1,11 @@
 //! May this be answered from, or kept in, the cache?
 //!
-//! [`policy`] decides, [`store`] keeps what is stored in memory and [`fill`] what is being fetched. What happens
-//! to a request in this is told in `proxy/cached.rs`.
+//! [`policy`] decides, [`store`] keeps what is stored in memory, [`disk`] what survives the
+//! process; [`fill`] is what is being fetched, [`encoded`] what is made of it. What happens to a request in this is told in `proxy/cached.rs`.
 
+pub mod disk;
+pub mod encoded;
+mod file;
 pub mod fill;
 pub mod key;
 pub mod policy;
@@ -11,14 +14,17 @@ pub mod store;
 pub mod stored;
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use crate::{
     config,
+    drain::Drain,
     telemetry::{Page, PerWorker, Tally, Writer},
 };
+use disk::Disk;
 use key::KeyRules;
 use policy::{Terms, Time};
 use status::Served;
@@ -46,20 +52,55 @@ struct Counts {
     bypassed: Tally,
 }
 
+/// What can be said of a cache at a glance. Counts are of all routes that cache, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// URLs that something is stored for, in memory.
+    pub entries: usize,
+    /// What that takes.
+    pub bytes: u64,
+    /// On disk; none without one.
+    pub disk: Option<(usize, u64)>,
+    /// Requests that were answered with what was stored, validated or not.
+    pub hits: u64,
+    /// All other requests.
+    pub others: u64,
+}
+
 /// What a route says of caching.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     pub terms: Terms,
     pub key: KeyRules,
     pub response_hooks: config::ResponseHooks,
+    pub methods: Methods,
+    /// The longest body of a request that may be part of a key, in bytes.
+    pub key_body: usize,
+}
+
+/// Which requests are answered from the cache, and what is answered to them stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Methods {
+    /// HEAD as well.
+    pub get: bool,
+    /// With the body as a part of the key.
+    pub post: bool,
 }
 
 impl Cache {
-    pub fn new(settings: &config::Cache) -> Self {
+    /// An empty one. Relative paths are relative to `folder`.
+    pub fn new(settings: &config::Cache, folder: &Path) -> Self {
+        let disk = settings.disk.as_ref().map(|disk| {
+            Arc::new(Disk::new(folder.join(&disk.path), disk.size.get(), settings.max_object.get()))
+        });
+        Self::on(settings, disk)
+    }
+
+    fn on(settings: &config::Cache, disk: Option<Arc<Disk>>) -> Self {
         let memory = settings.memory.get();
         let max_object = settings.max_object.get().min(memory / 4);
         Self {
-            store: Arc::new(Store::new(settings.entries.get(), memory, max_object)),
+            store: Arc::new(Store::new(settings.entries.get(), memory, max_object, disk)),
             max_object,
             wait: settings.wait.get(),
             waiters: settings.waiters,
@@ -74,15 +115,25 @@ impl Cache {
     }
 
     /// One with other settings and what is stored in this one.
-    pub fn resized(&self, settings: &config::Cache) -> Self {
-        let mut resized = Self::new(settings);
+    pub fn resized(&self, settings: &config::Cache, folder: &Path) -> Self {
+        let mut resized = match self.store.disk() {
+            Some(disk) if self.settings.disk == settings.disk => Self::on(settings, Some(disk.clone())),
+            _ => Self::new(settings, folder),
+        };
         resized.counts = self.counts.clone();
         self.store.each(|key, resource| {
             for stored in resource.variants().iter().rev() {
-                resized.store.put(&key, stored.clone(), Time::now());
+                resized.store.put_in_memory(&key, stored.clone());
             }
         });
         resized
+    }
+
+    /// Has what is on disk looked after. Further calls do nothing.
+    pub fn keep(&self, drain: &Drain) {
+        if let Some(disk) = self.store.disk() {
+            disk.keep(&self.store, drain);
+        }
     }
 
     pub fn count(&self, served: Served, writer: Writer) {
@@ -95,6 +146,19 @@ impl Cache {
             Served::Forwarded(_) => &counts.misses,
         };
         count.add(1);
+    }
+
+    pub fn figures(&self) -> Figures {
+        let sum = |count: fn(&Counts) -> &Tally| self.counts.sum(count);
+        let hits =
+            sum(|counts| &counts.hits) + sum(|counts| &counts.stale) + sum(|counts| &counts.revalidated);
+        Figures {
+            entries: self.store.entries(),
+            bytes: self.store.bytes(),
+            disk: self.store.disk().map(|disk| (disk.entries(), disk.bytes())),
+            hits,
+            others: sum(|counts| &counts.misses) + sum(|counts| &counts.bypassed),
+        }
     }
 
     /// Drops what is meant, or with `soft` makes it stale. How many stored responses that were.
@@ -122,6 +186,11 @@ impl Rules {
                 cookies: route.key_cookies.clone(),
             },
             response_hooks: route.response_hooks,
+            methods: Methods {
+                get: route.methods.contains(&config::CacheMethod::Get),
+                post: route.methods.contains(&config::CacheMethod::Post),
+            },
+            key_body: route.key_body.as_usize(),
         }
     }
 
@@ -154,5 +223,27 @@ pub fn write_cache(page: &mut Page, cache: &Cache) {
     });
     page.gauge("tollgate_cache_bytes", "Memory that stored responses take.", |family| {
         family.row(&[], cache.store.bytes());
+    });
+    let Some(disk) = cache.store.disk() else { return };
+    page.gauge("tollgate_cache_disk_entries", "URLs that something is on disk for.", |family| {
+        family.row(&[], disk.entries());
+    });
+    page.gauge("tollgate_cache_disk_bytes", "What stored responses take of the disk.", |family| {
+        family.row(&[], disk.bytes());
+    });
+    let counts = disk.counts();
+    page.counter(
+        "tollgate_cache_disk_writes_total",
+        "Responses that were to be written to disk.",
+        |family| {
+            family.row(&[("outcome", "written")], counts.written.get());
+            family.row(&[("outcome", "left-out")], counts.left_out.get());
+            family.row(&[("outcome", "failed")], counts.not_written.get());
+        },
+    );
+    page.counter("tollgate_cache_disk_reads_total", "Responses that were read from disk.", |family| {
+        family.row(&[("outcome", "read")], counts.read.get());
+        family.row(&[("outcome", "damaged")], counts.damaged.get());
+        family.row(&[("outcome", "failed")], counts.not_read.get());
     });
 }

@@ -15,9 +15,10 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync};
 use rustc_hash::FxHashMap;
 
 use super::{
+    disk::Disk,
     fill::{Fill, Filling},
     key::Key,
-    policy::Time,
+    policy::{Selection, Time},
     stored::Stored,
 };
 
@@ -32,6 +33,8 @@ pub struct Store {
     filling: [Mutex<FxHashMap<Key, Arc<Fill>>>; STRIPES],
     /// When what is stored under a hash was last declared void: a response that was asked for before is not stored.
     voided: Box<[AtomicU64]>,
+    /// What is stored is written there as well.
+    disk: Option<Arc<Disk>>,
 }
 
 const STRIPES: usize = 16;
@@ -45,6 +48,8 @@ struct Known {
     variants: Vec<Arc<Stored>>,
     /// Until when responses are expected not to be stored, so that nobody waits for another's.
     passes_until: Time,
+    /// Bytes it takes with its key. Said once, since what the cache counts in must not change.
+    size: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -54,9 +59,8 @@ struct ByBytes {
 }
 
 impl Weighter<Key, Resource> for ByBytes {
-    fn weight(&self, key: &Key, resource: &Resource) -> u64 {
-        let variants: usize = resource.0.variants.iter().map(|stored| stored.size()).sum();
-        ((key.as_str().len() + 128 + variants) as u64).max(self.least)
+    fn weight(&self, _: &Key, resource: &Resource) -> u64 {
+        resource.0.size.max(self.least)
     }
 }
 
@@ -99,7 +103,7 @@ impl Store {
     const PASSES: u64 = 60_000;
 
     /// A store of so many entries and bytes at most.
-    pub fn new(entries: usize, memory: u64, max_object: u64) -> Self {
+    pub fn new(entries: usize, memory: u64, max_object: u64, disk: Option<Arc<Disk>>) -> Self {
         // A shard takes what fits its share of the memory only.
         let shards = (memory / max_object.saturating_mul(4).max(1)).clamp(1, 64) as usize;
         let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
@@ -117,6 +121,7 @@ impl Store {
             writing: Default::default(),
             filling: Default::default(),
             voided: (0..4096).map(|_| AtomicU64::new(0)).collect(),
+            disk,
         }
     }
 
@@ -127,33 +132,103 @@ impl Store {
     /// Stores a response in the place of those to the same requests, unless what it answers was declared void
     /// after `asked`. Whether it was.
     pub fn put(&self, key: &Key, stored: Arc<Stored>, asked: Time) -> bool {
-        let voided = self.voided_at(key).load(Ordering::Acquire);
-        if voided != 0 && asked.0 <= voided {
+        if self.is_voided(key, asked) {
             return false;
         }
+        if let Some(disk) = &self.disk {
+            disk.write(key, &stored, asked);
+        }
+        self.put_in_memory(key, stored);
+        true
+    }
+
+    /// The same for what is stored elsewhere already.
+    pub fn put_in_memory(&self, key: &Key, stored: Arc<Stored>) {
         self.change(key, |known| {
             known.variants.retain(|other| other.selection != stored.selection);
             known.variants.insert(0, stored);
             known.variants.truncate(Self::VARIANTS);
             known.passes_until = Time(0);
         });
-        true
+    }
+
+    /// Finds what is on disk for requests like this one, and puts it in memory. Of many that ask at once one reads;
+    /// at most `waiters` wait for it.
+    pub async fn from_disk(
+        self: &Arc<Self>,
+        key: &Key,
+        request: &HeaderMap,
+        waiters: usize,
+    ) -> Option<Arc<Stored>> {
+        let disk = self.disk.as_ref()?;
+        let reading = key.on_disk();
+        let lead = match self.fill(&reading) {
+            Filling::Lead(lead) => lead,
+            Filling::Follow(fill) => {
+                fill.followed(waiters, |_| false).await;
+                return self.get(key)?.select(request).cloned();
+            }
+        };
+        let asked = Time::now();
+        let stored = disk.read(key, request).await;
+        if let Some(stored) = &stored {
+            if self.is_voided(key, asked) {
+                return None;
+            }
+            self.put_in_memory(key, stored.clone());
+        }
+        lead.end(super::fill::Outcome::Passed);
+        stored
+    }
+
+    pub fn disk(&self) -> Option<&Arc<Disk>> {
+        self.disk.as_ref()
+    }
+
+    /// Does something about what was asked for then, unless it was declared void since. Whether it was done.
+    pub(super) fn unless_voided(&self, key: &Key, asked: Time, call: impl FnOnce()) -> bool {
+        let _writing = self.writing(key);
+        let is_valid = !self.is_voided(key, asked);
+        if is_valid {
+            call();
+        }
+        is_valid
+    }
+
+    fn is_voided(&self, key: &Key, asked: Time) -> bool {
+        let voided = self.voided_at(key).load(Ordering::Acquire);
+        voided != 0 && asked.0 <= voided
     }
 
     /// Puts a renewed response in the place of the one it was made of, if that is still there.
     pub fn renew(&self, key: &Key, before: &Arc<Stored>, renewed: Arc<Stored>) {
+        /// What is larger is not worth writing once more for some fields.
+        const SMALL: u64 = 64 << 10;
+        let mut is_there = false;
         self.change(key, |known| {
             if let Some(place) = known.variants.iter().position(|stored| Arc::ptr_eq(stored, before)) {
                 known.variants.remove(place);
                 known.variants.retain(|other| other.selection != renewed.selection);
-                known.variants.insert(0, renewed);
+                known.variants.insert(0, renewed.clone());
+                is_there = true;
             }
         });
+        if let Some(disk) = self.disk.as_ref().filter(|_| is_there && renewed.body.len() <= SMALL) {
+            disk.write(key, &renewed, renewed.freshness.received);
+        }
+    }
+
+    /// Counts what has been made of the stored responses since they were stored.
+    pub fn weigh(&self, key: &Key) {
+        self.change(key, |_| {});
     }
 
     /// Drops one stored response.
     pub fn drop_one(&self, key: &Key, stored: &Arc<Stored>) {
         self.change(key, |known| known.variants.retain(|other| !Arc::ptr_eq(other, stored)));
+        if let Some(disk) = &self.disk {
+            disk.drop_one(key, &stored.selection);
+        }
     }
 
     /// Notes that responses to this key are not stored.
@@ -166,29 +241,39 @@ impl Store {
         self.voided_at(key).fetch_max(now.0, Ordering::AcqRel);
         let _writing = self.writing(key);
         self.resources.remove(key);
+        if let Some(disk) = &self.disk {
+            disk.invalidate(key, now);
+        }
     }
 
-    /// Drops what is meant, or with `soft` makes it stale. How many stored responses that were.
+    /// Drops what is meant, or with `soft` makes it stale, which drops what is on disk. How many stored responses that
+    /// were.
     pub fn purge(&self, meant: Purge<'_>, soft: bool, now: Time) -> usize {
         // What is on its way may be meant too, and its tags are not known yet.
         for voided in &self.voided {
             voided.fetch_max(now.0, Ordering::AcqRel);
         }
-        let mut count = 0;
+        // What is in memory as well counts there.
+        let is_on_disk_only = |key: &Key, selection: &Selection| {
+            self.resources
+                .peek(key)
+                .is_none_or(|known| known.variants().iter().all(|one| one.selection != *selection))
+        };
+        let mut count = self.disk.as_ref().map_or(0, |disk| disk.purge(meant, now, is_on_disk_only));
         let keys: Vec<Key> =
             self.resources.iter().map(|(key, _)| key).filter(|key| meant.may_mean(key)).collect();
         for key in keys {
             self.change(&key, |known| {
                 let before = known.variants.len();
                 if soft {
-                    for stored in known.variants.iter_mut().filter(|stored| meant.means(stored)) {
+                    for stored in known.variants.iter_mut().filter(|stored| meant.means(&stored.tags)) {
                         let mut stale = Stored::clone(stored);
                         stale.freshness.lifetime = 0;
                         *stored = Arc::new(stale);
                         count += 1;
                     }
                 } else {
-                    known.variants.retain(|stored| !meant.means(stored));
+                    known.variants.retain(|stored| !meant.means(&stored.tags));
                     count += before - known.variants.len();
                 }
             });
@@ -198,7 +283,7 @@ impl Store {
 
     /// Bytes that the stored responses take.
     pub fn bytes(&self) -> u64 {
-        self.resources.iter().map(|(key, resource)| ByBytes { least: 0 }.weight(&key, &resource)).sum()
+        self.resources.iter().map(|(_, resource)| resource.0.size).sum()
     }
 
     pub fn entries(&self) -> usize {
@@ -241,6 +326,8 @@ impl Store {
         if known.variants.is_empty() && known.passes_until == Time(0) {
             self.resources.remove(key);
         } else {
+            let variants: usize = known.variants.iter().map(|stored| stored.size()).sum();
+            known.size = (key.as_str().len() + 128 + variants) as u64;
             self.resources.insert(key.clone(), Resource(Arc::new(known)));
         }
     }
@@ -264,7 +351,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Purge<'_> {
-    fn may_mean(self, key: &Key) -> bool {
+    pub(super) fn may_mean(self, key: &Key) -> bool {
         match self {
             Self::All | Self::Tag(_) => true,
             Self::Url(url) => key.url() == url,
@@ -272,10 +359,11 @@ impl Purge<'_> {
         }
     }
 
-    fn means(self, stored: &Stored) -> bool {
+    /// Whether it means what has these tags, of a key that it may mean.
+    pub(super) fn means(self, tags: &[Box<str>]) -> bool {
         match self {
             Self::All | Self::Url(_) | Self::Prefix(_) => true,
-            Self::Tag(tag) => stored.tags.iter().any(|known| **known == *tag),
+            Self::Tag(tag) => tags.iter().any(|known| **known == *tag),
         }
     }
 }
@@ -315,6 +403,7 @@ mod tests {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: StoredBody::new(vec![Bytes::from(vec![7; size])]),
+            encoded: Arc::default(),
             freshness,
             selection: Vary::of(&response).unwrap().selection(&request),
             tags: tags.iter().map(|&tag| tag.into()).collect(),
@@ -332,7 +421,7 @@ mod tests {
     fn the_memory_is_kept_and_a_scan_does_not_drive_out_what_is_used() {
         const CAP: u64 = 16 << 20;
         const SIZE: usize = 4 << 10;
-        let store = Store::new(100_000, CAP, 64 << 10);
+        let store = Store::new(100_000, CAP, 64 << 10, None);
         let hot: Vec<Key> = (0..1000).map(|number| key(&format!("hot/{number}"))).collect();
         for _ in 0..3 {
             for key in &hot {
@@ -363,7 +452,7 @@ mod tests {
 
     #[test]
     fn there_are_no_more_entries_than_allowed() {
-        let store = Store::new(100, 1 << 20, 1 << 10);
+        let store = Store::new(100, 1 << 20, 1 << 10, None);
         for number in 0..1000 {
             store.put(&key(&number.to_string()), stored(10, &[], &[]), Time(2000));
         }
@@ -372,7 +461,7 @@ mod tests {
 
     #[test]
     fn variants_are_told_apart_and_replaced_by_their_like() {
-        let store = Store::new(100, 1 << 20, 1 << 10);
+        let store = Store::new(100, 1 << 20, 1 << 10, None);
         let key = key("a");
         store.put(&key, stored(1, &[("foo", "1")], &[]), Time(2000));
         store.put(&key, stored(2, &[("foo", "2")], &[]), Time(2000));
@@ -391,7 +480,7 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_before_an_invalidation_is_not_stored() {
-        let store = Store::new(100, 1 << 20, 1 << 10);
+        let store = Store::new(100, 1 << 20, 1 << 10, None);
         let key = key("a");
         store.put(&key, stored(1, &[], &[]), Time(1000));
         store.invalidate(&key, Time(2000));
@@ -411,7 +500,7 @@ mod tests {
             (Purge::Tag("t"), true, &["a", "a/b", "c"], &["a/b", "c"]),
             (Purge::Url("http://h/"), false, &["a", "a/b", "c"], &[]),
         ] {
-            let store = Store::new(100, 1 << 20, 1 << 10);
+            let store = Store::new(100, 1 << 20, 1 << 10, None);
             for (name, tags) in [("a", &["s"][..]), ("a/b", &["t"]), ("c", &["s", "t"])] {
                 store.put(&key(name), stored(1, &[], tags), Time(1000));
             }
@@ -429,7 +518,7 @@ mod tests {
 
     #[test]
     fn what_is_not_stored_is_remembered_for_a_while() {
-        let store = Store::new(100, 1 << 20, 1 << 10);
+        let store = Store::new(100, 1 << 20, 1 << 10, None);
         let key = key("a");
         store.passes(&key, Time(1000));
         assert!(store.get(&key).unwrap().passes(Time(1001)));

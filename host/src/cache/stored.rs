@@ -1,24 +1,24 @@
 //! What is a stored response?
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
-use http_body::{Frame, SizeHint};
 
-use super::policy::{Freshness, Selection};
-use crate::body::{Content, Error};
+use super::{
+    encoded::Encoded,
+    policy::{Freshness, Selection},
+};
+use crate::body::{Content, Pieces};
 
-/// A whole response, and when and for whom it may be used. Immutable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A whole response, and when and for whom it may be used. Immutable, but for what is made of its body.
+#[derive(Debug, Clone)]
 pub struct Stored {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: StoredBody,
+    /// What has been made of this body; shared with those that have the same.
+    pub encoded: Arc<Encoded>,
     pub freshness: Freshness,
     pub selection: Selection,
     /// What it can be purged by, as its upstream says.
@@ -41,7 +41,13 @@ impl Stored {
             self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 96).sum();
         let tags: usize = self.tags.iter().map(|tag| tag.len() + 16).sum();
         let pieces = self.body.pieces.len() * 64;
-        OVERHEAD + fields + tags + pieces + self.selection.size() + self.body.length as usize
+        OVERHEAD
+            + fields
+            + tags
+            + pieces
+            + self.selection.size()
+            + self.body.length as usize
+            + self.encoded.size()
     }
 }
 
@@ -112,57 +118,33 @@ impl StoredBody {
 
     /// From the first byte named to before the second, not copied.
     pub fn part(&self, from: u64, to: u64) -> Content {
-        let mut passed = 0;
-        let mut parts = self.pieces.iter().filter_map(|piece| {
-            let start = from.saturating_sub(passed).min(piece.len() as u64) as usize;
-            let end = to.saturating_sub(passed).min(piece.len() as u64) as usize;
-            passed += piece.len() as u64;
-            (start < end).then(|| piece.slice(start..end))
-        });
-        let first = parts.next().unwrap_or_default();
-        let second = parts.next();
-        match second {
-            None => Content::Whole(first),
-            Some(second) => {
-                let mut rest: Vec<Bytes> = parts.collect();
-                rest.reverse();
-                rest.extend([second, first]);
-                Content::Changed(Box::new(Pieces { rest, left: to.min(self.length) - from }))
-            }
+        match &*self.pieces {
+            [] => Content::Whole(Bytes::new()),
+            [piece] => Content::Whole(piece.slice(from as usize..to as usize)),
+            _ => Content::Pieces(Pieces::part(self.pieces.clone(), from, to)),
         }
     }
-}
 
-/// Pieces on their way to a client, the last first.
-#[derive(Debug)]
-struct Pieces {
-    rest: Vec<Bytes>,
-    left: u64,
-}
-
-impl http_body::Body for Pieces {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let body = self.get_mut();
-        Poll::Ready(body.rest.pop().map(|piece| {
-            body.left -= piece.len() as u64;
-            Ok(Frame::data(piece))
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+    /// Whether a content is all of this.
+    pub fn is(&self, content: &Content) -> bool {
+        match content {
+            Content::Whole(bytes) => match &*self.pieces {
+                [piece] => piece.as_ptr() == bytes.as_ptr() && piece.len() == bytes.len(),
+                _ => false,
+            },
+            Content::Pieces(pieces) => pieces.begin(&self.pieces) && pieces.left() == self.length,
+            Content::Streaming(_) | Content::Changed(_) => false,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
     use super::*;
 
     fn read(mut content: Content) -> Vec<u8> {
@@ -183,7 +165,9 @@ mod tests {
         assert_eq!(read(body.content()), whole);
         for (from, to) in [(0, 1), (0, 20 << 10), (20 << 10, 40 << 10), (100, 41_000), (61_439, 61_440)] {
             assert_eq!(read(body.part(from, to)), whole[from as usize..to as usize], "{from} {to}");
+            assert!(!body.is(&body.part(from, to)));
         }
+        assert!(body.is(&body.content()));
         let small = StoredBody::new(vec![Bytes::from("ab"), Bytes::from("cd")]);
         assert_eq!(small.pieces(), ["abcd"]);
         assert_eq!(read(StoredBody::new(vec![]).content()), b"");

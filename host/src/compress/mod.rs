@@ -9,6 +9,7 @@
 
 mod accept;
 mod coded;
+mod once;
 
 use std::sync::Arc;
 
@@ -18,7 +19,9 @@ use http_body::Body;
 
 use crate::{
     body::Content,
+    cache::encoded::Kept,
     config::{Compress, Encoding},
+    drain::Drain,
 };
 use accept::Accept;
 use coded::Coded;
@@ -107,6 +110,15 @@ pub fn negotiate(wishes: &Wishes<'_>, response: &response::Parts, length: Option
 ///
 /// The response to HEAD gets the headers that the one to GET would have (RFC 9110, section 9.3.2).
 pub fn encode(wishes: Option<&Wishes<'_>>, response: Response<Content>) -> Response<Content> {
+    encode_kept(wishes, response, None)
+}
+
+/// The same for a response that is stored, if that is given: what is stored is encoded once for all clients.
+pub fn encode_kept(
+    wishes: Option<&Wishes<'_>>,
+    response: Response<Content>,
+    kept: Option<(Kept, &Drain)>,
+) -> Response<Content> {
     let Some(wishes) = wishes else { return response };
     let (mut head, content) = response.into_parts();
     let length = length(wishes, &head.headers, &content);
@@ -128,7 +140,17 @@ pub fn encode(wishes: Option<&Wishes<'_>>, response: Response<Content>) -> Respo
     let Compress { levels, decode, .. } = wishes.settings;
     let content = match decision {
         Decision::Encode(encoding) if !wishes.is_head => {
-            Content::Changed(Box::new(Coded::encoded(content, encoding, levels, length)))
+            // Hooks may have put another content in its place.
+            match kept.filter(|(kept, _)| kept.stored.body.is(&content)) {
+                Some((kept, drain)) => {
+                    let (content, length) = once::encoded(&kept, encoding, levels, drain);
+                    if let Some(length) = length {
+                        head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+                    }
+                    content
+                }
+                None => Content::Changed(Box::new(Coded::encoded(content, encoding, levels, length))),
+            }
         }
         Decision::Decode(encoding) if !wishes.is_head => {
             Content::Changed(Box::new(Coded::decoded(content, encoding, decode, wishes.route.clone())))

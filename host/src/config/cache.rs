@@ -1,11 +1,14 @@
 //! The table `[cache]`, and what a route says of it.
 
-use std::num::NonZero;
+use std::{num::NonZero, path::PathBuf};
 
 use http::HeaderName;
 use serde::{Deserialize, Deserializer, de};
 
-use super::{ByteSize, Duration, read::written};
+use super::{
+    ByteSize, Duration,
+    read::{optional_table, written},
+};
 
 /// The table `[cache]`: what routes that cache have in common.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -21,6 +24,19 @@ pub struct Cache {
     pub wait: Duration,
     /// Requests that wait so for one answer, at most.
     pub waiters: usize,
+    /// A second tier, which survives the process.
+    #[serde(deserialize_with = "optional_table")]
+    pub disk: Option<CacheDisk>,
+}
+
+/// Where stored responses are on disk.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CacheDisk {
+    /// The folder, which nobody else uses.
+    pub path: PathBuf,
+    /// What its files may take.
+    pub size: ByteSize,
 }
 
 impl Default for Cache {
@@ -31,12 +47,13 @@ impl Default for Cache {
             max_object: ByteSize::mib(8),
             wait: Duration::from_secs(5),
             waiters: 4096,
+            disk: None,
         }
     }
 }
 
 /// What is cached of a route, and how. `cache = true` is all of it as it is by default.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RouteCache {
     /// How long a response is fresh that does not say so itself.
@@ -60,6 +77,39 @@ pub struct RouteCache {
     pub request_directives: RequestDirectives,
     /// Whether responses that set cookies are stored like any other.
     pub store_cookies: bool,
+    /// Which requests are answered from the cache.
+    pub methods: Vec<CacheMethod>,
+    /// The longest body of a POST that may tell one response from another.
+    pub key_body: ByteSize,
+}
+
+impl Default for RouteCache {
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            force_ttl: None,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            query: Query::default(),
+            key_headers: Vec::new(),
+            key_cookies: Vec::new(),
+            response_hooks: ResponseHooks::default(),
+            request_directives: RequestDirectives::default(),
+            store_cookies: false,
+            methods: vec![CacheMethod::Get],
+            key_body: ByteSize::kib(64),
+        }
+    }
+}
+
+/// A method whose answers may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum CacheMethod {
+    /// And HEAD.
+    Get,
+    /// Where it asks and changes nothing; its body is part of the key.
+    Post,
 }
 
 /// What of a query tells one response from another.

@@ -22,7 +22,7 @@ mod unit;
 mod upstream;
 
 pub use admin::{Admin, Token};
-pub use cache::{Cache, Query, RequestDirectives, ResponseHooks, RouteCache};
+pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, ResponseHooks, RouteCache};
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd};
 pub use health::{CheckProtocol, Health, Outlier, Statuses};

@@ -58,9 +58,10 @@ plugins = ["api-key"]
 repeatable = true
 upgrades = ["websocket", "Echo/1"]
 compress = { encodings = ["gzip"], minimum = "2KiB", types = ["text/*"], levels = { gzip = 1, deflate = 9, br = 0, zstd = 19 }, decode = { ratio = 1, size = "1MiB" } }
-cache = { ttl = "5m", force-ttl = "1m", stale-while-revalidate = "30s", stale-if-error = "1h", query = { only = ["page"] }, key-headers = ["X-A"], key-cookies = ["lang"], response-hooks = "once", request-directives = "ignore", store-cookies = true }
+cache = { ttl = "5m", force-ttl = "1m", stale-while-revalidate = "30s", stale-if-error = "1h", query = { only = ["page"] }, key-headers = ["X-A"], key-cookies = ["lang"], response-hooks = "once", request-directives = "ignore", store-cookies = true, methods = ["POST"], key-body = "1KiB" }
 
 [cache]
+disk = { path = "stored", size = "10GiB" }
 entries = 100
 memory = "1MiB"
 max-object = "64KiB"

@@ -4,11 +4,21 @@
 //! stored instead; `keep` has it stored while it goes to the client. Routes that do not cache pass through all
 //! three without a trace.
 
-use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc};
+mod answer;
+mod storing;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, response};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
+use sha2::{Digest, Sha256};
 
 use super::{
     Context, Error, hooks,
@@ -17,15 +27,17 @@ use super::{
     send::{self, Expects, Sent},
 };
 use crate::{
-    body::Content,
+    body::{Arriving, Content},
     cache::{
         Cache, Rules,
-        fill::{Coming, Filling, Followed, Lead, Outcome, Stream},
-        key::{self, Key},
-        policy::{self, Freshness, Judgement, Ranged, RequestDirectives, Reuse, Selection, Time, Update},
+        encoded::Kept,
+        fill::{Filling, Followed, Lead, Outcome},
+        key::Key,
+        policy::{self, RequestDirectives, Reuse, Time, Update},
         status::{self, Forward, Served},
         stored::{Stored, StoredBody, storable_headers, tags},
     },
+    clock::Timer,
     config::ResponseHooks,
     plugin::{Exchange, InHand},
     snapshot::{Route, Target},
@@ -50,9 +62,11 @@ pub(super) struct Visit {
     writer: Writer,
     key: Key,
     method: Method,
+    /// The body of the request is in the key: it is a question like any other.
+    is_question: bool,
     target: Uri,
     scheme: &'static str,
-    /// As it was before the cache put its own conditions.
+    /// As it was before the cache put its own conditions; empty while the exchange has it.
     request: HeaderMap,
     directives: RequestDirectives,
     /// What is stored and was selected, but could not be used as it is.
@@ -73,11 +87,13 @@ pub(super) struct Answer {
     /// The endpoint that answered, where `sent` is needed elsewhere.
     pub endpoint: Option<HeaderValue>,
     pub from_cache: bool,
+    /// What is stored of it, on routes that may want it encoded.
+    pub kept: Option<Kept>,
 }
 
 impl Answer {
     fn from_cache(response: Response<Content>) -> Self {
-        Self { response, sent: None, endpoint: None, from_cache: true }
+        Self { response, sent: None, endpoint: None, from_cache: true, kept: None }
     }
 
     fn from_upstream(response: Response<Incoming>, sent: Sent) -> Self {
@@ -86,43 +102,58 @@ impl Answer {
             sent: Some(sent),
             endpoint: None,
             from_cache: false,
+            kept: None,
         }
     }
 }
 
-/// Looks for a stored response that answers the request.
+/// Looks for a stored response that answers the request. Its body is read where it is part of the question.
 pub(super) async fn lookup(
     context: &Context,
     route: &Route,
     target: &Target,
     exchange: &mut InHand,
-    body: &Incoming,
+    body: &mut Arriving,
+    deadline: Option<&Timer>,
     record: &mut Option<Box<Record>>,
 ) -> Result<Lookup, Error> {
     /// How often a request takes the place of one that has given up its lead.
     const TURNS: usize = 3;
     let Some(rules) = &route.cache else { return Ok(Lookup::Ask(None)) };
     let cache = &context.generation.snapshot.cache;
-    let has_body = !http_body::Body::is_end_stream(body);
-    let head = &exchange.request;
     let mut visit = Visit::new(context, rules, target, exchange);
-    let is_read = matches!(head.method, Method::GET | Method::HEAD) && !has_body;
-    if !is_read {
-        visit.forward = Forward::Method;
-        return Ok(Lookup::Ask(Some(Box::new(visit))));
+    let question = question(rules, &exchange.request, body);
+    match question {
+        Question::None => return Ok(visit.ask(Forward::Method, &exchange.request.headers)),
+        Question::Target => {}
+        Question::Body(length) => {
+            let digest = before(deadline, digest(context, body, length)).await??;
+            visit.is_question = true;
+            let content_type = exchange.request.headers.get(header::CONTENT_TYPE);
+            visit.key = visit.key.with_body(content_type.map_or(b"", HeaderValue::as_bytes), &digest);
+        }
     }
+    let head = &exchange.request;
     if visit.directives.no_store || policy::is_met_elsewhere(&head.headers) {
-        visit.forward = Forward::Bypass;
-        return Ok(Lookup::Ask(Some(Box::new(visit))));
+        return Ok(visit.ask(Forward::Bypass, &head.headers));
     }
+    let wait = target.upstream.settings.retry.timeout.map_or(cache.wait, |limit| limit.get().min(cache.wait));
     for _ in 0..TURNS {
         let now = Time::now();
-        let resource = cache.store.get(&visit.key);
+        let mut resource = cache.store.get(&visit.key);
         visit.stored = resource.as_ref().and_then(|resource| resource.select(&head.headers)).cloned();
+        if visit.stored.is_none() && cache.store.disk().is_some() {
+            let reading = cache.store.from_disk(&visit.key, &head.headers, cache.waiters);
+            let read = before(deadline, context.worker.clock.within(wait, reading)).await?;
+            visit.stored = read.ok().flatten();
+            resource = cache.store.get(&visit.key);
+        }
         if let Some(stored) = &visit.stored {
             let served = match policy::reuse(&stored.freshness, &visit.directives, now) {
                 Reuse::Fresh => Some(Served::Hit),
                 Reuse::Stale => Some(Served::Stale),
+                // Its body is not there any more when it is renewed.
+                Reuse::StaleWhileRevalidate if visit.is_question => None,
                 Reuse::StaleWhileRevalidate => {
                     if let Filling::Lead(lead) = cache.store.fill(&visit.key) {
                         renew(context, route, target, exchange, stored, lead);
@@ -132,7 +163,8 @@ pub(super) async fn lookup(
                 Reuse::Validate => None,
             };
             if let Some(served) = served {
-                return Ok(Lookup::Answer(Answer::from_cache(visit.answer(stored, served, record))));
+                let stored = stored.clone();
+                return Ok(Lookup::Answer(visit.answered(&head.headers, stored, served, route, record)));
             }
         }
         if visit.directives.only_if_cached {
@@ -144,34 +176,50 @@ pub(super) async fn lookup(
             (None, Some(resource)) if resource.has_variants() => Forward::VaryMiss,
             (None, _) => Forward::UriMiss,
         };
-        let conditions =
-            visit.stored.as_ref().and_then(|stored| policy::conditional_headers(&stored.headers));
-        let has_conditions = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE]
-            .iter()
-            .any(|name| head.headers.contains_key(name));
-        let may_lead = head.method == Method::GET
+        let conditions = visit
+            .stored
+            .as_ref()
+            .filter(|_| !visit.is_question)
+            .and_then(|stored| policy::conditional_headers(&stored.headers));
+        let has_conditions = has_conditions(&head.headers);
+        let may_lead = head.method != Method::HEAD
             && (conditions.is_some() || !has_conditions)
             && !head.headers.contains_key(header::AUTHORIZATION)
             && !resource.is_some_and(|resource| resource.passes(now));
         if may_lead {
             match cache.store.fill(&visit.key) {
-                Filling::Lead(lead) => visit.lead = Some(lead),
+                Filling::Lead(lead) => {
+                    // What another has fetched may have been stored since the store was looked at.
+                    let newer = cache.store.get(&visit.key).is_some_and(|resource| {
+                        let is_other = |stored: &Arc<Stored>| {
+                            visit.stored.as_ref().is_none_or(|before| !Arc::ptr_eq(before, stored))
+                        };
+                        resource.select(&head.headers).is_some_and(is_other)
+                    });
+                    if newer {
+                        continue;
+                    }
+                    visit.lead = Some(lead);
+                }
                 Filling::Follow(fill) => {
                     let followed = fill.followed(cache.waiters, |coming| {
                         !has_conditions && coming.selection.matches(&head.headers)
                     });
-                    match context.worker.clock.within(cache.wait, followed).await {
+                    match before(deadline, context.worker.clock.within(wait, followed)).await? {
                         Ok(Some(Followed::Coming(coming))) => {
                             return Ok(Lookup::Answer(Answer::from_cache(visit.read_along(&coming, record))));
                         }
                         Ok(Some(Followed::Over(Outcome::Stored(stored))))
                             if stored.selection.matches(&head.headers) =>
                         {
-                            return Ok(Lookup::Answer(Answer::from_cache(visit.answer(
-                                &stored,
-                                Served::Collapsed,
+                            let served = Served::Collapsed;
+                            return Ok(Lookup::Answer(visit.answered(
+                                &head.headers,
+                                stored,
+                                served,
+                                route,
                                 record,
-                            ))));
+                            )));
                         }
                         // Either of another variant, or somebody else's turn.
                         Ok(Some(Followed::Over(Outcome::Stored(_) | Outcome::Abandoned))) => continue,
@@ -180,6 +228,7 @@ pub(super) async fn lookup(
                 }
             }
         }
+        visit.request = head.headers.clone();
         if let Some(conditions) = conditions
             && head.method == Method::GET
         {
@@ -188,19 +237,75 @@ pub(super) async fn lookup(
         }
         break;
     }
+    if visit.request.is_empty() {
+        visit.request = exchange.request.headers.clone();
+    }
     visit.asked = Time::now();
     Ok(Lookup::Ask(Some(Box::new(visit))))
+}
+
+/// What of a request is asked of the cache.
+enum Question {
+    /// It goes to the upstream, whatever is stored.
+    None,
+    /// What its target names.
+    Target,
+    /// That, with a body of so many bytes.
+    Body(usize),
+}
+
+fn question(rules: &Rules, head: &http::request::Parts, body: &Arriving) -> Question {
+    match head.method {
+        Method::GET | Method::HEAD if rules.methods.get && body.is_end_stream() => Question::Target,
+        Method::POST if rules.methods.post && !has_conditions(&head.headers) => {
+            let length = body.size_hint().exact().filter(|length| *length <= rules.key_body as u64);
+            // Whoever waits to be asked for the body is asked by the upstream.
+            let length = length.filter(|_| !head.headers.contains_key(header::EXPECT));
+            length.map_or(Question::None, |length| Question::Body(length as usize))
+        }
+        _ => Question::None,
+    }
+}
+
+/// Conditions and ranges, which are about the answer to GET.
+fn has_conditions(headers: &HeaderMap) -> bool {
+    [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE]
+        .iter()
+        .any(|name| headers.contains_key(name))
+}
+
+/// Reads a body of this length, so that it can be sent all the same.
+async fn digest(context: &Context, body: &mut Arriving, length: usize) -> Result<[u8; 32], Error> {
+    let mut digest = Sha256::new();
+    let limit = context.connection.listener.timeouts.body.get();
+    let reading = body.read(length, |piece| digest.update(piece));
+    match context.worker.clock.within(limit, reading).await {
+        Ok(Ok(())) => Ok(digest.finalize().into()),
+        Ok(Err(_)) => Err(Error::ClientBroke(context.connection.fault())),
+        Err(_) => Err(Error::ClientBroke(Some(StatusCode::REQUEST_TIMEOUT))),
+    }
+}
+
+/// Waits for something, but not beyond the deadline that the client has set.
+async fn before<T>(deadline: Option<&Timer>, task: impl Future<Output = T>) -> Result<T, Error> {
+    let Some(deadline) = deadline else { return Ok(task.await) };
+    let mut task = pin!(task);
+    poll_fn(|cx| match task.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => deadline.poll(cx).map(|()| Err(Error::DeadlineExceeded)),
+    })
+    .await
 }
 
 /// Looks at what came back: is it what is to be sent?
 pub(super) fn settle(
     visit: &mut Option<Box<Visit>>,
-    rules: Option<&Rules>,
+    route: &Route,
     exchange: &mut InHand,
     answer: Result<(Response<Incoming>, Sent), Error>,
     record: &mut Option<Box<Record>>,
 ) -> Result<Answer, Error> {
-    let (Some(present), Some(rules)) = (visit.as_deref_mut(), rules) else {
+    let (Some(present), Some(rules)) = (visit.as_deref_mut(), &route.cache) else {
         return answer.map(|(response, sent)| Answer::from_upstream(response, sent));
     };
     if present.validates {
@@ -216,7 +321,7 @@ pub(super) fn settle(
             return match present.substitute(is_unreachable, true, now) {
                 Some(stored) => {
                     tracing::warn!(error = %crate::telemetry::with_sources(&error), "answered with what is stale");
-                    Ok(take(visit).answered(&stored, Served::Stale, record))
+                    Ok(take(visit).settled(stored, Served::Stale, route, record))
                 }
                 None => {
                     if let Some(lead) = present.lead.take() {
@@ -231,11 +336,11 @@ pub(super) fn settle(
         // Nothing follows, so that its connection is free.
         sent.finish();
         let present = take(visit);
-        return Ok(present.validated(rules, response.headers(), now, record));
+        return Ok(present.validated(rules, response.headers(), now, route, record));
     }
     let is_error = matches!(response.status().as_u16(), 500 | 502 | 503 | 504);
     if let Some(stored) = present.substitute(is_error, false, now) {
-        return Ok(take(visit).answered(&stored, Served::Stale, record));
+        return Ok(take(visit).settled(stored, Served::Stale, route, record));
     }
     Ok(Answer::from_upstream(response, sent))
 }
@@ -249,12 +354,12 @@ pub(super) fn keep(
     record: &mut Option<Box<Record>>,
 ) -> Answer {
     let (Some(visit), Some(rules)) = (visit, rules) else { return answer };
-    let Answer { response, sent, mut endpoint, from_cache } = answer;
+    let Answer { response, sent, mut endpoint, from_cache, kept } = answer;
     let (mut head, body) = response.into_parts();
     let now = Time::now();
     if visit.method == Method::HEAD {
         visit.head(rules, &head, now);
-    } else if policy::invalidates(&visit.method, head.status) {
+    } else if !visit.is_question && policy::invalidates(&visit.method, head.status) {
         visit.invalidate(rules, &head, now);
     }
     let served = Served::Forwarded(visit.forward);
@@ -262,13 +367,14 @@ pub(super) fn keep(
     let Some((freshness, selection, headers)) = visit.storable(rules, &head, now) else {
         visit.pass(&head, now);
         status::tell(&mut head.headers, served, None, now);
-        return Answer { response: Response::from_parts(head, body), sent, endpoint, from_cache };
+        return Answer { response: Response::from_parts(head, body), sent, endpoint, from_cache, kept };
     };
     let stored = Stored {
         status: head.status,
         tags: tags(&headers),
         headers,
         body: StoredBody::default(),
+        encoded: Arc::default(),
         freshness,
         selection,
     };
@@ -290,9 +396,9 @@ pub(super) fn keep(
             (Content::Whole(bytes), sent)
         }
         // What hooks have made of a body passes through.
-        Content::Changed(change) => (Content::Changed(change), sent),
+        content @ (Content::Pieces(_) | Content::Changed(_)) => (content, sent),
     };
-    Answer { response: Response::from_parts(head, body), sent, endpoint, from_cache }
+    Answer { response: Response::from_parts(head, body), sent, endpoint, from_cache, kept }
 }
 
 /// The visit that is known to be there.
@@ -312,9 +418,10 @@ impl Visit {
             writer: context.worker.writer,
             key: Key::new(&rules.key, exchange.scheme, &head.uri, &head.headers, &target.upstream.name),
             method: head.method.clone(),
+            is_question: false,
             target: head.uri.clone(),
             scheme: exchange.scheme,
-            request: head.headers.clone(),
+            request: HeaderMap::new(),
             directives,
             stored: None,
             validates: false,
@@ -329,77 +436,43 @@ impl Visit {
         record::cached(record, served.name());
     }
 
+    /// The upstream is to be asked.
+    fn ask(mut self, forward: Forward, request: &HeaderMap) -> Lookup {
+        self.forward = forward;
+        self.request = request.clone();
+        Lookup::Ask(Some(Box::new(self)))
+    }
+
     fn answered(
-        self: Box<Self>,
-        stored: &Arc<Stored>,
+        self,
+        request: &HeaderMap,
+        stored: Arc<Stored>,
         served: Served,
+        route: &Route,
         record: &mut Option<Box<Record>>,
     ) -> Answer {
-        Answer::from_cache(self.answer(stored, served, record))
+        let response = self.answer(request, &stored, served, record);
+        let kept =
+            route.compress.is_some().then(|| Kept { store: self.cache.store.clone(), key: self.key, stored });
+        Answer { kept, ..Answer::from_cache(response) }
     }
 
-    /// What a client gets of a stored response: all of it, a part, or the word that it has it already.
-    fn answer(&self, stored: &Stored, served: Served, record: &mut Option<Box<Record>>) -> Response<Content> {
-        let now = Time::now();
-        self.told(served, record);
-        let length = stored.body.len();
-        let mut response = Response::new(Content::Whole(Bytes::new()));
-        if policy::is_not_modified(&self.request, stored.status, &stored.headers, now) {
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            *response.headers_mut() = policy::not_modified_headers(&stored.headers);
-        } else {
-            *response.status_mut() = stored.status;
-            *response.headers_mut() = stored.headers.clone();
-            let ranged = match self.method {
-                Method::HEAD => Ranged::Whole,
-                _ => policy::requested_range(&self.request, stored.status, &stored.headers, length, now),
-            };
-            let stated = match ranged {
-                Ranged::Whole if self.method == Method::HEAD => {
-                    (!stored.headers.contains_key(header::CONTENT_LENGTH)
-                        && stored.status != StatusCode::NO_CONTENT)
-                        .then_some(length)
-                }
-                Ranged::Whole => {
-                    *response.body_mut() = stored.body.content();
-                    None
-                }
-                Ranged::Part(from, to) => {
-                    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                    *response.body_mut() = stored.body.part(from, to);
-                    let range = format!("bytes {from}-{}/{length}", to - 1);
-                    set(response.headers_mut(), header::CONTENT_RANGE, &range);
-                    Some(to - from)
-                }
-                Ranged::Unsatisfiable => {
-                    *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-                    set(response.headers_mut(), header::CONTENT_RANGE, &format!("bytes */{length}"));
-                    Some(0)
-                }
-            };
-            if let Some(stated) = stated {
-                response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(stated));
-            }
-        }
-        status::set_age(response.headers_mut(), &stored.freshness, now);
-        status::tell(response.headers_mut(), served, Some(&stored.freshness), now);
-        response
-    }
-
-    /// What another request fetches, while it comes.
-    fn read_along(&self, coming: &Coming, record: &mut Option<Box<Record>>) -> Response<Content> {
-        self.told(Served::Collapsed, record);
-        let content = Content::Changed(Box::new(coming.stream.reader(coming.length)));
-        let mut response = Response::new(content);
-        *response.status_mut() = coming.status;
-        *response.headers_mut() = coming.headers.clone();
-        status::tell(response.headers_mut(), Served::Collapsed, None, Time::now());
-        response
+    /// The same after the upstream was asked.
+    fn settled(
+        mut self: Box<Self>,
+        stored: Arc<Stored>,
+        served: Served,
+        route: &Route,
+        record: &mut Option<Box<Record>>,
+    ) -> Answer {
+        let request = std::mem::take(&mut self.request);
+        self.answered(&request, stored, served, route, record)
     }
 
     /// What may be sent in the place of a failure.
     fn substitute(&self, has_failed: bool, is_unreachable: bool, now: Time) -> Option<Arc<Stored>> {
-        let stored = self.stored.as_ref().filter(|_| has_failed && self.method != Method::POST)?;
+        let is_read = self.is_question || self.method != Method::POST;
+        let stored = self.stored.as_ref().filter(|_| has_failed && is_read)?;
         policy::usable_on_failure(&stored.freshness, &self.directives, is_unreachable, now)
             .then(|| stored.clone())
     }
@@ -410,6 +483,7 @@ impl Visit {
         rules: &Rules,
         not_modified: &HeaderMap,
         now: Time,
+        route: &Route,
         record: &mut Option<Box<Record>>,
     ) -> Answer {
         let stored = self.stored.clone().expect("only what is stored is validated");
@@ -421,267 +495,7 @@ impl Visit {
         if let Some(lead) = self.lead.take() {
             lead.end(Outcome::Stored(renewed.clone()));
         }
-        self.answered(&renewed, Served::Revalidated, record)
-    }
-
-    /// A stored response with new fields, put in the place of the old if it may be stored still.
-    fn renewed(&self, rules: &Rules, stored: &Arc<Stored>, mut headers: HeaderMap, now: Time) -> Arc<Stored> {
-        if rules.response_hooks == ResponseHooks::Once {
-            headers = only_freshness(&stored.headers, &headers);
-        }
-        ensure_date(&mut headers, now);
-        let judged = policy::judge(
-            &Method::GET,
-            &self.request,
-            stored.status,
-            &headers,
-            &rules.terms,
-            self.asked,
-            now,
-        );
-        match judged {
-            Judgement::Store { freshness, vary, omitted } => {
-                let headers = storable_headers(&headers, &omitted);
-                let selection = vary.selection(&self.request);
-                let tags = tags(&headers);
-                let renewed = Stored { headers, freshness, selection, tags, ..Stored::clone(stored) };
-                let renewed = Arc::new(renewed);
-                self.cache.store.renew(&self.key, stored, renewed.clone());
-                renewed
-            }
-            Judgement::Pass(_) => {
-                self.cache.store.drop_one(&self.key, stored);
-                Arc::new(Stored { headers, ..Stored::clone(stored) })
-            }
-        }
-    }
-
-    /// What a response to HEAD says of what is stored for GET (RFC 9111, section 4.3.5).
-    fn head(&self, rules: &Rules, head: &response::Parts, now: Time) {
-        let Some(stored) = self.stored.as_ref().filter(|_| head.status == StatusCode::OK) else { return };
-        let fields = storable_headers(&head.headers, &[]);
-        match policy::update_head(&stored.headers, stored.body.len(), &fields) {
-            Some(headers) => drop(self.renewed(rules, stored, headers, now)),
-            None => {
-                let mut stale = Stored::clone(stored);
-                stale.freshness.lifetime = 0;
-                self.cache.store.renew(&self.key, stored, Arc::new(stale));
-            }
-        }
-    }
-
-    /// Forgets what an answer to an unsafe method has put out of date.
-    fn invalidate(&self, rules: &Rules, head: &response::Parts, now: Time) {
-        self.cache.store.invalidate(&self.key, now);
-        for field in [header::LOCATION, header::CONTENT_LOCATION] {
-            if let Some(key) = self.key_of(rules, &field, head) {
-                self.cache.store.invalidate(&key, now);
-            }
-        }
-    }
-
-    /// The key of what a field of the response names, if that is of the same origin.
-    fn key_of(&self, rules: &Rules, field: &http::HeaderName, head: &response::Parts) -> Option<Key> {
-        let (scheme, authority) = key::origin(self.scheme, &self.request);
-        let target = policy::same_origin_target(field, &head.headers, &scheme, &authority, &self.target)?;
-        let upstream = self.key.upstream();
-        Some(Key::new(&rules.key, self.scheme, &target.parse().ok()?, &self.request, upstream))
-    }
-
-    /// Whether and how a response is stored.
-    fn storable(
-        &self,
-        rules: &Rules,
-        head: &response::Parts,
-        now: Time,
-    ) -> Option<(Freshness, Selection, HeaderMap)> {
-        if matches!(self.forward, Forward::Bypass) || changes_unkeyed(&self.request) {
-            return None;
-        }
-        if self.method == Method::POST {
-            // RFC 9110, section 9.3.3: explicitly fresh, and of what its target is.
-            let is_of_target =
-                self.key_of(rules, &header::CONTENT_LOCATION, head).as_ref() == Some(&self.key);
-            let is_explicit = head.headers.contains_key(header::CACHE_CONTROL)
-                || head.headers.contains_key(header::EXPIRES);
-            if !is_of_target || !is_explicit || head.status != StatusCode::OK {
-                return None;
-            }
-        }
-        let length =
-            head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length: u64| length > self.cache.max_object) {
-            return None;
-        }
-        let mut headers = head.headers.clone();
-        ensure_date(&mut headers, now);
-        let judged =
-            policy::judge(&self.method, &self.request, head.status, &headers, &rules.terms, self.asked, now);
-        match judged {
-            Judgement::Store { freshness, vary, omitted } => {
-                let selection = vary.selection(&self.request);
-                Some((freshness, selection, storable_headers(&headers, &omitted)))
-            }
-            Judgement::Pass(_) => None,
-        }
-    }
-
-    /// Lets others go by: this is nothing for them.
-    fn pass(mut self: Box<Self>, head: &response::Parts, now: Time) {
-        if let Some(stored) = &self.stored
-            && self.validates
-            && head.status.is_success()
-        {
-            // There is something else now, and it may not be stored.
-            self.cache.store.drop_one(&self.key, stored);
-        }
-        if let Some(lead) = self.lead.take() {
-            self.cache.store.passes(&self.key, now);
-            lead.end(Outcome::Passed);
-        }
-    }
-
-    /// Stores what is there already.
-    fn store(mut self: Box<Self>, stored: Stored) {
-        let stored = Arc::new(stored);
-        self.cache.store.put(&self.key, stored.clone(), self.asked_for_storing());
-        if let Some(lead) = self.lead.take() {
-            lead.end(Outcome::Stored(stored));
-        }
-    }
-
-    /// When what is stored was asked for; a response to an unsafe method comes after what it has put out of date.
-    fn asked_for_storing(&self) -> Time {
-        if self.method == Method::POST { Time(Time::now().0 + 1) } else { self.asked }
-    }
-
-    /// Stores a response while it comes. Returns what its client reads.
-    fn store_along(
-        mut self: Box<Self>,
-        context: &Context,
-        stored: Stored,
-        incoming: Incoming,
-        sent: Sent,
-    ) -> Content {
-        let length = http_body::Body::size_hint(&incoming).exact();
-        let is_shared =
-            stored.freshness.left(stored.freshness.received).is_some() && !stored.freshness.always_validates;
-        let (stream, reader) = Stream::new(length);
-        if let Some(lead) = &self.lead {
-            match length {
-                // Others may read along what is sure to be kept to its end.
-                Some(length) if is_shared => lead.share(Coming {
-                    status: stored.status,
-                    headers: stored.headers.clone(),
-                    selection: stored.selection.clone(),
-                    length,
-                    stream: stream.clone(),
-                }),
-                _ => {}
-            }
-        }
-        if !is_shared && let Some(lead) = self.lead.take() {
-            self.cache.store.passes(&self.key, Time::now());
-            lead.end(Outcome::Passed);
-        }
-        let drain = context.worker.drain.clone();
-        drain.spawn_local(self.fetch(stored, stream, incoming, sent));
-        Content::Changed(Box::new(reader))
-    }
-
-    /// Reads a response to its end, and stores it then. It goes on when its client does not, since what has been
-    /// begun is soon done, and others may wait for it.
-    async fn fetch(
-        mut self: Box<Self>,
-        stored: Stored,
-        stream: Arc<Stream>,
-        mut incoming: Incoming,
-        sent: Sent,
-    ) {
-        let mut is_kept = true;
-        let mut trailers = None;
-        loop {
-            if !is_kept && !stream.has_room().await {
-                return;
-            }
-            let frame = match sent.clock.within(sent.silence, frame_of(&mut incoming)).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(None) => break,
-                Ok(Some(Err(_))) | Err(_) => {
-                    stream.break_off();
-                    if let Some(lead) = self.lead.take() {
-                        lead.end(Outcome::Passed);
-                    }
-                    return;
-                }
-            };
-            match frame.into_data() {
-                Ok(piece) if is_kept => {
-                    // A copy, since a piece may be the small rest of a large buffer.
-                    stream.push(Bytes::copy_from_slice(&piece));
-                    if stream.bytes() > self.cache.max_object {
-                        is_kept = false;
-                        stream.release();
-                        if let Some(lead) = self.lead.take() {
-                            self.cache.store.passes(&self.key, Time::now());
-                            lead.end(Outcome::Passed);
-                        }
-                    }
-                }
-                Ok(piece) => stream.push(piece),
-                Err(frame) => trailers = frame.into_trailers().ok(),
-            }
-        }
-        sent.finish();
-        // Stored before anybody learns that it is complete, so that whoever asks next finds it.
-        if is_kept {
-            let body = StoredBody::new(stream.kept());
-            self.store(Stored { body, ..stored });
-        }
-        stream.finish(trailers);
-    }
-}
-
-/// The next frame of a body.
-async fn frame_of(incoming: &mut Incoming) -> Option<Result<http_body::Frame<Bytes>, hyper::Error>> {
-    poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *incoming), cx)).await
-}
-
-/// Fields of requests by which some servers take a request for another than its URL and host say. No key holds
-/// them, so what is answered to them is for nobody else.
-fn changes_unkeyed(request: &HeaderMap) -> bool {
-    const NAMES: [&str; 10] = [
-        "x-forwarded-port",
-        "x-forwarded-prefix",
-        "x-forwarded-scheme",
-        "x-forwarded-server",
-        "x-host",
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
-        "x-original-url",
-        "x-rewrite-url",
-    ];
-    // Most requests have few fields that begin so.
-    request.keys().any(|name| name.as_str().starts_with("x-") && NAMES.contains(&name.as_str()))
-}
-
-/// What says how long a response is fresh and by what it is validated is taken over, and nothing else.
-fn only_freshness(stored: &HeaderMap, renewed: &HeaderMap) -> HeaderMap {
-    let mut headers = stored.clone();
-    for name in [header::CACHE_CONTROL, header::DATE, header::EXPIRES, header::LAST_MODIFIED, header::AGE] {
-        headers.remove(&name);
-        for value in renewed.get_all(&name) {
-            headers.append(&name, value.clone());
-        }
-    }
-    headers
-}
-
-/// RFC 9110, section 6.6.1: who keeps a response without a date notes when it came.
-fn ensure_date(headers: &mut HeaderMap, now: Time) {
-    if !headers.contains_key(header::DATE) {
-        set(headers, header::DATE, &policy::format_date(now));
+        self.settled(renewed, Served::Revalidated, route, record)
     }
 }
 
@@ -720,6 +534,7 @@ fn renew(
     visit.stored = Some(stored.clone());
     visit.lead = Some(lead);
     visit.forward = Forward::Stale;
+    visit.request = exchange.request.headers.clone();
     if let Some(conditions) = policy::conditional_headers(&stored.headers) {
         visit.validates = true;
         policy::with_conditions(&mut exchange.request.headers, conditions);
@@ -744,7 +559,7 @@ fn renew(
             (route.cache.as_ref(), Some(Box::new(visit)), InHand::new(exchange));
         let answer =
             send::send(&context, target, route, &mut exchange, None, Expects::Nothing, &mut None).await;
-        let answer = settle(&mut visit, rules, &mut exchange, answer, &mut None);
+        let answer = settle(&mut visit, route, &mut exchange, answer, &mut None);
         let Ok(mut answer) = answer else { return };
         if visit.is_some() && rules.is_some_and(|rules| rules.response_hooks == ResponseHooks::Once) {
             match hooks::on_response(&context.generation, route, &mut exchange, answer) {

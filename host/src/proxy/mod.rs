@@ -31,8 +31,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 use hyper::body::Incoming;
 
 use crate::{
-    body::{Content, ResponseBody},
-    cache::Rules,
+    body::{Arriving, Content, ResponseBody},
+    cache::{Rules, encoded::Kept},
     compress::{self, Wishes},
     live::{Generation, Worker},
     plugin::{Exchange, InHand},
@@ -129,6 +129,7 @@ async fn forward(
     let (mut head, body) = request.into_parts();
     let length = http_body::Body::size_hint(&body).exact();
     let is_connect = head.method == Method::CONNECT;
+    let mut body = Arriving::Unread(body);
     let Context { connection, generation, worker, call, .. } = context;
     let deadline = call.and_then(|call| call.timeout).map(|timeout| {
         let timer = worker.clock.timer();
@@ -190,12 +191,15 @@ async fn forward(
     let rules = route.cache.as_ref().filter(|_| !is_upgrade);
     let looked = match is_upgrade {
         true => Ok(Lookup::Ask(None)),
-        false => cached::lookup(context, route, upstream, &mut exchange, &body, record).await,
+        false => {
+            let deadline = deadline.as_ref();
+            cached::lookup(context, route, upstream, &mut exchange, &mut body, deadline, record).await
+        }
     };
     let mut visit = match looked.map_err(&failed)? {
         Lookup::Answer(answer) => {
             let answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
-            return Ok((compress::encode(wishes.as_ref(), answer.response), None));
+            return Ok((encode(context, wishes.as_ref(), answer.response, answer.kept), None));
         }
         Lookup::Ask(visit) => visit,
     };
@@ -206,7 +210,7 @@ async fn forward(
     };
     let sending = send::send(context, upstream, route, &mut exchange, Some(body), expects, record);
     let answer = send::send_before(deadline, sending).await;
-    let mut answer = cached::settle(&mut visit, rules, &mut exchange, answer, record).map_err(&failed)?;
+    let mut answer = cached::settle(&mut visit, route, &mut exchange, answer, record).map_err(&failed)?;
     if rules.is_some_and(Rules::stores_what_hooks_made) {
         answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
         answer = cached::keep(visit, context, rules, answer, record);
@@ -217,7 +221,17 @@ async fn forward(
     if answer.sent.as_ref().is_some_and(send::Sent::leaves_body) {
         close(connection, &mut answer.response);
     }
-    Ok((compress::encode(wishes.as_ref(), answer.response), answer.sent))
+    Ok((encode(context, wishes.as_ref(), answer.response, answer.kept), answer.sent))
+}
+
+/// Brings a response into the encoding that the client wants; one that is stored, once for all clients.
+fn encode(
+    context: &Context,
+    wishes: Option<&Wishes<'_>>,
+    response: Response<Content>,
+    kept: Option<Kept>,
+) -> Response<Content> {
+    compress::encode_kept(wishes, response, kept.map(|kept| (kept, &context.worker.drain)))
 }
 
 fn find_route<'a>(context: &'a Context, request: &request::Parts) -> Option<&'a Route> {

@@ -23,7 +23,7 @@ use super::{
     upgrade::Expected,
 };
 use crate::{
-    body::{Patience, RequestBody, Upload, UploadState},
+    body::{Arriving, Patience, RequestBody, Upload, UploadState},
     clock::{Clock, Elapsed, TICK, Tick, Timer},
     plugin::InHand,
     snapshot::{Route, Target},
@@ -133,7 +133,7 @@ pub(super) async fn send(
     target: &Target,
     route: &Route,
     exchange: &mut InHand,
-    body: Option<Incoming>,
+    body: Option<Arriving>,
     expects: Expects,
     record: &mut Option<Box<Record>>,
 ) -> Result<(Response<Incoming>, Sent), Error> {
@@ -497,7 +497,7 @@ impl Outgoing {
         target: &Target,
         route: &Route,
         head: &request::Parts,
-        body: Option<Incoming>,
+        body: Option<Arriving>,
         expects: Expects,
     ) -> Result<Self, Error> {
         let Context { worker, connection, .. } = context;

@@ -116,18 +116,20 @@ pub fn is_same_after_head(stored: &HeaderMap, stored_length: u64, head: &HeaderM
         && length.is_none_or(|length| length == stored_length)
 }
 
-/// Replaces fields by name, but for those that belong to the stored content.
+/// Replaces fields by name, but for those that belong to the stored content. What is a digest of the content is one
+/// of none in a message that has none (RFC 9530, section 2).
 fn merged(stored: &HeaderMap, new: &HeaderMap) -> HeaderMap {
     let is_kept = |name: &HeaderName| {
-        matches!(
-            *name,
-            header::CONTENT_LENGTH
-                | header::CONTENT_ENCODING
-                | header::CONTENT_RANGE
-                | header::TRANSFER_ENCODING
-                | header::CONNECTION
-                | header::TRAILER
-        )
+        matches!(name.as_str(), "content-digest" | "content-md5")
+            || matches!(
+                *name,
+                header::CONTENT_LENGTH
+                    | header::CONTENT_ENCODING
+                    | header::CONTENT_RANGE
+                    | header::TRANSFER_ENCODING
+                    | header::CONNECTION
+                    | header::TRAILER
+            )
     };
     let mut headers = stored.clone();
     // An age that was stated is not that of what comes now.
@@ -201,6 +203,7 @@ mod tests {
             ("age", "7"),
             ("content-length", "5"),
             ("content-encoding", "gzip"),
+            ("content-md5", "a"),
         ]);
         let new = headers(&[
             ("etag", "\"a\""),
@@ -208,6 +211,7 @@ mod tests {
             ("z", "4"),
             ("content-length", "0"),
             ("content-encoding", "br"),
+            ("content-md5", "b"),
         ]);
         let expected = headers(&[
             ("etag", "\"a\""),
@@ -216,6 +220,7 @@ mod tests {
             ("z", "4"),
             ("content-length", "5"),
             ("content-encoding", "gzip"),
+            ("content-md5", "a"),
         ]);
         assert_eq!(Update::of(&stored, &new), Update::Fields(expected));
         assert_eq!(Update::of(&stored, &headers(&[("etag", "\"b\"")])), Update::Other);

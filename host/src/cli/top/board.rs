@@ -169,8 +169,18 @@ fn title(status: &Value) -> String {
         Some("refused") => format!(", last reload refused at {}", reload["at"].as_str().unwrap_or_default()),
         _ => String::new(),
     };
+    let cache = &status["cache"];
+    let cached = match cache["hit-ratio"].as_f64() {
+        Some(ratio) => format!(
+            ", cache hit {:.1} % with {} entries in {} MiB",
+            ratio * 100.0,
+            cache["entries"],
+            cache["bytes"].as_u64().unwrap_or_default() >> 20
+        ),
+        None => String::new(),
+    };
     format!(
-        "Tollgate {}, generation {}, {} workers, since {}{draining}{last}",
+        "Tollgate {}, generation {}, {} workers, since {}{draining}{last}{cached}",
         text("version"),
         status["generation"],
         status["workers"],
@@ -350,7 +360,7 @@ mod tests {
             at,
             status: json!({ "version": "1.2.3", "started": "today", "generation": 4, "workers": 2, "listeners": [
                 { "address": "[::]:80", "requests": requests, "connections": { "open": 3, "accepted": 9, "refused": 0 } }
-            ] }),
+            ], "cache": { "hit-ratio": 0.75, "entries": 7, "bytes": 3 << 20 } }),
             upstreams: json!({ "upstreams": [{ "name": "app", "endpoints": [
                 endpoint("a:1", "healthy"), endpoint("b:\u{1b}[2J2", "unreachable")
             ] }] }),
@@ -364,7 +374,7 @@ mod tests {
     fn rates_are_of_the_time_between_two_readings() {
         let start = Instant::now();
         let board = Board::new(reading(start + Duration::from_secs(2), 120), Some(&reading(start, 100)));
-        let expected = "Tollgate 1.2.3, generation 4, 2 workers, since today\n\
+        let expected = "Tollgate 1.2.3, generation 4, 2 workers, since today, cache hit 75.0 % with 7 entries in 3 MiB\n\
             \nListeners\n\
             address  open  accepted  refused  requests  requests/s\n\
             [::]:80     3         9        0       120        10.0\n\
