@@ -4,6 +4,7 @@
 //! held back until the upstream asks for it; a response's body tells an observer what becomes of it.
 
 mod tape;
+mod trailers;
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,7 +21,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tape::{Found, Reading, Tape};
 
-use crate::clock::Timer;
+use crate::clock::{Pace, Rate, Timer};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,8 @@ pub enum Error {
     Abandoned,
     #[error("the client took too long")]
     Silent,
+    #[error("the body comes too slowly")]
+    Slow,
     #[error("the body was cut short")]
     CutShort,
     #[error("the body came to a standstill")]
@@ -151,6 +154,9 @@ pub struct Streaming {
 pub struct Patience {
     pub timer: Timer,
     pub limit: Duration,
+    /// How much has to come while it is waited for.
+    pub rate: Rate,
+    pub pace: RefCell<Pace>,
 }
 
 #[derive(Debug)]
@@ -189,6 +195,8 @@ pub enum UploadState {
     Broken,
     /// The client kept the proxy waiting, and its connection is of use all the same.
     Silent,
+    /// The client sent something now and then, and too little.
+    Slow,
     /// The upstream did not want it.
     Abandoned,
 }
@@ -244,10 +252,16 @@ impl Patience {
             self.timer.stop();
             return Poll::Pending;
         }
+        self.pace.borrow_mut().wait(self.timer.clock());
         if !self.timer.is_running() {
             self.timer.start(self.limit);
         }
         self.timer.poll(cx)
+    }
+
+    /// Whether this much is enough for the time that it has taken.
+    fn is_kept(&self, bytes: usize) -> bool {
+        self.pace.borrow_mut().pass(bytes, self.rate, self.timer.clock())
     }
 }
 
@@ -308,6 +322,14 @@ impl Upload {
     }
 
     fn account(&self, bytes: usize) -> Result<(), Error> {
+        if let Some(patience) = &self.patience {
+            if self.is_answered.get() {
+                patience.pace.take();
+            } else if !patience.is_kept(bytes) {
+                self.state.set(UploadState::Slow);
+                return Err(Error::Slow);
+            }
+        }
         let bytes = bytes as u64;
         self.passed.set(self.passed.get() + bytes);
         match self.left.get().checked_sub(bytes) {
@@ -348,7 +370,7 @@ impl http_body::Body for RequestBody {
         }
         Poll::Ready(match std::task::ready!(polled) {
             Some(Ok(found)) => {
-                let (frame, accounted) = match found {
+                let (mut frame, accounted) = match found {
                     Found::New(frame) => {
                         let accounted = upload.account(frame.data_ref().map_or(0, Bytes::len));
                         (frame, accounted)
@@ -358,6 +380,7 @@ impl http_body::Body for RequestBody {
                 if accounted.is_ok() && source.is_end_stream() {
                     upload.state.set(UploadState::Complete);
                 }
+                frame.trailers_mut().map(trailers::clean);
                 Some(accounted.map(|()| frame).map_err(GivenUp::from))
             }
             // Somebody else reads it now, and the state is theirs.
@@ -562,7 +585,7 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let body = self.get_mut();
-        let frame = match Pin::new(&mut body.content).poll_frame(cx) {
+        let mut frame = match Pin::new(&mut body.content).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 let stalled = body.observer.as_mut().map(|observer| observer.poll_stalled(cx));
@@ -573,8 +596,9 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
                 return Poll::Ready(Some(trailers.map(Frame::trailers).ok_or(Error::Stalled)));
             }
         };
-        match &frame {
+        match &mut frame {
             Some(Ok(frame)) => {
+                frame.trailers_mut().map(trailers::clean);
                 if let Some(observer) = &mut body.observer {
                     observer.passed(frame.data_ref().map_or(0, Bytes::len));
                 }

@@ -125,6 +125,42 @@ impl Clock {
     }
 }
 
+/// How many bytes have to pass in so much time of waiting.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// Each second; none is no limit.
+    pub bytes: u64,
+    pub window: Duration,
+}
+
+/// Tells whether who is waited for keeps up with a [`Rate`]. Time counts only while it is waited for.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// Since then nothing has passed.
+    since: Option<Tick>,
+    waited: Duration,
+    passed: u64,
+}
+
+impl Pace {
+    /// Nothing passes, since the other side is not ready.
+    pub fn wait(&mut self, clock: &Clock) {
+        self.since.get_or_insert(clock.now());
+    }
+
+    /// This many bytes have passed. False if they were too few for the time that they took.
+    pub fn pass(&mut self, bytes: usize, rate: Rate, clock: &Clock) -> bool {
+        self.passed = self.passed.saturating_add(bytes as u64);
+        let Some(since) = self.since.take() else { return true };
+        self.waited += clock.since(since);
+        if self.waited < rate.window {
+            return true;
+        }
+        let Self { waited, passed, .. } = std::mem::take(self);
+        u128::from(passed) * 1000 >= u128::from(rate.bytes) * waited.as_millis()
+    }
+}
+
 /// The limit given to [`Clock::within`] has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("took too long")]
@@ -146,6 +182,11 @@ impl Timer {
     /// Takes the deadline away.
     pub fn stop(&self) {
         self.clock.0.timers.borrow_mut()[self.key].deadline = Tick::NEVER;
+    }
+
+    /// That it goes by.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     pub fn is_running(&self) -> bool {
@@ -210,6 +251,37 @@ mod tests {
         timer.stop();
         clock.advance(1000);
         assert!(!is_over(&timer));
+    }
+
+    #[test]
+    fn only_waiting_counts_against_a_pace() {
+        let clock = Clock::default();
+        let rate = Rate { bytes: 100, window: Duration::from_secs(1) };
+        let mut pace = Pace::default();
+        for (waited, idle, bytes, expected) in [
+            // In ticks, of which there are 50 a second.
+            (50, 0, 100, true),
+            (50, 0, 99, false),
+            (20, 100, 1, true),
+            (20, 100, 1, true),
+            (20, 100, 118, true),
+            (100, 0, 199, false),
+            (0, 1000, 1, true),
+            (49, 0, 0, true),
+            (1, 0, 98, false),
+        ] {
+            clock.advance(idle);
+            if waited > 0 {
+                pace.wait(&clock);
+                clock.advance(waited - 1);
+                pace.wait(&clock);
+                clock.advance(1);
+            }
+            assert_eq!(pace.pass(bytes, rate, &clock), expected, "{bytes} bytes in {waited} ticks");
+        }
+        pace.wait(&clock);
+        clock.advance(1000);
+        assert!(pace.pass(0, Rate { bytes: 0, ..rate }, &clock));
     }
 
     #[test]

@@ -9,8 +9,9 @@ use std::{
 
 use tollgate::{
     config::{
-        self, Cache, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerTimeouts, Log,
-        Outlier, PluginLimits, Retry, RouteCache, Source, UpstreamLimits, UpstreamTimeouts,
+        self, Cache, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerRates,
+        ListenerTimeouts, Log, Outlier, PluginLimits, Retry, RouteCache, Source, UpstreamLimits,
+        UpstreamTimeouts,
     },
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
@@ -179,6 +180,7 @@ fn config_toml_shows_the_defaults() {
     let listener = shown.listeners[0].get_ref();
     assert_eq!(listener.limits, ListenerLimits::default());
     assert_eq!(listener.timeouts, ListenerTimeouts::default());
+    assert_eq!(listener.min_rates, ListenerRates::default());
     let upstream = &shown.upstreams["app"];
     let (unsaid, _) = understood(&path, "upstreams.app = { endpoints = [] }".to_owned());
     assert_eq!(upstream.timeouts, UpstreamTimeouts::default());

@@ -358,6 +358,44 @@ async fn a_connection_that_the_upstream_ends_takes_no_more_requests() {
 }
 
 #[tokio::test]
+async fn a_request_that_the_upstream_has_left_out_when_it_ended_is_sent_again() {
+    for method in ["GET", "POST"] {
+        let origin = BareOrigin::start().await;
+        let proxy = Proxy::start(&format!("workers = 1\n{}", route_to_http2(&origin.url(), ""))).await;
+        let mut client = Http2Client::connect(proxy.address()).await;
+        let (response, _) = client.open(http2::request(method, "/", &[]), true).await;
+        let mut upstream = origin.accept().await;
+        upstream.read_until("SM\r\n\r\n").await;
+        upstream.send(RawFrame::new(SETTINGS, 0, 0, []).bytes()).await;
+        // What comes are frames: a length, and then the kind.
+        let mut came = Vec::new();
+        let has_head = |mut bytes: &[u8]| {
+            while bytes.len() >= 9 {
+                let length = usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
+                if bytes[3] == HEADERS {
+                    return true;
+                }
+                bytes = bytes.get(9 + length..).unwrap_or_default();
+            }
+            false
+        };
+        while !has_head(&came) {
+            came.extend(upstream.read_some().await);
+        }
+        // No stream was looked at, and there is no error.
+        upstream.send(RawFrame::new(GOAWAY, 0, 0, [0; 8]).bytes()).await;
+        let mut other = soon("another connection", async {
+            h2::server::handshake(origin.accept().await.into_stream()).await.unwrap()
+        })
+        .await;
+        let (_, mut respond) = soon("the request", other.accept()).await.unwrap().unwrap();
+        respond.send_response(head(203), true).unwrap();
+        tokio::spawn(async move { while other.accept().await.is_some() {} });
+        assert_eq!(soon("a response", response).await.unwrap().status(), 203, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_does_not_speak_http_2_is_an_error() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(&route_to_http2(&origin.url(), "timeouts.connect = \"300ms\"")).await;
@@ -486,6 +524,7 @@ async fn what_means_something_else_in_http_1_does_not_get_there() {
         (instead(":scheme", None), Err(PROTOCOL_ERROR)),
         (instead(":method", None), Err(PROTOCOL_ERROR)),
         (instead(":method", Some("GE T")), Err(PROTOCOL_ERROR)),
+        (instead(":method", Some("get")), Ok(400)),
         (instead(":method", Some("GET / HTTP/1.1\r\nX: y")), Err(PROTOCOL_ERROR)),
         (instead(":path", None), Err(PROTOCOL_ERROR)),
         (instead(":path", Some("")), Err(PROTOCOL_ERROR)),
@@ -519,6 +558,14 @@ async fn what_means_something_else_in_http_1_does_not_get_there() {
         (with(&[("x", "a\nb")]), Err(PROTOCOL_ERROR)),
         (with(&[("x", "a\rb")]), Err(PROTOCOL_ERROR)),
         (with(&[("x", "a\0b")]), Err(PROTOCOL_ERROR)),
+        (with(&[("x", "a\x7fb")]), Err(PROTOCOL_ERROR)),
+        (with(&[("x\0", "a")]), Err(PROTOCOL_ERROR)),
+        (with(&[("host", "test"), ("host", "other")]), Ok(400)),
+        (with(&[("host", "")]), Ok(400)),
+        ([instead(":authority", None), vec![("host", "te st")]].concat(), Ok(400)),
+        (instead(":path", Some("/a\0b")), Err(PROTOCOL_ERROR)),
+        (instead(":path", Some("/a%00b")), Ok(400)),
+        (with(&[("x_forwarded_for", "10.0.0.1"), ("y", "z")]), Ok(200)),
         (with(&[("x", " a")]), Ok(400)),
         (with(&[("x", "a\t")]), Ok(400)),
         (with(&[("x", "a\u{ff}b")]), Ok(200)),
@@ -547,6 +594,7 @@ async fn what_means_something_else_in_http_1_does_not_get_there() {
         assert_eq!(origin.received().len(), reached, "{fields:?}");
     }
     assert!(origin.received().iter().all(|received| !received.raw.contains("evil")));
+    assert!(origin.received().iter().all(|received| received.header("x_forwarded_for").is_none()));
 }
 
 #[tokio::test]

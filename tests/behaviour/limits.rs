@@ -2,7 +2,14 @@
 
 use std::time::Duration;
 
-use tollgate_tests::{Answer, BareOrigin, Client, Origin, Proxy, listener, route_to};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use tollgate_tests::{
+    Answer, BareOrigin, Client, Executable, Metrics, Origin, Proxy,
+    http2::{self, *},
+    listener, route_to, until,
+};
+
+use crate::TOLLGATE;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -237,6 +244,256 @@ async fn connections_beyond_the_limit_are_refused_until_another_ends() {
         clients[0].send(GET).await;
         assert_eq!(clients[0].response().await.status, 200, "those that are in stay in");
     }
+}
+
+/// A connection from an address of its own, all of which are this machine.
+async fn connect_from(address: [u8; 4], proxy: &Proxy) -> Client {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    socket.connect(proxy.address()).await.unwrap().into()
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_connections_and_takes_none_from_others() {
+    let origin = Origin::start().await;
+    let settings = "limits.connections-per-address = 2\ntrusted-proxies = [\"127.0.0.9\"]";
+    let config = format!("{}{ADMIN}{}", route_to(&[&origin.url()]), listener(settings));
+    let proxy = Proxy::start(&config).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = connect_from([127, 0, 0, 1], &proxy).await;
+        client.send(GET).await;
+        assert_eq!(client.response().await.status, 200);
+        clients.push(client);
+    }
+    for _ in 0..2 {
+        let mut refused = connect_from([127, 0, 0, 1], &proxy).await;
+        refused.send(GET).await;
+        is_refused(&mut refused, 429).await;
+    }
+    for address in [[127, 0, 0, 2], [127, 0, 0, 9], [127, 0, 0, 9], [127, 0, 0, 9]] {
+        let mut other = connect_from(address, &proxy).await;
+        other.send(GET).await;
+        assert_eq!(other.response().await.status, 200, "{address:?}");
+        clients.push(other);
+    }
+    drop(clients.remove(0));
+    until("the connection has ended", || proxy.server().connections() == 5).await;
+    let mut again = connect_from([127, 0, 0, 1], &proxy).await;
+    again.send(GET).await;
+    assert_eq!(again.response().await.status, 200);
+
+    let metrics = proxy.metrics().await;
+    assert_eq!(reached(&metrics, "listeners.limits.connections-per-address"), 2.0);
+    assert_eq!(metrics.sum("tollgate_refusals_total", &[("status", "429")]), 2.0);
+    assert_eq!(metrics.sum("tollgate_connections_refused_total", &[]), 2.0);
+}
+
+const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
+
+fn reached(metrics: &Metrics, limit: &str) -> f64 {
+    metrics.sum("tollgate_limits_reached_total", &[("limit", limit)])
+}
+
+#[tokio::test]
+async fn a_limit_that_was_reached_is_counted() {
+    let origin = Origin::start().await;
+    let settings = "limits = { request-line = \"200B\", headers = \"2KiB\", header-count = 10, body = \"5B\", streams = 1 }\n\
+                    timeouts = { header = \"100ms\", body = \"100ms\" }";
+    let proxy = Proxy::start(&format!("{}{ADMIN}{}", route_to(&[&origin.url()]), listener(settings))).await;
+    let (long, path) = ("a".repeat(3000), format!("/{}", "a".repeat(300)));
+    for (limit, status, request) in [
+        ("listeners.limits.request-line", 414, format!("GET {path} HTTP/1.1\r\n\r\n")),
+        ("listeners.limits.headers", 431, format!("GET / HTTP/1.1\r\nHost: a\r\nX: {long}\r\n\r\n")),
+        ("listeners.limits.header-count", 431, format!("GET / HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(11))),
+        ("listeners.limits.body", 413, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n".to_owned()),
+        ("listeners.timeouts.header", 408, "GET / HTTP/1.1\r\n".to_owned()),
+        ("listeners.timeouts.body", 408, "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n".to_owned()),
+    ] {
+        let mut client = proxy.connect().await;
+        client.send(&request).await;
+        is_refused(&mut client, status).await;
+        assert_eq!(reached(&proxy.metrics().await, limit), 1.0, "{limit}");
+    }
+
+    let plain = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+    let with = |more: &[(&'static str, &str)]| {
+        let fields: Vec<_> = plain.iter().chain(more).copied().collect();
+        RawFrame::headers(END_STREAM, 1, &fields)
+    };
+    let mut target = plain;
+    target[2].1 = &path;
+    for (limit, outcome, request) in [
+        ("listeners.limits.request-line", Ok(414), RawFrame::headers(END_STREAM, 1, &target)),
+        ("listeners.limits.headers", Ok(431), with(&[("x", &long)])),
+        ("listeners.limits.header-count", Ok(431), with(&[("x", "y"); 11])),
+    ] {
+        let mut client = FrameClient::connect(proxy.address()).await;
+        client.send(&request).await;
+        assert_eq!(client.outcome(1).await, outcome, "{limit}");
+        drop(client);
+        // The frame that shows it may go after the one that was waited for.
+        tollgate_tests::soon(limit, async { while reached(&proxy.metrics().await, limit) < 2.0 {} }).await;
+    }
+    let mut client = FrameClient::connect(proxy.address()).await;
+    let begun = with(&[("content-length", "5")]);
+    for stream in [1, 3] {
+        client.send(&RawFrame { stream, flags: begun.flags & !END_STREAM, ..begun.clone() }).await;
+    }
+    client.outcome(3).await.unwrap_err();
+    assert_eq!(client.outcome(1).await, Ok(408));
+    let metrics = proxy.metrics().await;
+    assert_eq!(reached(&metrics, "listeners.limits.streams"), 1.0);
+    assert_eq!(reached(&metrics, "listeners.timeouts.body"), 2.0);
+    assert_eq!(metrics.sum("tollgate_refusals_total", &[("status", "431")]), 4.0);
+}
+
+#[tokio::test]
+async fn a_body_that_comes_in_drops_is_refused() {
+    let origin = Origin::start().await;
+    let settings = "min-rates = { body = \"1KiB\", window = \"200ms\" }";
+    let proxy = Proxy::start(&format!("{}{ADMIN}{}", route_to(&[&origin.url()]), listener(settings))).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n").await;
+    client.send_slowly(&[b'x'; 30], Duration::from_millis(20)).await;
+    is_refused(&mut client, 408).await;
+
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let (response, mut stream) = client.open(http2::request("POST", "/", &[]), false).await;
+    let dripping = async {
+        while stream.send_data("x".into(), false).is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        response = response => assert_eq!(response.unwrap().status(), 408),
+        () = dripping => panic!("the stream was reset before it was answered"),
+    }
+    assert_eq!(reached(&proxy.metrics().await, "listeners.min-rates.body"), 2.0);
+    assert_eq!(origin.received().len(), 0, "it never looks finished");
+
+    // Calls speak when they have something to say.
+    let call = http2::request("POST", "/", &[("content-type", "application/grpc")]);
+    let (response, mut stream) = client.open(call, false).await;
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.send_data("x".into(), false).unwrap();
+    }
+    stream.send_data("".into(), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 200);
+    assert_eq!(origin.last().body, [b'x'; 30]);
+}
+
+#[tokio::test]
+async fn a_body_that_waits_for_its_upstream_is_not_slow() {
+    let origin = BareOrigin::start().await;
+    let settings = "min-rates = { body = \"1MiB\", window = \"100ms\" }";
+    let proxy = proxy_with(settings, &origin.url()).await;
+    let body = vec![b'x'; 32 << 20];
+    let mut client = proxy.connect().await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len())).await;
+    let taking = async {
+        let mut upstream = origin.accept().await;
+        upstream.read_until("\r\n\r\n").await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut left = body.len();
+        while left > 0 {
+            left -= upstream.read_some().await.len();
+        }
+        upstream.send(&Answer::ok("all").pieces[0]).await;
+        upstream
+    };
+    let (_, _upstream) = tokio::join!(client.send(&body), taking);
+    assert_eq!(client.response().await.text(), "all");
+}
+
+#[tokio::test]
+async fn a_response_that_is_taken_in_sips_is_given_up() {
+    let origin = Origin::answering(|_| Answer::ok(&"x".repeat(32 << 20))).await;
+    let settings = "min-rates = { write = \"1GiB\", window = \"100ms\" }";
+    let proxy = Proxy::start(&format!("{}{ADMIN}{}", route_to(&[&origin.url()]), listener(settings))).await;
+    let mut client = proxy.connect().await;
+    client.send(GET).await;
+    client.read_until("\r\n\r\n").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(client.read_to_end().await.len() < 32 << 20);
+
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let (response, _) = client.open(http2::request("GET", "/", &[]), true).await;
+    let mut body = response.await.unwrap().into_body();
+    let error = loop {
+        let data = tollgate_tests::soon("data, or the end", body.data()).await.expect("it has no good end");
+        match data {
+            Err(error) => break error,
+            Ok(data) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+        }
+    };
+    assert_eq!(error.reason(), Some(h2::Reason::CANCEL));
+    assert_eq!(reached(&proxy.metrics().await, "listeners.min-rates.write"), 2.0);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_and_steadily_gets_all_of_a_response() {
+    let size = 600 << 10;
+    let origin = Origin::answering(move |_| Answer::ok(&"x".repeat(size))).await;
+    let settings = "timeouts.write = \"1s\"";
+    let proxy = Proxy::start(&format!("{}{ADMIN}{}", route_to(&[&origin.url()]), listener(settings))).await;
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let (response, _) = client.open(http2::request("GET", "/", &[]), true).await;
+    let mut body = response.await.unwrap().into_body();
+    let mut came = 0;
+    while let Some(data) = body.data().await {
+        let Ok(data) = data else { panic!("after {came} bytes: {:?}", proxy.metrics().await) };
+        came += data.len();
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    assert_eq!(came, size);
+}
+
+#[tokio::test]
+async fn a_proxy_without_file_descriptors_goes_on_when_there_are_some() {
+    let origin = Origin::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let listener = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
+    let config = format!("workers = 1\n{ADMIN}{}{listener}", route_to(&[&origin.url()]));
+    std::fs::write(folder.path().join("config.toml"), config).unwrap();
+    let proxy = Executable::start(TOLLGATE, folder.path(), &["run", "--log-format", "json"]);
+    let line = proxy.line(&["\"listening\""]).await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = line["address"].as_str().unwrap().parse().unwrap();
+    let line: serde_json::Value = serde_json::from_str(&proxy.line(&["admin API listening"]).await).unwrap();
+    let admin: std::net::SocketAddr = line["address"].as_str().unwrap().parse().unwrap();
+    let mut asking = Client::connect(admin).await;
+    let mut metrics = async || {
+        asking.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        Metrics::parse(asking.response().await.text())
+    };
+    metrics().await;
+
+    let pid = Pid::from_raw(proxy.id().cast_signed());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.id())).unwrap().count() as u64;
+    let lowered = Rlimit { current: Some(open + 4), maximum: Some(10_000) };
+    prlimit(pid, Resource::Nofile, lowered).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(Client::connect(address).await);
+    }
+    proxy.line(&["cannot accept connections"]).await;
+    tollgate_tests::soon("several attempts", async {
+        while reached(&metrics().await, "file-descriptors") < 3.0 {}
+    })
+    .await;
+    assert_eq!(proxy.lines(&["cannot accept connections"]).len(), 1, "it is said once");
+
+    clients.clear();
+    proxy.line(&["connections are accepted again"]).await;
+    let mut client = Client::connect(address).await;
+    client.send(GET).await;
+    assert_eq!(client.response().await.status, 200);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod admin;
 mod architecture;
+mod bad_responses;
 mod caching;
 mod caching_disk;
 mod caching_encoded;

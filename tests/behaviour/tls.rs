@@ -110,6 +110,45 @@ async fn requests_come_by_every_version_of_tls_and_by_no_other() {
 }
 
 #[tokio::test]
+async fn handshakes_are_counted() {
+    let (authority, origin) = (Authority::new(), Origin::start().await);
+    let admin = "[admin]\naddress = \"127.0.0.1:0\"\n";
+    let folder = folder(&[("site", &authority.vouch(&["site.test"]))]);
+    let settings = tls(&["site"], "") + "timeouts.handshake = \"200ms\"\n";
+    let proxy = start(folder, &(route_to(&[&origin.url()]) + admin + &settings)).await;
+    for version in ["1.2", "1.3"] {
+        let secure = Secure::of_version(&authority, version);
+        for _ in 0..3 {
+            let mut client = secure.connect(proxy.address(), "site.test").await;
+            assert_eq!(get(&mut client, "site.test").await.status, 200);
+        }
+    }
+    let stranger = Secure::believing(&Authority::new());
+    assert!(stranger.try_connect(proxy.address(), "site.test").await.is_err());
+    assert_eq!(proxy.request("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await.status, 400);
+    drop(proxy.connect().await);
+    assert!(proxy.connect().await.is_closed().await);
+    let failed = |metrics: &tollgate_tests::Metrics, reason| {
+        metrics.sum("tollgate_tls_handshakes_failed_total", &[("reason", reason)])
+    };
+    let metrics = soon("all are counted", async {
+        loop {
+            let metrics = proxy.metrics().await;
+            if ["silent", "clear", "late", "broken"].map(|reason| failed(&metrics, reason)) == [1.0; 4] {
+                break metrics;
+            }
+        }
+    })
+    .await;
+    for version in ["1.2", "1.3"] {
+        let of = |kind| metrics.sum("tollgate_tls_handshakes_total", &[("version", version), ("kind", kind)]);
+        assert_eq!((of("full"), of("resumed")), (1.0, 2.0), "{version}");
+    }
+    let late = [("limit", "listeners.timeouts.handshake")];
+    assert_eq!(metrics.sum("tollgate_limits_reached_total", &late), 1.0);
+}
+
+#[tokio::test]
 async fn bodies_pass_by_tls_in_both_directions() {
     let authority = Authority::new();
     let origin = Origin::answering(|request| {

@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::RunArguments;
@@ -12,6 +13,7 @@ use crate::{
 };
 
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
+    raise_file_limit();
     let path = arguments.config;
     let (config, source) = config::read(&path)?;
     let settings = settings(&path);
@@ -23,6 +25,16 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     server.drain().accompany(admin::run(server.clone(), Some(path.clone())));
     server.drain().spawn(watch::run(server.clone(), path.clone(), loaded));
     until_signalled(&server, Some(&path)).await
+}
+
+/// Has the process open as many files as it may: a connection takes two, and systems begin with some thousand.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, limit = limit.current, "cannot have more files open at once");
+    }
 }
 
 /// What stands in a configuration is relative to the folder it is in.

@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
+use crate::clock::Rate;
+
 use super::{
     ByteSize, Duration, ListenerTls,
     read::{optional_spanned_table, table, written},
@@ -40,6 +42,8 @@ pub struct Listener {
     pub limits: ListenerLimits,
     #[serde(default, deserialize_with = "table")]
     pub timeouts: ListenerTimeouts,
+    #[serde(default, deserialize_with = "table")]
+    pub min_rates: ListenerRates,
 }
 
 /// Where requests in clear are sent. Written as `true`, or as a table where it has more to say.
@@ -74,6 +78,12 @@ impl Default for Hsts {
 pub struct ListenerLimits {
     /// Connections at once; beyond it 503 and the connection is closed.
     pub connections: usize,
+    /// Connections of one client at once, beyond which it gets 429 and its connection is closed; as many as it
+    /// likes if absent. `trusted-proxies` are not counted.
+    pub connections_per_address: Option<NonZero<u32>>,
+    /// How many bits of an IPv6 address tell a client from others.
+    #[serde(deserialize_with = "ipv6_prefix")]
+    pub ipv6_prefix: u8,
     /// Method, target and version together; beyond it 414.
     pub request_line: ByteSize,
     /// The whole head of a request; beyond it 431.
@@ -90,6 +100,8 @@ impl Default for ListenerLimits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_address: None,
+            ipv6_prefix: 64,
             request_line: ByteSize::kib(8),
             headers: ByteSize::kib(32),
             header_count: 100,
@@ -124,6 +136,36 @@ impl Default for ListenerTimeouts {
             write: Duration::from_secs(30),
             idle: Duration::from_secs(75),
         }
+    }
+}
+
+/// How fast a client has to be while the proxy waits for it: bytes each second, over a window.
+///
+/// Only the time counts in which it is the client that is waited for. A rate of nothing is no limit.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct ListenerRates {
+    /// Of a request's body that come; below it 408.
+    pub body: ByteSize,
+    /// Of a response that the client takes; below it the connection is closed.
+    pub write: ByteSize,
+    /// How much time of waiting is looked at.
+    pub window: Duration,
+}
+
+impl Default for ListenerRates {
+    fn default() -> Self {
+        Self { body: ByteSize::bytes(128), write: ByteSize::bytes(128), window: Duration::from_secs(30) }
+    }
+}
+
+impl ListenerRates {
+    pub fn body(&self) -> Rate {
+        Rate { bytes: self.body.get(), window: self.window.get() }
+    }
+
+    pub fn write(&self) -> Rate {
+        Rate { bytes: self.write.get(), window: self.window.get() }
     }
 }
 
@@ -192,6 +234,25 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sock
     written(deserializer, "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"", |text| {
         text.parse().ok()
     })
+}
+
+fn ipv6_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    struct Visitor;
+
+    impl de::Visitor<'_> for Visitor {
+        type Value = u8;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("a whole number from 1 to 128")
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<u8, E> {
+            let bits = u8::try_from(number).ok().filter(|bits| (1..=128).contains(bits));
+            bits.ok_or_else(|| E::invalid_value(de::Unexpected::Other("number"), &self))
+        }
+    }
+
+    deserializer.deserialize_any(Visitor)
 }
 
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {

@@ -26,7 +26,7 @@ pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, Respons
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd};
 pub use health::{CheckProtocol, Health, Outlier, Statuses};
-pub use listener::{Hsts, Listener, ListenerLimits, ListenerTimeouts, Redirect};
+pub use listener::{Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect};
 pub use plugin::{Failure, Grants, Plugin, PluginLimits, SecretSource, StoreGrant};
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};

@@ -33,8 +33,9 @@ trusted-proxies = ["10.0.0.0/8", "192.168.0.1", "::1"]
 tls = { certificates = [{ certificate = "${FOLDER}/a.pem", key = "a.key", ocsp = "a.ocsp" }], self-signed = ["LOCALHOST", "::1"], client-ca = "clients.pem", client-auth = "optional", forward-client-certificate = "chain", min-version = "1.3" }
 redirect-to-https = { port = 8443, status = 301 }
 hsts = { max-age = "365d", include-subdomains = true, preload = true }
-limits = { connections = 10, request-line = "4KiB", headers = "16KiB", header-count = 50, body = "1MiB" }
+limits = { connections = 10, connections-per-address = 5, ipv6-prefix = 56, request-line = "4KiB", headers = "16KiB", header-count = 50, body = "1MiB" }
 timeouts = { handshake = "2s", header = "5s", body = "250ms", write = "10s", idle = "1m" }
+min-rates = { body = "1KiB", write = "0B", window = "5s" }
 
 [upstreams.app]
 discover = { dns = { name = "_http._tcp.app", port = 80, servers = ["10.0.0.2", "[::1]:5353"], ttl-min = "5s", ttl-max = "1m" }, etcd = { servers = ["https://etcd:2379"], prefix = "/app/", user = "u", password = "${ZONE:-p}" }, consul = { servers = ["http://consul:8500"], service = "app", datacenter = "d", tag = "t", token = "${ZONE:-t}" }, tls = { ca = "internal.pem" }, file = "endpoints.toml", https = true, may-be-empty = true }
@@ -133,6 +134,8 @@ fn what_is_written_is_what_is_read() {
     assert_eq!(listener.address, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(listener.limits.request_line.get(), 4096);
     assert_eq!(listener.timeouts.body.get().as_millis(), 250);
+    assert_eq!(listener.limits.connections_per_address.map(u32::from), Some(5));
+    assert_eq!((listener.limits.ipv6_prefix, listener.min_rates.body.get()), (56, 1024));
     let tls = listener.tls.as_ref().unwrap().get_ref();
     let files: Vec<_> = tls.files().map(|path| path.to_str().unwrap()).collect();
     assert_eq!(files, ["/srv/a.pem", "a.key", "a.ocsp", "clients.pem"]);

@@ -69,6 +69,11 @@ impl Frame {
         u32::from_be_bytes(if self.kind == Kind::GoAway { last } else { [a, b, c, d] })
     }
 
+    /// Whether these fields are the last of their stream.
+    pub fn ends_stream(&self) -> bool {
+        matches!(self.kind, Kind::Headers | Kind::Data) && self.flags & 1 != 0
+    }
+
     /// Whether it belongs to fields that an earlier one has begun.
     pub fn continues_head(&self) -> bool {
         self.kind == Kind::Continuation

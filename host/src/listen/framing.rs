@@ -7,7 +7,7 @@
 
 use http::StatusCode;
 
-use crate::config::ListenerLimits;
+use crate::{config::ListenerLimits, telemetry::traffic::Limit};
 
 /// Follows a connection's bytes from one request to the next.
 #[derive(Debug)]
@@ -64,8 +64,10 @@ pub enum Fault {
     Chunk,
     #[error("the request line is too long")]
     LongRequestLine,
-    #[error("too many headers, or too long")]
+    #[error("the head is too long")]
     LongHead,
+    #[error("too many headers")]
+    ManyHeaders,
     #[error("too long trailers")]
     LongTrailers,
 }
@@ -82,7 +84,26 @@ impl Fault {
             | Self::Chunk => StatusCode::BAD_REQUEST,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::LongRequestLine => StatusCode::URI_TOO_LONG,
-            Self::LongHead | Self::LongTrailers => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::LongHead | Self::ManyHeaders | Self::LongTrailers => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
+        }
+    }
+
+    /// What of it there was too much, if that is what is wrong.
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::LineEnd
+            | Self::RequestLine
+            | Self::Version
+            | Self::Header
+            | Self::Length
+            | Self::TransferCoding
+            | Self::Host
+            | Self::Chunk => None,
+            Self::LongRequestLine => Some(Limit::RequestLine),
+            Self::LongHead | Self::LongTrailers => Some(Limit::Headers),
+            Self::ManyHeaders => Some(Limit::HeaderCount),
         }
     }
 }
@@ -306,7 +327,7 @@ fn read_head(head: &[u8], limits: Limits) -> Result<Length, Fault> {
         count += 1;
     }
     if count > limits.headers {
-        return Err(Fault::LongHead);
+        return Err(Fault::ManyHeaders);
     }
     match (length, is_chunked) {
         (Some(_), true) => Err(Fault::Length),
@@ -525,7 +546,7 @@ mod tests {
         assert_eq!(whole(long_head.as_bytes()), Err(Fault::LongHead));
         assert_eq!(whole(&long_head.as_bytes()[..32 << 10]), Err(Fault::LongHead), "before it is over");
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "X: a\r\n".repeat(101));
-        assert_eq!(whole(many.as_bytes()), Err(Fault::LongHead));
+        assert_eq!(whole(many.as_bytes()), Err(Fault::ManyHeaders));
         let trailers = format!(
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{}\r\n",
             "X: a\r\n".repeat(10_000)

@@ -25,7 +25,11 @@ use crate::{
     config::Listener,
     live::Worker,
     proxy::{self, Answered, Connection, Peer, Turn},
-    telemetry::{Part, traffic::ListenerCounts, with_sources},
+    telemetry::{
+        Part,
+        traffic::{FailedHandshake, Limit, ListenerCounts},
+        with_sources,
+    },
     tls::Termination,
 };
 
@@ -62,6 +66,7 @@ impl Server {
             Ok(Ok(opened)) => opened,
             Ok(Err(error)) => {
                 tracing::debug!(client = %address, error = with_sources(&error), "no TLS connection");
+                counts.did_not_shake_hands(error.kind());
                 if let tls::OpenError::Clear(stream) = error {
                     counts.refused_with(StatusCode::BAD_REQUEST);
                     tls::refuse(stream, &self.worker.clock).await;
@@ -69,10 +74,13 @@ impl Server {
                 return;
             }
             Err(error) => {
+                counts.did_not_shake_hands(FailedHandshake::Late);
+                counts.reached(Limit::HandshakeTime);
                 tracing::debug!(client = %address, %error, "TLS handshake given up");
                 return;
             }
         };
+        counts.shook_hands(session.version, session.is_resumed);
         let mut peer = Peer::new(address, "https", &listener.trusted_proxies);
         peer.certificate = session.client.clone();
         let connection = Rc::new(Connection::secure(peer, listener, counts, session));

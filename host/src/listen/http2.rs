@@ -16,7 +16,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame as BodyFrame, SizeHint};
+use http::StatusCode;
+use http_body::{Body as _, Frame as BodyFrame, SizeHint};
 use hyper::{
     rt::{Executor, ReadBufCursor},
     server::conn::http2,
@@ -30,10 +31,11 @@ use super::{
 };
 use crate::{
     body,
-    clock::Timer,
+    clock::{Pace, Timer},
     live::Worker,
     proxy::{self, Answered, Connection, Tunnel},
     socket,
+    telemetry::traffic::Limit,
 };
 
 /// What a client may send of one request's body before the upstream has taken it: enough for 40 Mbit/s over a way
@@ -46,8 +48,14 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Requests that a client may have reset before anybody has looked at them (CVE-2023-44487).
 const RESETS_UNSEEN: usize = 20;
 
+/// Too many streams at once (RFC 9113, section 7).
+const REFUSED_STREAM: u32 = 7;
+
 /// Streams that a client may make the proxy reset by its errors (CVE-2025-8671).
 const RESETS_BY_ERROR: usize = 100;
+
+/// What of a response hyper gets at a time, and the client has to take in the time for writing.
+const PIECE: usize = 32 << 10;
 
 /// How long a client may take to go, once it has been asked to.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -65,8 +73,9 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 ) {
     let limits = &connection.listener.limits;
     let streams = Streams::new(worker.clone(), connection.clone());
-    let line =
-        Rc::new(RefCell::new(Line::new(stream, begun, scratch.clone(), worker.clone(), connection.clone())));
+    let ends = streams.0.ends.clone();
+    let line = Line::new(stream, begun, scratch.clone(), worker.clone(), connection.clone(), ends);
+    let line = Rc::new(RefCell::new(line));
     let mut builder = http2::Builder::new(streams.clone());
     builder
         .max_concurrent_streams(limits.streams)
@@ -83,11 +92,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         let (streams, scratch) = (streams.clone(), scratch.clone());
         async move {
             let Answered { response, tunnel } = answer.await;
-            progress.set(Turn::Client);
-            if let Some(tunnel) = tunnel {
-                streams.spawn_tunnel(tunnel, scratch);
+            progress.set(Turn::Client, 0);
+            match tunnel {
+                Some(tunnel) => streams.spawn_tunnel(tunnel, scratch),
+                None if response.body().is_end_stream() => progress.expect_end(),
+                None => {}
             }
-            Ok::<_, Infallible>(response.map(|body| Watched { body, progress }))
+            Ok::<_, Infallible>(response.map(|body| Watched { body, rest: Bytes::new(), given: 0, progress }))
         }
     });
     let mut serving = builder.serve_connection(Socket(line.clone()), service);
@@ -141,10 +152,19 @@ struct Open {
     is_ending: Cell<bool>,
     /// That of the request whose task is about to be spawned.
     next: RefCell<Option<Rc<Progress>>>,
+    ends: Ends,
 }
 
+/// Frames of fields that end a stream, which hyper has still to send. Those that go beyond are h2's own.
+type Ends = Rc<Cell<u32>>;
+
 /// Whose turn it is to go on with a response.
-struct Progress(Cell<Turn>);
+struct Progress {
+    turn: Cell<Turn>,
+    /// Bytes that the client has made room for since that was last looked at, if hyper has come back at all.
+    taken: Cell<Option<usize>>,
+    ends: Ends,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
@@ -155,8 +175,14 @@ enum Turn {
 }
 
 impl Progress {
-    fn set(&self, turn: Turn) {
-        self.0.set(turn);
+    /// The next frame of fields is the last of its stream.
+    fn expect_end(&self) {
+        self.ends.set(self.ends.get() + 1);
+    }
+
+    fn set(&self, turn: Turn, taken: usize) {
+        self.turn.set(turn);
+        self.taken.set(Some(self.taken.get().unwrap_or(0) + taken));
     }
 }
 
@@ -165,19 +191,24 @@ impl Streams {
         let idle = worker.clock.timer();
         idle.start(connection.listener.timeouts.idle.get());
         let (count, is_ending, next) = (Cell::new(0), Cell::new(false), RefCell::default());
-        Self(Rc::new(Open { worker, connection, count, idle, is_ending, next }))
+        Self(Rc::new(Open { worker, connection, count, idle, is_ending, next, ends: Rc::default() }))
     }
 
     /// A request has come. hyper spawns its task next.
     fn begin(&self) -> Rc<Progress> {
-        let progress = Rc::new(Progress(Cell::new(Turn::Other)));
+        let progress = self.progress();
         *self.0.next.borrow_mut() = Some(progress.clone());
         progress
     }
 
+    fn progress(&self) -> Rc<Progress> {
+        let (turn, ends) = (Cell::new(Turn::Other), self.0.ends.clone());
+        Rc::new(Progress { turn, taken: Cell::default(), ends })
+    }
+
     /// Goes on with a stream in another protocol. It is a request that is being answered until that ends.
     fn spawn_tunnel(&self, tunnel: Box<Tunnel>, scratch: Scratch) {
-        let open = OpenStream::new(self.0.clone(), Rc::new(Progress(Cell::new(Turn::Other))));
+        let open = OpenStream::new(self.0.clone(), self.progress());
         self.0.worker.drain.spawn_local(async move {
             let _open = open;
             tunnel.run_stream(&scratch).await;
@@ -208,29 +239,36 @@ struct OpenStream {
     progress: Rc<Progress>,
     /// There once it was the client's turn.
     writing: Option<Timer>,
+    pace: Pace,
 }
 
 impl OpenStream {
     fn new(open: Rc<Open>, progress: Rc<Progress>) -> Self {
         open.count.set(open.count.get() + 1);
         open.idle.stop();
-        Self { open, progress, writing: None }
+        Self { open, progress, writing: None, pace: Pace::default() }
     }
 
-    /// Ready when the client has not taken anything for too long.
-    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.progress.0.get() == Turn::Other {
+    /// Ready when the client has not taken anything for too long, or too little.
+    fn poll_abandoned(&mut self, cx: &mut Context<'_>) -> Poll<Limit> {
+        let Open { worker, connection, .. } = &*self.open;
+        if let Some(taken) = self.progress.taken.take() {
             if let Some(timer) = &self.writing {
                 timer.stop();
             }
+            if !self.pace.pass(taken, connection.listener.min_rates.write(), &worker.clock) {
+                return Poll::Ready(Limit::WriteRate);
+            }
+        }
+        if self.progress.turn.get() == Turn::Other {
             return Poll::Pending;
         }
-        let Open { worker, connection, .. } = &*self.open;
+        self.pace.wait(&worker.clock);
         let timer = self.writing.get_or_insert_with(|| worker.clock.timer());
         if !timer.is_running() {
             timer.start(connection.listener.timeouts.write.get());
         }
-        timer.poll(cx)
+        timer.poll(cx).map(|()| Limit::WriteTime)
     }
 }
 
@@ -265,15 +303,22 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
             return Poll::Ready(());
         }
         let Some(open) = this.open else { return Poll::Pending };
-        ready!(open.poll_abandoned(cx));
-        tracing::debug!(client = %open.open.connection.peer.address, "stream given up: the client does not read");
+        let limit = ready!(open.poll_abandoned(cx));
+        let connection = &open.open.connection;
+        connection.counts.reached(limit);
+        tracing::debug!(client = %connection.peer.address, limit = limit.name(), "stream given up");
         Poll::Ready(())
     }
 }
 
-/// The body of a response, which shows when hyper asks for more of it.
+/// The body of a response, which shows when hyper asks for more of it: when the client has made room for what hyper
+/// has got already.
 struct Watched {
     body: proxy::Body,
+    /// What is left of a large piece.
+    rest: Bytes,
+    /// Bytes of the piece that hyper got last.
+    given: usize,
     progress: Rc<Progress>,
 }
 
@@ -285,18 +330,42 @@ impl http_body::Body for Watched {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<BodyFrame<Bytes>, body::Error>>> {
-        let Self { body, progress } = self.get_mut();
-        let polled = Pin::new(body).poll_frame(cx);
-        progress.set(if polled.is_pending() { Turn::Other } else { Turn::Client });
-        polled
+        let Self { body, rest, given, progress } = self.get_mut();
+        let taken = std::mem::take(given);
+        let mut frame = if rest.is_empty() {
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Pending => {
+                    progress.set(Turn::Other, taken);
+                    return Poll::Pending;
+                }
+                Poll::Ready(frame) => frame,
+            }
+        } else {
+            Some(Ok(BodyFrame::data(std::mem::take(rest))))
+        };
+        if let Some(Ok(frame)) = &mut frame {
+            if let Some(data) = frame.data_mut() {
+                *rest = data.split_off(data.len().min(PIECE));
+                *given = data.len();
+            } else if frame.is_trailers() {
+                progress.expect_end();
+            }
+        }
+        progress.set(Turn::Client, taken);
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (mut hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }
 
@@ -315,6 +384,8 @@ struct Line<S> {
     allowance: Allowance,
     reading: Timer,
     writing: Timer,
+    write_pace: Pace,
+    ends: Ends,
     /// The client is told why the connection ends.
     is_at_fault: bool,
     is_closed: bool,
@@ -327,6 +398,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         scratch: Scratch,
         worker: Rc<Worker>,
         connection: Rc<Connection>,
+        ends: Ends,
     ) -> Self {
         Self {
             stream,
@@ -338,6 +410,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             allowance: Allowance::new(&worker.clock),
             reading: worker.clock.timer(),
             writing: worker.clock.timer(),
+            write_pace: Pace::default(),
+            ends,
             worker,
             connection,
             is_at_fault: false,
@@ -346,6 +420,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, cursor: &mut ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if cursor.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
         if self.is_at_fault {
             return Poll::Ready(Err(io::Error::other("the client was told to calm down")));
         }
@@ -357,7 +434,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
         let scratch = self.scratch.clone();
         let mut scratch = scratch.borrow_mut();
-        let size = cursor.remaining().min(scratch.len()).max(1);
+        let size = cursor.remaining().min(scratch.len());
         let mut buffer = ReadBuf::new(&mut scratch[..size]);
         match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => return self.poll_reading_deadline(cx),
@@ -383,7 +460,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             }
         });
         match is_one_too_many {
-            true => Err(self.fault("control frames without end")),
+            true => Err(self.fault(Limit::ControlFrames, "control frames without end")),
             false => Ok(()),
         }
     }
@@ -397,10 +474,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             self.reading.start(self.connection.listener.timeouts.header.get());
         }
         ready!(self.reading.poll(cx));
-        Poll::Ready(Err(self.fault("a head takes too long")))
+        Poll::Ready(Err(self.fault(Limit::HeaderTime, "a head takes too long")))
     }
 
-    fn fault(&mut self, why: &'static str) -> io::Error {
+    fn fault(&mut self, limit: Limit, why: &'static str) -> io::Error {
+        self.connection.counts.reached(limit);
         tracing::debug!(client = %self.connection.peer.address, why, "connection given up");
         self.is_at_fault = true;
         io::Error::other(why)
@@ -412,13 +490,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 if !self.writing.is_running() {
                     self.writing.start(self.connection.listener.timeouts.write.get());
                 }
+                self.write_pace.wait(&self.worker.clock);
                 ready!(self.writing.poll(cx));
+                self.connection.counts.reached(Limit::WriteTime);
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
             }
             Poll::Ready(written) => written?,
         };
         self.writing.stop();
-        let Self { outgoing, allowance, connection, .. } = self;
+        let Self { outgoing, allowance, connection, write_pace, worker, ends, .. } = self;
+        if !write_pace.pass(written, connection.listener.min_rates.write(), &worker.clock) {
+            connection.counts.reached(Limit::WriteRate);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")));
+        }
         let mut left = written;
         for piece in pieces {
             let passed = left.min(piece.len());
@@ -427,7 +511,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 allowance.answered(frame);
                 match frame.kind {
                     Kind::GoAway => connection.counts.ended_with(frame.error_code()),
-                    Kind::Reset => connection.counts.reset_with(frame.error_code()),
+                    Kind::Reset => {
+                        connection.counts.reset_with(frame.error_code());
+                        if frame.error_code() == REFUSED_STREAM {
+                            connection.counts.reached(Limit::Streams);
+                        }
+                    }
+                    Kind::Headers if frame.ends_stream() => match ends.get().checked_sub(1) {
+                        Some(left) => ends.set(left),
+                        // The one answer that h2 gives by itself is that to a head which is too large.
+                        None => {
+                            connection.counts.refused_with(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+                            connection.counts.reached(Limit::Headers);
+                        }
+                    },
                     _ => {}
                 }
             });

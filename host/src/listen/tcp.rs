@@ -20,14 +20,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{http::Server, wire};
+use super::{
+    clients::{Clients, Entered},
+    http::Server,
+    wire,
+};
 use crate::{
     config::Listener,
     live::{Counted, Gauge, Worker},
     proxy::{Connection, Peer},
     telemetry::{
         Part, PerWorker,
-        traffic::{ListenerCounts, ListenerTraffic},
+        traffic::{Limit, ListenerCounts, ListenerTraffic},
     },
     tls::Termination,
 };
@@ -52,6 +56,7 @@ pub struct Sockets {
     sockets: Mutex<Vec<Option<net::TcpListener>>>,
     /// Connections to this listener, of all workers.
     connections: Gauge,
+    clients: Arc<Clients>,
     /// What is counted here.
     counts: Arc<PerWorker<ListenerCounts>>,
 }
@@ -112,6 +117,7 @@ impl Sockets {
             address: bound,
             sockets: Mutex::new(sockets),
             connections: Gauge::default(),
+            clients: Arc::default(),
             counts: Arc::default(),
         })
     }
@@ -192,10 +198,14 @@ impl Acceptors {
         let Some(socket) = bound.sockets.take(self.worker) else { return Ok(running) };
         let socket = TcpListener::from_std(socket)?;
         let (current, stop) = (running.bound.clone(), running.stop.clone());
-        let (server, connections) = (self.server.clone(), bound.sockets.connections.clone());
-        let counts = Part::new(bound.sockets.counts.clone(), server.worker().writer);
+        let acceptor = Acceptor {
+            server: self.server.clone(),
+            bound: current,
+            counts: Part::new(bound.sockets.counts.clone(), self.server.worker().writer),
+            farewells: Gauge::default(),
+        };
         self.server.worker().drain.spawn_local(async move {
-            stop.run_until_cancelled(accept(socket, current, server, connections, counts)).await;
+            stop.run_until_cancelled(acceptor.run(socket)).await;
         });
         Ok(running)
     }
@@ -208,70 +218,131 @@ impl Running {
     }
 }
 
-async fn accept(
-    socket: TcpListener,
-    bound: Rc<RefCell<Bound>>,
+/// One worker's loop on one listener.
+struct Acceptor {
     server: Server,
-    connections: Gauge,
+    bound: Rc<RefCell<Bound>>,
     counts: Part<ListenerCounts>,
-) {
-    /// How long to wait when there is no file descriptor left, or no memory.
-    const BACK_OFF: Duration = Duration::from_millis(100);
-    loop {
-        let (stream, address) = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) if is_about_the_connection(&error) => continue,
-            Err(error) => {
-                tracing::error!(%error, "cannot accept connections, trying again");
-                tokio::time::sleep(BACK_OFF).await;
-                continue;
-            }
-        };
-        let (listener, tls) = {
-            let bound = bound.borrow();
-            (bound.listener.clone(), bound.tls.clone())
-        };
-        let worker = server.worker();
-        let in_all = worker.generation().snapshot.config.limits.connections;
-        let counted = worker.connections.enter(in_all).zip(connections.enter(listener.limits.connections));
-        // Small answers go out at once.
-        let _ = stream.set_nodelay(true);
-        match counted {
-            // Two tasks of different size, so that a connection in clear does not hold the memory of the other.
-            Some(counted) => {
-                counts.accepted.add(1);
-                let (server, counts) = (server.clone(), counts.clone());
-                match tls {
-                    Some(tls) => {
-                        spawn(worker, counted, server.serve_tls(stream, address, listener, counts, tls));
+    /// Connections that were refused and are being told so.
+    farewells: Gauge,
+}
+
+/// What a connection is counted in for as long as it lives: of the process, of the listener, of its client.
+type Places = (Counted, Counted, Option<Entered>);
+
+impl Acceptor {
+    async fn run(self, socket: TcpListener) {
+        /// How long to wait when there is no file descriptor left, or no memory.
+        const BACK_OFF: Duration = Duration::from_millis(100);
+        /// Between two lines on what happens all the time.
+        const QUIET: Duration = Duration::from_secs(10);
+        let clock = &self.server.worker().clock;
+        let mut is_short = false;
+        let mut warned = None;
+        loop {
+            let (stream, address) = match socket.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) if is_about_the_connection(&error) => continue,
+                Err(error) => {
+                    self.counts.reached(Limit::FileDescriptors);
+                    if !std::mem::replace(&mut is_short, true) {
+                        tracing::error!(%error, "cannot accept connections, trying again until it works");
                     }
-                    None => {
-                        let peer = Peer::new(address, "http", &listener.trusted_proxies);
-                        let connection = Rc::new(Connection::http1(peer, listener, counts));
-                        spawn(worker, counted, server.serve(stream, connection));
-                    }
-                }
-            }
-            None => {
-                counts.refused.add(1);
-                tracing::warn!(client = %address, "too many connections, one was refused");
-                if tls.is_some() {
-                    // To say it, hands would have to be shaken first, and that is the most costly of all.
+                    clock.pause(BACK_OFF).await;
                     continue;
                 }
-                counts.refused_with(StatusCode::SERVICE_UNAVAILABLE);
-                let clock = worker.clock.clone();
-                worker.drain.spawn_local(async move {
-                    let _ = clock.within(Duration::from_secs(1), refuse(stream)).await;
-                });
+            };
+            if std::mem::take(&mut is_short) {
+                tracing::info!("connections are accepted again");
+            }
+            let (listener, tls) = {
+                let bound = self.bound.borrow();
+                (bound.listener.clone(), bound.tls.clone())
+            };
+            // Small answers go out at once.
+            let _ = stream.set_nodelay(true);
+            match self.enter(&listener, address) {
+                Ok(places) => self.serve(stream, address, listener, tls, places),
+                Err(limit) => {
+                    if warned.is_none_or(|then| clock.has_passed(QUIET, then)) {
+                        warned = Some(clock.now());
+                        tracing::warn!(client = %address, limit = limit.name(), "too many connections");
+                    }
+                    self.refuse(stream, limit, tls.is_some());
+                }
             }
         }
     }
+
+    /// Finds a place for a connection, or says what it is that there is too much of.
+    fn enter(&self, listener: &Listener, address: SocketAddr) -> Result<Places, Limit> {
+        let worker = self.server.worker();
+        let sockets = self.bound.borrow().sockets.clone();
+        let in_all = worker.generation().snapshot.config.limits.connections;
+        let in_all = worker.connections.enter(in_all).ok_or(Limit::Connections)?;
+        let here =
+            sockets.connections.enter(listener.limits.connections).ok_or(Limit::ListenerConnections)?;
+        let is_counted = |ip| !listener.trusted_proxies.iter().any(|network| network.contains(&ip));
+        let most =
+            listener.limits.connections_per_address.filter(|_| is_counted(address.ip().to_canonical()));
+        let of_client = match most {
+            None => None,
+            Some(most) => {
+                let entered = sockets.clients.enter(address.ip(), listener.limits.ipv6_prefix, most.get());
+                Some(entered.ok_or(Limit::ConnectionsPerAddress)?)
+            }
+        };
+        Ok((in_all, here, of_client))
+    }
+
+    fn serve(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        listener: Arc<Listener>,
+        tls: Option<Arc<Termination>>,
+        places: Places,
+    ) {
+        let (worker, server, counts) = (self.server.worker(), self.server.clone(), self.counts.clone());
+        counts.accepted.add(1);
+        // Two tasks of different size, so that a connection in clear does not hold the memory of the other.
+        match tls {
+            Some(tls) => spawn(worker, places, server.serve_tls(stream, address, listener, counts, tls)),
+            None => {
+                let peer = Peer::new(address, "http", &listener.trusted_proxies);
+                let connection = Rc::new(Connection::http1(peer, listener, counts));
+                spawn(worker, places, server.serve(stream, connection));
+            }
+        }
+    }
+
+    fn refuse(&self, stream: TcpStream, limit: Limit, is_secure: bool) {
+        /// Of connections at once that are told why they are refused: those take a file descriptor each, too.
+        const FAREWELLS: usize = 64;
+        self.counts.refused.add(1);
+        self.counts.reached(limit);
+        if is_secure {
+            // To say it, hands would have to be shaken first, and that is the most costly of all.
+            return;
+        }
+        let status = match limit {
+            Limit::ConnectionsPerAddress => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let Some(told) = self.farewells.enter(FAREWELLS) else { return };
+        self.counts.refused_with(status);
+        let worker = self.server.worker();
+        let clock = worker.clock.clone();
+        worker.drain.spawn_local(async move {
+            let _told = told;
+            let _ = clock.within(Duration::from_secs(1), refuse(stream, status)).await;
+        });
+    }
 }
 
-fn spawn(worker: &Worker, counted: (Counted, Counted), serving: impl Future<Output = ()> + 'static) {
+fn spawn(worker: &Worker, places: Places, serving: impl Future<Output = ()> + 'static) {
     worker.drain.spawn_local(async move {
-        let _counted = counted;
+        let _places = places;
         serving.await;
     });
 }
@@ -284,8 +355,8 @@ fn is_about_the_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn refuse(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(&wire::refusal(StatusCode::SERVICE_UNAVAILABLE)).await?;
+async fn refuse(mut stream: TcpStream, status: StatusCode) -> io::Result<()> {
+    stream.write_all(&wire::refusal(status)).await?;
     stream.shutdown().await?;
     // Reads what the client was about to say, so that the refusal is not lost to a reset.
     tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)

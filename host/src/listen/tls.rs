@@ -11,6 +11,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     clock::Clock,
+    telemetry::traffic::FailedHandshake,
     tls::{Session, Termination},
 };
 
@@ -23,6 +24,17 @@ pub(super) enum OpenError {
     Clear(TcpStream),
     #[error("the handshake failed")]
     Handshake(#[source] io::Error),
+}
+
+impl OpenError {
+    /// What is counted of it.
+    pub fn kind(&self) -> FailedHandshake {
+        match self {
+            Self::Silent => FailedHandshake::Silent,
+            Self::Clear(_) => FailedHandshake::Clear,
+            Self::Handshake(_) => FailedHandshake::Broken,
+        }
+    }
 }
 
 /// Shakes hands with a client.

@@ -19,9 +19,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::framing::Framing;
 use crate::{
-    clock::{Clock, Timer},
+    clock::{Clock, Pace, Timer},
     proxy::{Connection, Turn},
     socket,
+    telemetry::traffic::Limit,
 };
 
 /// Memory to read into, one for all connections of a worker.
@@ -47,6 +48,9 @@ pub(super) struct Wire<S> {
     passed: usize,
     reading: Timer,
     writing: Timer,
+    /// How fast the body of a request comes, and how fast a response is taken.
+    body_pace: Pace,
+    write_pace: Pace,
     /// An interim response that is being written.
     interim: Bytes,
     is_closed: bool,
@@ -72,6 +76,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             passed: 0,
             reading: clock.timer(),
             writing: clock.timer(),
+            body_pace: Pace::default(),
+            write_pace: Pace::default(),
             interim: Bytes::new(),
             is_closed: false,
         }
@@ -91,13 +97,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     }
                     // The request before it is answered first.
                     Err(_) if self.is_ahead() => return Poll::Pending,
-                    Err(fault) => return Poll::Ready(Err(self.fault(fault.status(), fault))),
+                    Err(fault) => return Poll::Ready(Err(self.fault(fault.status(), fault.limit(), fault))),
                 }
             }
             let scratch = self.scratch.clone();
             let mut scratch = scratch.borrow_mut();
             // Not more than can go on at once, so that as a rule nothing need be kept.
-            let size = cursor.remaining().min(scratch.len()).max(1);
+            let size = cursor.remaining().min(scratch.len());
             let mut buffer = ReadBuf::new(&mut scratch[..size]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => return self.poll_reading_deadline(cx),
@@ -111,6 +117,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if came.is_empty() {
                 self.is_closed = true;
                 return Poll::Ready(Ok(()));
+            }
+            if self.framing.expects_head() {
+                self.body_pace = Pace::default();
+            } else {
+                let rate = self.connection.listener.min_rates.body();
+                if !self.body_pace.pass(came.len(), rate, self.reading.clock()) {
+                    let limit = Some(Limit::BodyRate);
+                    let fault = self.fault(StatusCode::REQUEST_TIMEOUT, limit, "the body comes too slowly");
+                    return Poll::Ready(Err(fault));
+                }
             }
             if self.may_be_http2 {
                 self.may_be_http2 =
@@ -158,12 +174,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.reading.stop();
             return Poll::Pending;
         }
+        let (time, limit) = match (is_between, self.framing.expects_head()) {
+            (true, _) => (timeouts.idle, None),
+            (false, true) => (timeouts.header, Some(Limit::HeaderTime)),
+            (false, false) => (timeouts.body, Some(Limit::BodyTime)),
+        };
+        if !self.framing.expects_head() {
+            self.body_pace.wait(self.reading.clock());
+        }
         if !self.reading.is_running() {
-            self.reading.start(match (is_between, self.framing.expects_head()) {
-                (true, _) => timeouts.idle.get(),
-                (false, true) => timeouts.header.get(),
-                (false, false) => timeouts.body.get(),
-            });
+            self.reading.start(time.get());
         }
         ready!(self.reading.poll(cx));
         self.reading.stop();
@@ -172,11 +192,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.is_closed = true;
             return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Err(self.fault(StatusCode::REQUEST_TIMEOUT, "the client took too long")))
+        Poll::Ready(Err(self.fault(StatusCode::REQUEST_TIMEOUT, limit, "the client took too long")))
     }
 
-    fn fault(&self, status: StatusCode, why: impl std::fmt::Display) -> io::Error {
+    fn fault(&self, status: StatusCode, limit: Option<Limit>, why: impl std::fmt::Display) -> io::Error {
         tracing::debug!(client = %self.connection.peer.address, status = status.as_u16(), %why, "connection given up");
+        if let Some(limit) = limit {
+            self.connection.counts.reached(limit);
+        }
         self.turn.set_fault(status);
         io::Error::other(why.to_string())
     }
@@ -190,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     Poll::Ready(written) => written?,
                 };
                 self.interim.advance(written);
-                self.writing.stop();
+                self.note_written(written)?;
             }
             let waiting = self.turn.take_interim();
             if waiting.is_empty() {
@@ -201,11 +224,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn poll_writing_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.write_pace.wait(self.writing.clock());
         if !self.writing.is_running() {
             self.writing.start(self.connection.listener.timeouts.write.get());
         }
         ready!(self.writing.poll(cx));
+        self.connection.counts.reached(Limit::WriteTime);
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
+    }
+
+    /// The client has taken this much.
+    fn note_written(&mut self, bytes: usize) -> io::Result<()> {
+        self.writing.stop();
+        let rate = self.connection.listener.min_rates.write();
+        if self.write_pace.pass(bytes, rate, self.writing.clock()) {
+            return Ok(());
+        }
+        self.connection.counts.reached(Limit::WriteRate);
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"))
     }
 
     /// The socket and what has come from it, if that is the beginning of HTTP/2.
@@ -260,6 +296,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Wire<S> {
         cx: &mut Context<'_>,
         mut cursor: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if cursor.remaining() == 0 {
+            // Whoever asks for nothing gets it, and has not come to the end.
+            return Poll::Ready(Ok(()));
+        }
         let wire = self.get_mut();
         if wire.passed > 0 {
             wire.hand_over(&mut cursor);
@@ -286,10 +326,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         ready!(wire.poll_interim(cx))?;
         match socket::poll_write_pieces(&mut wire.stream, cx, bytes) {
             Poll::Pending => wire.poll_writing_deadline(cx).map(Err),
-            Poll::Ready(written) => {
-                wire.writing.stop();
-                Poll::Ready(written)
-            }
+            Poll::Ready(written) => Poll::Ready(written.and_then(|written| {
+                wire.note_written(written)?;
+                Ok(written)
+            })),
         }
     }
 
@@ -307,6 +347,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         }
         // hyper flushes when it has nothing more to write.
         if wire.turn.set_written() {
+            wire.write_pace = Pace::default();
             if wire.kept.is_empty() {
                 // hyper need not come back to read before something happens: the time begins here.
                 wire.reading.stop();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::headers::{BadRequest, BadResponse};
-use crate::{clock::Elapsed, plugin::CallError, upstream::ConnectError};
+use crate::{clock::Elapsed, plugin::CallError, telemetry::traffic::Limit, upstream::ConnectError};
 
 /// Why a request was not answered by an upstream or a plugin.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum Error {
     /// With the status for what was wrong, if it was not that the client went away.
     #[error("the body of the request broke off")]
     ClientBroke(Option<StatusCode>),
+    /// In HTTP/2, where the connection goes on.
+    #[error("the body of the request comes too slowly")]
+    ClientSlow(Limit),
     #[error("the body of the request is larger than the listener allows")]
     BodyTooLarge,
     #[error("it is for another host than the connection was opened for")]
@@ -67,6 +70,7 @@ impl Error {
         match self {
             Self::BadRequest(reason) => (reason.status(), Blame::Client),
             Self::ClientBroke(status) => (status.unwrap_or(StatusCode::BAD_REQUEST), Blame::Client),
+            Self::ClientSlow(_) => (StatusCode::REQUEST_TIMEOUT, Blame::Client),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, Blame::Client),
             Self::NoRoute => (StatusCode::NOT_FOUND, Blame::Client),
@@ -92,6 +96,31 @@ impl Error {
         }
     }
 
+    /// The limit that the client has come up against, where that has not been counted before.
+    pub fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::BadRequest(reason) => reason.limit(),
+            Self::ClientSlow(limit) => Some(*limit),
+            Self::BodyTooLarge => Some(Limit::Body),
+            Self::ClientBroke(_)
+            | Self::Misdirected
+            | Self::NotOffered
+            | Self::NoTunnels { .. }
+            | Self::NotSwitched
+            | Self::NoRoute
+            | Self::NoEndpoint
+            | Self::Overloaded
+            | Self::OnlyIfCached
+            | Self::Connect { .. }
+            | Self::Send { .. }
+            | Self::ResponseTimedOut { .. }
+            | Self::AttemptsTimedOut { .. }
+            | Self::DeadlineExceeded
+            | Self::BadResponse { .. }
+            | Self::Plugin { .. } => None,
+        }
+    }
+
     /// Whether it is likely to be over soon, so that the client may ask again.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. })
@@ -108,6 +137,7 @@ impl Error {
             | Self::AttemptsTimedOut { .. } => true,
             Self::BadRequest(_)
             | Self::ClientBroke(_)
+            | Self::ClientSlow(_)
             | Self::BodyTooLarge
             | Self::Misdirected
             | Self::NoRoute
@@ -124,7 +154,7 @@ impl Error {
     /// Whether the connection to the client is of no more use: what follows on it may not be what it seems.
     pub fn ends_connection(&self) -> bool {
         match self {
-            Self::BadRequest(_) | Self::ClientBroke(_) | Self::BodyTooLarge => true,
+            Self::BadRequest(_) | Self::ClientBroke(_) | Self::ClientSlow(_) | Self::BodyTooLarge => true,
             Self::Misdirected
             | Self::NoRoute
             | Self::NoEndpoint

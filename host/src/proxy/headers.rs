@@ -5,7 +5,7 @@
 
 use std::{
     borrow::Cow,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -14,10 +14,11 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, request, response,
     uri::PathAndQuery,
 };
+use hyper::ext::ReasonPhrase;
 use ipnet::IpNet;
 
 use super::upgrade::{self, Expected, Offer};
-use crate::{config::ListenerLimits, path, tls::ClientCertificate};
+use crate::{config::ListenerLimits, path, telemetry::traffic::Limit, tls::ClientCertificate};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -63,7 +64,7 @@ fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
 
 /// What a request asks for besides what stands in its headers.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub struct Prepared {
     /// The original client.
     pub client: IpAddr,
     /// Whether that came by TLS, as far as is known.
@@ -73,7 +74,7 @@ pub(super) struct Prepared {
     /// The request has come as far as it may: the proxy answers by itself (RFC 9110, section 7.6.2).
     pub is_last_hop: bool,
     /// Other protocols that the client would go on in.
-    pub offer: Option<Offer>,
+    pub(super) offer: Option<Offer>,
 }
 
 /// Why a request is not forwarded.
@@ -83,6 +84,8 @@ pub enum BadRequest {
     Path(#[from] path::Error),
     #[error("the target is neither a path, nor a URL of this scheme, nor `*` with OPTIONS")]
     Target,
+    #[error("a method in lower case")]
+    Method,
     #[error("CONNECT is not offered")]
     Connect,
     #[error("there is no `Host`, more than one, or one that is no host")]
@@ -108,6 +111,7 @@ impl BadRequest {
         match self {
             Self::Path(_)
             | Self::Target
+            | Self::Method
             | Self::Host
             | Self::HostMismatch
             | Self::Field
@@ -116,6 +120,24 @@ impl BadRequest {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::LongTarget => StatusCode::URI_TOO_LONG,
+        }
+    }
+
+    /// What of it there was too much, if that is what is wrong.
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::TooManyHeaders => Some(Limit::HeaderCount),
+            Self::LongTarget => Some(Limit::RequestLine),
+            Self::Path(_)
+            | Self::Target
+            | Self::Method
+            | Self::Connect
+            | Self::Host
+            | Self::Trace
+            | Self::HostMismatch
+            | Self::Expectation
+            | Self::WebSocketKey
+            | Self::Field => None,
         }
     }
 }
@@ -139,16 +161,43 @@ static HOP_FIELDS: [HeaderName; 10] = [
     CLIENT_CERT_CHAIN,
 ];
 
+/// What is not for a client to say, nor by a name that servers take for it: to programs behind CGI and its heirs both
+/// are `HTTP_X_FORWARDED_FOR` (RFC 3875, section 4.1.18).
+const SPOKEN_FOR: [&str; 8] = [
+    "client-cert",
+    "client-cert-chain",
+    "content-length",
+    "transfer-encoding",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// Whether a name with an underscore in it is one of [`SPOKEN_FOR`] to some.
+fn is_spoken_for(name: &HeaderName) -> bool {
+    let is_taken_for = |other: &&str| {
+        let letters = name.as_str().bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
+        letters.eq(other.bytes())
+    };
+    name.as_str().contains('_') && SPOKEN_FOR.iter().any(|other| is_taken_for(&other))
+}
+
 impl Hop {
+    /// There is a name that [`is_spoken_for`].
+    const SPOKEN_FOR: u16 = 1 << HOP_FIELDS.len();
+
     /// One look at each header is cheaper than eight searches that nearly always find nothing.
     fn find(headers: &HeaderMap) -> Self {
         // Most names are told from all of these by their length.
         const LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19;
-        let bit = |name: &HeaderName| match LENGTHS.checked_shr(name.as_str().len() as u32) {
-            Some(lengths) if lengths & 1 == 1 => {
-                HOP_FIELDS.iter().position(|field| field == name).map_or(0, |place| 1 << place)
-            }
-            _ => 0,
+        const SPOKEN_FOR: u32 = 1 << 11 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 17;
+        let bit = |name: &HeaderName| {
+            let length = name.as_str().len() as u32;
+            let is_of = |lengths: u32| lengths.checked_shr(length).is_some_and(|lengths| lengths & 1 == 1);
+            let place = HOP_FIELDS.iter().position(|field| is_of(LENGTHS) && field == name);
+            let spoken_for = if is_of(SPOKEN_FOR) && is_spoken_for(name) { Self::SPOKEN_FOR } else { 0 };
+            place.map_or(spoken_for, |place| 1 << place)
         };
         Self(headers.keys().fold(0, |found, name| found | bit(name)))
     }
@@ -163,6 +212,12 @@ impl Hop {
         }
         if self.has(&header::CONNECTION) {
             remove_named(headers);
+        }
+        if self.0 & Self::SPOKEN_FOR != 0 {
+            let spoken_for: Vec<_> = headers.keys().filter(|name| is_spoken_for(name)).cloned().collect();
+            for name in spoken_for {
+                headers.remove(name);
+            }
         }
         for (place, name) in HOP_FIELDS.iter().enumerate() {
             if self.0 & (1 << place) != 0 {
@@ -205,7 +260,7 @@ fn remove_named(headers: &mut HeaderMap) {
 /// beyond repair, h2 has refused by itself (RFC 9113, section 8).
 ///
 /// The limits are those that `framing` keeps for HTTP/1.
-pub(super) fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) -> Result<(), BadRequest> {
+pub fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) -> Result<(), BadRequest> {
     // The version stands in no line here, but the limit is the same for the same target.
     if request.method == Method::CONNECT {
         upgrade::from_connect(request)?;
@@ -214,6 +269,10 @@ pub(super) fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) 
     let query = request.uri.query().map_or(0, |query| query.len() + 1);
     if line + query > limits.request_line.as_usize() {
         return Err(BadRequest::LongTarget);
+    }
+    // As in HTTP/1.
+    if request.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return Err(BadRequest::Method);
     }
     let headers = &mut request.headers;
     if headers.len() > limits.header_count {
@@ -249,7 +308,7 @@ pub(super) fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) 
 /// hop, and the word of the proxy on who sent it.
 ///
 /// `length` is that of the body; none if it is not known before its end.
-pub(super) fn prepare(
+pub fn prepare(
     request: &mut request::Parts,
     peer: &Peer,
     trusted: &[IpNet],
@@ -317,7 +376,7 @@ fn is_authority(value: &[u8]) -> bool {
     let port_is_valid = port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
     let host_is_valid = match host.strip_prefix(b"[") {
         Some(rest) => rest.strip_suffix(b"]").is_some_and(|address| {
-            !address.is_empty() && address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
+            std::str::from_utf8(address).is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok())
         }),
         None => host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)),
     };
@@ -374,12 +433,20 @@ fn count_forwards(request: &mut request::Parts) -> Result<bool, BadRequest> {
     if request.method != Method::TRACE && request.method != Method::OPTIONS {
         return Ok(false);
     }
-    let left =
-        request.headers.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    let digits = request.headers.get(header::MAX_FORWARDS).map(HeaderValue::as_bytes);
+    let digits = digits.filter(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit));
+    let left = digits.map(|digits| {
+        digits
+            .iter()
+            .fold(0_u64, |left, digit| left.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+    });
     match left {
         Some(0) if request.method == Method::TRACE => return Err(BadRequest::Trace),
         Some(0) => return Ok(true),
-        Some(left) => drop(request.headers.insert(header::MAX_FORWARDS, HeaderValue::from(left - 1))),
+        Some(left) => {
+            let left = (left - 1).min(u32::MAX.into());
+            request.headers.insert(header::MAX_FORWARDS, HeaderValue::from(left));
+        }
         None => {}
     }
     Ok(false)
@@ -395,8 +462,11 @@ fn asks_for_trailers(headers: &HeaderMap) -> bool {
 
 /// Whether the body waits to be asked for.
 fn expectation(headers: &mut HeaderMap, version: Version, length: Option<u64>) -> Result<bool, BadRequest> {
-    let Some(expect) = headers.get(header::EXPECT) else { return Ok(false) };
-    if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+    if !headers.contains_key(header::EXPECT) {
+        return Ok(false);
+    }
+    let mut expected = headers.get_all(header::EXPECT).iter();
+    if !expected.all(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
         return Err(BadRequest::Expectation);
     }
     if version == Version::HTTP_10 || length == Some(0) {
@@ -462,7 +532,11 @@ fn identify(
         }
     }
     // RFC 9110, section 7.6.3.
-    let via = if version == Version::HTTP_2 { "2 tollgate" } else { "1.1 tollgate" };
+    let via = match version {
+        Version::HTTP_2 => "2 tollgate",
+        Version::HTTP_10 => "1.0 tollgate",
+        _ => "1.1 tollgate",
+    };
     headers.try_append(header::VIA, HeaderValue::from_static(via)).map_err(room)?;
     Ok(client)
 }
@@ -582,6 +656,10 @@ pub(super) fn accept(
         return Err(BadResponse::Length);
     }
     hop.remove(headers);
+    if response.extensions.get::<ReasonPhrase>().is_some_and(|reason| reason.as_bytes().is_empty()) {
+        // To some clients a status without a reason is none; hyper puts one in the place of none.
+        response.extensions.remove::<ReasonPhrase>();
+    }
     response.version = Version::HTTP_11;
     // A response with 32,768 headers is not one that this one more would help.
     let _ = headers.try_insert(X_BACKEND_SERVER, endpoint.clone());

@@ -8,7 +8,7 @@ mod cached;
 mod connection;
 mod error;
 mod grpc;
-mod headers;
+pub mod headers;
 mod hooks;
 mod meter;
 mod record;
@@ -272,6 +272,9 @@ impl Failure {
         let (status, blame) = error.verdict();
         let (ends_connection, is_passing) = (error.ends_connection(), error.is_passing());
         connection.counts.refused_with(status);
+        if let Some(limit) = error.limit() {
+            connection.counts.reached(limit);
+        }
         let refusal = is_grpc.then(|| grpc::refusal(&error, status));
         let request = request_id.as_ref().and_then(|id| id.to_str().ok());
         let client = connection.peer.address;

@@ -1,6 +1,7 @@
 //! How does it get to an endpoint, and what if that does not answer?
 
 use std::{
+    cell::RefCell,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     rc::Rc,
@@ -27,6 +28,7 @@ use crate::{
     clock::{Clock, Elapsed, TICK, Tick, Timer},
     plugin::InHand,
     snapshot::{Route, Target},
+    telemetry::traffic::Limit,
     upstream::{
         Admission, ConnectError, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Upstream,
     },
@@ -303,6 +305,7 @@ fn blames(error: &Error, attempts: usize) -> Option<Reason> {
         Error::AttemptsTimedOut { .. } => (attempts == 1).then_some(Reason::NoAnswer),
         Error::BadRequest(_)
         | Error::ClientBroke(_)
+        | Error::ClientSlow(_)
         | Error::BodyTooLarge
         | Error::Misdirected
         | Error::NoRoute
@@ -411,7 +414,8 @@ async fn send_to(
         };
         let client = match outgoing.upload.as_ref().map(|upload| upload.state()) {
             Some(UploadState::TooLarge) => Some(Error::BodyTooLarge),
-            Some(UploadState::Silent) => Some(Error::ClientBroke(Some(StatusCode::REQUEST_TIMEOUT))),
+            Some(UploadState::Silent) => Some(Error::ClientSlow(Limit::BodyTime)),
+            Some(UploadState::Slow) => Some(Error::ClientSlow(Limit::BodyRate)),
             Some(UploadState::Broken) => Some(Error::ClientBroke(context.connection.fault())),
             _ => None,
         };
@@ -440,7 +444,7 @@ async fn send_to(
                 return Err(Failure { error, outcome: is_restored.then_some(Outcome::TimedOut) });
             }
         };
-        if !lease.is_reused() || outcome.is_none() {
+        if !lease.is_reused() || lease.has_answered() || outcome.is_none() {
             return Err(Failure { error: Error::Send { endpoint: name(endpoint), source: error }, outcome });
         }
         tracing::debug!(endpoint = name(endpoint), %error, "idle connection was closed");
@@ -513,8 +517,16 @@ impl Outgoing {
         let kept = is_kept.then(|| policy.body.as_usize());
         let patience = || {
             // In HTTP/1 the wire knows.
+            if connection.turn.is_some() {
+                return None;
+            }
             let limit = connection.listener.timeouts.body.get();
-            connection.turn.is_none().then(|| Patience { timer: worker.clock.timer(), limit })
+            let mut rate = connection.listener.min_rates.body();
+            if context.call.is_some() {
+                // The messages of a call come when there is something to say.
+                rate.bytes = 0;
+            }
+            Some(Patience { timer: worker.clock.timer(), limit, rate, pace: RefCell::default() })
         };
         let (body, upload) = match body {
             Some(body) => RequestBody::new(body, cap, expects == Expects::Continue, kept, patience),

@@ -187,7 +187,9 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         let mut headers = HeaderMap::new();
-        fields.iter().map(field).for_each(|(name, value)| drop(headers.append(name, value)));
+        fields.iter().map(field).for_each(|(name, value)| {
+            headers.append(name, value);
+        });
         headers
     }
 

@@ -64,6 +64,12 @@ pub struct ListenerCounts {
     pub accepted: Tally,
     /// Connections that were turned away since there were too many.
     pub refused: Tally,
+    /// By limit: how often somebody has come up against it.
+    reached: [Tally; Limit::ALL.len()],
+    /// TLS handshakes by version, full ones and resumed ones.
+    handshakes: [[Tally; KINDS.len()]; VERSIONS.len()],
+    /// TLS handshakes that led to nothing, by the reason.
+    failed_handshakes: [Tally; FailedHandshake::ALL.len()],
     /// Requests that came over its connections.
     pub requests: Tally,
     /// By status, from 400 on.
@@ -72,6 +78,102 @@ pub struct ListenerCounts {
     goaways: [Tally; CODES.len()],
     /// Streams of HTTP/2 that the proxy reset, by the code.
     resets: [Tally; CODES.len()],
+}
+
+/// What a client can come up against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    Connections,
+    ListenerConnections,
+    ConnectionsPerAddress,
+    RequestLine,
+    Headers,
+    HeaderCount,
+    Body,
+    Streams,
+    HandshakeTime,
+    HeaderTime,
+    BodyTime,
+    WriteTime,
+    BodyRate,
+    WriteRate,
+    ControlFrames,
+    FileDescriptors,
+}
+
+impl Limit {
+    pub const ALL: [Self; 16] = [
+        Self::Connections,
+        Self::ListenerConnections,
+        Self::ConnectionsPerAddress,
+        Self::RequestLine,
+        Self::Headers,
+        Self::HeaderCount,
+        Self::Body,
+        Self::Streams,
+        Self::HandshakeTime,
+        Self::HeaderTime,
+        Self::BodyTime,
+        Self::WriteTime,
+        Self::BodyRate,
+        Self::WriteRate,
+        Self::ControlFrames,
+        Self::FileDescriptors,
+    ];
+
+    /// The key that sets it, where there is one.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "limits.connections",
+            Self::ListenerConnections => "listeners.limits.connections",
+            Self::ConnectionsPerAddress => "listeners.limits.connections-per-address",
+            Self::RequestLine => "listeners.limits.request-line",
+            Self::Headers => "listeners.limits.headers",
+            Self::HeaderCount => "listeners.limits.header-count",
+            Self::Body => "listeners.limits.body",
+            Self::Streams => "listeners.limits.streams",
+            Self::HandshakeTime => "listeners.timeouts.handshake",
+            Self::HeaderTime => "listeners.timeouts.header",
+            Self::BodyTime => "listeners.timeouts.body",
+            Self::WriteTime => "listeners.timeouts.write",
+            Self::BodyRate => "listeners.min-rates.body",
+            Self::WriteRate => "listeners.min-rates.write",
+            Self::ControlFrames => "control-frames",
+            Self::FileDescriptors => "file-descriptors",
+        }
+    }
+}
+
+/// The versions of TLS, as [`ListenerCounts::shook_hands`] is told of them.
+const VERSIONS: [&str; 2] = ["1.2", "1.3"];
+
+/// What a handshake can be.
+const KINDS: [&str; 2] = ["full", "resumed"];
+
+/// Why a TLS handshake led to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailedHandshake {
+    /// The client left before it said anything.
+    Silent,
+    /// It speaks HTTP in clear.
+    Clear,
+    /// It came to no end in time.
+    Late,
+    /// The two did not agree, or one broke off.
+    Broken,
+}
+
+impl FailedHandshake {
+    pub const ALL: [Self; 4] = [Self::Silent, Self::Clear, Self::Late, Self::Broken];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Clear => "clear",
+            Self::Late => "late",
+            Self::Broken => "broken",
+        }
+    }
 }
 
 /// The errors of HTTP/2 by their codes (RFC 9113, section 7).
@@ -97,6 +199,9 @@ impl Default for ListenerCounts {
         Self {
             accepted: Tally::new(),
             refused: Tally::new(),
+            reached: [const { Tally::new() }; Limit::ALL.len()],
+            handshakes: [const { [const { Tally::new() }; KINDS.len()] }; VERSIONS.len()],
+            failed_handshakes: [const { Tally::new() }; FailedHandshake::ALL.len()],
             requests: Tally::new(),
             refusals: [const { Tally::new() }; 200],
             goaways: [const { Tally::new() }; CODES.len()],
@@ -113,6 +218,23 @@ impl ListenerCounts {
         if let Some(tally) = self.refusals.get(usize::from(status.as_u16().saturating_sub(Self::FIRST))) {
             tally.add(1);
         }
+    }
+
+    /// Notes that a client has come up against a limit.
+    pub fn reached(&self, limit: Limit) {
+        self.reached[limit as usize].add(1);
+    }
+
+    /// Notes a TLS handshake that has ended well. `version` is `1.2` or `1.3`.
+    pub fn shook_hands(&self, version: &str, is_resumed: bool) {
+        if let Some(place) = VERSIONS.iter().position(|known| *known == version) {
+            self.handshakes[place][usize::from(is_resumed)].add(1);
+        }
+    }
+
+    /// Notes a TLS handshake that has not.
+    pub fn did_not_shake_hands(&self, why: FailedHandshake) {
+        self.failed_handshakes[why as usize].add(1);
     }
 
     /// Notes a connection of HTTP/2 that is ended with this error. That it is over is none.
@@ -224,6 +346,41 @@ pub fn write_listeners(page: &mut Page, listeners: &[ListenerTraffic]) {
         for listener in listeners {
             for (status, count) in ListenerCounts::refusals(&listener.counts) {
                 family.row(&[("listener", &listener.address), ("status", &status.to_string())], count);
+            }
+        }
+    });
+    let help = "Times that a client came up against a limit, by the key that sets it.";
+    page.counter("tollgate_limits_reached_total", help, |family| {
+        for listener in listeners {
+            for limit in Limit::ALL {
+                let count = listener.counts.sum(|part| &part.reached[limit as usize]);
+                if count > 0 {
+                    family.row(&[("listener", &listener.address), ("limit", limit.name())], count);
+                }
+            }
+        }
+    });
+    page.counter("tollgate_tls_handshakes_total", "TLS handshakes that ended well.", |family| {
+        for listener in listeners {
+            for (version, name) in VERSIONS.iter().enumerate() {
+                for (kind, word) in KINDS.iter().enumerate() {
+                    let count = listener.counts.sum(|part| &part.handshakes[version][kind]);
+                    if count > 0 {
+                        let labels = [("listener", &*listener.address), ("version", name), ("kind", word)];
+                        family.row(&labels, count);
+                    }
+                }
+            }
+        }
+    });
+    let help = "TLS handshakes that led to nothing, by the reason.";
+    page.counter("tollgate_tls_handshakes_failed_total", help, |family| {
+        for listener in listeners {
+            for why in FailedHandshake::ALL {
+                let count = listener.counts.sum(|part| &part.failed_handshakes[why as usize]);
+                if count > 0 {
+                    family.row(&[("listener", &listener.address), ("reason", why.name())], count);
+                }
             }
         }
     });

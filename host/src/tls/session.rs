@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::HeaderValue;
-use rustls::{ProtocolVersion, ServerConnection, pki_types::CertificateDer};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConnection, pki_types::CertificateDer};
 
 use super::certificate::Certificates;
 use crate::config::ForwardedCertificate;
@@ -36,6 +36,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// `1.2` or `1.3`.
     pub version: &'static str,
+    /// Whether it goes on from a session of before.
+    pub is_resumed: bool,
     /// The client's certificate, verified.
     pub client: Option<Arc<ClientCertificate>>,
     /// The name that the client asked for, in lower case.
@@ -70,6 +72,7 @@ impl Session {
         Self {
             protocol: protocol.unwrap_or(Protocol::Http1),
             version,
+            is_resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             client: client.map(Arc::new),
             server_name: connection.server_name().map(Into::into),
             certificates,

@@ -22,6 +22,7 @@ pub enum Interim {
 #[derive(Debug, Default)]
 pub(super) struct Ear {
     is_listening: bool,
+    has_heard: bool,
     /// The beginning of an answer, while it may be an interim one.
     begun: Vec<u8>,
     heard: Vec<Interim>,
@@ -37,6 +38,7 @@ impl Ear {
     /// Listens from now on: a request has been sent.
     pub fn begin(&mut self) {
         self.is_listening = true;
+        self.has_heard = false;
         self.begun.clear();
         self.heard.clear();
     }
@@ -45,10 +47,16 @@ impl Ear {
         self.is_listening
     }
 
+    /// Whether anything has come since the request was sent.
+    pub fn has_heard(&self) -> bool {
+        self.has_heard
+    }
+
     /// Looks at what has come from the upstream.
     pub fn hear(&mut self, bytes: &[u8]) {
         /// The part of a status line that shows whether it is an interim one.
         const ENOUGH: usize = "HTTP/1.1 1".len();
+        self.has_heard |= !bytes.is_empty();
         if self.begun.is_empty() && bytes.len() >= ENOUGH && bytes[ENOUGH - 1] != b'1' {
             self.is_listening = false;
             return;

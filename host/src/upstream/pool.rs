@@ -289,6 +289,15 @@ impl Lease {
         }
     }
 
+    /// Whether something has come in answer to the last request: then it was not lost to the end of a connection that
+    /// had been idle. Of a stream that is not known.
+    pub fn has_answered(&self) -> bool {
+        match &self.carrier {
+            Carrier::Alone { memory, .. } => memory.borrow().ear.has_heard(),
+            Carrier::Shared(_) => false,
+        }
+    }
+
     /// Gives the connection back: the response has been read to its end, the request written to its own.
     pub fn finish(self) {
         let pool = self.pool.clone();

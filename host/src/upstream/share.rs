@@ -286,10 +286,13 @@ pub(super) fn undo(request: &mut Request<RequestBody>) {
     }
 }
 
-/// Whether the endpoint has said that it has done nothing with a request (RFC 9113, section 8.7).
+/// Whether the endpoint has said that it has done nothing with a request (RFC 9113, sections 6.8 and 8.7): h2 fails
+/// with a GOAWAY those streams alone which that leaves out.
 pub(super) fn is_refused(error: &hyper::Error) -> bool {
     let error = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    error.is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    error.is_some_and(|error| {
+        error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
+    })
 }
 
 /// Connects, spawns what drives the connection, and waits until the endpoint has said what it allows.
