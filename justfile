@@ -18,7 +18,11 @@ compare *arguments:
 bench *arguments:
     cargo bench --package tollgate-tests {{arguments}}
 
-# HTTP/2, gRPC and WebSocket with clients of others; installs Python packages under target.
+# With clients and servers of others; installs what it needs of Python and Node under target.
 interop *arguments:
-    tests/interop/http2 {{arguments}}
+    tests/interop/run {{arguments}}
     tests/interop/websocket {{arguments}}
+
+# Slow clients, idle connections and handshakes, beside nginx: attack, idle, handshakes, or all.
+front *arguments:
+    benches/front/run {{arguments}}

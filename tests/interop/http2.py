@@ -1,6 +1,6 @@
 """HTTP/2 and gRPC through the proxy, with clients that nobody here wrote.
 
-    tests/interop/http2 [PATH OF TOLLGATE]
+    tests/interop/run [PATH OF TOLLGATE]
 
 makes what this needs and runs it. Each check says what it saw; the exit code is the number of those that failed.
 """
