@@ -16,7 +16,7 @@ use tollgate::{
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
 };
-use tollgate_tests::Authority;
+use tollgate_tests::{Authority, privacy_router};
 use toml::{Table, Value};
 
 /// A key that no table has, and so unlike any that one has that there is no hint at what may be meant.
@@ -203,8 +203,13 @@ fn every_example_is_accepted() {
         .filter(|path| path.is_file())
         .collect();
     assert!(!configs.is_empty(), "an example has a config.toml");
+    // With the plugins that their READMEs have built.
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let plugins = folder.path().join("plugins");
+    fs::create_dir(&plugins).expect("a folder can be made");
+    fs::write(plugins.join("privacy-router.wasm"), privacy_router()).expect("a file can be written");
     for path in configs {
-        check(&path, read(&path), path.parent().expect("a file is in a folder"));
+        check(&path, read(&path), folder.path());
     }
 }
 

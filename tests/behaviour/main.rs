@@ -12,6 +12,7 @@ mod configuration;
 mod connections;
 mod discovery;
 mod documented;
+mod examples;
 mod forwarding;
 mod grpc;
 mod health;

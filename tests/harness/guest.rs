@@ -4,6 +4,13 @@ static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.wasm"));
 
 static GRANTED_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/granted-guest.wasm"));
 
+static PRIVACY_ROUTER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/example-privacy-router.wasm"));
+
+/// The plugin of the example `privacy-routing`.
+pub fn privacy_router() -> Vec<u8> {
+    PRIVACY_ROUTER.to_vec()
+}
+
 /// The component.
 pub fn guest() -> Vec<u8> {
     GUEST.to_vec()

@@ -1,10 +1,12 @@
 //! `tollgate backend`: a server to put behind a proxy, which answers with what it received.
 
+mod register;
+
 use std::{
     convert::Infallible,
     future::Future,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,8 +23,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{
     net::TcpListener,
+    signal::unix::{SignalKind, signal},
     time::{Sleep, sleep},
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use register::{RegisterArguments, Registration};
 
 #[derive(Debug, Args)]
 pub(super) struct BackendArguments {
@@ -35,6 +41,8 @@ pub(super) struct BackendArguments {
     /// How long every answer takes, such as 20ms
     #[arg(long, value_parser = duration, default_value = "0ms")]
     delay: Duration,
+    #[command(flatten)]
+    register: RegisterArguments,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -49,17 +57,40 @@ pub(super) async fn run(arguments: BackendArguments) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let name = arguments.name.unwrap_or_else(|| format!("backend-{}", address.port()));
     println!("{name} listens on http://{address}");
+    let registration = Registration::new(arguments.register, &name, address)?;
     let backend = Backend::new(name, arguments.delay, listener)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let registering = async {
+        match &registration {
+            Some(registration) => registration.keep().await,
+            None => std::future::pending().await,
+        }
+    };
+    let mut serving = pin!(backend.serve());
     tokio::select! {
-        () = backend.serve() => Ok(()),
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+        () = &mut serving => {}
+        () = registering => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
     }
+    if let Some(registration) = &registration {
+        // Requests come until the proxy knows.
+        tokio::select! {
+            () = &mut serving => {}
+            () = registration.end() => {}
+        }
+        backend.finish().await;
+    }
+    Ok(())
 }
 
 /// A sample backend, bound.
 pub(super) struct Backend {
     listener: TcpListener,
     about: Arc<About>,
+    connections: TaskTracker,
+    /// No more requests are taken.
+    finished: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -72,10 +103,21 @@ struct About {
 impl Backend {
     pub fn new(name: String, delay: Duration, listener: TcpListener) -> io::Result<Self> {
         let port = listener.local_addr()?.port();
-        Ok(Self { listener, about: Arc::new(About { name, port, delay }) })
+        let about = Arc::new(About { name, port, delay });
+        let (connections, finished) = (TaskTracker::new(), CancellationToken::new());
+        Ok(Self { listener, about, connections, finished })
     }
 
-    pub async fn serve(self) {
+    /// Answers what it has been asked, and no more.
+    async fn finish(&self) {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        self.finished.cancel();
+        self.connections.close();
+        // Who has not read the answer by then will not.
+        let _ = tokio::time::timeout(PATIENCE, self.connections.wait()).await;
+    }
+
+    pub async fn serve(&self) {
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -87,14 +129,23 @@ impl Backend {
             };
             let _ = stream.set_nodelay(true);
             let about = self.about.clone();
-            tokio::spawn(async move {
+            let finished = self.finished.clone();
+            self.connections.spawn(async move {
                 let service = service_fn(move |request| {
                     let about = about.clone();
                     async move { Ok::<_, Infallible>(answer(&about, request).await) }
                 });
                 let mut server = http1::Builder::new();
                 server.timer(TokioTimer::new());
-                if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+                let ended = tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = finished.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                };
+                if let Err(error) = ended {
                     tracing::debug!(%error, "connection to the backend ended");
                 }
             });

@@ -35,7 +35,8 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
     for name in ["one", "two", "three"] {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         endpoints.push(format!("\"http://{}\"", listener.local_addr()?));
-        tokio::spawn(Backend::new(name.into(), Duration::ZERO, listener)?.serve());
+        let backend = Backend::new(name.into(), Duration::ZERO, listener)?;
+        tokio::spawn(async move { backend.serve().await });
     }
     let admin = free(ADMIN);
     let text = format!(

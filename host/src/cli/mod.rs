@@ -2,6 +2,7 @@
 //!
 //! The only place that prints, ends the process, and uses `anyhow`.
 
+mod admin;
 mod backend;
 mod check;
 mod demo;

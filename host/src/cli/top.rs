@@ -1,6 +1,5 @@
 //! `tollgate top`: a board of what a running proxy does, from its admin API.
 
-mod ask;
 mod board;
 
 use std::{
@@ -14,7 +13,7 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
 };
 
-use ask::Admin;
+use super::admin::Admin;
 use board::{Board, Reading};
 
 #[derive(Debug, Args)]
@@ -34,20 +33,28 @@ pub(super) struct TopArguments {
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(arguments: TopArguments) -> anyhow::Result<()> {
-    let token = arguments.token.or_else(|| std::env::var("TOLLGATE_ADMIN_TOKEN").ok());
-    let admin = Admin::new(&arguments.admin, token.as_deref())?;
-    let first = admin.read().await?;
+    let admin = Admin::new(&arguments.admin, arguments.token.as_deref())?;
+    let first = read(&admin).await?;
     let is_live = !arguments.once && std::io::stdout().is_terminal();
     if !is_live {
         // Of one reading there is no rate.
         tokio::time::sleep(INTERVAL).await;
-        print!("{}", Board::new(admin.read().await?, Some(&first)).plain());
+        print!("{}", Board::new(read(&admin).await?, Some(&first)).plain());
         return Ok(());
     }
     let mut terminal = ratatui::try_init()?;
     let result = watch(&mut terminal, &admin, first).await;
     ratatui::try_restore()?;
     result
+}
+
+/// All that the board shows.
+async fn read(admin: &Admin) -> anyhow::Result<Reading> {
+    let at = Instant::now();
+    let [status, upstreams, plugins] = ["/api/status", "/api/upstreams", "/api/plugins"];
+    let (status, upstreams, plugins) =
+        tokio::try_join!(admin.get(status), admin.get(upstreams), admin.get(plugins))?;
+    Ok(Reading { at, status, upstreams, plugins })
 }
 
 /// Shows the board until somebody has seen enough.
@@ -74,7 +81,7 @@ async fn watch(terminal: &mut DefaultTerminal, admin: &Admin, first: Reading) ->
             }
             terminal.draw(|frame| board.draw(frame))?;
         }
-        match admin.read().await {
+        match read(admin).await {
             Ok(reading) => board.update(reading),
             // The proxy may come back.
             Err(error) => board.fail(format!("{error:#}")),

@@ -1,16 +1,14 @@
-//! What does the admin API say?
+//! What does the admin API of a running proxy say?
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::body::{Body, to_bytes};
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
-
-use super::board::Reading;
 
 /// An admin API that is asked.
 #[derive(Debug)]
@@ -26,6 +24,7 @@ impl Admin {
     /// How long it may be.
     const LARGEST: usize = 64 << 20;
 
+    /// The one at this URL. What it wants to be shown is `token`, or stands in the environment.
     pub fn new(url: &str, token: Option<&str>) -> anyhow::Result<Self> {
         let uri: Uri =
             url.parse().with_context(|| format!("`{url}` is not a URL such as http://127.0.0.1:9901"))?;
@@ -33,7 +32,8 @@ impl Admin {
             bail!("`{url}` is not a URL such as http://127.0.0.1:9901");
         };
         let port = authority.port_u16().unwrap_or(80);
-        let credentials = token.map(|token| {
+        let own = std::env::var("TOLLGATE_ADMIN_TOKEN").ok();
+        let credentials = token.or(own.as_deref()).map(|token| {
             let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
             value.set_sensitive(true);
             anyhow::Ok(value)
@@ -46,29 +46,27 @@ impl Admin {
         })
     }
 
-    /// All that the board shows.
-    pub async fn read(&self) -> anyhow::Result<Reading> {
-        let reading = async {
-            let at = Instant::now();
-            let [status, upstreams, plugins] = ["/api/status", "/api/upstreams", "/api/plugins"];
-            let (status, upstreams, plugins) =
-                tokio::try_join!(self.get(status), self.get(upstreams), self.get(plugins))?;
-            Ok(Reading { at, status, upstreams, plugins })
-        };
-        let reading = tokio::time::timeout(Self::PATIENCE, reading).await;
-        reading
+    /// What it says at a path.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.ask(Method::GET, path, None).await
+    }
+
+    /// What it answers to a request.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let answer = tokio::time::timeout(Self::PATIENCE, self.exchange(method, path, body)).await;
+        answer
             .unwrap_or_else(|_| bail!("no answer in time"))
             .with_context(|| format!("cannot ask the admin API on {}", self.authority))
     }
 
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+    async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let stream = TcpStream::connect(&self.authority).await?;
         let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream)).await?;
-        let mut request = Request::get(path).header(header::HOST, &self.host);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.host);
         if let Some(credentials) = &self.credentials {
             request = request.header(header::AUTHORIZATION, credentials);
         }
-        let request = request.body(Body::empty())?;
+        let request = request.body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))?;
         let answer = async {
             let response = sender.send_request(request).await?;
             let (head, body) = response.into_parts();
@@ -81,7 +79,11 @@ impl Admin {
         match answer? {
             (StatusCode::OK, body) => Ok(serde_json::from_slice(&body)?),
             (StatusCode::UNAUTHORIZED, _) => bail!("it wants a token: give it with --token"),
-            (status, _) => bail!("it answers {status} to {path}"),
+            (status, body) => {
+                let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let detail = problem["detail"].as_str().unwrap_or("it does not say why");
+                bail!("it answers {status} to {path}: {detail}")
+            }
         }
     }
 }
