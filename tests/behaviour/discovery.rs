@@ -1,11 +1,17 @@
 //! Endpoints join and leave while the proxy runs, and whoever tells of them may go away.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
+use tollgate::{
+    plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
+    telemetry::Writer,
+    upstream::{Tls, Upstream},
+};
 use tollgate_tests::{
-    BareOrigin, Client, NameServer, Origin, Proxy, Resource, Response, endpoints, logged, soon, until,
+    BareOrigin, Client, NameServer, Origin, Proxy, Resource, Response, endpoints, logged, shipped, soon,
+    until,
 };
 
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
@@ -605,4 +611,35 @@ async fn endpoints_follow_the_leases_of_a_real_etcd() {
     let Some(_again) = start_etcd(folder.path(), port).await else { return };
     put("c", "127.0.0.4:80", &json!(0)).await;
     hosts_are(&proxy, &["127.0.0.2:80", "127.0.0.4:80"]).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_endpoints_are_prepared_within_the_limits_of_every_balancer() {
+    let endpoint = |number: u32| format!("'http://10.0.{}.{}:80'", number / 256, number % 256);
+    let endpoints: Vec<String> = (0..10_000).map(endpoint).collect();
+    let balancers = [
+        ("round-robin", ""),
+        ("random", ""),
+        ("least-requests", ""),
+        ("latency", ""),
+        ("resource", ""),
+        ("client-hash", ""),
+        ("consistent-hash", "config = { by = 'path' }"),
+    ];
+    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: None }).expect("the engine starts");
+    let settings = toml::from_str(&format!("endpoints = [{}]", endpoints.join(", "))).expect("it is valid");
+    let upstream = Upstream::new("many".into(), &settings, Tls::default(), None);
+    let roster = upstream.roster().clone();
+    for (name, settings) in balancers {
+        // Ten times the usual time: neither the host nor what it hands over is optimised here.
+        let settings = format!("{settings}\nlimits.time = '100ms'");
+        let settings = toml::from_str(&settings).expect("the settings are valid");
+        let code = engine.load(&shipped(name)).expect("the component is a plugin");
+        let plugin = Plugin::new(name.into(), code, &settings, Capabilities::default(), None, 1);
+        let slot = Slot::new(Arc::new(plugin.expect("the plugin starts")), Writer::ALONE);
+        let (request, ()) = http::Request::get("/a").body(()).expect("it is valid").into_parts();
+        let exchange = Exchange::new(request, [127, 0, 0, 1].into(), "http", "route".into(), "many".into());
+        let pick = slot.pick(&mut InHand::new(exchange), &roster, &[]);
+        assert!(matches!(pick, Ok(Some(_))), "{name}: {pick:?}");
+    }
 }

@@ -2,11 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test makes by itself is valid")]
 
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU8, Ordering},
+};
+
 use bytes::Bytes;
+use tollgate::upstream::State;
 use tollgate_tests::{
     BareOrigin, Proxy,
     http2::{self, *},
-    soon,
+    soon, until,
 };
 
 /// A route to an upstream of HTTP/2 on `/service/`, with these settings of `[upstreams.app]`.
@@ -170,4 +176,54 @@ async fn a_time_out_of_the_proxy_is_a_deadline_too() {
     let mut client = Http2Client::connect(proxy.address()).await;
     let sent = http2::request("POST", "/service/Method", &[GRPC, ("grpc-timeout", "1H")]);
     assert_eq!(status(&client.send(sent, &message("one")).await.unwrap()), "4");
+}
+
+#[tokio::test]
+async fn a_check_by_grpc_believes_what_the_server_says_of_itself() {
+    let (serving, asked) = (Arc::new(AtomicU8::new(1)), Arc::<Mutex<Vec<u8>>>::default());
+    let (says, hears) = (serving.clone(), asked.clone());
+    let origin = Http2Origin::serving(move |request, mut respond| {
+        let (says, hears) = (says.clone(), hears.clone());
+        async move {
+            assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+            assert_eq!(
+                (request.method().as_str(), &request.headers()["te"]),
+                ("POST", &"trailers".parse().unwrap())
+            );
+            let mut body = request.into_body();
+            let mut bytes = Vec::new();
+            while let Some(Ok(data)) = body.data().await {
+                bytes.extend_from_slice(&data);
+            }
+            *hears.lock().unwrap() = bytes;
+            let says = says.load(Ordering::SeqCst);
+            let mut stream = respond.send_response(head(), false).unwrap();
+            if says < 3 {
+                let _ = stream.send_data(Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, says]), false);
+                let _ = stream.send_trailers(trailers("0"));
+            } else {
+                let _ = stream.send_trailers(trailers("12"));
+            }
+        }
+    })
+    .await;
+    let settings =
+        "health = { protocol = \"grpc\", service = \"a.B\", interval = \"20ms\", timeout = \"2s\" }";
+    let proxy = Proxy::start(&route_with(&origin.url(), settings)).await;
+    let is = async |state: State, error: Option<&str>| {
+        let snapshot = proxy.server().snapshot();
+        let roster = || snapshot.upstreams[0].upstream.roster().all()[0].clone();
+        until(state.name(), || roster().state == state).await;
+        if let Some(error) = error {
+            until(error, || roster().endpoint.health().last_error.as_deref() == Some(error)).await;
+        }
+    };
+    is(State::Healthy, None).await;
+    assert_eq!(*asked.lock().unwrap(), b"\0\0\0\0\x05\x0a\x03a.B");
+    serving.store(2, Ordering::SeqCst);
+    is(State::Unreachable, Some("is not serving")).await;
+    serving.store(1, Ordering::SeqCst);
+    is(State::Healthy, None).await;
+    serving.store(3, Ordering::SeqCst);
+    is(State::Unreachable, Some("the call failed with grpc-status 12")).await;
 }

@@ -261,3 +261,27 @@ async fn a_backend_that_answers_errors_is_left_out_where_that_counts() {
     assert_eq!(statuses.iter().filter(|status| **status == 500).count(), 3, "{statuses:?}");
     assert_eq!(failing.received().len(), 3, "the balancer was told of a list without it");
 }
+
+#[tokio::test]
+async fn endpoints_tell_their_load_at_an_address_of_their_own() {
+    let loads = [0.9, 0.1].map(|load| {
+        move |received: &tollgate_tests::Received| match received.target.as_str() {
+            "/load" => Answer::ok(&format!("{{\"cpu\": {{\"used\": {load}}}}}")),
+            _ => Answer::ok(&load.to_string()),
+        }
+    });
+    let [busy, idle] = loads;
+    let (busy, idle) = (Origin::answering(busy).await, Origin::answering(idle).await);
+    let settings = "balance = 'resource'\nload = { path = '/load', pointer = '/cpu/used', interval = '20ms', timeout = '2s' }";
+    let proxy = Proxy::start(&upstream("app", &endpoints(&[&busy, &idle]), settings)).await;
+    let told = || {
+        let snapshot = proxy.server().snapshot();
+        let roster = snapshot.upstreams[0].upstream.roster().clone();
+        roster.all().iter().map(|entry| entry.endpoint.condition().load).collect::<Vec<_>>()
+    };
+    until("both have told", || told() == [Some(0.9), Some(0.1)]).await;
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/", &[]).await.text(), "0.1");
+    }
+    assert_eq!((busy.connections(), idle.connections() <= 21), (1, true), "the connection is kept");
+}

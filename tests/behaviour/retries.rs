@@ -207,3 +207,23 @@ async fn the_access_log_names_the_endpoint_and_the_attempts_also_of_what_failed(
     let address = fine.address.to_string();
     tollgate_tests::until("the line", || !logged(&["/at-once", "\"attempts\":1", &address]).is_empty()).await;
 }
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_cut_and_never_sent_again() {
+    let half =
+        Origin::answering(|_| Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhalf").close()).await;
+    let other = Origin::start().await;
+    let config = config(&endpoints(&[&half, &other]), "on = [502, 504]", "repeatable = true");
+    let proxy = Proxy::start(&config).await;
+    let mut halves = 0;
+    for _ in 0..20 {
+        let response = proxy.get("/", &[]).await;
+        assert_eq!(response.status, 200);
+        if !response.is_complete {
+            assert_eq!(response.text(), "half");
+            halves += 1;
+        }
+    }
+    assert_eq!((half.received().len(), other.received().len()), (halves, 20 - halves), "each was sent once");
+    assert!(halves > 0);
+}

@@ -23,6 +23,9 @@ pub struct Health {
     pub headers: BTreeMap<Name, HeaderValue>,
     /// An answer with any other status is a failure.
     pub statuses: Vec<Statuses>,
+    /// What a check by gRPC asks for; the server as a whole if empty.
+    #[serde(deserialize_with = "service")]
+    pub service: String,
     /// What the body of the answer must hold.
     pub body: Option<String>,
     /// Between the beginnings of two checks of an endpoint, give or take a tenth.
@@ -44,6 +47,7 @@ impl Default for Health {
             host: None,
             headers: BTreeMap::new(),
             statuses: vec![Statuses { first: 200, last: 299 }],
+            service: String::new(),
             body: None,
             interval: Duration::from_secs(1),
             timeout: Duration::from_millis(500),
@@ -62,6 +66,33 @@ pub enum CheckProtocol {
     Http,
     /// A connection that can be made is enough.
     Tcp,
+    /// A call of `grpc.health.v1.Health/Check`, over HTTP/2.
+    Grpc,
+}
+
+/// Where endpoints tell their load, beside the header of their responses.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LoadAddress {
+    #[serde(deserialize_with = "path")]
+    pub path: PathAndQuery,
+    /// The number in the answer (RFC 6901); if absent the answer is a report of ORCA.
+    #[serde(default, deserialize_with = "pointer")]
+    pub pointer: Option<String>,
+    /// Between two questions to an endpoint.
+    #[serde(default = "one_second", deserialize_with = "load_interval")]
+    pub interval: Duration,
+    /// For one question, the connection included.
+    #[serde(default = "half_a_second")]
+    pub timeout: Duration,
+}
+
+fn one_second() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn half_a_second() -> Duration {
+    Duration::from_millis(500)
 }
 
 /// A header's name, in the order of names.
@@ -130,6 +161,27 @@ impl Default for Outlier {
 fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathAndQuery, D::Error> {
     written(deserializer, "a path such as \"/healthz\"", |text| {
         text.starts_with('/').then(|| text.parse().ok()).flatten()
+    })
+}
+
+fn pointer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    written(deserializer, "the way to a number in JSON, such as \"/cpu/used\"", |text| {
+        text.starts_with('/').then(|| text.to_owned())
+    })
+    .map(Some)
+}
+
+fn load_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let interval = Duration::deserialize(deserializer)?;
+    match interval <= Duration::from_secs(5) {
+        true => Ok(interval),
+        false => Err(de::Error::custom("expected at most \"5s\", as a report counts for ten seconds")),
+    }
+}
+
+fn service<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    written(deserializer, "the name of a service, of up to 100 visible ASCII characters", |text| {
+        (text.len() <= 100 && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| text.to_owned())
     })
 }
 

@@ -25,7 +25,7 @@ pub use admin::{Admin, Token};
 pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, ResponseHooks, RouteCache};
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd};
-pub use health::{CheckProtocol, Health, Outlier, Statuses};
+pub use health::{CheckProtocol, Health, LoadAddress, Outlier, Statuses};
 pub use listener::{Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect};
 pub use plugin::{Failure, Grants, Plugin, PluginLimits, SecretSource, StoreGrant};
 pub use problem::{Problem, Problems, Source};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
-    Discover, Duration, Health, Outlier, Retry, Share, UpstreamTls,
+    Discover, Duration, Health, LoadAddress, Outlier, Retry, Share, UpstreamTls,
     read::{names, optional_spanned_table, optional_table, table},
 };
 
@@ -33,6 +33,9 @@ pub struct Upstream {
     /// No checks if absent.
     #[serde(default, deserialize_with = "optional_table")]
     pub health: Option<Health>,
+    /// Nobody is asked for its load if absent.
+    #[serde(default, deserialize_with = "optional_table")]
+    pub load: Option<LoadAddress>,
     #[serde(default, deserialize_with = "table")]
     pub outlier: Outlier,
     #[serde(default, deserialize_with = "table")]

@@ -208,6 +208,9 @@ impl Instance {
         response.as_ref().map(|hook| hook.call_on_response(store))
     }
 
+    /// Endpoints for which a call to prepare them gets its time once more.
+    const PREPARED: usize = 1000;
+
     /// Tells the instance of the upstream's endpoints first, if it does not know them as they are.
     pub fn pick(
         &mut self,
@@ -219,9 +222,16 @@ impl Instance {
         if !store.data_mut().knows(&**members) {
             let endpoints: Vec<_> =
                 members.describe().into_iter().map(balance_hook::Endpoint::from).collect();
+            // Preparing takes the longer the more there are. It is timed apart from the pick that comes after it.
+            let time = store.data().limits.time;
+            let more = u32::try_from(endpoints.len() / Self::PREPARED).unwrap_or(u32::MAX);
+            store.data_mut().limits.time = time.saturating_mul(more.saturating_add(1));
             if let Err(error) = hook.call_endpoints_changed(&mut *store, members.upstream(), &endpoints) {
                 return Some(Err(error));
             }
+            let limits = &mut store.data_mut().limits;
+            (limits.time, limits.since) = (time, None);
+            store.set_epoch_deadline(1);
             store.data_mut().learn(members.clone());
         }
         Some(hook.call_pick(store, members.upstream(), tried))

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::config;
+use crate::{
+    cache::policy::{Time, parse_date},
+    config,
+};
 
 /// What became of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +74,15 @@ pub(super) fn again(policy: &config::Retry, attempt: Attempt, chance: f64) -> Op
     left.is_none_or(|left| wait < left).then_some(wait)
 }
 
-/// After what time an endpoint wants to be asked again (RFC 9110, section 10.2.3); of the two forms, the one in
-/// seconds.
-pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    value.parse().ok().map(Duration::from_secs)
+/// After what time an endpoint wants to be asked again (RFC 9110, section 10.2.3): in seconds, or not before a date.
+pub(super) fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> Time) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.as_bytes().trim_ascii();
+    let seconds = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    seconds.map(Duration::from_secs).or_else(|| {
+        let now = now();
+        let date = Time::from_seconds(parse_date(value, now)?);
+        Some(Duration::from_millis(date.since(now)))
+    })
 }
 
 #[cfg(test)]
@@ -175,10 +182,23 @@ mod tests {
     }
 
     #[test]
-    fn seconds_are_read() {
-        for (value, expected) in [("5", Some(5)), (" 7 ", Some(7)), ("-1", None), ("x", None), ("", None)] {
+    fn seconds_and_dates_are_read() {
+        // Sun, 06 Nov 1994 08:49:37 GMT
+        let now = Time(784_111_777_250);
+        for (value, expected) in [
+            ("5", Some(5_000)),
+            (" 7 ", Some(7_000)),
+            ("-1", None),
+            ("x", None),
+            ("", None),
+            ("Sun, 06 Nov 1994 08:49:40 GMT", Some(2_750)),
+            ("Sunday, 06-Nov-94 08:49:40 GMT", Some(2_750)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Sat, 05 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:40", None),
+        ] {
             let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().unwrap())]);
-            assert_eq!(retry_after(&headers), expected.map(Duration::from_secs), "{value:?}");
+            assert_eq!(retry_after(&headers, || now), expected.map(Duration::from_millis), "{value:?}");
         }
     }
 }

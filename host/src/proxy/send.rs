@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     body::{Arriving, Patience, RequestBody, Upload, UploadState},
+    cache::policy::Time,
     clock::{Clock, Elapsed, TICK, Tick, Timer},
     plugin::InHand,
     snapshot::{Route, Target},
@@ -164,7 +165,7 @@ pub(super) async fn send(
                 let status = answer.response.status();
                 upstream.answered(&in_flight, status, endpoint.ends(writer, timed));
                 if upstream.settings.retry.on.contains(&status)
-                    && let retry_after = retry::retry_after(answer.response.headers())
+                    && let retry_after = retry::retry_after(answer.response.headers(), Time::now)
                     && let Some(wait) =
                         attempts.again(endpoint, &outgoing, Outcome::Answered { status, retry_after })
                     && outgoing.restore(&mut exchange.request, &answer.lease)

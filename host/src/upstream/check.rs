@@ -2,6 +2,8 @@
 //!
 //! A check asks it now and then, whether it gets requests or not, over a connection of its own that is kept.
 
+mod grpc;
+
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -10,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header, uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header, response, uri};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -25,6 +27,9 @@ use crate::{
     config::{self, CheckProtocol, Protocol},
     telemetry::with_sources,
 };
+
+/// What checks call themselves.
+const OWN_NAME: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)");
 
 /// What is read of an answer's body at most.
 const BODY: usize = 64 << 10;
@@ -42,6 +47,10 @@ enum CheckError {
     Status(StatusCode),
     #[error("the answer does not hold what it should")]
     Body,
+    #[error("the call failed with grpc-status {0}")]
+    Grpc(String),
+    #[error("is not serving")]
+    NotServing,
 }
 
 /// Checks an endpoint for as long as it runs, and tells the upstream.
@@ -71,6 +80,35 @@ pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settin
     }
 }
 
+/// Asks an endpoint for its load for as long as it runs.
+pub(super) async fn ask_load(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, address: config::LoadAddress) {
+    let settings = config::Health { path: address.path, ..config::Health::default() };
+    let has_http2 = upstream.settings.protocol == Protocol::H2;
+    let mut check = Check { endpoint: &endpoint, settings: &settings, has_http2, kept: None };
+    tokio::time::sleep(address.interval.get().mul_f64(fastrand::f64() / 10.0)).await;
+    loop {
+        let began = Instant::now();
+        let limit = address.timeout.get();
+        let result = match tokio::time::timeout(limit, check.fetch()).await {
+            Ok(Ok((StatusCode::OK, body))) => {
+                match endpoint.reported.note_answer(&body, address.pointer.as_deref()) {
+                    true => Ok(()),
+                    false => Err(CheckError::Body),
+                }
+            }
+            Ok(Ok((status, _))) => Err(CheckError::Status(status)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(CheckError::TimedOut(limit)),
+        };
+        // What it has told grows old, and that is all.
+        if let Err(error) = result {
+            let (upstream, endpoint) = (&upstream.name, &endpoint.authority);
+            tracing::debug!(%upstream, %endpoint, error = with_sources(&error), "no load told");
+        }
+        tokio::time::sleep_until(began + address.interval.get()).await;
+    }
+}
+
 struct Check<'a> {
     endpoint: &'a Endpoint,
     settings: &'a config::Health,
@@ -92,53 +130,67 @@ impl Check<'_> {
                 dial(self.endpoint, Protocol::Auto).await?;
                 Ok(())
             }
-            CheckProtocol::Http if self.has_http2 => {
-                let stream = TokioIo::new(dial(self.endpoint, Protocol::H2).await?);
-                let tasks = Tasks::default();
-                let (mut sender, connection) = http2::handshake(tasks.clone(), stream).await?;
-                tasks.execute(async {
-                    // Whoever asks is told of its failure.
-                    let _ = connection.await;
-                });
-                let mut exchange = pin!(async {
-                    let response = sender.send_request(self.request()).await?;
-                    let status = response.status();
-                    let (body, _) = read(response.into_body()).await?;
-                    judge(self.settings, status, &body)
-                });
-                poll_fn(|cx| {
-                    tasks.poll(cx);
-                    exchange.as_mut().poll(cx)
-                })
-                .await
+            CheckProtocol::Grpc => {
+                let answer = self.over_http2(grpc::request(self.endpoint, self.settings)).await?;
+                grpc::judge(&answer)
             }
             CheckProtocol::Http => {
-                if let Some(kept) = self.kept.take() {
-                    match self.ask(kept).await {
-                        // It may have been closed since the last check.
-                        Err(CheckError::Exchange(_)) => {}
-                        result => return result,
-                    }
-                }
-                let stream = TokioIo::new(dial(self.endpoint, Protocol::Auto).await?);
-                let (sender, connection) = http1::handshake(stream).await?;
-                self.ask(Kept { sender, connection: Box::pin(connection) }).await
+                let (status, body) = self.fetch().await?;
+                judge(self.settings, status, &body)
             }
         }
     }
 
-    async fn ask(&mut self, kept: Kept) -> Result<(), CheckError> {
+    /// Asks for the path, and returns the beginning of the answer's body with its status.
+    async fn fetch(&mut self) -> Result<(StatusCode, Vec<u8>), CheckError> {
+        if self.has_http2 {
+            let Whole { head, body, .. } = self.over_http2(self.request()).await?;
+            return Ok((head.status, body));
+        }
+        if let Some(kept) = self.kept.take() {
+            match self.ask(kept).await {
+                // It may have been closed since the last time.
+                Err(CheckError::Exchange(_)) => {}
+                result => return result,
+            }
+        }
+        let stream = TokioIo::new(dial(self.endpoint, Protocol::Auto).await?);
+        let (sender, connection) = http1::handshake(stream).await?;
+        self.ask(Kept { sender, connection: Box::pin(connection) }).await
+    }
+
+    /// Asks over a connection of HTTP/2, which is not kept.
+    async fn over_http2(&self, request: Request<String>) -> Result<Whole, CheckError> {
+        let stream = TokioIo::new(dial(self.endpoint, Protocol::H2).await?);
+        let tasks = Tasks::default();
+        let (mut sender, connection) = http2::handshake(tasks.clone(), stream).await?;
+        tasks.execute(async {
+            // Whoever asks is told of its failure.
+            let _ = connection.await;
+        });
+        let mut exchange = pin!(async {
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let Read { bytes, trailers, .. } = read(body).await?;
+            Ok(Whole { head, body: bytes, trailers })
+        });
+        poll_fn(|cx| {
+            tasks.poll(cx);
+            exchange.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    async fn ask(&mut self, kept: Kept) -> Result<(StatusCode, Vec<u8>), CheckError> {
         let Kept { mut sender, connection } = kept;
         let mut connection = Some(connection);
         let request = self.request();
-        let settings = self.settings;
-        let (result, is_whole) = {
+        let (status, bytes, is_whole) = {
             let mut exchange = pin!(async {
                 sender.ready().await?;
                 let response = sender.send_request(request).await?;
                 let status = response.status();
-                let (body, is_whole) = read(response.into_body()).await?;
-                Ok::<_, CheckError>((judge(settings, status, &body), is_whole))
+                let Read { bytes, is_whole, .. } = read(response.into_body()).await?;
+                Ok::<_, CheckError>((status, bytes, is_whole))
             });
             poll_fn(|cx| {
                 if let Poll::Ready(result) = exchange.as_mut().poll(cx) {
@@ -156,7 +208,7 @@ impl Check<'_> {
         if let Some(connection) = connection.filter(|_| is_whole) {
             self.kept = Some(Kept { sender, connection });
         }
-        result
+        Ok((status, bytes))
     }
 
     fn request(&self) -> Request<String> {
@@ -173,9 +225,7 @@ impl Check<'_> {
             *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         }
         let headers = request.headers_mut();
-        let own =
-            HeaderValue::from_static(concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)"));
-        headers.insert(header::USER_AGENT, own);
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(OWN_NAME));
         if !self.has_http2 {
             headers.insert(header::HOST, host.clone());
         }
@@ -226,14 +276,30 @@ fn judge(settings: &config::Health, status: StatusCode, body: &[u8]) -> Result<(
     }
 }
 
-/// The beginning of a body, and whether that is all of it.
-async fn read(mut body: Incoming) -> Result<(Vec<u8>, bool), hyper::Error> {
-    let mut bytes = Vec::new();
+/// An answer over HTTP/2, with the beginning of its body.
+struct Whole {
+    head: response::Parts,
+    body: Vec<u8>,
+    trailers: HeaderMap,
+}
+
+/// The beginning of a body, what came after it, and whether that is all of it.
+struct Read {
+    bytes: Vec<u8>,
+    trailers: HeaderMap,
+    is_whole: bool,
+}
+
+async fn read(mut body: Incoming) -> Result<Read, hyper::Error> {
+    let (mut bytes, mut trailers) = (Vec::new(), HeaderMap::new());
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        bytes.extend_from_slice(frame?.data_ref().map_or(&[], |data| &data[..]));
+        match frame?.into_data() {
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+        }
         if bytes.len() > BODY {
-            return Ok((bytes, false));
+            return Ok(Read { bytes, trailers, is_whole: false });
         }
     }
-    Ok((bytes, true))
+    Ok(Read { bytes, trailers, is_whole: true })
 }

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Source, State, Upstream, check, discover};
+use super::{Endpoint, Entry, Roster, Source, State, Upstream, check, discover};
 use crate::drain::Drain;
 
 /// The tasks that look after upstreams.
@@ -71,22 +71,23 @@ async fn keep(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
     upstream.takes_over();
     let ask = |source: Source| Task(drain.spawn(discover::run(upstream.clone(), source, folder.clone())));
     let _asking: Vec<Task> = discover::sources(&upstream.settings).into_iter().map(ask).collect();
-    let mut checks: FxHashMap<u64, Task> = FxHashMap::default();
+    let (mut checks, mut loads) = (FxHashMap::default(), FxHashMap::default());
     let every = upstream.is_measured.then(|| upstream.settings.outlier.interval.get());
     let mut judging = every.map(|every| Instant::now() + every);
     let mut adapting = upstream.settings.limits.adaptive.then(|| Instant::now() + ADAPT);
     loop {
+        let roster = upstream.roster.load_full();
         if let Some(health) = &upstream.settings.health {
-            let roster = upstream.roster.load_full();
-            let mut before = std::mem::take(&mut checks);
-            for entry in roster.all().iter().filter(|entry| entry.state != State::Draining) {
-                let endpoint = &entry.endpoint;
-                let task = before.remove(&endpoint.id).unwrap_or_else(|| {
-                    Task(drain.spawn(check::run(upstream.clone(), endpoint.clone(), health.clone())))
-                });
-                checks.insert(endpoint.id, task);
-            }
+            for_each(&roster, &mut checks, |endpoint| {
+                Task(drain.spawn(check::run(upstream.clone(), endpoint.clone(), health.clone())))
+            });
         }
+        if let Some(load) = &upstream.settings.load {
+            for_each(&roster, &mut loads, |endpoint| {
+                Task(drain.spawn(check::ask_load(upstream.clone(), endpoint.clone(), load.clone())))
+            });
+        }
+        drop(roster);
         let now = Instant::now();
         if let (Some(due), Some(every)) = (judging, every)
             && due <= now
@@ -108,6 +109,15 @@ async fn keep(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
             _ = changed.changed() => {}
             () = drain.started() => return,
         }
+    }
+}
+
+/// A task for each endpoint that is there. Those of endpoints that have left end.
+fn for_each(roster: &Roster, tasks: &mut FxHashMap<u64, Task>, spawn: impl Fn(&Arc<Endpoint>) -> Task) {
+    let mut before = std::mem::take(tasks);
+    for Entry { endpoint, .. } in roster.all().iter().filter(|entry| entry.state != State::Draining) {
+        let task = before.remove(&endpoint.id).unwrap_or_else(|| spawn(endpoint));
+        tasks.insert(endpoint.id, task);
     }
 }
 

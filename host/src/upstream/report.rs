@@ -1,6 +1,6 @@
 //! What does an endpoint say of its load?
 //!
-//! In a header of its responses, as in ORCA (xDS, `OrcaLoadReport`), in text or JSON:
+//! In a header of its responses or at an address of its own, as in ORCA (xDS, `OrcaLoadReport`), in text or JSON:
 //! `TEXT application_utilization=0.4,cpu_utilization=0.7` or `JSON {"cpu_utilization": 0.7}`.
 
 use std::{
@@ -29,7 +29,18 @@ pub(super) struct Reported {
 
 impl Reported {
     pub fn note(&self, report: &HeaderValue) {
-        let Some(load) = report.to_str().ok().and_then(parse) else { return };
+        if let Some(load) = report.to_str().ok().and_then(parse) {
+            self.set(load);
+        }
+    }
+
+    /// Takes note of what was answered at the endpoint's own address. False if that is no report.
+    pub fn note_answer(&self, body: &[u8], pointer: Option<&str>) -> bool {
+        let load = serde_json::from_slice(body).ok().and_then(|report| parse_answer(&report, pointer));
+        load.map(|load| self.set(load)).is_some()
+    }
+
+    fn set(&self, load: f32) {
         let first = self.first.get_or_init(Instant::now);
         // After 49 days it begins anew, which makes one report look old.
         let at = (first.elapsed().as_millis() as u32).wrapping_add(1);
@@ -48,26 +59,41 @@ impl Reported {
     }
 }
 
-/// The load in a report: that of the application if it is there, otherwise the greater of processor and memory. Not
-/// negative and finite; above 1 it is too much.
+/// The load in JSON: the number at `pointer` (RFC 6901), or as in a report.
+fn parse_answer(report: &serde_json::Value, pointer: Option<&str>) -> Option<f32> {
+    let number = |value: Option<&serde_json::Value>| Some(value?.as_f64()? as f32);
+    match pointer {
+        Some(pointer) => number(report.pointer(pointer)).filter(is_load),
+        None => load(|wanted| number(report.get(wanted))),
+    }
+}
+
+/// The load in the header.
 fn parse(report: &str) -> Option<f32> {
     let (form, rest) = report.trim().split_once(' ')?;
-    let value = |wanted: &str| -> Option<f32> {
-        let number = match form {
-            "TEXT" => {
-                let mut pairs = rest.split(',').filter_map(|pair| pair.split_once('='));
-                pairs.find(|(name, _)| name.trim() == wanted)?.1.trim().parse().ok()?
-            }
-            "JSON" => serde_json::from_str::<serde_json::Value>(rest).ok()?.get(wanted)?.as_f64()? as f32,
-            _ => return None,
-        };
-        (number.is_finite() && number >= 0.0).then_some(number)
-    };
+    match form {
+        "TEXT" => load(|wanted| {
+            let mut pairs = rest.split(',').filter_map(|pair| pair.split_once('='));
+            pairs.find(|(name, _)| name.trim() == wanted)?.1.trim().parse().ok()
+        }),
+        "JSON" => parse_answer(&serde_json::from_str(rest).ok()?, None),
+        _ => None,
+    }
+}
+
+/// Of the values of a report that of the application if it is there, otherwise the greater of processor and memory.
+fn load(value: impl Fn(&str) -> Option<f32>) -> Option<f32> {
+    let value = |wanted| value(wanted).filter(is_load);
     let of_machine = || {
         let (processor, memory) = (value("cpu_utilization"), value("mem_utilization"));
         processor.into_iter().chain(memory).reduce(f32::max)
     };
     value("application_utilization").or_else(of_machine)
+}
+
+/// Above 1 it is too much.
+fn is_load(number: &f32) -> bool {
+    number.is_finite() && *number >= 0.0
 }
 
 #[cfg(test)]
@@ -90,6 +116,23 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse(report), load, "{report}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_read_as_a_report_or_at_a_pointer() {
+        for (answer, pointer, load) in [
+            (r#"{"cpu_utilization": 0.5, "mem_utilization": 0.6}"#, None, Some(0.6)),
+            (r#"{"cpu": {"used": 0.25}}"#, Some("/cpu/used"), Some(0.25)),
+            (r#"{"all": [1, 2]}"#, Some("/all/1"), Some(2.0)),
+            (r#"{"cpu": "0.25"}"#, Some("/cpu"), None),
+            (r#"{"cpu": -1}"#, Some("/cpu"), None),
+            (r#"{"cpu": 0.25}"#, None, None),
+            ("[", None, None),
+        ] {
+            let reported = Reported::default();
+            assert_eq!(reported.note_answer(answer.as_bytes(), pointer), load.is_some(), "{answer}");
+            assert_eq!(reported.of_late(), load, "{answer}");
         }
     }
 
