@@ -26,3 +26,8 @@ interop *arguments:
 # Slow clients, idle connections and handshakes, beside nginx: attack, idle, handshakes, or all.
 front *arguments:
     benches/front/run {{arguments}}
+
+# One policy in nine languages, built and tested; fetches their tools.
+languages *arguments:
+    cargo build --workspace
+    examples/languages/build --test {{arguments}}
