@@ -27,6 +27,7 @@ mod reload;
 mod retries;
 mod routing;
 mod safety;
+mod sticky;
 mod tls;
 mod trial;
 mod upgrades;
