@@ -1,10 +1,13 @@
 //! What streams through all of this?
 //!
-//! Bodies pass in frames and are never collected. A request's body is counted against its cap and may be
+//! Bodies pass in frames and are not collected, unless somebody asks to see one first ([`Begun`]). A request's body is counted against its cap and may be
 //! held back until the upstream asks for it; a response's body tells an observer what becomes of it.
 
+mod begun;
 mod tape;
 mod trailers;
+
+pub use begun::{Begun, Unread};
 
 use std::{
     cell::{Cell, RefCell},
@@ -75,63 +78,108 @@ impl From<Error> for GivenUp {
     }
 }
 
-/// The body of a request before it goes anywhere.
+/// The body of a request, as far as it has come before it is sent.
 #[derive(Debug)]
 pub enum Arriving {
-    Unread(Incoming),
-    /// It has been read to its end, and is kept.
-    Read(Recording),
-    Nothing,
-}
-
-/// A body that has been read and can be had from its beginning.
-#[derive(Debug)]
-pub struct Recording {
-    tape: Rc<RefCell<Tape>>,
-    length: u64,
+    Untouched(Incoming),
+    /// Somebody has begun to read it.
+    Begun(Box<Begun<Incoming>>),
+    /// Another has been put in its place.
+    Made {
+        content: Bytes,
+        was_read: bool,
+    },
 }
 
 impl Arriving {
-    pub fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Unread(incoming) => incoming.is_end_stream(),
-            Self::Read(recording) => recording.length == 0,
-            Self::Nothing => true,
+    /// Reads it as [`Begun::poll_whole`] does.
+    pub fn poll_whole(
+        &mut self,
+        most: usize,
+        says_end: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Bytes, Unread>> {
+        let empty = Self::Made { content: Bytes::new(), was_read: false };
+        match std::mem::replace(self, empty) {
+            Self::Untouched(incoming) => {
+                let mut begun = Box::new(Begun::new(incoming));
+                let polled = begun.poll_whole(most, says_end, cx);
+                *self = Self::Begun(begun);
+                polled
+            }
+            Self::Begun(mut begun) => {
+                let polled = begun.poll_whole(most, says_end, cx);
+                *self = Self::Begun(begun);
+                polled
+            }
+            Self::Made { content, was_read } => {
+                *self = Self::Made { content: content.clone(), was_read };
+                Poll::Ready(Ok(content))
+            }
         }
     }
 
-    pub fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Unread(incoming) => incoming.size_hint(),
-            Self::Read(recording) => SizeHint::with_exact(recording.length),
-            Self::Nothing => SizeHint::with_exact(0),
+    /// Reads it to its end, of which it tells, and keeps it. An error if it is longer than `most` bytes or breaks off.
+    pub async fn read(&mut self, most: usize, call: impl FnOnce(&[u8])) -> Result<(), Error> {
+        match std::future::poll_fn(|cx| self.poll_whole(most, true, cx)).await {
+            Ok(whole) => {
+                call(&whole);
+                Ok(())
+            }
+            Err(Unread::TooLarge) => Err(Error::TooLarge),
+            Err(Unread::Broken(error)) => Err(error),
         }
     }
 
-    /// Reads it to its end, piece by piece, and keeps it. An error if it is longer than `most` bytes or breaks off.
-    pub async fn read(&mut self, most: usize, mut call: impl FnMut(&[u8])) -> Result<(), Error> {
-        let tape = match std::mem::replace(self, Self::Nothing) {
-            Self::Unread(incoming) => Tape::new(incoming, most),
-            Self::Read(recording) => recording.tape,
-            Self::Nothing => return Ok(()),
-        };
-        let mut reading = Reading::begin(&tape);
-        let mut length = 0;
-        while let Some(found) = std::future::poll_fn(|cx| reading.poll(cx)).await {
-            let (Found::New(frame) | Found::Again(frame)) = found?;
-            if let Some(piece) = frame.data_ref() {
-                length += piece.len() as u64;
-                call(piece);
-            }
-            if !tape.borrow().is_whole() {
-                return Err(Error::TooLarge);
-            }
+    /// Puts another in its place.
+    pub fn make(&mut self, content: Bytes) {
+        *self = Self::Made { content, was_read: self.was_read() };
+    }
+
+    /// Whether the client has been asked for it.
+    pub fn was_read(&self) -> bool {
+        match self {
+            Self::Untouched(_) => false,
+            Self::Begun(_) => true,
+            Self::Made { was_read, .. } => *was_read,
         }
-        if reading.is_cut_short() {
-            return Err(Error::CutShort);
+    }
+
+    /// Whether the client may still send what nobody is going to read.
+    pub fn leaves_body(&self) -> bool {
+        matches!(self, Self::Made { was_read: false, .. })
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.get_mut() {
+            Self::Untouched(incoming) => {
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Error::from)))
+            }
+            Self::Begun(begun) => Pin::new(begun).poll_frame(cx),
+            Self::Made { content, .. } if content.is_empty() => Poll::Ready(None),
+            Self::Made { content, .. } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(content))))),
         }
-        *self = Self::Read(Recording { tape, length });
-        Ok(())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Untouched(incoming) => incoming.is_end_stream(),
+            Self::Begun(begun) => begun.is_end_stream(),
+            Self::Made { content, .. } => content.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Untouched(incoming) => incoming.size_hint(),
+            Self::Begun(begun) => begun.size_hint(),
+            Self::Made { content, .. } => SizeHint::with_exact(content.len() as u64),
+        }
     }
 }
 
@@ -139,6 +187,8 @@ impl Arriving {
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
+    /// The proxy's own.
+    Whole(Bytes),
     Streaming(Streaming),
 }
 
@@ -161,7 +211,7 @@ pub struct Patience {
 
 #[derive(Debug)]
 enum Source {
-    Once(Incoming),
+    Once(Arriving),
     /// Kept as it passes.
     Kept(Reading),
 }
@@ -208,34 +258,27 @@ impl RequestBody {
     ///
     /// Without `patience` somebody else sees to it that the client is not silent for ever.
     pub fn new(
-        body: Arriving,
+        incoming: Arriving,
         cap: u64,
         is_held: bool,
         kept: Option<usize>,
         patience: impl FnOnce() -> Option<Patience>,
     ) -> (Self, Option<Rc<Upload>>) {
-        if body.is_end_stream() {
+        if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let state = if is_held { UploadState::Held } else { UploadState::Flowing };
-        let passed = match &body {
-            Arriving::Unread(_) | Arriving::Nothing => 0,
-            Arriving::Read(recording) => recording.length,
-        };
-        let tape = match (body, kept) {
-            (Arriving::Nothing, _) => return (Self::Empty, None),
-            (Arriving::Read(recording), _) => Ok(recording.tape),
-            (Arriving::Unread(incoming), Some(room)) => Ok(Tape::new(incoming, room)),
-            (Arriving::Unread(incoming), None) => Err(incoming),
-        };
-        let (source, tape) = match tape {
-            Ok(tape) => (Source::Kept(Reading::begin(&tape)), Some(tape)),
-            Err(incoming) => (Source::Once(incoming), None),
+        let (source, tape) = match kept {
+            None => (Source::Once(incoming), None),
+            Some(room) => {
+                let tape = Tape::new(incoming, room);
+                (Source::Kept(Reading::begin(&tape)), Some(tape))
+            }
         };
         let upload = Rc::new(Upload {
-            left: Cell::new(cap.saturating_sub(passed)),
+            left: Cell::new(cap),
             state: Cell::new(state),
-            passed: Cell::new(passed),
+            passed: Cell::new(0),
             is_answered: Cell::new(false),
             waker: RefCell::new(None),
             patience: patience(),
@@ -350,8 +393,12 @@ impl http_body::Body for RequestBody {
     type Error = GivenUp;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, GivenUp>>> {
-        let Self::Streaming(Streaming { source, upload }) = self.get_mut() else {
-            return Poll::Ready(None);
+        let Streaming { source, upload } = match self.get_mut() {
+            Self::Streaming(streaming) => streaming,
+            Self::Whole(content) if !content.is_empty() => {
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(content)))));
+            }
+            Self::Empty | Self::Whole(_) => return Poll::Ready(None),
         };
         match upload.state.get() {
             UploadState::Held => {
@@ -404,6 +451,7 @@ impl http_body::Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(content) => content.is_empty(),
             Self::Streaming(body) => body.source.is_end_stream(),
         }
     }
@@ -411,6 +459,7 @@ impl http_body::Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(content) => SizeHint::with_exact(content.len() as u64),
             Self::Streaming(body) => match &body.source {
                 Source::Once(incoming) => incoming.size_hint(),
                 Source::Kept(reading) => reading.size_hint(),
@@ -423,8 +472,7 @@ impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Found, Error>>> {
         match self {
             Self::Once(incoming) => {
-                let frame = Pin::new(incoming).poll_frame(cx);
-                frame.map(|frame| frame.map(|frame| frame.map(Found::New).map_err(Error::from)))
+                Pin::new(incoming).poll_frame(cx).map(|frame| frame.map(|frame| frame.map(Found::New)))
             }
             Self::Kept(reading) => reading.poll(cx),
         }
@@ -538,6 +586,46 @@ impl http_body::Body for Content {
             Self::Streaming(incoming) => incoming.size_hint(),
             Self::Pieces(pieces) => SizeHint::with_exact(pieces.left),
             Self::Changed(change) => change.size_hint(),
+        }
+    }
+}
+
+/// The body of a response before it goes to the client.
+#[derive(Debug)]
+pub enum Leaving {
+    Untouched(Content),
+    /// Somebody has begun to read it.
+    Begun(Box<Begun<Content>>),
+}
+
+impl Leaving {
+    /// Reads it as [`Begun::poll_whole`] does.
+    pub fn poll_whole(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<Bytes, Unread>> {
+        let mut begun = match std::mem::replace(self, Self::Untouched(Content::Whole(Bytes::new()))) {
+            Self::Untouched(content) => Box::new(Begun::new(content)),
+            Self::Begun(begun) => begun,
+        };
+        let polled = begun.poll_whole(most, false, cx);
+        *self = Self::Begun(begun);
+        polled
+    }
+
+    /// Whether all of it has been read.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Self::Untouched(_) => false,
+            Self::Begun(begun) => begun.is_whole(),
+        }
+    }
+
+    /// As it goes on.
+    pub fn into_content(self) -> Content {
+        match self {
+            Self::Untouched(content) => content,
+            Self::Begun(begun) => match begun.into_whole() {
+                Ok(whole) => Content::Whole(whole),
+                Err(begun) => Content::Changed(Box::new(begun)),
+            },
         }
     }
 }

@@ -91,7 +91,9 @@ impl Worker {
         let next = Rc::new(Generation::new(snapshot, self.writer, Some(&self.generation())));
         let upstreams = &next.snapshot.upstreams;
         let rosters: Vec<_> = upstreams.iter().map(|target| target.upstream.roster()).collect();
-        self.pool.retain(rosters.iter().flat_map(|roster| roster.all()).map(|entry| &entry.endpoint));
+        let endpoints = rosters.iter().flat_map(|roster| roster.all()).map(|entry| &entry.endpoint);
+        let origins = next.snapshot.plugins.iter().flat_map(|loaded| loaded.origins.endpoints());
+        self.pool.retain(endpoints.chain(origins));
         let previous = self.current.replace(next);
         // So that connections whose listener is gone notice it.
         self.clock.wake_all();

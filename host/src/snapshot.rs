@@ -22,7 +22,7 @@ use crate::{
     route,
     telemetry::{PerWorker, traffic::RouteCounts, with_sources},
     tls::{self, Origination, Termination},
-    upstream::{self, Upstream},
+    upstream::{self, Origins, Upstream},
 };
 
 /// A configuration that runs. Immutable; lists are addressed by place.
@@ -82,6 +82,8 @@ pub struct Target {
 pub struct Loaded {
     pub plugin: Arc<Plugin>,
     pub origin: Origin,
+    /// Where it may send requests.
+    pub origins: Arc<Origins>,
     /// Why a newer version was not put in its place.
     pub refused: Option<String>,
     settings: config::Plugin,
@@ -132,6 +134,8 @@ enum PluginError {
     NotGranted { name: String, interface: &'static str, line: &'static str },
     #[error(transparent)]
     Secret(#[from] SecretError),
+    #[error("{}", .0.message)]
+    Origin(Problem),
     #[error("the plugin {}", with_sources(.0))]
     Start(#[from] StartError),
 }
@@ -239,9 +243,16 @@ impl Builder {
             let balancers = settings.balance.iter().filter_map(|name| {
                 // A plugin that is not there has been reported where it was to be loaded.
                 let place = *places.get(name.get_ref().as_str())?;
-                if !plugins[place].plugin.code.hooks().balance {
+                let code = &plugins[place].plugin.code;
+                if !code.hooks().balance {
                     let problem = Problem::at(name.span(), "this plugin has no `pick`, so it cannot balance");
                     problems.push(problem.help("a balancer exports tollgate:policy/balance-hook"));
+                } else if code.waits() {
+                    let problem = Problem::at(name.span(), "this plugin may wait, and a balancer must not");
+                    problems.push(problem.help(
+                        "it imports tollgate:policy/http-client or tollgate:policy/body: have another plugin do \
+                         that, which tells this one by a note or by the store",
+                    ));
                 }
                 Some(place)
             });
@@ -390,8 +401,15 @@ impl Builder {
             };
             PluginError::Load { path, source }
         })?;
-        let known = known.map(|known| &known.plugin);
         check_grants(name, &code, &settings.grants)?;
+        let known_origins = known.map(|known| &*known.origins);
+        let origins = Origins::new(name, &settings.grants.http, &self.folder, known_origins).map_err(
+            |mut problems| {
+                let general = || Problem::general("an origin cannot be reached by TLS as it is written");
+                PluginError::Origin(if problems.is_empty() { general() } else { problems.swap_remove(0) })
+            },
+        )?;
+        let known = known.map(|known| &known.plugin);
         let before = known.map(|known| known.capabilities());
         let capabilities = Capabilities::granted(&settings.grants, &self.folder, before)?;
         let plugin = match known {
@@ -410,7 +428,7 @@ impl Builder {
                 Arc::new(plugin)
             }
         };
-        Ok(Loaded { plugin, origin, refused: None, settings: settings.clone() })
+        Ok(Loaded { plugin, origin, origins: origins.into(), refused: None, settings: settings.clone() })
     }
 }
 
@@ -419,6 +437,7 @@ impl PluginError {
     fn place(&self) -> Option<Range<usize>> {
         match self {
             Self::Secret(error) => Some(error.place.clone()),
+            Self::Origin(problem) => problem.span.clone(),
             Self::Missing(_)
             | Self::Read { .. }
             | Self::Load { .. }

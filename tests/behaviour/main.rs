@@ -31,6 +31,7 @@ mod sticky;
 mod tls;
 mod trial;
 mod upgrades;
+mod waiting;
 
 /// The executable, as cargo has built it for these tests.
 const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate-tested");

@@ -11,7 +11,7 @@ use tollgate::{
     plugin::{Code, Engine, EngineSettings, shipped::SHIPPED},
     trial::{Report, TestFile, Trial, bless, conformance::Finding},
 };
-use tollgate_tests::{guest, shipped};
+use tollgate_tests::{granted_guest, guest, shipped, waiting_guest};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()
@@ -539,4 +539,103 @@ fn what_cannot_be_a_test_is_refused_with_its_place() {
             assert!(problems.contains(word), "{word} is not in\n{problems}");
         }
     }
+}
+
+/// Lets another guest go through cases, and says what differs.
+fn differs_with(component: Vec<u8>, cases: &str) -> Vec<(String, String, String)> {
+    let text = format!("limits = {{ time = '2s' }}\n{cases}");
+    differences(&Trial { name: "guest".into(), code: load(&component) }.run(&read(&text)))
+}
+
+#[test]
+fn what_a_plugin_on_trial_asks_for_is_written_down() {
+    let cases = "
+        http = [
+            { url = 'https://auth.test/check?a=1', body = 'first', headers = { x-origin = 'auth' } },
+            { url = 'https://auth.test/check?a=1', status = 404 },
+            { url = 'https://auth.test/slow', error = 'timed-out' },
+            { url = 'https://auth.test/post', method = 'POST', status = 201 },
+        ]
+        [[case]]
+        name = 'answers come in order, and the last stays'
+        request = { headers = { x-do = 'send GET https://auth.test:443/check?a=1; send GET https://auth.test/check?a=1; send GET https://auth.test/check?a=1; send GET https://auth.test/slow; post https://auth.test/post x', x-verdict = 'reply' } }
+        [case.expect]
+        reply = { body = '200 auth first; 404  ; 404  ; timed-out; 201  ' }
+        [[case]]
+        name = 'what was sent can be told'
+        http = [{ url = 'http://a.test' }]
+        request = { headers = { x-do = 'send PUT http://a.test/' } }
+        expect = { verdict = 'next', sent = ['PUT http://a.test/'] }
+        [[case]]
+        name = 'bodies are as they are written'
+        grants = { body = { request = '5B' } }
+        request = { body = 'hello', headers = { x-do = 'body; set bye', x-do-response = 'body; set more' } }
+        response = { body = 'there' }
+        expect = { headers = { x-outcome = 'hello; set' }, body = 'bye', response = { body = 'more', headers = { x-outcome-response = 'there; set' } } }
+        [[case]]
+        name = 'and as long as they may be'
+        grants = { body = { request = '4B' } }
+        request = { body = 'hello', headers = { x-do = 'body' } }
+        expect = { headers = { x-outcome = 'too-large' }, body = 'hello', sent = [] }
+    ";
+    assert_eq!(differs_with(waiting_guest(), cases), []);
+    let text = |text: &str| text.to_owned();
+    for (case, place, expected, actual) in [
+        (
+            "request = { headers = { x-do = 'send GET http://b.test/a' } }\nexpect = { verdict = 'next' }",
+            "http",
+            "an answer to every request",
+            "none to GET http://b.test/a",
+        ),
+        (
+            "http = [{ url = 'http://a.test' }]\nrequest = { headers = { x-do = 'send GET http://a.test' } }\nexpect = { sent = [] }",
+            "sent",
+            "[]",
+            "[\"GET http://a.test/\"]",
+        ),
+        ("request = { body = 'a' }\nexpect = { body = 'b' }", "body", "\"b\"", "\"a\""),
+        (
+            "request = {}\nresponse = { body = 'a' }\nexpect = { response = { body = 'b' } }",
+            "response.body",
+            "\"b\"",
+            "\"a\"",
+        ),
+    ] {
+        let found = differs_with(waiting_guest(), &format!("[[case]]\nname = 'a case'\n{case}"));
+        assert_eq!(found, [(text(place), text(expected), text(actual))], "{case}");
+    }
+}
+
+#[test]
+fn a_plugin_on_trial_finds_in_its_store_what_is_written_down() {
+    let cases = "
+        store = { a = '1' }
+        secrets = { key = 'Jefe' }
+        [[case]]
+        name = 'what is there is found, and what is put there stays'
+        request = { headers = { x-do = 'get a; set b 2 1000; add n 5; verify key Jefe; sign key what' } }
+        [case.expect]
+        reply = { body-contains = '1dfd', status = 200 }
+        [[case]]
+        name = 'what is there afterwards'
+        store = { a = '2' }
+        secrets = {}
+        [[case.step]]
+        request = { headers = { x-do = 'get a; delete a; set b 2 1000; add n 5; verify key Jefe' } }
+        expect = { reply = { body = \"2\\nok\\nok\\n5\\nfalse\" }, store = { a = false, b = '2', n = '5' } }
+        [[case.step]]
+        advance = '1s'
+        request = { headers = { x-do = 'get b' } }
+        expect = { reply = { body = 'none' }, store = { b = false } }
+        [[case]]
+        name = 'it has an end'
+        grants = { store = { entries = 1 } }
+        request = { headers = { x-do = 'set b 2' } }
+        expect = { reply = { body = 'full' }, store = { a = '1' } }
+    "
+    .replace("1dfd", "1df7fcdee0058f5cd839a52835ec6a8a89c88935198d2725c668b0a601558445");
+    assert_eq!(differs_with(granted_guest(), &cases), []);
+    let case = "[[case]]\nname = 'a'\nrequest = { headers = { x-do = 'set a 1' } }\nexpect = { store = { a = '2' } }";
+    let found = differs_with(granted_guest(), case);
+    assert_eq!(found, [("store.a".to_owned(), "\"2\"".to_owned(), "\"1\"".to_owned())]);
 }

@@ -4,6 +4,8 @@ static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest.wasm"));
 
 static GRANTED_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/granted-guest.wasm"));
 
+static WAITING_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waiting-guest.wasm"));
+
 static PRIVACY_ROUTER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/example-privacy-router.wasm"));
 
 /// The plugin of the example `privacy-routing`.
@@ -19,6 +21,11 @@ pub fn guest() -> Vec<u8> {
 /// Another, which uses the store and secrets.
 pub fn granted_guest() -> Vec<u8> {
     GRANTED_GUEST.to_vec()
+}
+
+/// One that sends requests and reads bodies.
+pub fn waiting_guest() -> Vec<u8> {
+    WAITING_GUEST.to_vec()
 }
 
 /// The first with another version in its bytes: another component, which says `guest-version-<number>`.

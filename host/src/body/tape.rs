@@ -10,17 +10,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use super::{Arriving, Error};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-
-use super::Error;
 
 /// What has passed of a body, and where the rest comes from.
 #[derive(Debug)]
 pub(super) struct Tape {
-    incoming: Incoming,
+    incoming: Arriving,
     kept: Vec<Piece>,
     /// Bytes that may still be kept; none if the beginning is lost.
     room: Option<usize>,
@@ -47,7 +45,7 @@ pub(super) struct Reading {
 }
 
 impl Tape {
-    pub fn new(incoming: Incoming, room: usize) -> Rc<RefCell<Self>> {
+    pub fn new(incoming: Arriving, room: usize) -> Rc<RefCell<Self>> {
         let size = incoming.size_hint();
         let tape = Self { incoming, kept: Vec::new(), room: Some(room), size, has_ended: false, reader: 0 };
         Rc::new(RefCell::new(tape))

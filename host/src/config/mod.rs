@@ -27,7 +27,7 @@ pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd};
 pub use health::{CheckProtocol, Health, LoadAddress, Outlier, Statuses};
 pub use listener::{Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect};
-pub use plugin::{Failure, Grants, Plugin, PluginLimits, SecretSource, StoreGrant};
+pub use plugin::{BodyGrant, Failure, Grants, HttpGrant, Plugin, PluginLimits, SecretSource, StoreGrant};
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;
@@ -118,7 +118,9 @@ impl Config {
             self.upstreams.values().filter_map(|upstream| upstream.discover.as_ref()?.tls.as_ref());
         let upstreams =
             self.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()).chain(of_sources);
-        listeners.flat_map(|tls| tls.get_ref().files()).chain(upstreams.flat_map(|tls| tls.get_ref().files()))
+        let plugins = self.plugins.values().flat_map(|plugin| plugin.grants.files());
+        let files = listeners.flat_map(|tls| tls.get_ref().files());
+        files.chain(upstreams.flat_map(|tls| tls.get_ref().files())).chain(plugins)
     }
 }
 

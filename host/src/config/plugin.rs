@@ -1,13 +1,13 @@
 //! The tables `[plugins.<name>]`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZero, path::PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
-    ByteSize, Duration,
-    read::{table, word},
+    ByteSize, Duration, Endpoint, UpstreamTls,
+    read::{optional_table, table, word},
 };
 
 /// A component and its settings. Several tables may name one file.
@@ -50,11 +50,21 @@ pub struct PluginLimits {
     pub memory: ByteSize,
     /// Calls after which an instance makes room for a fresh one.
     pub recycle_after: u32,
+    /// What a call may wait, in all, for what it was granted.
+    pub wait: Duration,
+    /// Instances on each worker of a plugin that may wait, and so requests that it has in hand there.
+    pub instances: NonZero<u32>,
 }
 
 impl Default for PluginLimits {
     fn default() -> Self {
-        Self { time: Duration::from_millis(10), memory: ByteSize::mib(32), recycle_after: 100_000 }
+        Self {
+            time: Duration::from_millis(10),
+            memory: ByteSize::mib(32),
+            recycle_after: 100_000,
+            wait: Duration::from_secs(10),
+            instances: NonZero::new(16).expect("16 is not 0"),
+        }
     }
 }
 
@@ -67,6 +77,58 @@ pub struct Grants {
     pub store: Option<StoreGrant>,
     /// Secrets, by the names that the plugin calls them by.
     pub secrets: BTreeMap<String, Spanned<SecretSource>>,
+    /// Origins that it may send requests to.
+    pub http: Vec<Spanned<HttpGrant>>,
+    /// Bodies: `true`, or how much of them.
+    #[serde(deserialize_with = "granted")]
+    pub body: Option<BodyGrant>,
+}
+
+impl Grants {
+    /// The files that it names for TLS.
+    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+        let tables = self.http.iter().filter_map(|grant| grant.get_ref().tls.as_ref());
+        tables.flat_map(UpstreamTls::files)
+    }
+}
+
+/// An origin that a plugin may send requests to. Written as a URL, or as a table where there is more to say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpGrant {
+    /// Scheme, host and port.
+    pub origin: Endpoint,
+    /// Whether its name may lead to addresses that not anybody can reach, such as those of the own network.
+    pub private: bool,
+    /// The body of a response, at most.
+    pub response: ByteSize,
+    /// How it is reached by TLS, if not as usual.
+    pub tls: Option<UpstreamTls>,
+}
+
+impl HttpGrant {
+    fn new(origin: Endpoint) -> Self {
+        Self { origin, private: false, response: default_response(), tls: None }
+    }
+}
+
+fn default_response() -> ByteSize {
+    ByteSize::mib(1)
+}
+
+/// How much of a body a plugin may read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct BodyGrant {
+    /// Of a request's.
+    pub request: ByteSize,
+    /// Of a response's.
+    pub response: ByteSize,
+}
+
+impl Default for BodyGrant {
+    fn default() -> Self {
+        Self { request: ByteSize::mib(1), response: ByteSize::mib(1) }
+    }
 }
 
 /// What a plugin may keep in its store.
@@ -112,6 +174,45 @@ impl TryFrom<SecretTable> for SecretSource {
                 Err("a secret is either { env = \"VARIABLE\" } or { file = \"path\" }")
             }
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for HttpGrant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+        struct Table {
+            url: String,
+            #[serde(default)]
+            private: bool,
+            #[serde(default = "default_response")]
+            response: ByteSize,
+            #[serde(default, deserialize_with = "optional_table")]
+            tls: Option<UpstreamTls>,
+        }
+
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = HttpGrant;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an origin such as \"https://auth.example.com\", or a table with `url`")
+            }
+
+            fn visit_str<E: de::Error>(self, url: &str) -> Result<HttpGrant, E> {
+                Endpoint::from_url(url).map(HttpGrant::new).map_err(E::custom)
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<HttpGrant, A::Error> {
+                let Table { url, private, response, tls } =
+                    Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                let origin = Endpoint::from_url(&url).map_err(de::Error::custom)?;
+                Ok(HttpGrant { private, response, tls, ..HttpGrant::new(origin) })
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
     }
 }
 

@@ -74,7 +74,7 @@ waiters = 10
 file = "api-key.wasm"
 config = { header = "x-api-key", keys = [{ name = "demo", key = "${KEY}" }], since = 2024-05-01 }
 fail = "open"
-limits = { time = "5ms", memory = "64MiB", recycle-after = 1000 }
+limits = { time = "5ms", memory = "64MiB", recycle-after = 1000, wait = "2s", instances = 4 }
 grants.store = { memory = "1MiB", entries = 10 }
 grants.secrets = { token = { env = "TOKEN" }, key = { file = "key.pem" } }
 "#;
@@ -241,6 +241,18 @@ fn a_grant_is_written_short_or_with_its_measure() {
         ("store = 1", "1", "expected true, or a table with more to say, found a whole number"),
         ("store = { memorry = '1MiB' }", "memorry", "unknown key `memorry`"),
         ("htpp = []", "htpp", "unknown key `htpp`"),
+        ("body = 1", "1", "expected true, or a table with more to say, found a whole number"),
+        (
+            "http = ['https://a/b']",
+            "'https://a/b'",
+            "an endpoint is a scheme, a host and a port, without a path",
+        ),
+        (
+            "http = ['a']",
+            "'a'",
+            "an endpoint is reached by HTTP: write \"http://host:port\" or \"https://host:port\"",
+        ),
+        ("http = [{ url = 'http://a', privat = true }]", "privat", "unknown key `privat`"),
         ("secrets = { a = { envv = 'A' } }", "envv", "unknown key `envv`"),
         ("secrets = { a = 'A' }", "'A'", "expected a table, found a string"),
         ("secrets = { a = {} }", "{}", "a secret is either { env = \"VARIABLE\" } or { file = \"path\" }"),

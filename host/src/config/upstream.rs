@@ -75,6 +75,8 @@ pub struct Endpoint {
     pub authority: Authority,
     /// Whether it is reached by TLS.
     pub is_https: bool,
+    /// Whether its name may only lead to addresses that anybody can reach: it is somebody else's word.
+    pub is_guarded: bool,
     /// Its share of requests, for balancers that know weights.
     pub weight: u32,
     /// What balancers may choose by.
@@ -171,13 +173,13 @@ impl Endpoint {
             true => address(text)?,
             false => address(&format!("{}://{text}", if is_https { "https" } else { "http" }))?,
         };
-        Ok(Self { authority, is_https, weight: 1, tags: BTreeMap::new() })
+        Ok(Self { authority, is_https, is_guarded: false, weight: 1, tags: BTreeMap::new() })
     }
 
     /// The endpoint at an address.
     pub fn at(address: SocketAddr, is_https: bool) -> Self {
         let authority = address.to_string().parse().expect("an address and a port are an authority");
-        Self { authority, is_https, weight: 1, tags: BTreeMap::new() }
+        Self { authority, is_https, is_guarded: false, weight: 1, tags: BTreeMap::new() }
     }
 }
 
@@ -208,18 +210,53 @@ impl<'de> Deserialize<'de> for Endpoint {
             }
 
             fn visit_str<E: de::Error>(self, url: &str) -> Result<Endpoint, E> {
-                let Address { authority, is_https } = address(url).map_err(E::custom)?;
-                Ok(Endpoint { authority, is_https, weight: one(), tags: BTreeMap::new() })
+                Endpoint::from_url(url).map_err(E::custom)
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Endpoint, A::Error> {
                 let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
                 let Address { authority, is_https } = table.url;
-                Ok(Endpoint { authority, is_https, weight: table.weight, tags: table.tags })
+                Ok(Endpoint {
+                    authority,
+                    is_https,
+                    is_guarded: false,
+                    weight: table.weight,
+                    tags: table.tags,
+                })
             }
         }
 
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Endpoint {
+    /// Takes `http://host:port` apart, or the same with `https`.
+    pub(super) fn from_url(url: &str) -> Result<Self, &'static str> {
+        let Address { authority, is_https } = address(url)?;
+        Ok(Self { authority, is_https, is_guarded: false, weight: 1, tags: BTreeMap::new() })
+    }
+}
+
+impl Upstream {
+    /// One endpoint, and everything else as it is by default.
+    pub fn of(endpoint: Endpoint) -> Self {
+        Self {
+            endpoints: vec![endpoint],
+            discover: None,
+            register: false,
+            protocol: Protocol::default(),
+            balance: Vec::new(),
+            health: None,
+            load: None,
+            outlier: Outlier::default(),
+            retry: Retry::default(),
+            limits: UpstreamLimits::default(),
+            panic_threshold: default_panic_threshold(),
+            slow_start: None,
+            tls: None,
+            timeouts: UpstreamTimeouts::default(),
+        }
     }
 }
 

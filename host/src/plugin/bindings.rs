@@ -8,6 +8,8 @@ wasmtime::component::bindgen!({
             include tollgate:policy/plugin@0.1.0;
             import tollgate:policy/store@0.1.0;
             import tollgate:policy/secret@0.1.0;
+            import tollgate:policy/http-client@0.1.0;
+            import tollgate:policy/body@0.1.0;
             export tollgate:policy/request-hook@0.1.0;
             export tollgate:policy/response-hook@0.1.0;
             export tollgate:policy/balance-hook@0.1.0;
@@ -16,4 +18,9 @@ wasmtime::component::bindgen!({
     path: "../wit",
     world: "tollgate:host/host",
     require_store_data_send: true,
+    imports: {
+        "tollgate:policy/http-client@0.1.0.send": async,
+        "tollgate:policy/body@0.1.0.request-body": async,
+        "tollgate:policy/body@0.1.0.response-body": async,
+    },
 });

@@ -1,6 +1,6 @@
 //! What does a component export, and what does it ask for?
 
-use wasmtime::component::{Component, InstancePre, Linker, types::ComponentItem};
+use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker, types::ComponentItem};
 
 use super::{
     Hook,
@@ -24,7 +24,31 @@ pub struct Code {
     pub(super) request: Option<request_hook::GuestIndices>,
     pub(super) response: Option<response_hook::GuestIndices>,
     pub(super) balance: Option<balance_hook::GuestIndices>,
+    /// Where its functions are, if calls of them may wait.
+    pub(super) waiting: Option<Functions>,
     imports: Vec<Capability>,
+}
+
+/// The functions of a component, by place.
+pub(super) struct Functions {
+    pub configure: ComponentExportIndex,
+    pub on_request: Option<ComponentExportIndex>,
+    pub on_response: Option<ComponentExportIndex>,
+}
+
+impl Functions {
+    fn of(component: &Component) -> Option<Self> {
+        let function = |interface: &str, function: &str| {
+            let name = format!("tollgate:policy/{interface}@{CONTRACT}");
+            let interface = component.get_export_index(None, &name)?;
+            component.get_export_index(Some(&interface), function)
+        };
+        Some(Self {
+            configure: function("lifecycle", "configure")?,
+            on_request: function("request-hook", "on-request"),
+            on_response: function("response-hook", "on-response"),
+        })
+    }
 }
 
 /// Which hooks a component exports.
@@ -53,14 +77,18 @@ impl Code {
         let request = exports("request-hook").then(|| request_hook::GuestIndices::new(&instance));
         let response = exports("response-hook").then(|| response_hook::GuestIndices::new(&instance));
         let balance = exports("balance-hook").then(|| balance_hook::GuestIndices::new(&instance));
+        let imports = capabilities(instance.component());
+        let waits = imports.iter().any(|capability| capability.waits());
+        let waiting = waits.then(|| Functions::of(instance.component()).ok_or(LoadError::NoLifecycle));
         Ok(Self {
             digest,
             size,
+            waiting: waiting.transpose()?,
             lifecycle: lifecycle::GuestIndices::new(&instance).map_err(LoadError::Misfit)?,
             request: request.transpose().map_err(LoadError::Misfit)?,
             response: response.transpose().map_err(LoadError::Misfit)?,
             balance: balance.transpose().map_err(LoadError::Misfit)?,
-            imports: capabilities(instance.component()),
+            imports,
             instance,
         })
     }
@@ -78,6 +106,11 @@ impl Code {
     /// What it can only be run with if it was granted.
     pub fn imports(&self) -> &[Capability] {
         &self.imports
+    }
+
+    /// Whether a call of it may have to wait.
+    pub fn waits(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Whether it has this hook.

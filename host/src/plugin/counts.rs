@@ -50,11 +50,19 @@ pub enum FailureKind {
     InvalidReply,
     UnknownUpstream,
     Start,
+    Busy,
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 6] =
-        [Self::Deadline, Self::Memory, Self::Trap, Self::InvalidReply, Self::UnknownUpstream, Self::Start];
+    pub const ALL: [Self; 7] = [
+        Self::Deadline,
+        Self::Memory,
+        Self::Trap,
+        Self::InvalidReply,
+        Self::UnknownUpstream,
+        Self::Start,
+        Self::Busy,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -64,6 +72,7 @@ impl FailureKind {
             Self::InvalidReply => "invalid-reply",
             Self::UnknownUpstream => "unknown-upstream",
             Self::Start => "start",
+            Self::Busy => "busy",
         }
     }
 }
@@ -77,6 +86,7 @@ impl From<&CallError> for FailureKind {
             CallError::InvalidReply(_) => Self::InvalidReply,
             CallError::UnknownUpstream(_) => Self::UnknownUpstream,
             CallError::Start(_) => Self::Start,
+            CallError::Busy(_) => Self::Busy,
         }
     }
 }

@@ -70,7 +70,10 @@ pub enum LoadError {
 
 impl Engine {
     /// Instances that a worker may hold of all plugins together, of two generations.
-    const INSTANCES_PER_WORKER: usize = 128;
+    const INSTANCES_PER_WORKER: usize = 256;
+
+    /// What a call that may wait has for a stack: wasmtime's half a MiB for the plugin, and as much for the host.
+    const STACK: usize = 1 << 20;
 
     pub fn new(settings: &EngineSettings) -> wasmtime::Result<Self> {
         let engine = wasmtime::Engine::new(&configuration(settings.workers))?;
@@ -154,7 +157,8 @@ fn configuration(workers: usize) -> Config {
         .total_core_instances(instances.saturating_mul(8))
         .total_memories(instances)
         .total_tables(instances.saturating_mul(4))
-        .total_stacks(0)
+        // A call that may wait has one of its own; no instance has more than one call.
+        .total_stacks(instances)
         .max_core_instances_per_component(64)
         .max_memories_per_component(8)
         .max_tables_per_component(32)
@@ -166,6 +170,7 @@ fn configuration(workers: usize) -> Config {
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
+        .async_stack_size(Engine::STACK)
         .memory_init_cow(true)
         // With the machinery for concurrent tasks a call costs three times as much, and no hook needs it.
         .concurrency_support(false);

@@ -26,6 +26,38 @@ pub struct Exchange {
     notes: Vec<(String, String)>,
     /// Bytes of headers that plugins may still add.
     room: usize,
+    /// What plugins have read or made of the bodies; nothing as long as none has.
+    bodies: Option<Box<Bodies>>,
+}
+
+#[derive(Debug, Default)]
+struct Bodies {
+    request: Option<Known>,
+    response: Option<Known>,
+}
+
+/// A body that a plugin has read or made.
+#[derive(Debug, Clone)]
+enum Known {
+    Read(Bytes),
+    /// And it is still to be put in the place of the one that is there.
+    Made(Bytes),
+}
+
+impl Known {
+    fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Read(bytes) | Self::Made(bytes) => bytes,
+        }
+    }
+
+    /// What is to be put in place; once.
+    fn take_made(&mut self) -> Option<Bytes> {
+        let Self::Made(bytes) = self else { return None };
+        let bytes = bytes.clone();
+        *self = Self::Read(bytes.clone());
+        Some(bytes)
+    }
 }
 
 /// The exchange while a request is on its way: here, or lent to the hook that runs.
@@ -41,6 +73,15 @@ impl InHand {
         let (exchange, result) = call(self.0.take().expect(Self::RETURNED));
         self.0 = Some(exchange);
         result
+    }
+
+    /// Takes the exchange for a call that may wait, and be given up while it does.
+    pub(super) fn take(&mut self) -> Box<Exchange> {
+        self.0.take().expect(Self::RETURNED)
+    }
+
+    pub(super) fn put_back(&mut self, exchange: Box<Exchange>) {
+        self.0 = Some(exchange);
     }
 
     const RETURNED: &str = "whoever borrows the exchange gives it back";
@@ -148,7 +189,61 @@ impl Exchange {
             response: None,
             notes: Vec::new(),
             room: Self::ROOM,
+            bodies: None,
         }
+    }
+
+    /// The body that a plugin wants in the place of the request's; once.
+    pub fn take_made_request_body(&mut self) -> Option<Bytes> {
+        self.bodies.as_mut()?.request.as_mut()?.take_made()
+    }
+
+    /// The same for the response's.
+    pub fn take_made_response_body(&mut self) -> Option<Bytes> {
+        self.bodies.as_mut()?.response.as_mut()?.take_made()
+    }
+
+    /// There is another response than the one whose body may be known.
+    pub fn forget_response_body(&mut self) {
+        if let Some(bodies) = &mut self.bodies {
+            bodies.response = None;
+        }
+    }
+
+    pub(super) fn request_body(&self) -> Option<&Bytes> {
+        self.bodies.as_ref()?.request.as_ref().map(Known::bytes)
+    }
+
+    pub(super) fn response_body(&self) -> Option<&Bytes> {
+        self.bodies.as_ref()?.response.as_ref().map(Known::bytes)
+    }
+
+    /// The request's body has been read.
+    pub(super) fn know_request_body(&mut self, content: Bytes) {
+        self.bodies.get_or_insert_default().request = Some(Known::Read(content));
+    }
+
+    /// The response's body has been read.
+    pub(super) fn know_response_body(&mut self, content: Bytes) {
+        self.bodies.get_or_insert_default().response = Some(Known::Read(content));
+    }
+
+    /// Puts a body in the place of the request's. False if that has been sent already.
+    pub(super) fn make_request_body(&mut self, content: Bytes) -> bool {
+        if self.response.is_some() {
+            return false;
+        }
+        self.bodies.get_or_insert_default().request = Some(Known::Made(content));
+        true
+    }
+
+    /// Puts a body in the place of the response's. False if there is no response yet.
+    pub(super) fn make_response_body(&mut self, content: Bytes) -> bool {
+        if self.response.is_none() {
+            return false;
+        }
+        self.bodies.get_or_insert_default().response = Some(Known::Made(content));
+        true
     }
 
     pub fn id(&self) -> Option<&HeaderValue> {
@@ -307,7 +402,7 @@ pub(super) fn to_string(value: &HeaderValue) -> String {
 }
 
 /// The value whose bytes are the string's code points.
-fn to_value(text: String) -> Result<HeaderValue, Edit> {
+pub(super) fn to_value(text: String) -> Result<HeaderValue, Edit> {
     let bytes = if text.is_ascii() {
         text.into_bytes()
     } else {

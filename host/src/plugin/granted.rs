@@ -5,9 +5,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{
-    bindings::tollgate::policy::{secret, store},
+    bindings::tollgate::policy::{body, http_client, secret, store},
     capability::{Store, StoreError},
+    client::{Outgoing, SendError},
+    errand::{BodyError, Which},
+    exchange::{Exchange, to_string},
     instance::State,
 };
 
@@ -78,5 +83,109 @@ impl secret::Host for State {
 
     fn hmac_sha256(&mut self, name: String, message: Vec<u8>) -> Option<Vec<u8>> {
         self.surroundings.capabilities.secrets.hmac_sha256(&name, &message).map(Vec::from)
+    }
+}
+
+impl From<SendError> for http_client::Error {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Denied => Self::Denied,
+            SendError::InvalidUrl => Self::InvalidUrl,
+            SendError::InvalidRequest => Self::InvalidRequest,
+            SendError::Unreachable => Self::Unreachable,
+            SendError::TimedOut => Self::TimedOut,
+            SendError::TooLarge => Self::TooLarge,
+        }
+    }
+}
+
+impl http_client::Host for State {
+    async fn send(
+        &mut self,
+        outgoing: http_client::Outgoing,
+    ) -> Result<http_client::Incoming, http_client::Error> {
+        let http_client::Outgoing { method, url, headers, body, timeout_ms } = outgoing;
+        let request = Outgoing::new(&method, &url, headers, body, timeout_ms)?;
+        let desk = self.desk.as_ref().ok_or(http_client::Error::Denied)?;
+        let received = desk.send(request).await?;
+        let headers =
+            received.headers.iter().map(|(name, value)| (name.as_str().to_owned(), to_string(value)));
+        Ok(http_client::Incoming {
+            status: received.status,
+            headers: headers.collect(),
+            body: received.body.into(),
+        })
+    }
+}
+
+impl From<BodyError> for body::Error {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => Self::TooLarge,
+            BodyError::TimedOut => Self::TimedOut,
+            BodyError::Disconnected => Self::Disconnected,
+            BodyError::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl State {
+    /// A body: as it is known, or as it is read now.
+    async fn body(&mut self, which: Which) -> Result<Vec<u8>, body::Error> {
+        let grant = self.surroundings.capabilities.body.unwrap_or_default();
+        let most = match which {
+            Which::Request => grant.request.as_usize(),
+            Which::Response => grant.response.as_usize(),
+        };
+        let (exchange, desk) =
+            self.exchange.as_ref().zip(self.desk.as_ref()).ok_or(body::Error::Unavailable)?;
+        let known = match which {
+            Which::Request => exchange.request_body(),
+            Which::Response => exchange.response_body(),
+        };
+        if let Some(known) = known {
+            return if known.len() <= most { Ok(known.to_vec()) } else { Err(body::Error::TooLarge) };
+        }
+        // A request has been sent when there is a response, and with it its body.
+        let is_there = match which {
+            Which::Request => exchange.response.is_none(),
+            Which::Response => exchange.response.is_some(),
+        };
+        if !is_there {
+            return Err(body::Error::Unavailable);
+        }
+        let content = desk.body(which, most).await?;
+        let copy = content.to_vec();
+        if let Some(exchange) = &mut self.exchange {
+            match which {
+                Which::Request => exchange.know_request_body(content),
+                Which::Response => exchange.know_response_body(content),
+            }
+        }
+        Ok(copy)
+    }
+
+    fn make(&mut self, of: &str, make: impl FnOnce(&mut Exchange) -> bool) {
+        if !self.exchange.as_deref_mut().is_some_and(make) {
+            tracing::warn!(plugin = %self.plugin, of, "plugin set a body where there is none to be set");
+        }
+    }
+}
+
+impl body::Host for State {
+    async fn request_body(&mut self) -> Result<Vec<u8>, body::Error> {
+        self.body(Which::Request).await
+    }
+
+    fn set_request_body(&mut self, content: Vec<u8>) {
+        self.make("request", |exchange| exchange.make_request_body(Bytes::from(content)));
+    }
+
+    async fn response_body(&mut self) -> Result<Vec<u8>, body::Error> {
+        self.body(Which::Response).await
+    }
+
+    fn set_response_body(&mut self, content: Vec<u8>) {
+        self.make("response", |exchange| exchange.make_response_body(Bytes::from(content)));
     }
 }

@@ -9,12 +9,17 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable};
+use wasmtime::{
+    ResourceLimiter, Store, UpdateDeadline,
+    component::{self, ResourceTable, TypedFunc},
+};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
     Metric, Plugin, Shared,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
+    code::Code,
+    errand::{Desk, Errands, NoErrands, drive},
     exchange::{Exchange, InvalidReply},
     host::LogLines,
     slot::Members,
@@ -35,6 +40,8 @@ pub(super) struct State {
     pub upstreams: Vec<Arc<dyn Members>>,
     /// What this call may still log.
     pub log_lines: LogLines,
+    /// Where it leaves what it waits for, if it may wait at all.
+    pub desk: Option<Arc<Desk>>,
     limits: Limits,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -97,6 +104,8 @@ pub enum CallError {
     UnknownUpstream(String),
     #[error("could not be started again: {0}")]
     Start(#[from] Box<StartError>),
+    #[error("has as many requests in hand as it has instances ({0})")]
+    Busy(u32),
 }
 
 /// A component with its memory. Calls come one at a time.
@@ -105,8 +114,19 @@ pub(super) struct Instance {
     request: Option<request_hook::Guest>,
     response: Option<response_hook::Guest>,
     balance: Option<balance_hook::Guest>,
+    /// Where calls may wait. Then those above are not used.
+    waiting: Option<Waiting>,
     calls: u32,
     _counted: Counted,
+}
+
+/// The hooks of an instance that may wait.
+struct Waiting {
+    desk: Arc<Desk>,
+    /// How long a call may wait.
+    wait: Duration,
+    request: Option<TypedFunc<(), (request_hook::Verdict,)>>,
+    response: Option<TypedFunc<(), (response_hook::Verdict,)>>,
 }
 
 /// One of the instances of a plugin, for as long as it lives.
@@ -129,9 +149,10 @@ impl Instance {
     /// Time for `configure` and the start of the component, which may have more to do than a hook.
     const START: Duration = Duration::from_secs(1);
 
-    /// Instantiates and configures.
-    pub fn start(plugin: &Plugin) -> Result<Self, StartError> {
+    /// Instantiates and configures. Only a plugin that may wait takes more than one turn.
+    pub async fn start(plugin: &Plugin) -> Result<Self, StartError> {
         let code = &plugin.code;
+        let desk = code.waits().then(Arc::<Desk>::default);
         let log_lines = LogLines::new(plugin.surroundings.journal.clone());
         let state = State {
             plugin: plugin.name.clone(),
@@ -150,12 +171,17 @@ impl Instance {
             },
             wasi: wasi::context(&plugin.name, &log_lines, plugin.surroundings.time.as_ref()),
             log_lines,
+            desk: desk.clone(),
             table: ResourceTable::new(),
         };
         let mut store = Store::new(code.instance.engine(), state);
         store.limiter(|state| &mut state.limits);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().limits.at_epoch()));
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().at_epoch()));
         store.set_epoch_deadline(1);
+        if let Some(desk) = desk {
+            let starting = Self::start_waiting(plugin, store, desk.clone());
+            return drive(starting, &desk, &mut NoErrands, cpu_time).await;
+        }
 
         let start = |store: &mut Store<State>| -> wasmtime::Result<_> {
             let instance = code.instance.instantiate(&mut *store)?;
@@ -182,6 +208,45 @@ impl Instance {
             request,
             response,
             balance,
+            waiting: None,
+            calls: 0,
+            _counted: Counted::new(plugin.shared.clone()),
+        })
+    }
+
+    /// The same for one that may wait, though not now.
+    async fn start_waiting(
+        plugin: &Plugin,
+        mut store: Store<State>,
+        desk: Arc<Desk>,
+    ) -> Result<Self, StartError> {
+        let code: &Code = &plugin.code;
+        let instance = code.instance.instantiate_async(&mut store).await.map_err(StartError::Instantiate)?;
+        let functions = code.waiting.as_ref().expect("only what has them waits");
+        let configure = instance
+            .get_typed_func::<(&str,), (Result<(), String>,)>(&mut store, &functions.configure)
+            .map_err(StartError::Instantiate)?;
+        match configure.call_async(&mut store, (&plugin.config,)).await {
+            Ok((Ok(()),)) => {}
+            Ok((Err(reason),)) => return Err(StartError::Refused(reason)),
+            Err(error) => return Err(StartError::Configure(store.data().limits.blame(&error))),
+        }
+        let (on_request, on_response) = (functions.on_request.as_ref(), functions.on_response.as_ref());
+        let request = on_request.map(|place| instance.get_typed_func(&mut store, place)).transpose();
+        let response = on_response.map(|place| instance.get_typed_func(&mut store, place)).transpose();
+        let waiting = Waiting {
+            desk,
+            wait: plugin.limits.wait.get(),
+            request: request.map_err(StartError::Instantiate)?,
+            response: response.map_err(StartError::Instantiate)?,
+        };
+        store.data_mut().limits.time = plugin.limits.time.get();
+        Ok(Self {
+            store,
+            request: None,
+            response: None,
+            balance: None,
+            waiting: Some(waiting),
             calls: 0,
             _counted: Counted::new(plugin.shared.clone()),
         })
@@ -259,7 +324,78 @@ impl Instance {
     }
 }
 
+impl Instance {
+    /// Calls `on-request` where it may wait.
+    pub async fn on_request_waiting(
+        &mut self,
+        exchange: Box<Exchange>,
+        errands: &mut impl Errands,
+    ) -> (Box<Exchange>, Result<Option<request_hook::Verdict>, CallError>) {
+        let hook = self.waiting.as_ref().and_then(|waiting| waiting.request);
+        self.call_waiting(exchange, hook, errands).await
+    }
+
+    /// Calls `on-response` where it may wait.
+    pub async fn on_response_waiting(
+        &mut self,
+        exchange: Box<Exchange>,
+        errands: &mut impl Errands,
+    ) -> (Box<Exchange>, Result<Option<response_hook::Verdict>, CallError>) {
+        let hook = self.waiting.as_ref().and_then(|waiting| waiting.response);
+        self.call_waiting(exchange, hook, errands).await
+    }
+
+    /// What [`Instance::call`] does, for a hook that may wait. If this is dropped before its end, the exchange and
+    /// the instance are lost.
+    async fn call_waiting<T>(
+        &mut self,
+        exchange: Box<Exchange>,
+        hook: Option<TypedFunc<(), (T,)>>,
+        errands: &mut impl Errands,
+    ) -> (Box<Exchange>, Result<Option<T>, CallError>)
+    where
+        (T,): component::ComponentNamedList + component::Lift + Send + Sync + 'static,
+    {
+        self.calls += 1;
+        self.store.set_epoch_deadline(1);
+        let state = self.store.data_mut();
+        state.exchange = Some(exchange);
+        state.log_lines.renew();
+        let result = match (&self.waiting, hook) {
+            (Some(Waiting { desk, wait, .. }), Some(hook)) => {
+                desk.begin(Some(*wait));
+                let call = hook.call_async(&mut self.store, ());
+                drive(call, desk, errands, cpu_time).await.map(|(verdict,)| Some(verdict))
+            }
+            (None, _) | (_, None) => Ok(None),
+        };
+        let state = self.store.data_mut();
+        let exchange = state.exchange.take().expect("nothing but this function takes it");
+        let result = result.map_err(|error| state.limits.blame(&error));
+        (exchange, result)
+    }
+}
+
 impl State {
+    /// Called once an epoch while the guest runs. The first call only takes the time, so that a call that is
+    /// quick never asks for it, and one that was merely not scheduled is not blamed. One that may wait makes way for
+    /// others each time.
+    fn at_epoch(&mut self) -> UpdateDeadline {
+        let now = cpu_time();
+        let (used, go_on) = match &self.desk {
+            Some(desk) => (desk.at_epoch(now), UpdateDeadline::Yield(1)),
+            None => {
+                let since = *self.limits.since.get_or_insert(now);
+                (now.saturating_sub(since), UpdateDeadline::Continue(1))
+            }
+        };
+        if used < self.limits.time {
+            return go_on;
+        }
+        self.limits.exceeded = Some(Exceeded::Time);
+        UpdateDeadline::Interrupt
+    }
+
     /// The time, for what the plugin keeps.
     pub fn now(&self) -> Duration {
         let told = self.surroundings.time.as_ref();
@@ -281,18 +417,6 @@ impl State {
 }
 
 impl Limits {
-    /// Called once an epoch while the guest runs. The first call only takes the time, so that a call that is
-    /// quick never asks for it, and one that was merely not scheduled is not blamed.
-    fn at_epoch(&mut self) -> UpdateDeadline {
-        let now = reading(ClockId::ThreadCPUTime);
-        let since = *self.since.get_or_insert(now);
-        if now.saturating_sub(since) < self.time {
-            return UpdateDeadline::Continue(1);
-        }
-        self.exceeded = Some(Exceeded::Time);
-        UpdateDeadline::Interrupt
-    }
-
     /// What went wrong, in words for the log.
     fn blame(&self, error: &wasmtime::Error) -> CallError {
         match self.exceeded {
@@ -306,6 +430,11 @@ impl Limits {
 /// The time since any moment that stays the same.
 pub(super) fn now() -> Duration {
     reading(ClockId::Monotonic)
+}
+
+/// The CPU time of this thread.
+fn cpu_time() -> Duration {
+    reading(ClockId::ThreadCPUTime)
 }
 
 /// What a clock of the system shows.

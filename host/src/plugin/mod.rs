@@ -8,9 +8,11 @@ mod anatomy;
 mod artifact;
 mod bindings;
 mod capability;
+mod client;
 mod code;
 mod counts;
 mod engine;
+mod errand;
 mod exchange;
 mod granted;
 mod host;
@@ -23,9 +25,11 @@ mod wasi;
 
 pub use anatomy::{Anatomy, AnatomyError, Range};
 pub use capability::{Capabilities, Capability, Quota, SecretError, Secrets, Store, StoreError, Usage};
+pub use client::{Outgoing, Received, SendError, Target};
 pub use code::{Code, Hooks};
 pub use counts::{FailureKind, Hook, Metric, MetricKind, PluginCounts, write_plugins};
 pub use engine::{Engine, EngineSettings, LoadError};
+pub use errand::{BodyError, Errands, NoErrands, at_once};
 pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead};
 pub use instance::{CallError, StartError};
 pub use keep::Keepers;
@@ -125,7 +129,8 @@ impl Plugin {
             surroundings,
             ready: Mutex::default(),
         };
-        let instances = (0..warm.max(1)).map(|_| Instance::start(&plugin)).collect::<Result<_, _>>()?;
+        let start = |_| at_once(Instance::start(&plugin));
+        let instances = (0..warm.max(1)).map(start).collect::<Result<_, _>>()?;
         *plugin.ready.lock().expect("no holder of this lock panics") = instances;
         Ok(plugin)
     }
@@ -164,10 +169,13 @@ impl Plugin {
         self.shared.instances.load(Ordering::Relaxed)
     }
 
-    /// An instance: one that waits, or a fresh one.
-    fn instance(&self) -> Result<Instance, StartError> {
+    /// An instance: one that is ready, or a fresh one.
+    async fn instance(&self) -> Result<Instance, StartError> {
         let ready = self.ready.lock().expect("no holder of this lock panics").pop();
-        ready.map_or_else(|| Instance::start(self), Ok)
+        match ready {
+            Some(instance) => Ok(instance),
+            None => Instance::start(self).await,
+        }
     }
 }
 

@@ -1,21 +1,32 @@
 //! One worker's instance of one plugin, and the calls it makes.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use super::{
     Hook, Plugin, PluginCounts,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
+    errand::{Errands, at_once},
     exchange::{InHand, Reply},
     instance::{CallError, Instance},
 };
 use crate::telemetry::Writer;
 
 /// The place of a plugin's instance on a worker. Empty before the first call and after a failure.
+///
+/// A plugin that may wait has several: the request in hand is ambient, so an instance that waits is not there for
+/// another.
 #[derive(Debug)]
 pub struct Slot {
     plugin: Arc<Plugin>,
     writer: Writer,
     instance: RefCell<Option<Instance>>,
+    /// Of a plugin that may wait, those that have nothing to do.
+    idle: RefCell<Vec<Instance>>,
+    /// How many there are of those, with those that are called.
+    there: Cell<u32>,
 }
 
 /// What a request hook decided.
@@ -84,16 +95,17 @@ impl From<Member> for balance_hook::Endpoint {
 
 impl Slot {
     pub fn new(plugin: Arc<Plugin>, writer: Writer) -> Self {
-        Self { plugin, writer, instance: RefCell::default() }
+        Self { plugin, writer, instance: RefCell::default(), idle: RefCell::default(), there: Cell::new(0) }
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
         &self.plugin
     }
 
-    /// The memory of the instance in bytes, if there is one.
+    /// The memory of the instance in bytes, if there is one that is not being called.
     pub fn memory(&self) -> Option<usize> {
-        self.instance.borrow().as_ref().map(Instance::memory_used)
+        let alone = self.instance.borrow().as_ref().map(Instance::memory_used);
+        alone.or_else(|| self.idle.borrow().last().map(Instance::memory_used))
     }
 
     /// What this worker counts of the plugin.
@@ -101,25 +113,62 @@ impl Slot {
         self.plugin.counts().of(self.writer)
     }
 
+    /// Whether hooks are to be called by [`Slot::on_request_waiting`] and [`Slot::on_response_waiting`].
+    pub fn waits(&self) -> bool {
+        self.plugin.code.waits()
+    }
+
     /// Calls `on-request`.
     pub fn on_request(&self, exchange: &mut InHand) -> Result<RequestVerdict, CallError> {
-        Ok(match self.call(Hook::OnRequest, exchange, Instance::on_request)? {
-            None | Some(request_hook::Verdict::Next) => RequestVerdict::Next,
-            Some(request_hook::Verdict::Forward(upstream)) => RequestVerdict::Forward(upstream),
-            Some(request_hook::Verdict::Reply(reply)) => {
-                RequestVerdict::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
-            }
-        })
+        RequestVerdict::of(self.call(Hook::OnRequest, exchange, Instance::on_request)?)
     }
 
     /// Calls `on-response`.
     pub fn on_response(&self, exchange: &mut InHand) -> Result<ResponseVerdict, CallError> {
-        Ok(match self.call(Hook::OnResponse, exchange, Instance::on_response)? {
-            None | Some(response_hook::Verdict::Next) => ResponseVerdict::Next,
-            Some(response_hook::Verdict::Reply(reply)) => {
-                ResponseVerdict::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
-            }
-        })
+        ResponseVerdict::of(self.call(Hook::OnResponse, exchange, Instance::on_response)?)
+    }
+
+    /// Calls `on-request` of a plugin that may wait.
+    pub async fn on_request_waiting(
+        &self,
+        exchange: &mut InHand,
+        errands: &mut impl Errands,
+    ) -> Result<RequestVerdict, CallError> {
+        let mut lent = self.lend().await?;
+        let timed = self.counts().begin(Hook::OnRequest);
+        let (returned, verdict) = lent.instance().on_request_waiting(exchange.take(), errands).await;
+        exchange.put_back(returned);
+        self.counts().end(timed);
+        RequestVerdict::of(lent.give_back(verdict)?)
+    }
+
+    /// Calls `on-response` of a plugin that may wait.
+    pub async fn on_response_waiting(
+        &self,
+        exchange: &mut InHand,
+        errands: &mut impl Errands,
+    ) -> Result<ResponseVerdict, CallError> {
+        let mut lent = self.lend().await?;
+        let timed = self.counts().begin(Hook::OnResponse);
+        let (returned, verdict) = lent.instance().on_response_waiting(exchange.take(), errands).await;
+        exchange.put_back(returned);
+        self.counts().end(timed);
+        ResponseVerdict::of(lent.give_back(verdict)?)
+    }
+
+    /// An instance that nobody else calls, if there may be one more.
+    async fn lend(&self) -> Result<Lent<'_>, CallError> {
+        if let Some(instance) = self.idle.borrow_mut().pop() {
+            return Ok(Lent { slot: self, instance: Some(instance), is_given_back: false });
+        }
+        let most = self.plugin.limits.instances.get();
+        if self.there.get() >= most {
+            return Err(CallError::Busy(most));
+        }
+        self.there.set(self.there.get() + 1);
+        let mut lent = Lent { slot: self, instance: None, is_given_back: false };
+        lent.instance = Some(self.plugin.instance().await.map_err(Box::new)?);
+        Ok(lent)
     }
 
     /// Calls `pick`. `tried` holds the places of those that the request has failed on.
@@ -142,7 +191,7 @@ impl Slot {
         let mut place = self.instance.borrow_mut();
         let instance = match &mut *place {
             Some(instance) => instance,
-            empty => empty.insert(self.plugin.instance().map_err(Box::new)?),
+            empty => empty.insert(at_once(self.plugin.instance()).map_err(Box::new)?),
         };
         let counts = self.counts();
         let timed = counts.begin(hook);
@@ -155,6 +204,62 @@ impl Slot {
             *place = None;
         }
         result
+    }
+}
+
+/// An instance that is called. It goes with this unless it is given back: a call may be given up while it waits.
+struct Lent<'a> {
+    slot: &'a Slot,
+    instance: Option<Instance>,
+    is_given_back: bool,
+}
+
+impl Lent<'_> {
+    fn instance(&mut self) -> &mut Instance {
+        self.instance.as_mut().expect("it is there until it is given back")
+    }
+
+    /// The call has ended with this result. The instance is kept if it is fit for another.
+    fn give_back<T>(mut self, result: Result<T, CallError>) -> Result<T, CallError> {
+        let slot = self.slot;
+        let is_worn = result.is_ok() && self.instance().is_worn(slot.plugin.limits.recycle_after);
+        slot.counts().recycled.add(u64::from(is_worn));
+        if result.is_ok() && !is_worn {
+            slot.idle.borrow_mut().extend(self.instance.take());
+            self.is_given_back = true;
+        }
+        result
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if !self.is_given_back {
+            self.slot.there.set(self.slot.there.get() - 1);
+        }
+    }
+}
+
+impl RequestVerdict {
+    fn of(verdict: Option<request_hook::Verdict>) -> Result<Self, CallError> {
+        Ok(match verdict {
+            None | Some(request_hook::Verdict::Next) => Self::Next,
+            Some(request_hook::Verdict::Forward(upstream)) => Self::Forward(upstream),
+            Some(request_hook::Verdict::Reply(reply)) => {
+                Self::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
+            }
+        })
+    }
+}
+
+impl ResponseVerdict {
+    fn of(verdict: Option<response_hook::Verdict>) -> Result<Self, CallError> {
+        Ok(match verdict {
+            None | Some(response_hook::Verdict::Next) => Self::Next,
+            Some(response_hook::Verdict::Reply(reply)) => {
+                Self::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
+            }
+        })
     }
 }
 

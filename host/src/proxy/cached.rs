@@ -17,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
 
@@ -562,7 +563,7 @@ fn renew(
         let answer = settle(&mut visit, route, &mut exchange, answer, &mut None);
         let Ok(mut answer) = answer else { return };
         if visit.is_some() && rules.is_some_and(|rules| rules.response_hooks == ResponseHooks::Once) {
-            match hooks::on_response(&context.generation, route, &mut exchange, answer) {
+            match hooks::on_response(&context, route, &mut exchange, answer).await {
                 Ok(hooked) => answer = hooked,
                 Err(_) => return,
             }

@@ -123,7 +123,12 @@ impl Error {
 
     /// Whether it is likely to be over soon, so that the client may ask again.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. })
+        matches!(
+            self,
+            Self::Overloaded
+                | Self::Connect { source: ConnectError::TooMany, .. }
+                | Self::Plugin { source: CallError::Busy(_), .. }
+        )
     }
 
     /// Whether the upstream cannot be reached, so that the proxy is cut off from it.

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header};
 
-use super::{Error, cached::Answer};
+use super::{Context, Error, cached::Answer, errands::Call};
 use crate::{
-    body::Content,
+    body::{Arriving, Content, Leaving},
+    clock::Timer,
     config::{Failure, ResponseHooks},
     live::Generation,
     plugin::{CallError, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot},
@@ -25,16 +27,26 @@ pub(super) enum Decision {
     Forward(usize),
 }
 
-/// Runs the request hooks in order, up to the first that replies.
-pub(super) fn on_request(
-    generation: &Generation,
+/// Runs the request hooks in order, up to the first that replies. They may have to wait, until the client's
+/// deadline if it has one; `body` is what they may read or replace meanwhile, if there is any.
+pub(super) async fn on_request(
+    context: &Context,
     route: &Route,
     exchange: &mut InHand,
+    mut body: Option<&mut Arriving>,
+    deadline: Option<&Timer>,
 ) -> Result<Decision, Error> {
+    let generation = &context.generation;
     let mut decision = Decision::Next;
     for &place in &route.on_request {
         let slot = generation.slot(place);
-        let verdict = match slot.on_request(exchange) {
+        let verdict = if slot.waits() {
+            // In a box, since most requests do without.
+            Box::pin(request_waiting(context, place, exchange, body.as_deref_mut(), deadline)).await
+        } else {
+            slot.on_request(exchange)
+        };
+        let verdict = match verdict {
             Ok(RequestVerdict::Next) => Ok(()),
             Ok(RequestVerdict::Reply(reply)) => return Ok(Decision::Reply(reply)),
             Ok(RequestVerdict::Forward(name)) => match generation.snapshot.upstream(&name) {
@@ -52,9 +64,39 @@ pub(super) fn on_request(
     Ok(decision)
 }
 
+/// Calls the request hook of a plugin that may wait.
+async fn request_waiting(
+    context: &Context,
+    place: usize,
+    exchange: &mut InHand,
+    mut body: Option<&mut Arriving>,
+    deadline: Option<&Timer>,
+) -> Result<RequestVerdict, CallError> {
+    let mut call = Call {
+        worker: &context.worker,
+        origins: &context.generation.snapshot.plugins[place].origins,
+        request: body.as_deref_mut(),
+        says_end: context.connection.turn.is_none(),
+        response: None,
+        deadline,
+    };
+    let verdict = context.generation.slot(place).on_request_waiting(exchange, &mut call).await;
+    if let Some(content) = exchange.take_made_request_body()
+        && let Some(body) = body
+    {
+        let had_content = !http_body::Body::is_end_stream(body);
+        exchange.request.headers.remove(header::TRANSFER_ENCODING);
+        if had_content || !content.is_empty() {
+            exchange.request.headers.insert(header::CONTENT_LENGTH, content.len().into());
+        }
+        body.make(content);
+    }
+    verdict
+}
+
 /// Runs the response hooks over what an upstream answered, or what is stored of it.
-pub(super) fn on_response(
-    generation: &Generation,
+pub(super) async fn on_response(
+    context: &Context,
     route: &Route,
     exchange: &mut InHand,
     mut answer: Answer,
@@ -68,18 +110,18 @@ pub(super) fn on_response(
     let endpoint =
         answer.sent.as_ref().map(|sent| sent.endpoint().address.clone()).or(answer.endpoint.take());
     exchange.response = Some(ResponseHead { parts, endpoint, from_cache: answer.from_cache });
-    answer.response = run(generation, route, exchange, body)?;
-    if matches!(answer.response.body(), Content::Whole(_))
-        && let Some(sent) = &mut answer.sent
-    {
+    let deadline = answer.sent.as_ref().and_then(|sent| sent.deadline.as_ref());
+    let (response, is_left) = run(context, route, exchange, body, deadline).await?;
+    answer.response = response;
+    if is_left && let Some(sent) = &mut answer.sent {
         sent.give_up_response();
     }
     Ok(answer)
 }
 
 /// Runs the response hooks over what a request hook answered.
-pub(super) fn on_reply(
-    generation: &Generation,
+pub(super) async fn on_reply(
+    context: &Context,
     route: &Route,
     exchange: &mut InHand,
     reply: Reply,
@@ -90,29 +132,84 @@ pub(super) fn on_reply(
     }
     let (parts, body) = response.into_parts();
     exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
-    run(generation, route, exchange, body)
+    Ok(run(context, route, exchange, body, None).await?.0)
 }
 
-fn run(
-    generation: &Generation,
+/// Also says whether something else goes to the client than what came, which was not read to its end.
+async fn run(
+    context: &Context,
     route: &Route,
     exchange: &mut InHand,
-    mut content: Content,
-) -> Result<Response<Content>, Error> {
+    content: Content,
+    deadline: Option<&Timer>,
+) -> Result<(Response<Content>, bool), Error> {
+    let mut body = Leaving::Untouched(content);
+    let mut is_left = false;
     for &place in &route.on_response {
-        let slot = generation.slot(place);
-        match slot.on_response(exchange) {
+        let slot = context.generation.slot(place);
+        let verdict = if slot.waits() {
+            // In a box, since most responses do without.
+            let (verdict, made) =
+                Box::pin(response_waiting(context, place, exchange, &mut body, deadline)).await;
+            if let Some(content) = made {
+                is_left |= !body.is_read();
+                body = Leaving::Untouched(Content::Whole(content));
+            }
+            verdict
+        } else {
+            slot.on_response(exchange)
+        };
+        match verdict {
             Ok(ResponseVerdict::Next) => {}
             Ok(ResponseVerdict::Reply(reply)) => {
-                let (parts, body) = into_response(reply).into_parts();
+                let (parts, content) = into_response(reply).into_parts();
+                exchange.forget_response_body();
                 exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
-                content = body;
+                is_left |= !body.is_read();
+                body = Leaving::Untouched(content);
             }
             Err(error) => by_policy(slot, error)?,
         }
     }
     let head = exchange.response.take().expect("nothing takes the response away while hooks run");
-    Ok(Response::from_parts(head.parts, content))
+    Ok((Response::from_parts(head.parts, body.into_content()), is_left))
+}
+
+/// Calls the response hook of a plugin that may wait. Gives the body, too, that it wants in the place of the one that
+/// is there, with the head as it is to be then.
+async fn response_waiting(
+    context: &Context,
+    place: usize,
+    exchange: &mut InHand,
+    body: &mut Leaving,
+    deadline: Option<&Timer>,
+) -> (Result<ResponseVerdict, CallError>, Option<Bytes>) {
+    let mut call = Call {
+        worker: &context.worker,
+        origins: &context.generation.snapshot.plugins[place].origins,
+        request: None,
+        says_end: false,
+        response: Some(body),
+        deadline,
+    };
+    let verdict = context.generation.slot(place).on_response_waiting(exchange, &mut call).await;
+    let made = exchange.take_made_response_body();
+    let is_head = exchange.request.method == Method::HEAD;
+    let made = made.zip(exchange.response.as_mut()).and_then(|(content, response)| {
+        reframe(&mut response.parts.headers, response.parts.status, is_head, content)
+    });
+    (verdict, made)
+}
+
+/// Has the head of a response say how long the content is that was put in its place; none where there can be none
+/// (RFC 9110, section 6.4.1).
+fn reframe(headers: &mut HeaderMap, status: StatusCode, is_head: bool, content: Bytes) -> Option<Bytes> {
+    if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return None;
+    }
+    headers.remove(header::TRAILER);
+    headers.insert(header::CONTENT_LENGTH, content.len().into());
+    (!is_head).then_some(content)
 }
 
 fn into_response(reply: Reply) -> Response<Content> {

@@ -6,6 +6,7 @@
 mod afterwards;
 mod cached;
 mod connection;
+mod errands;
 mod error;
 mod grpc;
 pub mod headers;
@@ -129,7 +130,7 @@ async fn forward(
     let (mut head, body) = request.into_parts();
     let length = http_body::Body::size_hint(&body).exact();
     let is_connect = head.method == Method::CONNECT;
-    let mut body = Arriving::Unread(body);
+    let mut body = Arriving::Untouched(body);
     let Context { connection, generation, worker, call, .. } = context;
     let deadline = call.and_then(|call| call.timeout).map(|timeout| {
         let timer = worker.clock.timer();
@@ -173,15 +174,23 @@ async fn forward(
     record::routed(record, &exchange);
     let wishes =
         route.compress.as_ref().map(|settings| Wishes::of(settings, &route.name, &mut exchange.request));
-    match hooks::on_request(generation, route, &mut exchange).map_err(&failed)? {
+    // What opens a tunnel has no content (RFC 9110, section 9.3.6).
+    let content = (!is_upgrade).then_some(&mut body);
+    let asked = hooks::on_request(context, route, &mut exchange, content, deadline.as_ref()).await;
+    let waits_for_body = prepared.expects_continue && !body.was_read();
+    if prepared.expects_continue && !waits_for_body {
+        exchange.request.headers.remove(header::EXPECT);
+    }
+    match asked.map_err(&failed)? {
         Decision::Next => {}
         Decision::Forward(place) => {
             upstream = &generation.snapshot.upstreams[place];
             record::routed(record, &exchange);
         }
         Decision::Reply(reply) => {
-            let mut response = hooks::on_reply(generation, route, &mut exchange, reply).map_err(&failed)?;
-            if prepared.expects_continue {
+            let response = hooks::on_reply(context, route, &mut exchange, reply).await;
+            let mut response = response.map_err(&failed)?;
+            if waits_for_body {
                 close(connection, &mut response);
             }
             return Ok((compress::encode(wishes.as_ref(), response), None));
@@ -198,12 +207,16 @@ async fn forward(
     };
     let mut visit = match looked.map_err(&failed)? {
         Lookup::Answer(answer) => {
-            let answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
+            let answer = hooks::on_response(context, route, &mut exchange, answer).await.map_err(&failed)?;
             return Ok((encode(context, wishes.as_ref(), answer.response, answer.kept), None));
         }
         Lookup::Ask(visit) => visit,
     };
-    let expects = match (is_upgrade, prepared.expects_continue) {
+    let leaves_body = waits_for_body && body.leaves_body();
+    if leaves_body {
+        exchange.request.headers.remove(header::EXPECT);
+    }
+    let expects = match (is_upgrade, waits_for_body && !leaves_body) {
         (true, _) => Expects::Upgrade,
         (false, true) => Expects::Continue,
         (false, false) => Expects::Nothing,
@@ -212,13 +225,13 @@ async fn forward(
     let answer = send::send_before(deadline, sending).await;
     let mut answer = cached::settle(&mut visit, route, &mut exchange, answer, record).map_err(&failed)?;
     if rules.is_some_and(Rules::stores_what_hooks_made) {
-        answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
+        answer = hooks::on_response(context, route, &mut exchange, answer).await.map_err(&failed)?;
         answer = cached::keep(visit, context, rules, answer, record);
     } else {
         answer = cached::keep(visit, context, rules, answer, record);
-        answer = hooks::on_response(generation, route, &mut exchange, answer).map_err(&failed)?;
+        answer = hooks::on_response(context, route, &mut exchange, answer).await.map_err(&failed)?;
     }
-    if answer.sent.as_ref().is_some_and(send::Sent::leaves_body) {
+    if leaves_body || answer.sent.as_ref().is_some_and(send::Sent::leaves_body) {
         close(connection, &mut answer.response);
     }
     Ok((encode(context, wishes.as_ref(), answer.response, answer.kept), answer.sent))

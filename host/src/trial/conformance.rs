@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    Stage, Trial,
+    Props, Stage, Trial,
     file::{Endpoint, Moment, Request, Response, TestFile},
 };
 use crate::{
@@ -225,6 +225,7 @@ fn bytes(bytes: Vec<u8>) -> HeaderValue {
 /// What the battery makes its checks of: what the tests of the plugin have, so that they reach what it looks at.
 struct Material {
     settings: config::Plugin,
+    props: Props,
     time: Moment,
     is_tested: bool,
     requests: Vec<Request>,
@@ -263,6 +264,7 @@ impl Material {
     fn new(file: Option<&TestFile>) -> Self {
         let mut material = Self {
             settings: config::Plugin::default(),
+            props: file.map(|file| Props::of(file, None)).unwrap_or_default(),
             time: Moment::default(),
             is_tested: file.is_some(),
             requests: vec![Request::default()],
@@ -420,7 +422,13 @@ impl From<Fault> for Finding {
 
 impl Battery<'_> {
     fn start(&self, settings: &config::Plugin) -> Result<Stage, StartError> {
-        let mut stage = Stage::set(&self.trial.code, &self.trial.name, settings, self.material.time)?;
+        let mut stage = Stage::set(
+            &self.trial.code,
+            &self.trial.name,
+            settings,
+            &self.material.props,
+            self.material.time,
+        )?;
         stage.give_endpoints(self.material.endpoints.clone());
         Ok(stage)
     }
@@ -568,7 +576,7 @@ impl Battery<'_> {
         let statuses = [200, 204, 206, 301, 304, 400, 404, 418, 500, 503, 599, 999];
         self.calls(statuses.into_iter().filter_map(|status| {
             let status = StatusCode::from_u16(status).ok()?;
-            let response = Response { status, headers: HeaderMap::new(), endpoint: None };
+            let response = Response { status, ..Response::default() };
             Some((format!("the status {status}"), Request::default(), response))
         }))
     }

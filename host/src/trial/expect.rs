@@ -82,6 +82,17 @@ pub fn compare(step: &Step, outcome: &Outcome) -> Vec<Difference> {
         let note = outcome.notes.iter().find(|(key, _)| key == name);
         compare_text(&["notes", name], expected, note.map(|(_, value)| value.as_str()), &mut found);
     }
+    if let Some(expected) = &expect.body
+        && expected.as_bytes() != outcome.body
+    {
+        found.add(&["body"], quoted(expected), quoted(&String::from_utf8_lossy(&outcome.body)));
+    }
+    compare_sent(expect, outcome, &mut found);
+    for (key, expected) in &expect.store {
+        let value = outcome.store.as_ref().and_then(|(store, now)| store.get(key, *now).ok().flatten());
+        let value = value.map(|value| String::from_utf8_lossy(&value).into_owned());
+        compare_text(&["store", key], expected, value.as_deref(), &mut found);
+    }
     if let Some(logs) = &expect.logs {
         compare_logs(logs, &outcome.logs, &mut found);
     }
@@ -220,6 +231,12 @@ fn compare_response(expect: &ExpectResponse, outcome: &Outcome, found: &mut Diff
         found.unless_same(&["response", "status"], Some(status.as_u16()), Some(response.status.as_u16()));
     }
     compare_headers(&["response", "headers"], &expect.headers, &response.headers, found);
+    if let Some(expected) = &expect.body
+        && expected.as_bytes() != outcome.response_body
+    {
+        let actual = String::from_utf8_lossy(&outcome.response_body);
+        found.add(&["response", "body"], quoted(expected), quoted(&actual));
+    }
     compare_removed(
         &["response", "removed"],
         &expect.removed,
@@ -227,6 +244,18 @@ fn compare_response(expect: &ExpectResponse, outcome: &Outcome, found: &mut Diff
         &response.headers,
         found,
     );
+}
+
+/// A request that no answer was written to is a fault, whatever is expected.
+fn compare_sent(expect: &Expect, outcome: &Outcome, found: &mut Differences) {
+    for request in &outcome.unanswered {
+        found.add(&["http"], "an answer to every request", format!("none to {request}"));
+    }
+    if let Some(expected) = &expect.sent
+        && *expected != outcome.sent
+    {
+        found.add(&["sent"], format!("{expected:?}"), format!("{:?}", outcome.sent));
+    }
 }
 
 fn compare_headers(

@@ -15,7 +15,7 @@ use serde::{
 };
 use toml::Spanned;
 
-use super::conformance::Check;
+use super::{conformance::Check, world::Grants};
 use crate::{
     config::{
         Duration, PluginLimits, Problem, Problems, Source,
@@ -23,6 +23,7 @@ use crate::{
         read_document,
     },
     path,
+    plugin::{Outgoing, Target},
 };
 
 /// The whole of `<name>.test.toml`.
@@ -37,6 +38,17 @@ pub struct TestFile {
     pub config: toml::Table,
     #[serde(default, deserialize_with = "table")]
     pub limits: PluginLimits,
+    /// How much it is granted of what it imports.
+    #[serde(default, deserialize_with = "table")]
+    pub grants: Grants,
+    /// What is in its store when a case begins.
+    #[serde(default)]
+    pub store: BTreeMap<String, String>,
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+    /// What others answer to its requests.
+    #[serde(default, deserialize_with = "answers")]
+    pub http: Vec<Answered>,
     #[serde(default)]
     pub time: Moment,
     /// What the cases begin with that do not say so themselves.
@@ -67,6 +79,12 @@ pub struct Case {
     pub config: Option<toml::Table>,
     #[serde(default, deserialize_with = "table_if")]
     pub limits: Option<PluginLimits>,
+    #[serde(default, deserialize_with = "table_if")]
+    pub grants: Option<Grants>,
+    pub store: Option<BTreeMap<String, String>>,
+    pub secrets: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "tables_if")]
+    pub http: Option<Vec<Answered>>,
     pub time: Option<Moment>,
     #[serde(default, rename = "step", deserialize_with = "tables")]
     steps: Vec<Spanned<Step>>,
@@ -149,6 +167,7 @@ pub struct Request {
     pub client_address: IpAddr,
     pub route: String,
     pub upstream: String,
+    pub body: String,
 }
 
 impl Default for Request {
@@ -163,7 +182,53 @@ impl Default for Request {
             client_address: IpAddr::from([192, 0, 2, 1]),
             route: "route".to_owned(),
             upstream: "app".to_owned(),
+            body: String::new(),
         }
+    }
+}
+
+/// What somebody answers to a request of the plugin's own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Answered {
+    #[serde(deserialize_with = "url")]
+    url: Url,
+    /// Any if absent.
+    #[serde(default, deserialize_with = "method_if")]
+    method: Option<Method>,
+    #[serde(default, deserialize_with = "status")]
+    pub status: StatusCode,
+    #[serde(default, deserialize_with = "headers")]
+    pub headers: HeaderMap,
+    #[serde(default)]
+    pub body: String,
+    /// There is no answer.
+    #[serde(default, deserialize_with = "word_if")]
+    pub error: Option<SendFault>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Url {
+    target: Target,
+    path: PathAndQuery,
+}
+
+/// Why a request of the plugin's own gets no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SendFault {
+    Denied,
+    Unreachable,
+    TimedOut,
+    TooLarge,
+}
+
+impl Answered {
+    /// Whether it is the answer to this request.
+    pub fn is_to(&self, request: &Outgoing) -> bool {
+        self.url.target == request.target
+            && self.url.path == request.path
+            && self.method.as_ref().is_none_or(|method| *method == request.method)
     }
 }
 
@@ -193,11 +258,12 @@ pub struct Response {
     pub headers: HeaderMap,
     /// `host:port` of who answered.
     pub endpoint: Option<String>,
+    pub body: String,
 }
 
 impl Default for Response {
     fn default() -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), endpoint: None }
+        Self { status: StatusCode::OK, headers: HeaderMap::new(), endpoint: None, body: String::new() }
     }
 }
 
@@ -269,6 +335,12 @@ pub struct Expect {
     /// By how much a share may be missed.
     pub tolerance: Option<f64>,
     pub notes: BTreeMap<String, Expected>,
+    /// The request's body as it is afterwards.
+    pub body: Option<String>,
+    /// Requests that the plugin has sent: these, in this order, each as `GET https://host/path`.
+    pub sent: Option<Vec<String>>,
+    /// What is in the plugin's store afterwards.
+    pub store: BTreeMap<String, Expected>,
     /// Lines that are logged, in this order, others between them; none at all if it is empty.
     #[serde(deserialize_with = "tables_if")]
     pub logs: Option<Vec<ExpectLog>>,
@@ -325,6 +397,7 @@ pub struct ExpectResponse {
     pub status: Option<StatusCode>,
     pub headers: BTreeMap<String, Expected>,
     pub removed: Vec<String>,
+    pub body: Option<String>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -486,6 +559,22 @@ fn tables_if<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 ) -> Result<Option<Vec<T>>, D::Error> {
     let tables = tables(deserializer)?;
     Ok(Some(tables.into_iter().map(Spanned::into_inner).collect()))
+}
+
+fn answers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Answered>, D::Error> {
+    tables_if(deserializer).map(Option::unwrap_or_default)
+}
+
+fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    written(deserializer, "a URL that a plugin may ask, such as \"https://auth.example.com/check\"", |text| {
+        let uri: http::Uri = text.parse().ok()?;
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Some(Url { target: Target::of(&uri)?, path })
+    })
+}
+
+fn method_if<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Method>, D::Error> {
+    method(deserializer).map(Some)
 }
 
 fn method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Method, D::Error> {

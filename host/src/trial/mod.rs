@@ -10,14 +10,16 @@ mod file;
 pub mod junit;
 mod stage;
 pub mod subject;
+mod world;
 
 pub use bless::{Blessed, bless};
 pub use expect::{Difference, compare};
 pub use file::{
-    Case, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request, Response, Scheme, Step,
-    StepInstance, TestFile, Verdict, header_value,
+    Answered, Case, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request, Response,
+    Scheme, SendFault, Step, StepInstance, TestFile, Verdict, header_value,
 };
 pub use stage::{Outcome, Stage, fault};
+pub use world::{Grants, Props};
 
 use std::{
     sync::Arc,
@@ -97,8 +99,12 @@ impl Trial {
                 }
                 Ok(())
             }
-            None => Stage::set(&self.code, &self.name, &settings(file, case), case.time.unwrap_or(file.time))
-                .map(|started| *stage = Some(started)),
+            None => {
+                let (settings, props) = (settings(file, case), Props::of(file, Some(case)));
+                let started =
+                    Stage::set(&self.code, &self.name, &settings, &props, case.time.unwrap_or(file.time));
+                started.map(|started| *stage = Some(started))
+            }
         };
         let mut reports: Vec<StepReport> = match (&start, stage) {
             (Ok(()), Some(stage)) => steps.iter().map(|step| act(stage, step)).collect(),

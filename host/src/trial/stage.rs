@@ -9,15 +9,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
 
-use super::file::{Endpoint, Fault, Moment, Picks, Request, Response, Step, StepInstance, Verdict};
+use super::{
+    file::{Endpoint, Fault, Moment, Picks, Request, Response, Step, StepInstance, Verdict},
+    world::{Props, World},
+};
 use crate::{
     config,
     plugin::{
-        CallError, Capabilities, Code, Condition, Exchange, Hook, InHand, Journal, Logged, Member, Members,
-        Plugin, Quota, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store,
-        Surroundings, Time,
+        CallError, Code, Condition, Exchange, Hook, InHand, Journal, Logged, Member, Members, Plugin, Reply,
+        RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store, Surroundings, Time, at_once,
     },
     telemetry::Writer,
 };
@@ -32,6 +35,7 @@ pub struct Stage {
     journal: Arc<Journal>,
     time: Arc<Time>,
     endpoints: Arc<Endpoints>,
+    world: World,
 }
 
 /// What came of one step.
@@ -56,6 +60,15 @@ pub struct Outcome {
     /// The addresses that picks are places of.
     pub endpoints: Vec<String>,
     pub notes: Vec<(String, String)>,
+    /// The request's body afterwards.
+    pub body: Bytes,
+    /// The response's body afterwards.
+    pub response_body: Bytes,
+    /// Requests of its own, and those of them that no answer was written to.
+    pub sent: Vec<String>,
+    pub unanswered: Vec<String>,
+    /// What it keeps, and the time by which that expires.
+    pub store: Option<(Store, Duration)>,
     pub logs: Vec<Logged>,
     /// By name, since the stage was set.
     pub metrics: BTreeMap<String, f64>,
@@ -71,7 +84,7 @@ pub fn fault(error: &CallError) -> Fault {
         CallError::Memory(_) => Fault::Memory,
         CallError::Trap(_) => Fault::Trap,
         CallError::InvalidReply(_) | CallError::UnknownUpstream(_) => Fault::InvalidReply,
-        CallError::Start(_) => Fault::Start,
+        CallError::Start(_) | CallError::Busy(_) => Fault::Start,
     }
 }
 
@@ -81,16 +94,18 @@ impl Stage {
         code: &Arc<Code>,
         name: &str,
         settings: &config::Plugin,
+        props: &Props,
         time: Moment,
     ) -> Result<Self, StartError> {
         let journal = Arc::<Journal>::default();
         let time = Arc::new(Time::new(time.since_epoch()));
-        let capabilities = Capabilities { store: Some(Store::new(Quota::default())), ..Default::default() };
+        let capabilities = props.capabilities(time.now());
         let surroundings =
             Surroundings { capabilities, journal: Some(journal.clone()), time: Some(time.clone()) };
         let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)?;
         let endpoints = Endpoints::new("app", Vec::new(), 0);
-        Ok(Self { slot: Slot::new(Arc::new(plugin), Writer::ALONE), journal, time, endpoints })
+        let world = World::new(props.http.clone());
+        Ok(Self { slot: Slot::new(Arc::new(plugin), Writer::ALONE), journal, time, endpoints, world })
     }
 
     /// The place of the instance, for calls beside those of steps.
@@ -129,13 +144,17 @@ impl Stage {
         if hook == Hook::OnResponse {
             exchange.response = Some(response_head(response, None));
         }
+        self.world.request_body = request.body.clone().into();
+        self.world.response_body = response.body.clone().into();
         let started = Instant::now();
         let result = match hook {
-            Hook::OnRequest => self.slot.on_request(&mut exchange).map(drop),
+            Hook::OnRequest => on_request(&self.slot, &mut exchange, &mut self.world).map(drop),
             Hook::Pick => self.slot.pick(&mut exchange, &self.endpoints, tried).map(drop),
-            Hook::OnResponse => self.slot.on_response(&mut exchange).map(drop),
+            Hook::OnResponse => on_response(&self.slot, &mut exchange, &mut self.world).map(drop),
         };
         let time = started.elapsed();
+        self.world.sent.clear();
+        self.world.unanswered.clear();
         self.journal.take();
         result.map(|()| time)
     }
@@ -168,17 +187,29 @@ impl Stage {
             picks: Vec::new(),
             endpoints: self.endpoints.list.iter().map(|endpoint| endpoint.address.clone()).collect(),
             notes: Vec::new(),
+            body: Bytes::new(),
+            response_body: Bytes::new(),
+            sent: Vec::new(),
+            unanswered: Vec::new(),
+            store: self.slot.plugin().capabilities().store.clone().map(|store| (store, self.time.now())),
             logs: Vec::new(),
             metrics: BTreeMap::new(),
             error: None,
             calls: Vec::new(),
         };
+        self.world.request_body = written.body.clone().into();
+        self.world.response_body =
+            step.response.as_ref().map(|response| response.body.clone().into()).unwrap_or_default();
         if let Err(error) = self.run(step, &mut exchange, &mut outcome) {
             outcome.verdict = None;
             outcome.error = Some(error);
         }
         outcome.request = exchange.request.clone();
         outcome.response = exchange.response.take().map(|response| response.parts);
+        outcome.body = self.world.request_body.clone();
+        outcome.response_body = self.world.response_body.clone();
+        outcome.sent = std::mem::take(&mut self.world.sent);
+        outcome.unanswered = std::mem::take(&mut self.world.unanswered);
         outcome.notes = exchange.notes().to_vec();
         outcome.logs = self.journal.take();
         let metrics = self.slot.plugin().metrics();
@@ -186,10 +217,11 @@ impl Stage {
         outcome
     }
 
-    fn run(&self, step: &Step, exchange: &mut InHand, outcome: &mut Outcome) -> Result<(), CallError> {
-        let has = |hook| self.slot.plugin().code.exports(hook);
+    fn run(&mut self, step: &Step, exchange: &mut InHand, outcome: &mut Outcome) -> Result<(), CallError> {
+        let Self { slot, world, endpoints, .. } = self;
+        let has = |hook| slot.plugin().code.exports(hook);
         if step.request.is_some() && has(Hook::OnRequest) {
-            match timed(outcome, Hook::OnRequest, || self.slot.on_request(exchange))? {
+            match timed(outcome, Hook::OnRequest, || on_request(slot, exchange, world))? {
                 RequestVerdict::Next => outcome.verdict = Some(Verdict::Next),
                 RequestVerdict::Reply(reply) => {
                     outcome.verdict = Some(Verdict::Reply);
@@ -205,9 +237,8 @@ impl Stage {
             && has(Hook::Pick)
             && outcome.reply.is_none()
         {
-            let members = &self.endpoints;
             for _ in 0..*calls {
-                let pick = timed(outcome, Hook::Pick, || self.slot.pick(exchange, members, tried))?;
+                let pick = timed(outcome, Hook::Pick, || slot.pick(exchange, endpoints, tried))?;
                 outcome.picks.push(pick);
             }
         }
@@ -217,7 +248,10 @@ impl Stage {
             let head = response_head(response, outcome.reply.as_ref());
             outcome.response_before = head.parts.headers.clone();
             exchange.response = Some(head);
-            match timed(outcome, Hook::OnResponse, || self.slot.on_response(exchange))? {
+            if let Some(reply) = &outcome.reply {
+                world.response_body = reply.body.clone();
+            }
+            match timed(outcome, Hook::OnResponse, || on_response(slot, exchange, world))? {
                 ResponseVerdict::Next => outcome.verdict = Some(Verdict::Next),
                 ResponseVerdict::Reply(reply) => {
                     outcome.verdict = Some(Verdict::Reply);
@@ -227,6 +261,30 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Calls `on-request`, in the way that the plugin is called.
+fn on_request(slot: &Slot, exchange: &mut InHand, world: &mut World) -> Result<RequestVerdict, CallError> {
+    if !slot.waits() {
+        return slot.on_request(exchange);
+    }
+    let verdict = at_once(slot.on_request_waiting(exchange, world));
+    if let Some(content) = exchange.take_made_request_body() {
+        world.request_body = content;
+    }
+    verdict
+}
+
+/// The same for `on-response`.
+fn on_response(slot: &Slot, exchange: &mut InHand, world: &mut World) -> Result<ResponseVerdict, CallError> {
+    if !slot.waits() {
+        return slot.on_response(exchange);
+    }
+    let verdict = at_once(slot.on_response_waiting(exchange, world));
+    if let Some(content) = exchange.take_made_response_body() {
+        world.response_body = content;
+    }
+    verdict
 }
 
 fn timed<T>(outcome: &mut Outcome, hook: Hook, call: impl FnOnce() -> T) -> T {

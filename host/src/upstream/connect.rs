@@ -1,13 +1,19 @@
 //! How is a connection to an endpoint made?
 
-use std::{cell::RefCell, io, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use hyper::client::conn::http1;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Endpoint, Permit,
+    Endpoint, Permit, reach,
     switched::Switched,
     transport::{Memory, Scratch, Stream, Transport},
 };
@@ -26,6 +32,8 @@ pub(super) type Sender = http1::SendRequest<RequestBody>;
 pub enum ConnectError {
     #[error("cannot resolve the name")]
     Resolve(#[source] io::Error),
+    #[error("the name leads to {0}, which not anybody can reach")]
+    NotPublic(IpAddr),
     #[error("cannot connect")]
     Connect(#[source] io::Error),
     #[error("it has no name to ask for by TLS")]
@@ -51,6 +59,7 @@ impl ConnectError {
             Self::TimedOut(_) => true,
             Self::Shared(error) => error.is_time_out(),
             Self::Resolve(_)
+            | Self::NotPublic(_)
             | Self::Connect(_)
             | Self::Nameless
             | Self::Tls(_)
@@ -101,6 +110,7 @@ pub(super) async fn dial(endpoint: &Endpoint, protocol: Protocol) -> Result<Stre
                 .await
                 .map_err(ConnectError::Resolve)?
                 .collect();
+            let addresses = if endpoint.is_guarded { public(addresses)? } else { addresses };
             TcpStream::connect(&addresses[..]).await
         }
     };
@@ -114,4 +124,15 @@ pub(super) async fn dial(endpoint: &Endpoint, protocol: Protocol) -> Result<Stre
     // In a box, since a handshake needs more memory than whoever waits for it should keep ready.
     let stream = Box::pin(connector.connect(name.clone(), stream)).await.map_err(ConnectError::Tls)?;
     Ok(Stream::Private(Box::new(stream)))
+}
+
+/// Those of the addresses of a guarded endpoint that a connection may be made to: to what was looked at, and not to
+/// what the name leads to when it is asked again.
+fn public(addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+    let refused = addresses.iter().map(SocketAddr::ip).find(|address| !reach::is_public(*address));
+    let allowed: Vec<_> = addresses.into_iter().filter(|address| reach::is_public(address.ip())).collect();
+    match refused {
+        Some(address) if allowed.is_empty() => Err(ConnectError::NotPublic(address)),
+        _ => Ok(allowed),
+    }
 }

@@ -15,7 +15,9 @@ mod interim;
 mod keep;
 mod limit;
 mod members;
+mod origins;
 mod pool;
+mod reach;
 mod report;
 mod roster;
 mod share;
@@ -29,6 +31,7 @@ pub use interim::Interim;
 pub use keep::Keepers;
 pub use limit::{Entering, Permit};
 pub use members::{RegisterError, Registered, Source, Told};
+pub use origins::Origins;
 pub use pool::{Lease, Pool};
 pub use roster::{Entry, Roster};
 pub use switched::Switched;
@@ -129,6 +132,8 @@ pub struct Endpoint {
     id: u64,
     /// Where the authority is an address and no name.
     fixed: Option<SocketAddr>,
+    /// Whether the name may only lead to addresses that anybody can reach.
+    is_guarded: bool,
     /// Whether it must be reached by TLS.
     is_https: bool,
     /// How, and the name to ask for.
@@ -676,6 +681,7 @@ impl Endpoint {
             address: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
             id: next(),
             fixed: address,
+            is_guarded: settings.is_guarded,
             is_https: settings.is_https,
             tls: tls.filter(|_| settings.is_https).and_then(|tls| {
                 let name = tls.server_name(authority.host())?;
@@ -701,6 +707,7 @@ impl Endpoint {
         let own = self.tls.as_ref().map(|(tls, _)| tls);
         self.authority == settings.authority
             && self.is_https == settings.is_https
+            && self.is_guarded == settings.is_guarded
             && is_same_tls(own, tls.filter(|_| settings.is_https))
     }
 

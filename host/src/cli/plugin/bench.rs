@@ -14,7 +14,7 @@ use crate::{
     config::ByteSize,
     plugin::{Engine, EngineSettings, Hook},
     telemetry::with_sources,
-    trial::{Picks, Stage, Step, TestFile, Trial, settings, subject},
+    trial::{Picks, Props, Stage, Step, TestFile, Trial, settings, subject},
 };
 
 #[derive(Debug, Args)]
@@ -78,7 +78,10 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
         }
         let mut settings = settings(file, case);
         settings.limits.recycle_after = u32::MAX;
-        let start = || Stage::set(&trial.code, &trial.name, &settings, case.time.unwrap_or(file.time));
+        let start = || {
+            let props = Props::of(file, Some(case));
+            Stage::set(&trial.code, &trial.name, &settings, &props, case.time.unwrap_or(file.time))
+        };
         if number == 0 {
             for _ in 0..STARTS {
                 let started = Instant::now();

@@ -11,23 +11,27 @@ use std::path::Path;
 pub use secret::{SecretError, Secrets};
 pub use store::{Quota, Store, StoreError, Usage};
 
-use crate::config::Grants;
+use crate::config::{BodyGrant, Grants};
 
 /// An interface of the contract that is granted by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Capability {
     Store,
     Secret,
+    HttpClient,
+    Body,
 }
 
 impl Capability {
-    pub const ALL: [Self; 2] = [Self::Store, Self::Secret];
+    pub const ALL: [Self; 4] = [Self::Store, Self::Secret, Self::HttpClient, Self::Body];
 
     /// The name of its interface in the contract.
     pub fn interface(self) -> &'static str {
         match self {
             Self::Store => "store",
             Self::Secret => "secret",
+            Self::HttpClient => "http-client",
+            Self::Body => "body",
         }
     }
 
@@ -36,6 +40,16 @@ impl Capability {
         match self {
             Self::Store => "grants = { store = true }",
             Self::Secret => "grants = { secrets = { <name> = { env = \"<VARIABLE>\" } } }",
+            Self::HttpClient => "grants = { http = [\"https://<host>\"] }",
+            Self::Body => "grants = { body = true }",
+        }
+    }
+
+    /// Whether a plugin that uses it may have to wait.
+    pub fn waits(self) -> bool {
+        match self {
+            Self::Store | Self::Secret => false,
+            Self::HttpClient | Self::Body => true,
         }
     }
 
@@ -44,15 +58,18 @@ impl Capability {
         match self {
             Self::Store => grants.store.is_some(),
             Self::Secret => !grants.secrets.is_empty(),
+            Self::HttpClient => !grants.http.is_empty(),
+            Self::Body => grants.body.is_some(),
         }
     }
 }
 
-/// What one plugin was granted, ready to be used.
+/// What one plugin was granted, ready to be used; but for the origins, which whoever calls it knows.
 #[derive(Debug, Clone, Default)]
 pub struct Capabilities {
     pub store: Option<Store>,
     pub secrets: Secrets,
+    pub body: Option<BodyGrant>,
 }
 
 impl Capabilities {
@@ -63,11 +80,11 @@ impl Capabilities {
             let quota = Quota { memory: grant.memory.as_usize(), entries: grant.entries };
             known.map_or_else(|| Store::new(quota), |known| known.with_quota(quota))
         });
-        Ok(Self { store, secrets: Secrets::read(&grants.secrets, folder)? })
+        Ok(Self { store, secrets: Secrets::read(&grants.secrets, folder)?, body: grants.body })
     }
 
     /// Whether these are the same: the same store with the same quota, the same secrets.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.store == other.store && self.secrets.is_same(&other.secrets)
+        self.store == other.store && self.secrets.is_same(&other.secrets) && self.body == other.body
     }
 }

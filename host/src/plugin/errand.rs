@@ -1,0 +1,295 @@
+//! What does a plugin wait for, and who sees to it?
+//!
+//! A call that may wait knows nothing of the worker that it runs on. What it waits for it leaves at a [`Desk`];
+//! whoever drives the call finds it there, has it done, and brings what came of it. So it is whoever calls a
+//! plugin that decides what it reaches: the proxy sends requests and reads bodies, a trial has them written down.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::client::{Outgoing, Received, SendError};
+
+/// Does what a call waits for, each within the time that it is given.
+pub trait Errands {
+    /// Sends a request, within the time that it says itself.
+    fn send(&mut self, request: Outgoing) -> impl Future<Output = Result<Received, SendError>>;
+
+    /// Reads the body of the request, up to so many bytes.
+    fn request_body(
+        &mut self,
+        most: usize,
+        within: Duration,
+    ) -> impl Future<Output = Result<Bytes, BodyError>>;
+
+    /// Reads the body of the response, up to so many bytes.
+    fn response_body(
+        &mut self,
+        most: usize,
+        within: Duration,
+    ) -> impl Future<Output = Result<Bytes, BodyError>>;
+}
+
+/// Why there is no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("it is longer than the plugin may read")]
+    TooLarge,
+    #[error("it did not come in time")]
+    TimedOut,
+    #[error("it broke off")]
+    Disconnected,
+    #[error("there is none to be had")]
+    Unavailable,
+}
+
+/// For a call that has nothing to wait for.
+pub struct NoErrands;
+
+impl Errands for NoErrands {
+    async fn send(&mut self, _: Outgoing) -> Result<Received, SendError> {
+        Err(SendError::Denied)
+    }
+
+    async fn request_body(&mut self, _: usize, _: Duration) -> Result<Bytes, BodyError> {
+        Err(BodyError::Unavailable)
+    }
+
+    async fn response_body(&mut self, _: usize, _: Duration) -> Result<Bytes, BodyError> {
+        Err(BodyError::Unavailable)
+    }
+}
+
+/// Where a call leaves what it waits for, and what it has used. Shared by the call and by whoever drives it.
+#[derive(Debug, Default)]
+pub(super) struct Desk(Mutex<Contents>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    asked: Option<Asked>,
+    meter: Meter,
+    /// When the time for waiting is over; none if the call may not wait.
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Asked {
+    Send(Box<Outgoing>, oneshot::Sender<Result<Received, SendError>>),
+    RequestBody { most: usize, within: Duration, answer: oneshot::Sender<Result<Bytes, BodyError>> },
+    ResponseBody { most: usize, within: Duration, answer: oneshot::Sender<Result<Bytes, BodyError>> },
+}
+
+/// A body that can be asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which {
+    Request,
+    Response,
+}
+
+/// The CPU time of a call that comes and goes. Taken only once the call has been seen to take long.
+#[derive(Debug, Default)]
+struct Meter {
+    is_on: bool,
+    since: Duration,
+    used: Duration,
+}
+
+impl Desk {
+    /// A call begins that may wait for so long; not at all if absent.
+    pub fn begin(&self, wait: Option<Duration>) {
+        let until = wait.and_then(|wait| Instant::now().checked_add(wait));
+        *self.contents() = Contents { until, ..Contents::default() };
+    }
+
+    /// What is left of the time for waiting.
+    fn left(&self) -> Option<Duration> {
+        let until = self.contents().until?;
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Leaves a request and waits for its response.
+    pub async fn send(&self, mut request: Outgoing) -> Result<Received, SendError> {
+        let left = self.left().ok_or(SendError::Denied)?;
+        if left.is_zero() {
+            return Err(SendError::TimedOut);
+        }
+        request.timeout = request.timeout.min(left);
+        let (answer, answered) = oneshot::channel();
+        self.contents().asked = Some(Asked::Send(Box::new(request), answer));
+        answered.await.unwrap_or(Err(SendError::Unreachable))
+    }
+
+    /// Asks for a body of at most so many bytes and waits for it.
+    pub async fn body(&self, which: Which, most: usize) -> Result<Bytes, BodyError> {
+        let within = self.left().ok_or(BodyError::Unavailable)?;
+        if within.is_zero() {
+            return Err(BodyError::TimedOut);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.contents().asked = Some(match which {
+            Which::Request => Asked::RequestBody { most, within, answer },
+            Which::Response => Asked::ResponseBody { most, within, answer },
+        });
+        answered.await.unwrap_or(Err(BodyError::Disconnected))
+    }
+
+    /// An epoch has passed while the call ran. What it has used so far; nothing when it is first seen to take
+    /// long, so that one that was merely not scheduled is not blamed.
+    pub fn at_epoch(&self, now: Duration) -> Duration {
+        let meter = &mut self.contents().meter;
+        if !meter.is_on {
+            *meter = Meter { is_on: true, since: now, used: Duration::ZERO };
+        }
+        meter.used + now.saturating_sub(meter.since)
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The call goes on.
+    fn resume(&self, cpu: fn() -> Duration) {
+        let meter = &mut self.contents().meter;
+        if meter.is_on {
+            meter.since = cpu();
+        }
+    }
+
+    /// The call has let go of the thread. What it waits for, if that is new.
+    fn pause(&self, cpu: fn() -> Duration) -> Option<Asked> {
+        let contents = &mut *self.contents();
+        if contents.meter.is_on {
+            contents.meter.used += cpu().saturating_sub(contents.meter.since);
+        }
+        contents.asked.take()
+    }
+}
+
+/// Runs a call to its end, and has done what it waits for. `cpu` tells the CPU time of the thread.
+pub(super) async fn drive<T>(
+    call: impl Future<Output = T>,
+    desk: &Desk,
+    errands: &mut impl Errands,
+    cpu: fn() -> Duration,
+) -> T {
+    enum Turn<T> {
+        Over(T),
+        Asks(Asked),
+    }
+
+    let mut call = pin!(call);
+    loop {
+        let turn = poll_fn(|cx| {
+            desk.resume(cpu);
+            let polled = call.as_mut().poll(cx);
+            match (polled, desk.pause(cpu)) {
+                (Poll::Ready(outcome), _) => Poll::Ready(Turn::Over(outcome)),
+                (Poll::Pending, Some(asked)) => Poll::Ready(Turn::Asks(asked)),
+                // It has used up its turn, and will be woken.
+                (Poll::Pending, None) => Poll::Pending,
+            }
+        });
+        // Nobody is there to take an answer only if the call has ended.
+        match turn.await {
+            Turn::Over(outcome) => return outcome,
+            Turn::Asks(Asked::Send(request, answer)) => drop(answer.send(errands.send(*request).await)),
+            Turn::Asks(Asked::RequestBody { most, within, answer }) => {
+                drop(answer.send(errands.request_body(most, within).await));
+            }
+            Turn::Asks(Asked::ResponseBody { most, within, answer }) => {
+                drop(answer.send(errands.response_body(most, within).await));
+            }
+        }
+    }
+}
+
+/// Runs a task to its end that waits for nothing but its turn.
+pub fn at_once<T>(task: impl Future<Output = T>) -> T {
+    let mut task = pin!(task);
+    loop {
+        if let Poll::Ready(output) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers every request with 204.
+    struct Obliging(Vec<Duration>);
+
+    impl Errands for Obliging {
+        async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
+            self.0.push(request.timeout);
+            Ok(Received { status: 204, headers: http::HeaderMap::new(), body: Bytes::new() })
+        }
+
+        async fn request_body(&mut self, most: usize, _: Duration) -> Result<Bytes, BodyError> {
+            if most < 4 { Err(BodyError::TooLarge) } else { Ok(Bytes::from_static(b"body")) }
+        }
+
+        async fn response_body(&mut self, _: usize, _: Duration) -> Result<Bytes, BodyError> {
+            Err(BodyError::Unavailable)
+        }
+    }
+
+    fn outgoing(timeout: u32) -> Outgoing {
+        Outgoing::new("GET", "http://a/", Vec::new(), Vec::new(), timeout).expect("it is a request")
+    }
+
+    fn driven<T>(desk: &Desk, errands: &mut Obliging, call: impl Future<Output = T>) -> T {
+        at_once(drive(call, desk, errands, || Duration::ZERO))
+    }
+
+    #[test]
+    fn a_call_gets_what_it_waits_for_within_its_time() {
+        let (desk, mut errands) = (Desk::default(), Obliging(Vec::new()));
+        desk.begin(Some(Duration::from_secs(5)));
+        let call = async {
+            let sent = desk.send(outgoing(0)).await.map(|received| received.status);
+            let short = desk.send(outgoing(20)).await.map(|received| received.status);
+            (sent, short, desk.body(Which::Request, 4).await, desk.body(Which::Request, 3).await)
+        };
+        let (sent, short, body, long) = driven(&desk, &mut errands, call);
+        assert_eq!((sent, short), (Ok(204), Ok(204)));
+        assert_eq!((body, long), (Ok(Bytes::from_static(b"body")), Err(BodyError::TooLarge)));
+        assert!(errands.0[0] <= Duration::from_secs(5), "{:?}", errands.0);
+        assert_eq!(errands.0[1], Duration::from_millis(20));
+    }
+
+    #[test]
+    fn a_call_that_may_not_wait_gets_nothing() {
+        let (desk, mut errands) = (Desk::default(), Obliging(Vec::new()));
+        desk.begin(None);
+        let sent = driven(&desk, &mut errands, desk.send(outgoing(0)));
+        assert_eq!(sent.map(drop), Err(SendError::Denied));
+        desk.begin(Some(Duration::ZERO));
+        let sent = driven(&desk, &mut errands, desk.send(outgoing(0)));
+        assert_eq!(sent.map(drop), Err(SendError::TimedOut));
+        let body = driven(&desk, &mut errands, desk.body(Which::Request, 4));
+        assert_eq!(body, Err(BodyError::TimedOut));
+        assert!(errands.0.is_empty());
+    }
+
+    #[test]
+    fn the_time_of_others_is_not_counted() {
+        let desk = Desk::default();
+        desk.begin(None);
+        let at = |seconds: u64| Duration::from_secs(seconds);
+        assert_eq!(desk.at_epoch(at(10)), Duration::ZERO);
+        assert_eq!(desk.at_epoch(at(11)), at(1));
+        desk.pause(|| Duration::from_secs(12));
+        desk.resume(|| Duration::from_secs(20));
+        assert_eq!(desk.at_epoch(at(21)), at(3));
+    }
+}

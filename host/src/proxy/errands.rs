@@ -1,0 +1,75 @@
+//! What does a plugin wait for, while a request waits for it?
+
+use std::{future::poll_fn, task::Poll, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    body::{Arriving, Leaving, Unread},
+    clock::{Clock, Timer},
+    live::Worker,
+    plugin::{BodyError, Errands, Outgoing, Received, SendError},
+    upstream::Origins,
+};
+
+/// What one call of a hook can have done, for the request that it is about.
+pub(super) struct Call<'a> {
+    pub worker: &'a Worker,
+    pub origins: &'a Origins,
+    /// In `on-request`.
+    pub request: Option<&'a mut Arriving>,
+    /// Whether the request's body tells when it has ended, as in HTTP/2.
+    pub says_end: bool,
+    /// In `on-response`.
+    pub response: Option<&'a mut Leaving>,
+    /// Until when the client waits, if it has said so.
+    pub deadline: Option<&'a Timer>,
+}
+
+impl Errands for Call<'_> {
+    async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
+        let sending = self.origins.send(&self.worker.pool, &self.worker.clock, request);
+        before(self.deadline, sending).await.unwrap_or(Err(SendError::TimedOut))
+    }
+
+    async fn request_body(&mut self, most: usize, within: Duration) -> Result<Bytes, BodyError> {
+        let (body, says_end) = (self.request.as_mut().ok_or(BodyError::Unavailable)?, self.says_end);
+        let reading = poll_fn(|cx| body.poll_whole(most, says_end, cx));
+        read(&self.worker.clock, within, self.deadline, reading).await
+    }
+
+    async fn response_body(&mut self, most: usize, within: Duration) -> Result<Bytes, BodyError> {
+        let body = self.response.as_mut().ok_or(BodyError::Unavailable)?;
+        let reading = poll_fn(|cx| body.poll_whole(most, cx));
+        read(&self.worker.clock, within, self.deadline, reading).await
+    }
+}
+
+async fn read(
+    clock: &Clock,
+    within: Duration,
+    deadline: Option<&Timer>,
+    reading: impl Future<Output = Result<Bytes, Unread>>,
+) -> Result<Bytes, BodyError> {
+    let reading = before(deadline, clock.within(within, reading));
+    match reading.await {
+        Some(Ok(Ok(whole))) => Ok(whole),
+        Some(Ok(Err(Unread::TooLarge))) => Err(BodyError::TooLarge),
+        Some(Ok(Err(Unread::Broken(error)))) => {
+            tracing::debug!(%error, "a body broke off while a plugin read it");
+            Err(BodyError::Disconnected)
+        }
+        Some(Err(_)) | None => Err(BodyError::TimedOut),
+    }
+}
+
+/// None if the client's deadline is over first.
+async fn before<T>(deadline: Option<&Timer>, task: impl Future<Output = T>) -> Option<T> {
+    let mut task = std::pin::pin!(task);
+    poll_fn(|cx| match (task.as_mut().poll(cx), deadline) {
+        (Poll::Ready(output), _) => Poll::Ready(Some(output)),
+        (Poll::Pending, Some(deadline)) => deadline.poll(cx).map(|()| None),
+        (Poll::Pending, None) => Poll::Pending,
+    })
+    .await
+}
