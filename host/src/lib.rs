@@ -10,6 +10,7 @@ pub mod server;
 pub mod listen;
 pub mod proxy;
 pub mod live;
+pub mod aside;
 pub mod snapshot;
 pub mod route;
 pub mod compress;

@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    aside::Aside,
     config::{self, Config, Problems, Source},
     drain::Drain,
     listen::{Acceptors, BindError, Bound, Sockets, bind},
@@ -38,6 +39,8 @@ pub struct Server {
     connections: Gauge,
     keepers: Keepers,
     plugin_keepers: plugin::Keepers,
+    /// Not there before a plugin needs it.
+    aside: Mutex<Option<Aside>>,
     /// Held while a generation is replaced: one at a time.
     replacing: tokio::sync::Mutex<()>,
     current: Mutex<Current>,
@@ -159,7 +162,7 @@ impl Server {
         let connections = Gauge::default();
         let workers = (0..count)
             .map(|number| {
-                let writer = Writer { number, of: count };
+                let writer = Writer { number, of: count + 1 };
                 WorkerThread::start(writer, snapshot.clone(), drain.clone(), connections.clone())
             })
             .collect::<io::Result<_>>()
@@ -172,6 +175,7 @@ impl Server {
             connections,
             keepers: Keepers::default(),
             plugin_keepers: plugin::Keepers::default(),
+            aside: Mutex::default(),
             replacing: tokio::sync::Mutex::default(),
             current: Mutex::new(current.clone()),
             in_force: watch::Sender::new(current.snapshot.number),
@@ -295,13 +299,32 @@ impl Server {
                 tracing::error!("a worker panicked");
             }
         }
+        let aside = self.aside.lock().expect("no holder of this lock panics").take();
+        if let Some(aside) = aside
+            && !blocking(move || aside.join()).await
+        {
+            tracing::error!("the thread beside the workers panicked");
+        }
     }
 
     /// Has the upstreams, the plugins and the cache of a snapshot looked after, and no others.
-    fn keep(&self, snapshot: &Snapshot) {
+    fn keep(&self, snapshot: &Arc<Snapshot>) {
         let upstreams = snapshot.upstreams.iter().map(|target| &target.upstream);
         self.keepers.update(upstreams, &self.builder.folder.as_path().into(), &self.drain);
         self.plugin_keepers.update(snapshot.plugins.iter().map(|loaded| &loaded.plugin), &self.drain);
+        let mut aside = self.aside.lock().expect("no holder of this lock panics");
+        match &*aside {
+            Some(aside) => aside.replace(snapshot.clone()),
+            None if Aside::is_needed(snapshot) => {
+                // It counts beside the workers.
+                let writer = Writer { number: self.workers.len(), of: self.workers.len() + 1 };
+                match Aside::start(snapshot.clone(), writer, self.drain.clone()) {
+                    Ok(started) => *aside = Some(started),
+                    Err(error) => tracing::error!(%error, "cannot start a thread, no plugin ticks"),
+                }
+            }
+            None => {}
+        }
         snapshot.cache.keep(&self.drain);
     }
 

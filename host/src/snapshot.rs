@@ -10,6 +10,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use toml::Spanned;
@@ -18,7 +19,9 @@ use crate::{
     cache::{Cache, Rules},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{Capabilities, Capability, Code, Engine, LoadError, Plugin, SecretError, StartError, shipped},
+    plugin::{
+        Capabilities, Capability, Code, Engine, Hook, LoadError, Plugin, SecretError, StartError, shipped,
+    },
     route,
     telemetry::{PerWorker, traffic::RouteCounts, with_sources},
     tls::{self, Origination, Termination},
@@ -416,6 +419,15 @@ impl Builder {
             Some(known) if known.is_same(&code, settings, &capabilities) => known.clone(),
             _ => {
                 warn_of_unused(name, &code, &settings.grants);
+                if code.exports(Hook::OnTick) && settings.tick.is_none() {
+                    tracing::warn!(
+                        plugin = name,
+                        "has `on-tick`, which is not called: write `tick = \"10s\"`"
+                    );
+                }
+                if settings.tick.is_some() && !code.exports(Hook::OnTick) {
+                    tracing::warn!(plugin = name, "is to tick, and has no `on-tick`");
+                }
                 if settings.fail == config::Failure::Open {
                     tracing::warn!(
                         plugin = name,
@@ -423,12 +435,20 @@ impl Builder {
                     );
                 }
                 let known = known.map(|known| &**known);
-                let plugin = Plugin::new(name.into(), code, settings, capabilities, known, self.warm)?;
+                let warm = self.warm + usize::from(settings.tick.is_some());
+                let plugin = Plugin::new(name.into(), code, settings, capabilities, known, warm)?;
                 tracing::info!(plugin = name, digest = %plugin.code.digest(), "plugin loaded");
                 Arc::new(plugin)
             }
         };
         Ok(Loaded { plugin, origin, origins: origins.into(), refused: None, settings: settings.clone() })
+    }
+}
+
+impl Loaded {
+    /// Between two ticks, if it is to tick.
+    pub fn tick(&self) -> Option<Duration> {
+        self.settings.tick.as_ref().map(|tick| tick.get_ref().get())
     }
 }
 

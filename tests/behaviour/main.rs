@@ -28,6 +28,7 @@ mod retries;
 mod routing;
 mod safety;
 mod sticky;
+mod ticks;
 mod tls;
 mod trial;
 mod upgrades;

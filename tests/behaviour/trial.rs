@@ -639,3 +639,24 @@ fn a_plugin_on_trial_finds_in_its_store_what_is_written_down() {
     let found = differs_with(granted_guest(), case);
     assert_eq!(found, [("store.a".to_owned(), "\"2\"".to_owned(), "\"1\"".to_owned())]);
 }
+
+#[test]
+fn a_plugin_on_trial_ticks_when_its_tests_say_so() {
+    let cases = "
+        config = { tick = 'send GET https://keys.test/; calls' }
+        http = [{ url = 'https://keys.test', body = 'keys' }]
+        [[case]]
+        name = 'it ticks on an instance of its own'
+        [[case.step]]
+        tick = true
+        expect = { sent = ['GET https://keys.test/'], logs = [{ contains = 'ticks: 200  keys; 1' }] }
+        [[case.step]]
+        tick = true
+        request = { headers = { x-do = 'calls' } }
+        expect = { headers = { x-outcome = '1' }, logs = [{ contains = 'ticks: 200  keys; 2' }] }
+    ";
+    assert_eq!(differs_with(waiting_guest(), cases), []);
+    let found = differs_with(guest(), "[[case]]\nname = 'a'\ntick = true\nexpect = { logs = [] }");
+    let missing = ("tick", "a plugin with on-tick", "the plugin does not export it");
+    assert_eq!(found, [(missing.0.to_owned(), missing.1.to_owned(), missing.2.to_owned())]);
+}

@@ -76,15 +76,12 @@ fn plugin(context: &Context, loaded: &Loaded) -> Plugin {
     let calls: BTreeMap<_, _> = Hook::ALL.into_iter().map(|hook| (hook.name(), plugin.calls(hook))).collect();
     let now = Sample { count: calls.values().sum(), durations };
     let recent = context.recent.since(&format!("plugin {}", plugin.name), now).durations;
-    let hooks = plugin.code.hooks();
-    let hooks =
-        [(hooks.request, Hook::OnRequest), (hooks.response, Hook::OnResponse), (hooks.balance, Hook::Pick)];
     Plugin {
         name: plugin.name.to_string(),
         origin: loaded.origin.to_string(),
         digest: plugin.code.digest().to_string(),
         size: plugin.code.size(),
-        hooks: hooks.into_iter().filter(|(is_there, _)| *is_there).map(|(_, hook)| hook.name()).collect(),
+        hooks: Hook::ALL.into_iter().filter(|hook| plugin.code.exports(*hook)).map(Hook::name).collect(),
         fail: match plugin.failure {
             config::Failure::Closed => "closed",
             config::Failure::Open => "open",

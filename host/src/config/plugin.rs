@@ -27,6 +27,8 @@ pub struct Plugin {
     /// What it may reach beyond the message in hand.
     #[serde(deserialize_with = "table")]
     pub grants: Grants,
+    /// Between two calls of `on-tick`, on one instance of the process; it is not called if absent.
+    pub tick: Option<Spanned<Duration>>,
 }
 
 /// What becomes of a request when a plugin traps, overruns its limits, or cannot be started.

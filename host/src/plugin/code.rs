@@ -26,6 +26,8 @@ pub struct Code {
     pub(super) balance: Option<balance_hook::GuestIndices>,
     /// Where its functions are, if calls of them may wait.
     pub(super) waiting: Option<Functions>,
+    /// Where `on-tick` is.
+    pub(super) on_tick: Option<ComponentExportIndex>,
     imports: Vec<Capability>,
 }
 
@@ -38,17 +40,19 @@ pub(super) struct Functions {
 
 impl Functions {
     fn of(component: &Component) -> Option<Self> {
-        let function = |interface: &str, function: &str| {
-            let name = format!("tollgate:policy/{interface}@{CONTRACT}");
-            let interface = component.get_export_index(None, &name)?;
-            component.get_export_index(Some(&interface), function)
-        };
         Some(Self {
-            configure: function("lifecycle", "configure")?,
-            on_request: function("request-hook", "on-request"),
-            on_response: function("response-hook", "on-response"),
+            configure: function(component, "lifecycle", "configure")?,
+            on_request: function(component, "request-hook", "on-request"),
+            on_response: function(component, "response-hook", "on-response"),
         })
     }
+}
+
+/// Where a function of an interface of the contract is, if it is exported.
+fn function(component: &Component, interface: &str, function: &str) -> Option<ComponentExportIndex> {
+    let name = format!("tollgate:policy/{interface}@{CONTRACT}");
+    let interface = component.get_export_index(None, &name)?;
+    component.get_export_index(Some(&interface), function)
 }
 
 /// Which hooks a component exports.
@@ -68,10 +72,8 @@ impl Code {
         if !exports("lifecycle") {
             return Err(other_contract(instance.component()).unwrap_or(LoadError::NoLifecycle));
         }
-        for hook in ["complete-hook", "tick-hook"] {
-            if exports(hook) {
-                tracing::warn!(%digest, hook, "the plugin exports a hook that is not called yet");
-            }
+        if exports("complete-hook") {
+            tracing::warn!(%digest, hook = "complete-hook", "the plugin exports a hook that is not called yet");
         }
         // A hook that is there but has another shape is a fault, not an absence.
         let request = exports("request-hook").then(|| request_hook::GuestIndices::new(&instance));
@@ -88,6 +90,7 @@ impl Code {
             request: request.transpose().map_err(LoadError::Misfit)?,
             response: response.transpose().map_err(LoadError::Misfit)?,
             balance: balance.transpose().map_err(LoadError::Misfit)?,
+            on_tick: function(instance.component(), "tick-hook", "on-tick"),
             imports,
             instance,
         })
@@ -119,6 +122,7 @@ impl Code {
             Hook::OnRequest => self.request.is_some(),
             Hook::OnResponse => self.response.is_some(),
             Hook::Pick => self.balance.is_some(),
+            Hook::OnTick => self.on_tick.is_some(),
         }
     }
 

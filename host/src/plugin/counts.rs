@@ -27,16 +27,18 @@ pub enum Hook {
     OnRequest,
     OnResponse,
     Pick,
+    OnTick,
 }
 
 impl Hook {
-    pub const ALL: [Self; 3] = [Self::OnRequest, Self::OnResponse, Self::Pick];
+    pub const ALL: [Self; 4] = [Self::OnRequest, Self::OnResponse, Self::Pick, Self::OnTick];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::OnRequest => "on-request",
             Self::OnResponse => "on-response",
             Self::Pick => "pick",
+            Self::OnTick => "on-tick",
         }
     }
 }

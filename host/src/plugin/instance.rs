@@ -116,6 +116,7 @@ pub(super) struct Instance {
     balance: Option<balance_hook::Guest>,
     /// Where calls may wait. Then those above are not used.
     waiting: Option<Waiting>,
+    tick: Option<TypedFunc<(), ()>>,
     calls: u32,
     _counted: Counted,
 }
@@ -199,9 +200,10 @@ impl Instance {
             let response =
                 code.response.as_ref().map(|hook| hook.load(&mut *store, &instance)).transpose()?;
             let balance = code.balance.as_ref().map(|hook| hook.load(&mut *store, &instance)).transpose()?;
-            Ok((request, response, balance))
+            let tick = code.on_tick.as_ref().map(|place| instance.get_typed_func(&mut *store, place));
+            Ok((request, response, balance, tick.transpose()?))
         };
-        let (request, response, balance) = load(&mut store).map_err(StartError::Instantiate)?;
+        let (request, response, balance, tick) = load(&mut store).map_err(StartError::Instantiate)?;
         store.data_mut().limits.time = plugin.limits.time.get();
         Ok(Self {
             store,
@@ -209,6 +211,7 @@ impl Instance {
             response,
             balance,
             waiting: None,
+            tick,
             calls: 0,
             _counted: Counted::new(plugin.shared.clone()),
         })
@@ -234,6 +237,8 @@ impl Instance {
         let (on_request, on_response) = (functions.on_request.as_ref(), functions.on_response.as_ref());
         let request = on_request.map(|place| instance.get_typed_func(&mut store, place)).transpose();
         let response = on_response.map(|place| instance.get_typed_func(&mut store, place)).transpose();
+        let on_tick = code.on_tick.as_ref();
+        let tick = on_tick.map(|place| instance.get_typed_func(&mut store, place)).transpose();
         let waiting = Waiting {
             desk,
             wait: plugin.limits.wait.get(),
@@ -247,6 +252,7 @@ impl Instance {
             response: None,
             balance: None,
             waiting: Some(waiting),
+            tick: tick.map_err(StartError::Instantiate)?,
             calls: 0,
             _counted: Counted::new(plugin.shared.clone()),
         })
@@ -343,6 +349,24 @@ impl Instance {
     ) -> (Box<Exchange>, Result<Option<response_hook::Verdict>, CallError>) {
         let hook = self.waiting.as_ref().and_then(|waiting| waiting.response);
         self.call_waiting(exchange, hook, errands).await
+    }
+
+    /// Calls `on-tick`, which is about no request. Takes its time if it may wait.
+    pub async fn on_tick(&mut self, errands: &mut impl Errands) -> Result<(), CallError> {
+        self.calls += 1;
+        self.store.set_epoch_deadline(1);
+        let state = self.store.data_mut();
+        state.log_lines.renew();
+        state.limits.since = None;
+        let result = match (&self.waiting, self.tick) {
+            (Some(Waiting { desk, wait, .. }), Some(hook)) => {
+                desk.begin(Some(*wait));
+                drive(hook.call_async(&mut self.store, ()), desk, errands, cpu_time).await
+            }
+            (None, Some(hook)) => hook.call(&mut self.store, ()),
+            (_, None) => Ok(()),
+        };
+        result.map_err(|error| self.store.data().limits.blame(&error))
     }
 
     /// What [`Instance::call`] does, for a hook that may wait. If this is dropped before its end, the exchange and

@@ -156,6 +156,15 @@ impl Slot {
         ResponseVerdict::of(lent.give_back(verdict)?)
     }
 
+    /// Calls `on-tick`.
+    pub async fn on_tick(&self, errands: &mut impl Errands) -> Result<(), CallError> {
+        let mut lent = self.lend().await?;
+        let timed = self.counts().begin(Hook::OnTick);
+        let result = lent.instance().on_tick(errands).await;
+        self.counts().end(timed);
+        lent.give_back(result)
+    }
+
     /// An instance that nobody else calls, if there may be one more.
     async fn lend(&self) -> Result<Lent<'_>, CallError> {
         if let Some(instance) = self.idle.borrow_mut().pop() {

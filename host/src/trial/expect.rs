@@ -138,6 +138,7 @@ fn missing_hooks(step: &Step, outcome: &Outcome, found: &mut Differences) {
     let has_replied = outcome.reply.is_some();
     let only_request = step.pick.is_none() && step.response.is_none();
     for (asks, key, hook) in [
+        (step.tick, "tick", Hook::OnTick),
         (step.request.is_some() && only_request, "request", Hook::OnRequest),
         (step.pick.as_ref().is_some_and(|pick| pick.calls > 0) && !has_replied, "pick", Hook::Pick),
         (step.response.is_some(), "response", Hook::OnResponse),

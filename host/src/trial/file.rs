@@ -90,6 +90,8 @@ pub struct Case {
     steps: Vec<Spanned<Step>>,
     // The keys of a step, for a case that has one.
     advance: Option<Duration>,
+    #[serde(default)]
+    tick: bool,
     #[serde(default, deserialize_with = "table_if")]
     request: Option<Request>,
     #[serde(default, deserialize_with = "tables_if")]
@@ -108,6 +110,8 @@ pub struct Case {
 pub struct Step {
     /// Time that passes before it.
     pub advance: Option<Duration>,
+    /// Calls `on-tick`, before anything else.
+    pub tick: bool,
     /// `fresh`: another instance than the step before had, with what all instances share.
     #[serde(deserialize_with = "word")]
     pub instance: StepInstance,
@@ -489,6 +493,7 @@ impl Case {
         }
         vec![Step {
             advance: self.advance,
+            tick: self.tick,
             instance: StepInstance::Shared,
             request: self.request.clone(),
             endpoints: self.endpoints.clone(),
@@ -509,6 +514,7 @@ fn check(case: &Spanned<Case>) -> Vec<Problem> {
     let mut problems = Vec::new();
     let (span, case) = (case.span(), case.get_ref());
     let says_a_step = case.request.is_some()
+        || case.tick
         || case.endpoints.is_some()
         || case.pick.is_some()
         || case.response.is_some()
@@ -520,7 +526,7 @@ fn check(case: &Spanned<Case>) -> Vec<Problem> {
     let places = case.steps.iter().map(Spanned::span).chain(std::iter::repeat(span));
     for (step, place) in case.steps().iter().zip(places) {
         let refuses = step.expect.as_ref().is_some_and(|expect| expect.refused.is_some());
-        let acts = step.request.is_some() || step.pick.is_some() || step.response.is_some();
+        let acts = step.tick || step.request.is_some() || step.pick.is_some() || step.response.is_some();
         if !acts && !refuses {
             let message = "nothing happens here: there is no `request`, no `pick` and no `response`";
             problems

@@ -32,6 +32,8 @@ pub const REQUEST_ID: HeaderValue = HeaderValue::from_static("000000000000000000
 #[derive(Debug)]
 pub struct Stage {
     slot: Slot,
+    /// The one that ticks, which has no requests.
+    aside: Slot,
     journal: Arc<Journal>,
     time: Arc<Time>,
     endpoints: Arc<Endpoints>,
@@ -105,7 +107,9 @@ impl Stage {
         let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)?;
         let endpoints = Endpoints::new("app", Vec::new(), 0);
         let world = World::new(props.http.clone());
-        Ok(Self { slot: Slot::new(Arc::new(plugin), Writer::ALONE), journal, time, endpoints, world })
+        let plugin = Arc::new(plugin);
+        let (slot, aside) = (Slot::new(plugin.clone(), Writer::ALONE), Slot::new(plugin, Writer::ALONE));
+        Ok(Self { slot, aside, journal, time, endpoints, world })
     }
 
     /// The place of the instance, for calls beside those of steps.
@@ -151,6 +155,7 @@ impl Stage {
             Hook::OnRequest => on_request(&self.slot, &mut exchange, &mut self.world).map(drop),
             Hook::Pick => self.slot.pick(&mut exchange, &self.endpoints, tried).map(drop),
             Hook::OnResponse => on_response(&self.slot, &mut exchange, &mut self.world).map(drop),
+            Hook::OnTick => at_once(self.aside.on_tick(&mut self.world)),
         };
         let time = started.elapsed();
         self.world.sent.clear();
@@ -218,8 +223,11 @@ impl Stage {
     }
 
     fn run(&mut self, step: &Step, exchange: &mut InHand, outcome: &mut Outcome) -> Result<(), CallError> {
-        let Self { slot, world, endpoints, .. } = self;
+        let Self { slot, aside, world, endpoints, .. } = self;
         let has = |hook| slot.plugin().code.exports(hook);
+        if step.tick && has(Hook::OnTick) {
+            timed(outcome, Hook::OnTick, || at_once(aside.on_tick(world)))?;
+        }
         if step.request.is_some() && has(Hook::OnRequest) {
             match timed(outcome, Hook::OnRequest, || on_request(slot, exchange, world))? {
                 RequestVerdict::Next => outcome.verdict = Some(Verdict::Next),

@@ -100,6 +100,7 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
             let response = step.response.clone().unwrap_or_default();
             let tried = step.pick.as_ref().map(|Picks { tried, .. }| tried.clone()).unwrap_or_default();
             for (asks, hook) in [
+                (step.tick, Hook::OnTick),
                 (step.request.is_some(), Hook::OnRequest),
                 (step.pick.is_some(), Hook::Pick),
                 (step.response.is_some(), Hook::OnResponse),

@@ -2,7 +2,7 @@
 //!
 //! `x-do` holds commands such as `send GET http://other/; body`, for the request, and `x-do-response` for the
 //! response. What came of each stands in `x-outcome` and `x-outcome-response`, separated by `; `. With `x-verdict:
-//! reply` the request is answered with it.
+//! reply` the request is answered with it. What is to be done at each tick stands in the configuration: `tick`.
 
 use std::{
     hint::black_box,
@@ -23,6 +23,7 @@ wit_bindgen::generate!({
             export tollgate:policy/request-hook@0.1.0;
             export tollgate:policy/response-hook@0.1.0;
             export tollgate:policy/balance-hook@0.1.0;
+            export tollgate:policy/tick-hook@0.1.0;
         }
     ",
     path: "../../../wit",
@@ -30,17 +31,18 @@ wit_bindgen::generate!({
     generate_all,
 });
 
-use exports::tollgate::policy::{balance_hook, lifecycle, request_hook, response_hook};
+use exports::tollgate::policy::{balance_hook, lifecycle, request_hook, response_hook, tick_hook};
 use tollgate::policy::{
     body,
     http_client::{self, Outgoing},
-    request, response,
+    log, request, response,
     types::Reply,
 };
 
 struct Guest;
 
-static CONFIG: OnceLock<String> = OnceLock::new();
+/// What is to be done at each tick.
+static TICK: OnceLock<String> = OnceLock::new();
 
 /// Calls of hooks into this instance.
 static CALLS: AtomicU32 = AtomicU32::new(0);
@@ -133,7 +135,8 @@ impl lifecycle::Guest for Guest {
         if config.contains("send at once") {
             return Err(send(&outgoing("GET", "http://127.0.0.1:1/")));
         }
-        let _ = CONFIG.set(config);
+        let config: serde_json::Value = serde_json::from_str(&config).map_err(|error| error.to_string())?;
+        let _ = TICK.set(config["tick"].as_str().unwrap_or_default().to_owned());
         Ok(())
     }
 }
@@ -156,6 +159,13 @@ impl response_hook::Guest for Guest {
         let outcome = outcomes(&commands, true);
         let _ = response::set_header("x-outcome-response", &outcome);
         response_hook::Verdict::Next
+    }
+}
+
+impl tick_hook::Guest for Guest {
+    fn on_tick() {
+        let outcome = outcomes(TICK.get().map_or("", String::as_str), false);
+        log::write(log::Level::Info, &format!("ticks: {outcome}"));
     }
 }
 
