@@ -5,7 +5,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tollgate_tests::{Answer, BareOrigin, Client, Origin, Proxy, Received, soon, until};
+use tollgate_tests::{
+    Answer, BareOrigin, Client, Origin, Proxy, Received,
+    http2::{self, Http2Client},
+    soon, until,
+};
 
 /// A configuration with one route that caches so.
 fn cached(origin: &Origin, cache: &str) -> String {
@@ -284,6 +288,15 @@ async fn only_what_is_for_everybody_is_stored() {
 }
 
 #[tokio::test]
+async fn what_was_asked_with_a_body_is_not_stored_for_those_who_ask_without() {
+    let origin = Origin::answering(fresh("Cache-Control: max-age=60\r\n")).await;
+    let proxy = Proxy::start(&cached(&origin, "true")).await;
+    proxy.request("GET / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nevil").await;
+    let response = proxy.get("/", &[]).await;
+    assert_eq!((text(&response.body), response.header("x-cache")), ("answer 1", Some("MISS")));
+}
+
+#[tokio::test]
 async fn an_operator_sees_how_it_does() {
     let origin = Origin::answering(fresh("Cache-Control: max-age=60\r\n")).await;
     let proxy =
@@ -380,4 +393,23 @@ async fn a_post_is_answered_by_its_body_where_a_route_says_so() {
     for _ in 0..2 {
         assert_eq!(other.request(&post("one", "")).await.header("x-cache"), Some("BYPASS"));
     }
+}
+
+#[tokio::test]
+async fn a_deadline_holds_for_who_waits_for_anothers_fetch() {
+    let origin = Origin::answering(|_| Answer::raw("").hang()).await;
+    let cache = "{ methods = [\"POST\"] }\n[cache]\nwait = \"1h\"";
+    let proxy = Proxy::start(&cached(&origin, cache)).await;
+    let call = |more: &[(&str, &str)]| {
+        let fields = [&[("content-type", "application/grpc"), ("content-length", "5")], more].concat();
+        http2::request("POST", "/service/Method", &fields)
+    };
+    let mut first = Http2Client::connect(proxy.address()).await;
+    let (_answer, mut body) = first.open(call(&[]), false).await;
+    body.send_data("hello".into(), true).expect("the stream is open");
+    origin.has_received(1).await;
+    let mut second = Http2Client::connect(proxy.address()).await;
+    let late = second.send(call(&[("grpc-timeout", "100m")]), b"hello").await.expect("an answer");
+    assert_eq!(late.header("grpc-status"), Some("4"));
+    assert_eq!(origin.received().len(), 1, "it was still waiting for the first");
 }

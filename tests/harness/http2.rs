@@ -92,7 +92,7 @@ impl Http2Client {
     /// Over a connection that is there, such as one by TLS.
     pub async fn over(stream: impl Stream + 'static, settings: &h2::client::Builder) -> Self {
         let (sender, connection) = settings.handshake(stream).await.expect("the preface can be sent");
-        Self { sender, connection: tokio::spawn(async { connection.await }) }
+        Self { sender, connection: tokio::spawn(connection) }
     }
 
     /// Sends the head of a request. With `is_last` it has no body.

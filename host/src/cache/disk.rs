@@ -51,6 +51,8 @@ struct Shared {
     is_open: AtomicBool,
     /// How many of the folders in it are in the index; what is in the others is looked for when it is asked for.
     known: AtomicUsize,
+    /// Held while the files of a key are replaced by others that were made of them.
+    changing: Mutex<()>,
     /// What was declared void before all was known: it is not to come back.
     voided: Mutex<Vec<(Voided, Time)>>,
     /// Bytes that wait to be written.
@@ -176,6 +178,7 @@ impl Disk {
             doomed,
             is_open: AtomicBool::new(false),
             known: AtomicUsize::new(0),
+            changing: Mutex::default(),
             voided: Mutex::default(),
             waiting: AtomicU64::new(0),
             reading: Semaphore::new(Self::READING),
@@ -208,12 +211,16 @@ impl Disk {
         }
     }
 
+    /// Whether it is worth asking for what is on disk.
+    pub fn may_have(&self, key: &Key, request: &HeaderMap) -> bool {
+        let shared = &self.shared;
+        shared.is_open.load(Ordering::Acquire)
+            && (shared.known.load(Ordering::Acquire) < FOLDERS || shared.select(key, request).is_some())
+    }
+
     /// What is on disk for requests like this one. The file is read away from the caller's thread.
     pub async fn read(&self, key: &Key, request: &HeaderMap) -> Option<Arc<Stored>> {
         let shared = &self.shared;
-        if !shared.is_open.load(Ordering::Acquire) {
-            return None;
-        }
         let mut file = shared.select(key, request);
         if file.is_none() && shared.known.load(Ordering::Acquire) < FOLDERS {
             let (finding, hash) = (shared.clone(), hash(key));
@@ -349,6 +356,7 @@ impl Shared {
     fn put(&self, key: Key, file: File) {
         /// Responses to one key that differ in what they vary by.
         const VARIANTS: usize = 32;
+        let _changing = lock(&self.changing);
         let before = self.index.peek(&key).unwrap_or_default();
         if before.0.iter().any(|other| other.name == file.name) {
             return;
@@ -368,6 +376,7 @@ impl Shared {
 
     /// Takes files out of the index and has them removed.
     fn forget(&self, key: &Key, is_meant: impl Fn(&File) -> bool) {
+        let _changing = lock(&self.changing);
         let Some(before) = self.index.peek(key) else { return };
         let (gone, left): (Vec<File>, Vec<File>) = before.0.iter().cloned().partition(is_meant);
         if gone.is_empty() {
@@ -441,7 +450,8 @@ impl Keeper {
             };
             if let Some(order) = order {
                 self.take(order, &mut pause).await;
-            } else if folder < FOLDERS {
+            }
+            if folder < FOLDERS {
                 let shared = self.shared.clone();
                 let _ = blocking(move || shared.find(folder, None)).await;
                 folder += 1;

@@ -35,8 +35,10 @@ impl Key {
         let (scheme, authority) = origin(scheme, headers);
         let query = target.query().and_then(|query| relevant(&rules.query, query));
         let path = target.path();
-        let size = scheme.len() + authority.len() + path.len() + upstream.len() + 8;
-        let mut text = String::with_capacity(size + query.as_ref().map_or(0, |query| query.len()));
+        // As long as it gets to be on most routes, so that it need not be moved to become a key.
+        let size = scheme.len() + "://".len() + authority.len() + path.len() + "\n".len() + upstream.len();
+        let mut text =
+            String::with_capacity(size + query.as_ref().map_or(0, |query| "?".len() + query.len()));
         push_url(&mut text, &scheme, &authority, path, query.as_deref());
         text.push('\n');
         text.push_str(upstream);

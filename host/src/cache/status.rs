@@ -97,7 +97,8 @@ pub fn tell(headers: &mut HeaderMap, served: Served, freshness: Option<&Freshnes
         if matches!(served, Served::Forwarded(_)) {
             status.push_str("; stored");
         }
-        let left = i128::from(freshness.lifetime) - i128::from(freshness.age(now) / 1000);
+        let lifetime = i64::try_from(freshness.lifetime).unwrap_or(i64::MAX);
+        let left = lifetime.saturating_sub_unsigned(freshness.age(now) / 1000);
         // Writing to a string does not fail.
         let _ = write!(status, "; ttl={left}");
     }

@@ -160,7 +160,7 @@ impl Store {
         request: &HeaderMap,
         waiters: usize,
     ) -> Option<Arc<Stored>> {
-        let disk = self.disk.as_ref()?;
+        let disk = self.disk.as_ref().filter(|disk| disk.may_have(key, request))?;
         let reading = key.on_disk();
         let lead = match self.fill(&reading) {
             Filling::Lead(lead) => lead,

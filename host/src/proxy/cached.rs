@@ -428,7 +428,8 @@ impl Visit {
             validates: false,
             lead: None,
             forward: Forward::UriMiss,
-            asked: Time::now(),
+            // Known when the upstream is asked.
+            asked: Time(0),
         }
     }
 
@@ -441,6 +442,7 @@ impl Visit {
     fn ask(mut self, forward: Forward, request: &HeaderMap) -> Lookup {
         self.forward = forward;
         self.request = request.clone();
+        self.asked = Time::now();
         Lookup::Ask(Some(Box::new(self)))
     }
 
@@ -535,6 +537,7 @@ fn renew(
     visit.stored = Some(stored.clone());
     visit.lead = Some(lead);
     visit.forward = Forward::Stale;
+    visit.asked = Time::now();
     visit.request = exchange.request.headers.clone();
     if let Some(conditions) = policy::conditional_headers(&stored.headers) {
         visit.validates = true;

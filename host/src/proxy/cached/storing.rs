@@ -99,7 +99,10 @@ impl Visit {
         head: &response::Parts,
         now: Time,
     ) -> Option<(Freshness, Selection, HeaderMap)> {
-        if matches!(self.forward, Forward::Bypass) || changes_unkeyed(&self.request) {
+        // A GET that was not looked up is one with a body, which may have changed the answer, or on a route where GET
+        // is not cached.
+        let is_unkeyed = self.forward == Forward::Method && self.method == Method::GET;
+        if is_unkeyed || self.forward == Forward::Bypass || changes_unkeyed(&self.request) {
             return None;
         }
         if self.method == Method::POST && !self.is_question {

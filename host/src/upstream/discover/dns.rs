@@ -106,7 +106,7 @@ impl Dns {
 
 impl Directory for Dns {
     fn next(&mut self) -> Next<'_> {
-        Box::pin(async { Ok(self.ask().await.map_err(DirectoryError::Dns)?) })
+        Box::pin(async { self.ask().await.map_err(DirectoryError::Dns) })
     }
 }
 
