@@ -173,6 +173,7 @@ pub(super) async fn send(
                     record::failed(record, endpoint, attempts.made);
                     tracing::debug!(endpoint = name(endpoint), %status, "sent again");
                     discard(context, answer, &outgoing).await;
+                    drop(in_flight);
                     clock.pause(wait).await;
                     continue;
                 }
@@ -203,6 +204,7 @@ pub(super) async fn send(
         let wait = outcome.and_then(|outcome| attempts.again(endpoint, &outgoing, outcome));
         let Some(wait) = wait else { return Err(error) };
         tracing::debug!(endpoint = name(endpoint), %error, "sent again");
+        drop(in_flight);
         clock.pause(wait).await;
     }
 }
