@@ -29,9 +29,7 @@ fn roster(count: u32) -> Arc<Roster> {
     let endpoints: Vec<String> = (0..count).map(endpoint).collect();
     let settings = toml::from_str(&format!("endpoints = [{}]", endpoints.join(", ")));
     let settings = settings.expect("the settings are valid");
-    let upstream = Upstream::new("app".into(), &settings, Tls::default(), None);
-    let roster = upstream.roster().clone();
-    roster
+    Upstream::new("app".into(), &settings, Tls::default(), None).roster().clone()
 }
 
 fn exchange() -> InHand {

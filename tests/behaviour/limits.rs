@@ -1,5 +1,7 @@
 //! Nobody takes more than a share: sizes, numbers and times have an end, and each has its status.
 
+#![allow(clippy::unwrap_used, reason = "what a test makes by itself is valid")]
+
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};

@@ -1234,7 +1234,8 @@ fn complaints_of_origin(row: &Row, seen: &[Received]) -> Vec<String> {
         let mut names: Vec<_> = received.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
         names.retain(|name| !ADDED.contains(&name.as_str()));
         for name in names {
-            if !sent.contains(&format!("{name}:")) && !(name == "host" && sent.contains("://")) {
+            let is_named = name == "host" && sent.contains("://");
+            if !is_named && !sent.contains(&format!("{name}:")) {
                 complaints.push(format!("nobody has sent {name}: {received:?}"));
             }
             if HOP.contains(&name.as_str()) {

@@ -1,5 +1,7 @@
 //! What passes that is no HTTP: WebSocket and other upgrades, from HTTP/1.1 and HTTP/2.
 
+#![allow(clippy::unwrap_used, reason = "what a test makes by itself is valid")]
+
 use std::{
     future::poll_fn,
     sync::{

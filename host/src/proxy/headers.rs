@@ -180,7 +180,7 @@ fn is_spoken_for(name: &HeaderName) -> bool {
         let letters = name.as_str().bytes().map(|byte| if byte == b'_' { b'-' } else { byte });
         letters.eq(other.bytes())
     };
-    name.as_str().contains('_') && SPOKEN_FOR.iter().any(|other| is_taken_for(other))
+    name.as_str().contains('_') && SPOKEN_FOR.iter().any(is_taken_for)
 }
 
 impl Hop {
