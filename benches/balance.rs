@@ -4,6 +4,7 @@ use std::{hint::black_box, path::Path, sync::Arc};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate::{
+    address::Caller,
     config,
     plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     telemetry::Writer,
@@ -35,7 +36,7 @@ fn roster(count: u32) -> Arc<Roster> {
 fn exchange() -> InHand {
     let request = http::Request::get("/").header("x-user", "somebody");
     let (parts, ()) = request.body(()).expect("the request is valid").into_parts();
-    InHand::new(Exchange::new(parts, [127, 0, 0, 1].into(), "http", "route".into(), "app".into()))
+    InHand::new(Exchange::new(parts, Caller::Ip([127, 0, 0, 1].into()), "http", "route".into(), "app".into()))
 }
 
 fn picks(criterion: &mut Criterion) {

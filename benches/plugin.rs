@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tollgate::{
+    address::Caller,
     config,
     plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     telemetry::Writer,
@@ -41,7 +42,7 @@ fn exchange() -> InHand {
     let request =
         request.header("x-api-key", "k1").header("x-request-id", "0123456789abcdef0123456789abcdef");
     let (parts, ()) = request.body(()).expect("the request is valid").into_parts();
-    InHand::new(Exchange::new(parts, [127, 0, 0, 1].into(), "http", "route".into(), "app".into()))
+    InHand::new(Exchange::new(parts, Caller::Ip([127, 0, 0, 1].into()), "http", "route".into(), "app".into()))
 }
 
 fn calls(criterion: &mut Criterion) {

@@ -7,7 +7,6 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    net::SocketAddr,
     rc::Rc,
     sync::{
         Arc,
@@ -16,7 +15,8 @@ use std::{
 };
 
 use crate::{
-    clock::Clock, drain::Drain, plugin::Slot, snapshot::Snapshot, telemetry::Writer, upstream::Pool,
+    address::Address, clock::Clock, drain::Drain, plugin::Slot, snapshot::Snapshot, telemetry::Writer,
+    upstream::Pool,
 };
 
 /// A snapshot on one worker.
@@ -102,9 +102,9 @@ impl Worker {
     }
 
     /// Whether the generation in force has a listener on this address, as it is configured.
-    pub fn listens_on(&self, address: SocketAddr) -> bool {
+    pub fn listens_on(&self, address: &Address) -> bool {
         let generation = self.current.borrow();
-        generation.snapshot.config.listeners.iter().any(|listener| listener.get_ref().address == address)
+        generation.snapshot.config.listeners.iter().any(|listener| listener.get_ref().address == *address)
     }
 
     /// Lets connections finish what they have begun and take no more.

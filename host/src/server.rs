@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use crate::{
+    address::Address,
     aside::Aside,
     config::{self, Config, Problems, Source},
     drain::Drain,
@@ -194,8 +195,13 @@ impl Server {
     }
 
     /// Where the listeners accept connections, in the order of the configuration.
+    pub fn listeners(&self) -> Vec<Address> {
+        self.current().bound.iter().map(|bound| bound.sockets.address.clone()).collect()
+    }
+
+    /// The same of those that have an address of the network.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.current().bound.iter().map(|bound| bound.sockets.address).collect()
+        self.listeners().iter().filter_map(Address::ip).collect()
     }
 
     /// Where the admin API is to be served, if anywhere.
@@ -286,6 +292,9 @@ impl Server {
     /// The same with another limit.
     pub async fn stop_within(&self, limit: Duration) {
         self.drain.start();
+        for bound in &self.current().bound {
+            bound.sockets.remove_file();
+        }
         for worker in &self.workers {
             // A worker that is gone has nothing left to drain.
             let _ = worker.orders.send(Order::Drain);
@@ -378,7 +387,9 @@ fn bind_admin(snapshot: &Snapshot, previous: Option<&BoundAdmin>) -> Result<Opti
         Some(previous) if previous.config.address == config.address => previous.sockets.clone(),
         previous => {
             let port = config.address.port();
-            let is_ours = previous.is_some_and(|previous| previous.sockets.address.port() == port);
+            let is_ours = previous
+                .and_then(|previous| previous.sockets.address.ip())
+                .is_some_and(|address| address.port() == port);
             Arc::new(Sockets::bind(config.address, 1, port == 0 || is_ours)?)
         }
     };

@@ -16,6 +16,7 @@ use std::{
 use toml::Spanned;
 
 use crate::{
+    address::Address,
     cache::{Cache, Rules},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
@@ -572,6 +573,10 @@ fn unless_only_files_changed<T>(
 
 /// Where every request comes by TLS there is nothing to redirect, and where none does nothing to promise.
 fn says_what_it_can_keep(listener: &config::Listener, problems: &mut Vec<Problem>) {
+    if let (Some(mode), Address::Ip(_)) = (&listener.mode, &listener.address) {
+        let problem = Problem::at(mode.span(), "only a socket of Unix has a mode");
+        problems.push(problem.help("leave it out, or listen on `unix:` and a path"));
+    }
     match (&listener.redirect_to_https, &listener.hsts, &listener.tls) {
         // A proxy that is believed may say of its own client that it came in clear.
         (Some(redirect), _, Some(_)) if listener.trusted_proxies.is_empty() => problems.push(

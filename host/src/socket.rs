@@ -6,7 +6,127 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::AsyncWrite;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+
+/// A connected socket. What comes can be looked at before it is read.
+#[derive(Debug)]
+pub struct Socket {
+    stream: Stream,
+    /// What has come and was only looked at.
+    held: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Self { stream: Stream::Tcp(stream), held: Vec::new() }
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self { stream: Stream::Unix(stream), held: Vec::new() }
+    }
+}
+
+impl Socket {
+    /// What has come, once there is more of it than `seen`; as much if nothing more is going to come. Of what is
+    /// looked at, only a little more than that is read.
+    pub async fn look(&mut self, seen: usize) -> io::Result<&[u8]> {
+        const PIECE: usize = 256;
+        while self.held.len() <= seen {
+            let mut piece = [0; PIECE];
+            let count = self.stream.read(&mut piece).await?;
+            self.held.extend_from_slice(&piece[..count]);
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(&self.held)
+    }
+
+    /// Takes away so many bytes of what was looked at.
+    pub fn skip(&mut self, count: usize) {
+        self.held.drain(..count.min(self.held.len()));
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, held } = self.get_mut();
+        if !held.is_empty() {
+            let count = held.len().min(buffer.remaining());
+            buffer.put_slice(&held[..count]);
+            held.drain(..count);
+            if held.is_empty() {
+                *held = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Stream::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The kernel has it already.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().stream {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
 
 /// What is shorter than this is sent in one piece.
 const PIECE: usize = 4 << 10;

@@ -5,6 +5,7 @@ use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tollgate::{
+    address::Caller,
     plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     telemetry::Writer,
     upstream::{Tls, Upstream},
@@ -638,7 +639,8 @@ async fn ten_thousand_endpoints_are_prepared_within_the_limits_of_every_balancer
         let plugin = Plugin::new(name.into(), code, &settings, Capabilities::default(), None, 1);
         let slot = Slot::new(Arc::new(plugin.expect("the plugin starts")), Writer::ALONE);
         let (request, ()) = http::Request::get("/a").body(()).expect("it is valid").into_parts();
-        let exchange = Exchange::new(request, [127, 0, 0, 1].into(), "http", "route".into(), "many".into());
+        let exchange =
+            Exchange::new(request, Caller::Ip([127, 0, 0, 1].into()), "http", "route".into(), "many".into());
         let pick = slot.pick(&mut InHand::new(exchange), &roster, &[]);
         assert!(matches!(pick, Ok(Some(_))), "{name}: {pick:?}");
     }

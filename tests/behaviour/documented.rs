@@ -30,11 +30,12 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The text with its optional keys: lines of the form `# key = value`.
+/// The text with its optional keys and tables: lines of the form `# key = value` and `# [[name]]`.
 fn uncommented(text: &str) -> String {
     let is_key =
         |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b"-.".contains(&b));
-    let is_setting = |line: &&str| line.split_once(" = ").is_some_and(|(key, _)| is_key(key));
+    let is_setting =
+        |line: &&str| line.starts_with("[[") || line.split_once(" = ").is_some_and(|(key, _)| is_key(key));
     text.lines().flat_map(|line| [line.strip_prefix("# ").filter(is_setting).unwrap_or(line), "\n"]).collect()
 }
 

@@ -27,6 +27,7 @@ mod reload;
 mod retries;
 mod routing;
 mod safety;
+mod sockets;
 mod sticky;
 mod ticks;
 mod tls;

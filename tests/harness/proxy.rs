@@ -106,7 +106,13 @@ impl Proxy {
 
     /// The address of the admin API, which the configuration asks for.
     pub fn admin_address(&self) -> SocketAddr {
-        self.server.admin().expect("the configuration has the table `admin`").sockets.address
+        self.server
+            .admin()
+            .expect("the configuration has the table `admin`")
+            .sockets
+            .address
+            .ip()
+            .expect("it is no file")
     }
 
     /// Asks the admin API: a method and a path, and header lines beside `Host`.

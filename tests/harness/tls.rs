@@ -13,7 +13,7 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::{Client, soon};
+use crate::{Client, client::Stream, soon};
 
 /// Somebody who vouches for certificates.
 pub struct Authority {
@@ -175,6 +175,13 @@ impl Secure {
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(name.to_owned()).expect("it is a name or an address");
         soon("a handshake", TlsConnector::from(self.0.clone()).connect(name, stream)).await
+    }
+
+    /// Shakes hands over a connection that is there.
+    pub async fn over(&self, stream: impl Stream + 'static, name: &str) -> Client {
+        let name = ServerName::try_from(name.to_owned()).expect("it is a name or an address");
+        let connecting = TlsConnector::from(self.0.clone()).connect(name, stream);
+        Client::over(soon("a handshake", connecting).await.expect("the handshake succeeds"))
     }
 
     pub async fn connect(&self, address: SocketAddr, name: &str) -> Client {

@@ -49,7 +49,7 @@ pub(super) fn check<B>(server: &Server, request: &Request<B>) -> Result<(), Deni
     // Where there is none any more, connections may still be open.
     let admin = server.admin().ok_or(Denied::OtherHost)?;
     let token = admin.config.token.as_ref();
-    decide(request.method(), request.uri().path(), request.headers(), token, admin.sockets.address)
+    decide(request.method(), request.uri().path(), request.headers(), token, admin.config.address)
 }
 
 /// Whether whoever asks has shown the token, or need not.

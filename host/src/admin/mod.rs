@@ -45,7 +45,10 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::{listen::Sockets, server::Server};
+use crate::{
+    listen::{Listening, Sockets},
+    server::Server,
+};
 use problem::Problem;
 use recent::Recent;
 
@@ -126,9 +129,9 @@ pub async fn run(server: Arc<Server>, config: Option<PathBuf>) {
 }
 
 fn listener(sockets: &Sockets) -> Option<TcpListener> {
-    let listener = TcpListener::from_std(sockets.take(0)?);
-    let address = sockets.address;
-    match listener {
+    let Listening::Tcp(listener) = sockets.take(0)? else { return None };
+    let address = &sockets.address;
+    match TcpListener::from_std(listener) {
         Ok(listener) => {
             tracing::info!(%address, "admin API listening");
             Some(listener)

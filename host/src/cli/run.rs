@@ -19,7 +19,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let settings = settings(&path);
     let loaded = watch::State::before_loading(&source, &config, &settings.folder);
     let server = Server::start(config, source, settings).await?;
-    for address in server.addresses() {
+    for address in server.listeners() {
         tracing::info!(%address, "listening");
     }
     server.drain().accompany(admin::run(server.clone(), Some(path.clone())));

@@ -16,17 +16,20 @@ use super::{
     ByteSize, Duration, ListenerTls,
     read::{optional_spanned_table, table, written},
 };
+use crate::address::{Address, Caller};
 
 /// One address to accept connections on.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Listener {
-    /// IP address and port; port 0 lets the system choose.
-    #[serde(deserialize_with = "address")]
-    pub address: SocketAddr,
+    /// IP address and port; port 0 lets the system choose. Or `unix:` and the path of a socket.
+    #[serde(deserialize_with = "any_address")]
+    pub address: Address,
+    /// Who may connect to a socket of Unix, as for chmod(1); as the umask has it if absent.
+    pub mode: Option<Spanned<FileMode>>,
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed.
-    #[serde(default, deserialize_with = "networks")]
-    pub trusted_proxies: Vec<IpNet>,
+    #[serde(default)]
+    pub trusted_proxies: TrustedProxies,
     /// Whether HTTP/2 is spoken with clients that ask for it.
     #[serde(default = "yes")]
     pub http2: bool,
@@ -44,6 +47,40 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
     #[serde(default, deserialize_with = "table")]
     pub min_rates: ListenerRates,
+}
+
+/// Permissions of a file, in octal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl<'de> Deserialize<'de> for FileMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        written(deserializer, "three octal digits, such as \"660\"", |text| {
+            let is_octal = text.len() == 3 && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+            is_octal.then(|| u32::from_str_radix(text, 8).ok()).flatten().map(Self)
+        })
+    }
+}
+
+/// Whose word on their own clients counts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TrustedProxies {
+    pub networks: Vec<IpNet>,
+    /// Whoever may connect to a socket of Unix.
+    pub unix: bool,
+}
+
+impl TrustedProxies {
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix
+    }
+
+    pub fn holds(&self, client: Caller<IpAddr>) -> bool {
+        match client {
+            Caller::Ip(address) => self.networks.iter().any(|network| network.contains(&address)),
+            Caller::Unix => self.unix,
+        }
+    }
 }
 
 /// Where requests in clear are sent. Written as `true`, or as a table where it has more to say.
@@ -255,23 +292,40 @@ fn ipv6_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Erro
     deserializer.deserialize_any(Visitor)
 }
 
-fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    /// A single address is a network of one.
-    struct Network(IpNet);
+fn any_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
+    let expected = "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\", or `unix:` and an absolute path";
+    written(deserializer, expected, |text| text.parse().ok())
+}
 
-    impl<'de> Deserialize<'de> for Network {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            written(
-                deserializer,
-                "a network or an IP address, such as \"10.0.0.0/8\" or \"10.0.0.1\"",
-                |text| {
-                    let network = text.parse().ok().or_else(|| Some(text.parse::<IpAddr>().ok()?.into()));
-                    network.map(Self)
-                },
-            )
+impl<'de> Deserialize<'de> for TrustedProxies {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// A single address is a network of one.
+        enum Entry {
+            Network(IpNet),
+            Unix,
         }
-    }
 
-    let networks = Vec::<Network>::deserialize(deserializer)?;
-    Ok(networks.into_iter().map(|network| network.0).collect())
+        impl<'de> Deserialize<'de> for Entry {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let expected =
+                    "a network or an IP address, such as \"10.0.0.0/8\" or \"10.0.0.1\", or \"unix:\"";
+                written(deserializer, expected, |text| {
+                    if text == "unix:" {
+                        return Some(Self::Unix);
+                    }
+                    let network = text.parse().ok().or_else(|| Some(text.parse::<IpAddr>().ok()?.into()));
+                    network.map(Self::Network)
+                })
+            }
+        }
+
+        let mut trusted = Self::default();
+        for entry in Vec::<Entry>::deserialize(deserializer)? {
+            match entry {
+                Entry::Network(network) => trusted.networks.push(network),
+                Entry::Unix => trusted.unix = true,
+            }
+        }
+        Ok(trusted)
+    }
 }

@@ -26,7 +26,9 @@ pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, Respons
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd};
 pub use health::{CheckProtocol, Health, LoadAddress, Outlier, Statuses};
-pub use listener::{Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect};
+pub use listener::{
+    FileMode, Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect, TrustedProxies,
+};
 pub use plugin::{BodyGrant, Failure, Grants, HttpGrant, Plugin, PluginLimits, SecretSource, StoreGrant};
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
@@ -38,7 +40,7 @@ pub use tls::{
     UpstreamTls, Verify,
 };
 pub use unit::{ByteSize, Duration, Share};
-pub use upstream::{Endpoint, Protocol, Upstream, UpstreamLimits, UpstreamTimeouts};
+pub use upstream::{Endpoint, EndpointAddress, Protocol, Upstream, UpstreamLimits, UpstreamTimeouts};
 
 use std::{
     collections::BTreeMap,

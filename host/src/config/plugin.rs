@@ -203,18 +203,28 @@ impl<'de> Deserialize<'de> for HttpGrant {
             }
 
             fn visit_str<E: de::Error>(self, url: &str) -> Result<HttpGrant, E> {
-                Endpoint::from_url(url).map(HttpGrant::new).map_err(E::custom)
+                origin(url).map(HttpGrant::new).map_err(E::custom)
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<HttpGrant, A::Error> {
                 let Table { url, private, response, tls } =
                     Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                let origin = Endpoint::from_url(&url).map_err(de::Error::custom)?;
+                let origin = origin(&url).map_err(de::Error::custom)?;
                 Ok(HttpGrant { private, response, tls, ..HttpGrant::new(origin) })
             }
         }
 
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// Somewhere in the network: what is asked for is named by URLs, and no file of this machine has one.
+fn origin(url: &str) -> Result<Endpoint, &'static str> {
+    match Endpoint::from_url(url)? {
+        origin if origin.authority.socket().is_some() => {
+            Err("an origin is reached by HTTP: write \"http://host:port\" or \"https://host:port\"")
+        }
+        origin => Ok(origin),
     }
 }
 

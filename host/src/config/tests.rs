@@ -146,7 +146,7 @@ fn what_is_written_is_what_is_read() {
     assert_eq!(hsts.max_age.get().as_secs(), 365 * 24 * 60 * 60);
     let redirect = listener.redirect_to_https.as_ref().unwrap().get_ref();
     assert_eq!((redirect.port.get(), redirect.status.as_u16()), (8443, 301));
-    let networks: Vec<String> = listener.trusted_proxies.iter().map(ToString::to_string).collect();
+    let networks: Vec<String> = listener.trusted_proxies.networks.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "192.168.0.1/32", "::1/128"]);
 
     let endpoints = &config.upstreams["app"].endpoints;
@@ -317,7 +317,7 @@ error: unknown key `listenrs`
   |
 help: did you mean `listeners`?
 
-error: expected an IP address and a port, such as "127.0.0.1:8080" or "[::]:8080"
+error: expected an IP address and a port, such as "127.0.0.1:8080" or "[::]:8080", or `unix:` and an absolute path
  --> config.toml:7:11
   |
 7 | address = "localhost:80"
@@ -453,8 +453,8 @@ fn a_value_of_the_wrong_kind_is_told_in_the_words_of_toml() {
 
 #[test]
 fn a_value_that_says_nothing_is_told_with_an_example() {
-    let address = "expected an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\"";
-    let network = "expected a network or an IP address, such as \"10.0.0.0/8\" or \"10.0.0.1\"";
+    let address = "expected an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\", or `unix:` and an absolute path";
+    let network = "expected a network or an IP address, such as \"10.0.0.0/8\" or \"10.0.0.1\", or \"unix:\"";
     let duration = "expected a duration above zero with its unit, such as \"250ms\", \"10s\" or \"5m\"";
     let size = "expected a size with its unit, such as \"64KiB\" or \"1MiB\"";
     let host = "expected a host without a port, such as \"api.example.com\" or \"*.example.com\"";
@@ -549,7 +549,7 @@ fn a_missing_key_is_not_reported_where_it_was_written_wrong() {
         [
             "the key `address` is missing",
             "expected a table, found a whole number",
-            "expected an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\", found a whole number",
+            "expected an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\", or `unix:` and an absolute path, found a whole number",
         ]
     );
 }

@@ -1,6 +1,6 @@
 //! The tables `[upstreams.<name>]`.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZero};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZero, path::Path};
 
 use http::uri::Authority;
 use serde::{Deserialize, Deserializer, de};
@@ -10,6 +10,7 @@ use super::{
     Discover, Duration, Health, LoadAddress, Outlier, Retry, Share, UpstreamTls,
     read::{names, optional_spanned_table, optional_table, table},
 };
+use crate::address;
 
 /// A named group of endpoints.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -71,8 +72,7 @@ pub enum Protocol {
 /// Written as a URL, or as a table where it has more to say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
-    /// `host:port`.
-    pub authority: Authority,
+    pub authority: EndpointAddress,
     /// Whether it is reached by TLS.
     pub is_https: bool,
     /// Whether its name may only lead to addresses that anybody can reach: it is somebody else's word.
@@ -81,6 +81,70 @@ pub struct Endpoint {
     pub weight: u32,
     /// What balancers may choose by.
     pub tags: BTreeMap<String, String>,
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointAddress {
+    /// `host:port`.
+    Host(Authority),
+    /// A socket in the file system, with `unix:` before its path.
+    Unix(String),
+}
+
+impl EndpointAddress {
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Host(authority) => authority.as_str(),
+            Self::Unix(written) => written,
+        }
+    }
+
+    /// The name to reach it by, and to ask it for.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Host(authority) => authority.host(),
+            Self::Unix(_) => LOCAL,
+        }
+    }
+
+    pub fn port_u16(&self) -> Option<u16> {
+        match self {
+            Self::Host(authority) => authority.port_u16(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The path, if it is a socket in the file system.
+    pub fn socket(&self) -> Option<&Path> {
+        match self {
+            Self::Host(_) => None,
+            Self::Unix(written) => written.strip_prefix("unix:").map(Path::new),
+        }
+    }
+
+    /// What it is called in a request of the proxy's own.
+    pub fn to_authority(&self) -> Authority {
+        match self {
+            Self::Host(authority) => authority.clone(),
+            Self::Unix(_) => Authority::from_static(LOCAL),
+        }
+    }
+}
+
+/// What is asked for over a socket that has no host.
+const LOCAL: &str = "localhost";
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl PartialEq<&str> for EndpointAddress {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
 }
 
 /// How much an upstream is given to do at once, by all workers.
@@ -167,18 +231,23 @@ impl Upstream {
 }
 
 impl Endpoint {
-    /// Reads a URL as the configuration has it, or `host:port` alone, which is reached by TLS if `is_https`.
+    /// Reads a URL as the configuration has it, or `host:port` alone, which is reached by TLS if `is_https`. Files of this
+    /// machine are for the configuration to name.
     pub fn parse(text: &str, is_https: bool) -> Result<Self, &'static str> {
         let Address { authority, is_https } = match text.contains("://") {
             true => address(text)?,
             false => address(&format!("{}://{text}", if is_https { "https" } else { "http" }))?,
         };
+        if authority.socket().is_some() {
+            return Err("an endpoint is a host and a port");
+        }
         Ok(Self { authority, is_https, is_guarded: false, weight: 1, tags: BTreeMap::new() })
     }
 
     /// The endpoint at an address.
     pub fn at(address: SocketAddr, is_https: bool) -> Self {
         let authority = address.to_string().parse().expect("an address and a port are an authority");
+        let authority = EndpointAddress::Host(authority);
         Self { authority, is_https, is_guarded: false, weight: 1, tags: BTreeMap::new() }
     }
 }
@@ -262,7 +331,7 @@ impl Upstream {
 
 /// What an endpoint's URL says.
 struct Address {
-    authority: Authority,
+    authority: EndpointAddress,
     is_https: bool,
 }
 
@@ -270,8 +339,14 @@ fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> 
     address(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
-/// Takes `http://host:port` apart, or the same with `https`; the port may be left out for 80 and 443.
+/// Takes `http://host:port` apart, or the same with `https`; the port may be left out for 80 and 443. Or `unix:/path`.
 fn address(url: &str) -> Result<Address, &'static str> {
+    if url.starts_with("unix:") {
+        let is_path = url.parse::<address::Address>().is_ok();
+        let authority = is_path.then(|| EndpointAddress::Unix(url.to_owned()));
+        let authority = authority.ok_or("a socket of Unix is `unix:` and an absolute path")?;
+        return Ok(Address { authority, is_https: false });
+    }
     let uri: http::Uri = url.parse().map_err(|_| "this is not a URL such as \"http://10.0.0.1:8001\"")?;
     let is_https = match uri.scheme_str() {
         Some("http") => false,
@@ -297,5 +372,5 @@ fn address(url: &str) -> Result<Address, &'static str> {
         }
         Some(0) | None => return Err("the port of an endpoint is a number from 1 to 65535"),
     };
-    Ok(Address { authority, is_https })
+    Ok(Address { authority: EndpointAddress::Host(authority), is_https })
 }

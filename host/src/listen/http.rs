@@ -12,19 +12,18 @@ use std::{
 
 use http::StatusCode;
 use hyper::{server::conn::http1, service::service_fn};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     http2, tls,
     wire::{SCRATCH, Scratch, Wire},
 };
 use crate::{
+    address::Caller,
     config::Listener,
     live::Worker,
     proxy::{self, Answered, Connection, Peer, Turn},
+    socket::Socket,
     telemetry::{
         Part,
         traffic::{FailedHandshake, Limit, ListenerCounts},
@@ -53,8 +52,8 @@ impl Server {
     /// Serves a connection by TLS to its end, the handshake included.
     pub async fn serve_tls(
         self,
-        stream: TcpStream,
-        address: SocketAddr,
+        stream: Socket,
+        address: Caller<SocketAddr>,
         listener: Arc<Listener>,
         counts: Part<ListenerCounts>,
         termination: Arc<Termination>,

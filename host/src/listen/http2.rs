@@ -107,7 +107,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         let open = &streams.0;
         let current = worker.generation().snapshot.number;
         let is_gone = std::mem::replace(&mut generation, current) != current
-            && !worker.listens_on(connection.listener.address);
+            && !worker.listens_on(&connection.listener.address);
         let is_over = is_gone || worker.is_draining() || open.idle.poll(cx).is_ready();
         if is_over && !open.is_ending.get() {
             open.end();

@@ -1,34 +1,40 @@
 //! Where are connections accepted?
 //!
-//! Every worker has a socket of its own on each address (`SO_REUSEPORT`), and the kernel deals connections out.
+//! Every worker has a socket of its own on each address (`SO_REUSEPORT`), and the kernel deals connections out. A
+//! socket of Unix is one for all of them, and whoever is first accepts.
 
 use std::{
     cell::RefCell,
     collections::HashMap,
     io, net,
     net::SocketAddr,
+    os::unix::net as unix_net,
+    path::Path,
     rc::Rc,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use http::StatusCode;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, UnixListener},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     clients::{Clients, Entered},
     http::Server,
+    unix::{self, SocketFile},
     wire,
 };
 use crate::{
+    address::{Address, Caller},
     config::Listener,
     live::{Counted, Gauge, Worker},
     proxy::{Connection, Peer},
+    socket::Socket,
     telemetry::{
         Part, PerWorker,
         traffic::{Limit, ListenerCounts, ListenerTraffic},
@@ -37,13 +43,13 @@ use crate::{
 };
 
 /// Connections that wait to be accepted.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// Cannot accept connections.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
 pub struct BindError {
-    pub address: SocketAddr,
+    pub address: Address,
     pub source: io::Error,
 }
 
@@ -51,14 +57,23 @@ pub struct BindError {
 #[derive(Debug)]
 pub struct Sockets {
     /// Where connections are really accepted: port 0 has become one that was free.
-    pub address: SocketAddr,
+    pub address: Address,
     /// By worker; taken by it.
-    sockets: Mutex<Vec<Option<net::TcpListener>>>,
+    sockets: Mutex<Vec<Option<Listening>>>,
+    /// Of a socket of Unix.
+    file: Option<SocketFile>,
     /// Connections to this listener, of all workers.
     connections: Gauge,
     clients: Arc<Clients>,
     /// What is counted here.
     counts: Arc<PerWorker<ListenerCounts>>,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listening {
+    Tcp(net::TcpListener),
+    Unix(unix_net::UnixListener),
 }
 
 /// A listener that is bound. Equal `sockets` mean that it goes on from the generation before.
@@ -77,22 +92,27 @@ pub fn bind(
     workers: usize,
 ) -> Result<Vec<Bound>, BindError> {
     let mut free: Vec<&Bound> = previous.iter().collect();
-    let mut take_over = |address| {
-        let place = free.iter().position(|bound| bound.listener.address == address)?;
+    let mut take_over = |address: &Address| {
+        let place = free.iter().position(|bound| bound.listener.address == *address)?;
         Some(free.remove(place).sockets.clone())
     };
     // A port that this proxy has already may be bound on another address beside the old one.
-    let is_ours = |port| previous.iter().any(|bound| bound.sockets.address.port() == port);
+    let is_ours = |port| {
+        previous.iter().filter_map(|bound| bound.sockets.address.ip()).any(|address| address.port() == port)
+    };
     listeners
         .into_iter()
         .map(|(listener, tls)| {
-            let sockets = match take_over(listener.address) {
-                Some(sockets) => sockets,
-                None => {
-                    let port = listener.address.port();
-                    Arc::new(Sockets::bind(listener.address, workers, port == 0 || is_ours(port))?)
+            let mode = listener.mode.as_ref().map(|mode| mode.get_ref().0);
+            let sockets = match (take_over(&listener.address), &listener.address) {
+                (Some(sockets), _) => sockets,
+                (None, Address::Ip(address)) => {
+                    let port = address.port();
+                    Arc::new(Sockets::bind(*address, workers, port == 0 || is_ours(port))?)
                 }
+                (None, Address::Unix(path)) => Arc::new(Sockets::bind_unix(path, mode, workers)?),
             };
+            sockets.set_mode(mode)?;
             Ok(Bound { listener: Arc::new(listener), tls, sockets })
         })
         .collect()
@@ -102,24 +122,59 @@ impl Sockets {
     /// Binds as many sockets as there are workers, of which each takes one. With `may_share` others may have the
     /// port already.
     pub fn bind(address: SocketAddr, workers: usize, may_share: bool) -> Result<Self, BindError> {
-        let error = |source| BindError { address, source };
+        let error = |source| BindError { address: address.into(), source };
         // Without this, a second proxy would share the port in silence and get half of the connections.
         if !may_share {
             drop(socket(address, false).map_err(error)?);
         }
         let first = socket(address, true).map_err(error)?;
         let bound = first.local_addr().map_err(error)?;
-        let mut sockets = vec![Some(first)];
+        let mut sockets = vec![Listening::Tcp(first)];
         for _ in 1..workers {
-            sockets.push(Some(socket(bound, true).map_err(error)?));
+            sockets.push(Listening::Tcp(socket(bound, true).map_err(error)?));
         }
-        Ok(Self {
-            address: bound,
-            sockets: Mutex::new(sockets),
+        Ok(Self::new(bound.into(), sockets, None))
+    }
+
+    /// Binds a socket in the file system, with this mode, that all workers accept from.
+    fn bind_unix(path: &Arc<Path>, mode: Option<u32>, workers: usize) -> Result<Self, BindError> {
+        let address = Address::Unix(path.clone());
+        let error = |source| BindError { address: address.clone(), source };
+        let (first, file) = unix::bind(path, mode).map_err(error)?;
+        let mut sockets = Vec::new();
+        for _ in 1..workers {
+            sockets.push(Listening::Unix(first.try_clone().map_err(error)?));
+        }
+        sockets.push(Listening::Unix(first));
+        Ok(Self::new(address, sockets, Some(file)))
+    }
+
+    fn new(address: Address, sockets: Vec<Listening>, file: Option<SocketFile>) -> Self {
+        Self {
+            address,
+            sockets: Mutex::new(sockets.into_iter().map(Some).collect()),
+            file,
             connections: Gauge::default(),
             clients: Arc::default(),
             counts: Arc::default(),
-        })
+        }
+    }
+
+    /// Who may connect to a socket of Unix, where that is said.
+    fn set_mode(&self, mode: Option<u32>) -> Result<(), BindError> {
+        match (&self.file, mode) {
+            (Some(file), Some(mode)) => {
+                file.set_mode(mode).map_err(|source| BindError { address: self.address.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nobody is going to accept here any more: takes the file of a socket of Unix away.
+    pub fn remove_file(&self) {
+        if let Some(file) = &self.file {
+            file.remove();
+        }
     }
 
     /// What has been counted so far.
@@ -132,13 +187,13 @@ impl Sockets {
     }
 
     /// The socket of a worker; once.
-    pub fn take(&self, worker: usize) -> Option<net::TcpListener> {
+    pub fn take(&self, worker: usize) -> Option<Listening> {
         self.sockets.lock().expect("no holder of this lock panics").get_mut(worker)?.take()
     }
 }
 
 fn socket(address: SocketAddr, is_shared: bool) -> io::Result<net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
     socket.set_nonblocking(true)?;
@@ -196,7 +251,7 @@ impl Acceptors {
     fn start(&self, bound: &Bound) -> io::Result<Running> {
         let running = Running { bound: Rc::new(bound.clone().into()), stop: CancellationToken::new() };
         let Some(socket) = bound.sockets.take(self.worker) else { return Ok(running) };
-        let socket = TcpListener::from_std(socket)?;
+        let socket = Accepting::new(socket)?;
         let (current, stop) = (running.bound.clone(), running.stop.clone());
         let acceptor = Acceptor {
             server: self.server.clone(),
@@ -231,7 +286,7 @@ struct Acceptor {
 type Places = (Counted, Counted, Option<Entered>);
 
 impl Acceptor {
-    async fn run(self, socket: TcpListener) {
+    async fn run(self, socket: Accepting) {
         /// How long to wait when there is no file descriptor left, or no memory.
         const BACK_OFF: Duration = Duration::from_millis(100);
         /// Between two lines on what happens all the time.
@@ -259,8 +314,6 @@ impl Acceptor {
                 let bound = self.bound.borrow();
                 (bound.listener.clone(), bound.tls.clone())
             };
-            // Small answers go out at once.
-            let _ = stream.set_nodelay(true);
             match self.enter(&listener, address) {
                 Ok(places) => self.serve(stream, address, listener, tls, places),
                 Err(limit) => {
@@ -275,19 +328,19 @@ impl Acceptor {
     }
 
     /// Finds a place for a connection, or says what it is that there is too much of.
-    fn enter(&self, listener: &Listener, address: SocketAddr) -> Result<Places, Limit> {
+    fn enter(&self, listener: &Listener, address: Caller<SocketAddr>) -> Result<Places, Limit> {
         let worker = self.server.worker();
         let sockets = self.bound.borrow().sockets.clone();
         let in_all = worker.generation().snapshot.config.limits.connections;
         let in_all = worker.connections.enter(in_all).ok_or(Limit::Connections)?;
         let here =
             sockets.connections.enter(listener.limits.connections).ok_or(Limit::ListenerConnections)?;
-        let is_counted = |ip| !listener.trusted_proxies.iter().any(|network| network.contains(&ip));
-        let most =
-            listener.limits.connections_per_address.filter(|_| is_counted(address.ip().to_canonical()));
-        let of_client = match most {
-            None => None,
-            Some(most) => {
+        let is_counted = !listener.trusted_proxies.holds(address.client());
+        let most = listener.limits.connections_per_address.filter(|_| is_counted);
+        let of_client = match (most, address) {
+            // Those that come by a socket of Unix cannot be told from each other.
+            (None, _) | (_, Caller::Unix) => None,
+            (Some(most), Caller::Ip(address)) => {
                 let entered = sockets.clients.enter(address.ip(), listener.limits.ipv6_prefix, most.get());
                 Some(entered.ok_or(Limit::ConnectionsPerAddress)?)
             }
@@ -297,8 +350,8 @@ impl Acceptor {
 
     fn serve(
         &self,
-        stream: TcpStream,
-        address: SocketAddr,
+        stream: Socket,
+        address: Caller<SocketAddr>,
         listener: Arc<Listener>,
         tls: Option<Arc<Termination>>,
         places: Places,
@@ -316,7 +369,7 @@ impl Acceptor {
         }
     }
 
-    fn refuse(&self, stream: TcpStream, limit: Limit, is_secure: bool) {
+    fn refuse(&self, stream: Socket, limit: Limit, is_secure: bool) {
         /// Of connections at once that are told why they are refused: those take a file descriptor each, too.
         const FAREWELLS: usize = 64;
         self.counts.refused.add(1);
@@ -347,6 +400,33 @@ fn spawn(worker: &Worker, places: Places, serving: impl Future<Output = ()> + 's
     });
 }
 
+/// A socket that a worker accepts from.
+enum Accepting {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Accepting {
+    fn new(socket: Listening) -> io::Result<Self> {
+        match socket {
+            Listening::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
+            Listening::Unix(socket) => UnixListener::from_std(socket).map(Self::Unix),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Socket, Caller<SocketAddr>)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                // Small answers go out at once.
+                let _ = stream.set_nodelay(true);
+                Ok((stream.into(), Caller::Ip(address)))
+            }
+            Self::Unix(socket) => Ok((socket.accept().await?.0.into(), Caller::Unix)),
+        }
+    }
+}
+
 /// Errors of `accept` that concern the connection that was to be accepted and no other (see accept(2)).
 fn is_about_the_connection(error: &io::Error) -> bool {
     matches!(
@@ -355,7 +435,7 @@ fn is_about_the_connection(error: &io::Error) -> bool {
     )
 }
 
-async fn refuse(mut stream: TcpStream, status: StatusCode) -> io::Result<()> {
+async fn refuse(mut stream: Socket, status: StatusCode) -> io::Result<()> {
     stream.write_all(&wire::refusal(status)).await?;
     stream.shutdown().await?;
     // Reads what the client was about to say, so that the refusal is not lost to a reset.

@@ -3,14 +3,12 @@
 use std::{io, time::Duration};
 
 use http::StatusCode;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     clock::Clock,
+    socket::Socket,
     telemetry::traffic::FailedHandshake,
     tls::{Session, Termination},
 };
@@ -21,7 +19,7 @@ pub(super) enum OpenError {
     #[error("the client sent nothing")]
     Silent,
     #[error("the client speaks HTTP in clear")]
-    Clear(TcpStream),
+    Clear(Socket),
     #[error("the handshake failed")]
     Handshake(#[source] io::Error),
 }
@@ -39,16 +37,15 @@ impl OpenError {
 
 /// Shakes hands with a client.
 pub(super) async fn open(
-    stream: TcpStream,
+    mut stream: Socket,
     termination: &Termination,
-) -> Result<(TlsStream<TcpStream>, Session), OpenError> {
+) -> Result<(TlsStream<Socket>, Session), OpenError> {
     // Looked at before it is taken: once rustls has it, all that it can say to a stranger is an alert.
-    let mut first = [0];
-    if stream.peek(&mut first).await.map_err(OpenError::Handshake)? == 0 {
+    let Some(first) = stream.look(0).await.map_err(OpenError::Handshake)?.first() else {
         return Err(OpenError::Silent);
-    }
+    };
     // A handshake begins with 22 (RFC 8446, section 5.1), a request with its method.
-    if first[0].is_ascii_alphabetic() {
+    if first.is_ascii_alphabetic() {
         return Err(OpenError::Clear(stream));
     }
     let acceptor = TlsAcceptor::from(termination.config().clone());
@@ -58,7 +55,7 @@ pub(super) async fn open(
 }
 
 /// Tells a client that speaks HTTP in clear what is spoken here.
-pub(super) async fn refuse(mut stream: TcpStream, clock: &Clock) {
+pub(super) async fn refuse(mut stream: Socket, clock: &Clock) {
     const FAREWELL: Duration = Duration::from_secs(2);
     const FAREWELL_BYTES: u64 = 256 << 10;
     const DOCUMENT: &str = "{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\

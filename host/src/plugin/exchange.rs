@@ -8,14 +8,14 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response, uri::PathAndQuery};
 
-use crate::{path, tls::ClientCertificate};
+use crate::{address::Caller, path, tls::ClientCertificate};
 
 /// One request and, once there is one, the head of its response.
 #[derive(Debug)]
 pub struct Exchange {
     /// As it will be forwarded, or has been: the target in origin form and canonical, `Host` as the authority.
     pub request: request::Parts,
-    pub client: IpAddr,
+    pub client: Caller<IpAddr>,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// The client's certificate, verified.
@@ -174,7 +174,7 @@ impl Exchange {
 
     pub fn new(
         request: request::Parts,
-        client: IpAddr,
+        client: Caller<IpAddr>,
         scheme: &'static str,
         route: Arc<str>,
         upstream: Arc<str>,
@@ -430,7 +430,7 @@ mod tests {
     fn exchange() -> Exchange {
         let (parts, ()) =
             http::Request::get("/a?b").header("host", "example.com").body(()).unwrap().into_parts();
-        Exchange::new(parts, [127, 0, 0, 1].into(), "http", "route".into(), "upstream".into())
+        Exchange::new(parts, Caller::Ip([127, 0, 0, 1].into()), "http", "route".into(), "upstream".into())
     }
 
     #[test]

@@ -15,10 +15,15 @@ use http::{
     uri::PathAndQuery,
 };
 use hyper::ext::ReasonPhrase;
-use ipnet::IpNet;
 
 use super::upgrade::{self, Expected, Offer};
-use crate::{config::ListenerLimits, path, telemetry::traffic::Limit, tls::ClientCertificate};
+use crate::{
+    address::Caller,
+    config::{ListenerLimits, TrustedProxies},
+    path,
+    telemetry::traffic::Limit,
+    tls::ClientCertificate,
+};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -35,9 +40,9 @@ const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 /// Who speaks to the proxy, as far as headers are concerned.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    pub address: SocketAddr,
-    /// The address without the port, ready to be forwarded.
-    address_value: HeaderValue,
+    pub address: Caller<SocketAddr>,
+    /// The address without the port, ready to be forwarded, if there is one.
+    address_value: Option<HeaderValue>,
     /// Whether it is a proxy whose word on its own client counts.
     is_trusted: bool,
     pub scheme: &'static str,
@@ -46,10 +51,15 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(address: SocketAddr, scheme: &'static str, trusted: &[IpNet]) -> Self {
-        let ip = address.ip().to_canonical();
-        let value = HeaderValue::try_from(ip.to_string()).expect("an IP address is visible ASCII");
-        Self { address, address_value: value, is_trusted: is_in(trusted, ip), scheme, certificate: None }
+    pub fn new(address: Caller<SocketAddr>, scheme: &'static str, trusted: &TrustedProxies) -> Self {
+        let client = address.client();
+        let value = match client {
+            Caller::Ip(address) => {
+                Some(HeaderValue::try_from(address.to_string()).expect("an IP address is visible ASCII"))
+            }
+            Caller::Unix => None,
+        };
+        Self { address, address_value: value, is_trusted: trusted.holds(client), scheme, certificate: None }
     }
 
     /// Whether it may speak for clients of its own.
@@ -58,15 +68,11 @@ impl Peer {
     }
 }
 
-fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(&address))
-}
-
 /// What a request asks for besides what stands in its headers.
 #[derive(Debug)]
 pub struct Prepared {
     /// The original client.
-    pub client: IpAddr,
+    pub client: Caller<IpAddr>,
     /// Whether that came by TLS, as far as is known.
     pub is_https: bool,
     /// The body waits for the upstream's word (RFC 9110, section 10.1.1).
@@ -311,7 +317,7 @@ pub fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) -> Resu
 pub fn prepare(
     request: &mut request::Parts,
     peer: &Peer,
-    trusted: &[IpNet],
+    trusted: &TrustedProxies,
     length: Option<u64>,
 ) -> Result<Prepared, BadRequest> {
     if request.method == Method::CONNECT {
@@ -486,25 +492,29 @@ fn came_by_tls(headers: &HeaderMap, peer: &Peer) -> bool {
 fn identify(
     headers: &mut HeaderMap,
     peer: &Peer,
-    trusted: &[IpNet],
+    trusted: &TrustedProxies,
     host: Option<HeaderValue>,
     version: Version,
-) -> Result<IpAddr, BadRequest> {
+) -> Result<Caller<IpAddr>, BadRequest> {
     let room = |_| BadRequest::TooManyHeaders;
     let proto = HeaderValue::from_static(peer.scheme);
-    let mut client = peer.address.ip().to_canonical();
+    let mut client = peer.address.client();
     let mut is_known = false;
     if peer.is_trusted {
         let before: Vec<u8> = joined(headers, &X_FORWARDED_FOR);
-        client = original_client(&before, trusted).unwrap_or(client);
+        client = original_client(&before, trusted).map_or(client, Caller::Ip);
         let mut value = before;
-        if !value.is_empty() {
-            value.extend_from_slice(b", ");
+        if let Some(address) = &peer.address_value {
+            if !value.is_empty() {
+                value.extend_from_slice(b", ");
+            }
+            value.extend_from_slice(address.as_bytes());
         }
-        value.extend_from_slice(peer.address_value.as_bytes());
-        let value =
-            HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| BadRequest::TooManyHeaders)?;
-        headers.try_insert(X_FORWARDED_FOR, value).map_err(room)?;
+        if !value.is_empty() {
+            let value =
+                HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| BadRequest::TooManyHeaders)?;
+            headers.try_insert(X_FORWARDED_FOR, value).map_err(room)?;
+        }
         if !headers.contains_key(X_FORWARDED_PROTO) {
             headers.try_insert(X_FORWARDED_PROTO, proto).map_err(room)?;
         }
@@ -515,7 +525,11 @@ fn identify(
         append_forwarded(headers, peer);
     } else {
         headers.remove(header::FORWARDED);
-        headers.try_insert(X_FORWARDED_FOR, peer.address_value.clone()).map_err(room)?;
+        match &peer.address_value {
+            Some(address) => drop(headers.try_insert(X_FORWARDED_FOR, address.clone()).map_err(room)?),
+            // Whoever it is, it is not whom it names.
+            None => drop(headers.remove(X_FORWARDED_FOR)),
+        }
         headers.try_insert(X_FORWARDED_PROTO, proto).map_err(room)?;
         match host {
             Some(host) => drop(headers.try_insert(X_FORWARDED_HOST, host).map_err(room)?),
@@ -547,14 +561,14 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
 }
 
 /// The rightmost address that is not a trusted proxy; the leftmost if all are. None if there is no address.
-fn original_client(forwarded_for: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
+fn original_client(forwarded_for: &[u8], trusted: &TrustedProxies) -> Option<IpAddr> {
     let mut client = None;
     for entry in forwarded_for.rsplit(|&byte| byte == b',') {
         let Some(address) = std::str::from_utf8(entry.trim_ascii()).ok().and_then(parse_address) else {
             break;
         };
         client = Some(address);
-        if !is_in(trusted, address) {
+        if !trusted.holds(Caller::Ip(address)) {
             break;
         }
     }
@@ -573,10 +587,10 @@ fn append_forwarded(headers: &mut HeaderMap, peer: &Peer) {
     if !headers.contains_key(header::FORWARDED) {
         return;
     }
-    let address = peer.address.ip().to_canonical();
-    let element = match address {
-        IpAddr::V4(address) => format!("for={address};proto={}", peer.scheme),
-        IpAddr::V6(address) => format!("for=\"[{address}]\";proto={}", peer.scheme),
+    let element = match peer.address.client() {
+        Caller::Ip(IpAddr::V4(address)) => format!("for={address};proto={}", peer.scheme),
+        Caller::Ip(IpAddr::V6(address)) => format!("for=\"[{address}]\";proto={}", peer.scheme),
+        Caller::Unix => format!("for=unknown;proto={}", peer.scheme),
     };
     if let Ok(element) = HeaderValue::try_from(element) {
         let _ = headers.try_append(header::FORWARDED, element);
@@ -670,8 +684,9 @@ pub(super) fn accept(
 mod tests {
     use super::*;
 
-    fn networks(list: &[&str]) -> Vec<IpNet> {
-        list.iter().map(|network| network.parse().unwrap()).collect()
+    fn networks(list: &[&str]) -> TrustedProxies {
+        let networks = list.iter().filter(|entry| **entry != "unix:").map(|entry| entry.parse().unwrap());
+        TrustedProxies { networks: networks.collect(), unix: list.contains(&"unix:") }
     }
 
     fn request(target: &str, headers: &[(&str, &str)]) -> request::Parts {
@@ -688,7 +703,8 @@ mod tests {
         mut request: request::Parts,
     ) -> Result<(request::Parts, Prepared), BadRequest> {
         let trusted = networks(trusted);
-        let peer = Peer::new(address.parse().unwrap(), "http", &trusted);
+        let address = if address == "unix:" { Caller::Unix } else { Caller::Ip(address.parse().unwrap()) };
+        let peer = Peer::new(address, "http", &trusted);
         prepare(&mut request, &peer, &trusted, Some(0)).map(|prepared| (request, prepared))
     }
 
@@ -738,7 +754,7 @@ mod tests {
             ],
         );
         let (request, prepared) = prepare_from("192.0.2.1:1", &["10.0.0.0/8"], request).unwrap();
-        assert_eq!(prepared.client, IpAddr::from([192, 0, 2, 1]));
+        assert_eq!(prepared.client, Caller::Ip(IpAddr::from([192, 0, 2, 1])));
         assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.1"]);
         assert_eq!(values(&request, "x-forwarded-proto"), ["http"]);
         assert_eq!(values(&request, "x-forwarded-host"), ["a"]);
@@ -762,12 +778,32 @@ mod tests {
             ],
         );
         let (request, prepared) = prepare_from("10.0.0.1:1", &["10.0.0.0/8"], request).unwrap();
-        assert_eq!(prepared.client, IpAddr::from([203, 0, 113, 7]), "what stands left of it is hearsay");
+        assert_eq!(
+            prepared.client,
+            Caller::Ip(IpAddr::from([203, 0, 113, 7])),
+            "what stands left of it is hearsay"
+        );
         assert_eq!(values(&request, "x-forwarded-for"), ["6.6.6.6, 203.0.113.7, 10.1.1.1, 10.0.0.1"]);
         assert_eq!(values(&request, "x-forwarded-proto"), ["https"]);
         assert_eq!(values(&request, "x-forwarded-host"), ["b"]);
         assert_eq!(values(&request, "forwarded"), ["for=203.0.113.7", "for=10.0.0.1;proto=http"]);
         assert_eq!(values(&request, "x-request-id"), ["theirs"]);
+    }
+
+    #[test]
+    fn who_comes_by_a_socket_of_unix_has_no_address() {
+        let fields = [("host", "a"), ("x-forwarded-for", "203.0.113.7"), ("forwarded", "for=203.0.113.7")];
+        let (stranger, prepared) = prepare_from("unix:", &["10.0.0.0/8"], request("/", &fields)).unwrap();
+        assert_eq!(prepared.client, Caller::Unix);
+        assert_eq!(values(&stranger, "x-forwarded-for"), [""; 0]);
+        assert_eq!(values(&stranger, "forwarded"), [""; 0]);
+        let (trusted, prepared) = prepare_from("unix:", &["unix:"], request("/", &fields)).unwrap();
+        assert_eq!(prepared.client, Caller::Ip(IpAddr::from([203, 0, 113, 7])));
+        assert_eq!(values(&trusted, "x-forwarded-for"), ["203.0.113.7"]);
+        assert_eq!(values(&trusted, "forwarded"), ["for=203.0.113.7", "for=unknown;proto=http"]);
+        let (silent, prepared) = prepare_from("unix:", &["unix:"], request("/", &fields[..1])).unwrap();
+        assert_eq!(prepared.client, Caller::Unix);
+        assert_eq!(values(&silent, "x-forwarded-for"), [""; 0]);
     }
 
     #[test]

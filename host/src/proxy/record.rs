@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::{Method, Request, StatusCode, Uri, Version, header, request};
 
 use super::{Connection, headers, send::Sent};
-use crate::{plugin::Exchange, telemetry::traffic::Bytes, upstream::Endpoint};
+use crate::{address::Caller, plugin::Exchange, telemetry::traffic::Bytes, upstream::Endpoint};
 
 /// What the line in the access log will say, so far.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Record {
             request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         Self {
-            client: connection.peer.address.ip().to_canonical().to_string(),
+            client: connection.peer.address.client().to_string(),
             tls: connection.tls.as_ref().map(|session| session.version),
             method: request.method().clone(),
             uri: target(request),
@@ -105,7 +105,7 @@ fn version(version: Version) -> &'static str {
 }
 
 /// Notes the id that a request goes by.
-pub(super) fn identified(record: &mut Option<Box<Record>>, request: &request::Parts, client: IpAddr) {
+pub(super) fn identified(record: &mut Option<Box<Record>>, request: &request::Parts, client: Caller<IpAddr>) {
     let Some(record) = record else { return };
     record.client = client.to_string();
     let id = request.headers.get(headers::X_REQUEST_ID);

@@ -334,7 +334,7 @@ pub fn exchange(written: &Request) -> InHand {
     let (parts, ()) = request.into_parts();
     InHand::new(Exchange::new(
         parts,
-        written.client_address,
+        written.client_address.into(),
         written.scheme.as_str(),
         written.route.as_str().into(),
         written.upstream.as_str().into(),

@@ -216,7 +216,7 @@ impl Check<'_> {
         let mut request = Request::new(String::new());
         *request.method_mut() = settings.method.clone();
         *request.uri_mut() = Uri::from(settings.path.clone());
-        let host = settings.host.as_ref().unwrap_or(&endpoint.address);
+        let host = settings.host.as_ref().unwrap_or(&endpoint.host);
         if self.has_http2 {
             let mut parts = uri::Parts::default();
             parts.scheme = Some(self.endpoint.scheme());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hyper::client::conn::http1;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::{
@@ -102,6 +102,10 @@ pub(super) async fn connect(
 
 /// A connection that `protocol` will be spoken on.
 pub(super) async fn dial(endpoint: &Endpoint, protocol: Protocol) -> Result<Stream, ConnectError> {
+    if let Some(path) = endpoint.authority.socket() {
+        let stream = UnixStream::connect(path).await.map_err(ConnectError::Connect)?;
+        return Ok(Stream::Clear(stream.into()));
+    }
     let stream = match endpoint.fixed {
         Some(address) => TcpStream::connect(address).await,
         None => {
@@ -117,7 +121,7 @@ pub(super) async fn dial(endpoint: &Endpoint, protocol: Protocol) -> Result<Stre
     let stream = stream.map_err(ConnectError::Connect)?;
     stream.set_nodelay(true).map_err(ConnectError::Connect)?;
     if !endpoint.is_https {
-        return Ok(Stream::Clear(stream));
+        return Ok(Stream::Clear(stream.into()));
     }
     let (tls, name) = endpoint.tls.as_ref().ok_or(ConnectError::Nameless)?;
     let connector = TlsConnector::from(tls.config(protocol).clone());

@@ -47,17 +47,14 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use http::{
-    HeaderMap, HeaderValue, StatusCode,
-    uri::{self, Authority},
-};
+use http::{HeaderMap, HeaderValue, StatusCode, uri};
 use rustc_hash::{FxHashMap, FxHashSet};
 use rustls::pki_types::ServerName;
 use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use crate::{
-    config::{self, UpstreamTimeouts},
+    config::{self, EndpointAddress, UpstreamTimeouts},
     plugin::Condition,
     telemetry::PerWorker,
     tls::Origination,
@@ -125,9 +122,11 @@ struct Common {
 /// One address of an upstream, and what is known of it.
 #[derive(Debug)]
 pub struct Endpoint {
-    pub authority: Authority,
+    pub authority: EndpointAddress,
     /// The authority as a header value, made once.
     pub address: HeaderValue,
+    /// What it is asked for when the proxy asks on its own behalf.
+    host: HeaderValue,
     /// Tells endpoints apart over the life of the process.
     id: u64,
     /// Where the authority is an address and no name.
@@ -679,6 +678,8 @@ impl Endpoint {
         let address = host.parse::<IpAddr>().ok().zip(authority.port_u16()).map(SocketAddr::from);
         Self {
             address: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
+            host: HeaderValue::from_str(authority.to_authority().as_str())
+                .expect("an authority is visible ASCII"),
             id: next(),
             fixed: address,
             is_guarded: settings.is_guarded,

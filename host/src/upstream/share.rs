@@ -251,7 +251,7 @@ pub(super) fn rewrite(request: &mut Request<RequestBody>, endpoint: &Endpoint) {
     let authority = host.and_then(|host| uri::Authority::try_from(host.as_bytes()).ok());
     let mut parts = uri::Parts::default();
     parts.scheme = Some(endpoint.scheme());
-    parts.authority = Some(authority.unwrap_or_else(|| endpoint.authority.clone()));
+    parts.authority = Some(authority.unwrap_or_else(|| endpoint.authority.to_authority()));
     parts.path_and_query = request.uri().path_and_query().cloned();
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;

@@ -24,12 +24,12 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::{interim::Ear, switched::Switched};
-use crate::socket;
+use crate::socket::{self, Socket};
 
-/// A socket to an endpoint, with TLS or without.
+/// A connection to an endpoint, with TLS or without.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Clear(TcpStream),
+    Clear(Socket),
     Private(Box<TlsStream<TcpStream>>),
 }
 
