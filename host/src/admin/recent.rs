@@ -11,9 +11,17 @@ use std::{
 
 use crate::telemetry::Distribution;
 
-/// What is remembered, by the name of what it is about.
+/// What is remembered.
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<HashMap<String, Remembered>>);
+pub(super) struct Recent(Mutex<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// By the name of what it is about.
+    all: HashMap<String, Remembered>,
+    /// When what nobody asks about was forgotten last. Not each time: there may be thousands of endpoints.
+    cleared: Option<Instant>,
+}
 
 /// What something had counted at one moment.
 #[derive(Debug, Clone, Default)]
@@ -41,8 +49,16 @@ impl Recent {
     }
 
     fn since_at(&self, name: &str, now: Sample, at: Instant) -> Sample {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, remembered| at.duration_since(remembered.last.0) < Self::KEPT);
+        let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Memory { all, cleared } = &mut *memory;
+        let is_kept = |remembered: &Remembered| at.duration_since(remembered.last.0) < Self::KEPT;
+        if cleared.is_none_or(|cleared| at.duration_since(cleared) >= Self::SPAN) {
+            all.retain(|_, remembered| is_kept(remembered));
+            *cleared = Some(at);
+        }
+        if all.get(name).is_some_and(|remembered| !is_kept(remembered)) {
+            all.remove(name);
+        }
         let Some(remembered) = all.get_mut(name) else {
             all.insert(name.to_owned(), Remembered { since: None, last: (at, now.clone()) });
             return now;

@@ -13,7 +13,7 @@ use std::{
 use rustc_hash::FxHashMap;
 use tokio::{
     task::JoinHandle,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{Endpoint, Entry, Roster, Source, State, Upstream, check, discover};
@@ -108,6 +108,14 @@ async fn keep(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
             () = at([next, judging, adapting, expiry, leaving].into_iter().flatten().min()) => {}
             _ = changed.changed() => {}
             () = drain.started() => return,
+        }
+        // Of many endpoints many may change at once.
+        let pause = upstream.pause();
+        if !pause.is_zero() {
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = drain.started() => return,
+            }
         }
     }
 }

@@ -117,6 +117,8 @@ struct Common {
     /// All upstreams of the name that are still there.
     views: Vec<Weak<Upstream>>,
     members: Members,
+    /// When their rosters were renewed last.
+    renewed: Option<Instant>,
 }
 
 /// One address of an upstream, and what is known of it.
@@ -551,8 +553,27 @@ impl Upstream {
         // Its time begins anew, though the state is the same.
         let is_renewed = matches!(event, Event::TrialFailed);
         if self.change(endpoint, event, now) || is_renewed {
-            refresh(common, now);
+            // What is put off is done by whoever keeps the upstream.
+            if self.put_off(&common, now).is_none() {
+                refresh(common, now);
+            }
             self.shared.changed.send_replace(());
+        }
+    }
+
+    /// Until when rosters are not renewed. Of many endpoints many may change at once, and a roster for each of them
+    /// would cost whoever picks, and the balancers that are told of it, more than being told a moment later.
+    fn put_off(&self, common: &Common, now: Instant) -> Option<Instant> {
+        common.renewed.map(|renewed| renewed + self.pause()).filter(|due| *due > now)
+    }
+
+    /// Between two rosters.
+    fn pause(&self) -> Duration {
+        const FEW: usize = 256;
+        const EACH: Duration = Duration::from_micros(10);
+        match self.roster().all().len() {
+            ..=FEW => Duration::ZERO,
+            many => EACH * u32::try_from(many).unwrap_or(u32::MAX),
         }
     }
 
@@ -588,7 +609,11 @@ impl Upstream {
 
     /// Lets time have its effect, and says when it will have the next.
     fn pass_time(&self, now: Instant) -> Option<Instant> {
-        refresh(self.shared.common(), now);
+        let common = self.shared.common();
+        if let Some(due) = self.put_off(&common, now) {
+            return Some(due);
+        }
+        refresh(common, now);
         let next = |entry: &Entry| entry.endpoint.health().next_change(now, &self.settings);
         self.roster().all().iter().filter_map(next).min()
     }
@@ -658,6 +683,7 @@ fn known(views: &[Arc<Upstream>]) -> Known {
 fn refresh(mut common: MutexGuard<'_, Common>, now: Instant) {
     let views = common.views();
     views.iter().for_each(|view| view.renew(now));
+    common.renewed = Some(now);
     drop(common);
     drop(views);
 }

@@ -184,6 +184,21 @@ fn checks_decide_who_is_there() {
 }
 
 #[test]
+fn many_changes_at_once_make_few_rosters() {
+    let upstream = upstream(2000, "health = {}");
+    let mut versions = std::collections::BTreeSet::new();
+    for place in 0..2000 {
+        let endpoint = upstream.roster().all()[place].endpoint.clone();
+        upstream.note(&endpoint, Event::CheckPassed);
+        versions.insert(upstream.roster().version());
+    }
+    assert!(versions.len() < 1000, "{}", versions.len());
+    let due = upstream.pass_time(Instant::now());
+    upstream.pass_time(due.unwrap_or_else(Instant::now) + Duration::from_secs(1));
+    assert_eq!(ports(&upstream).len(), 2000, "and in the end all are there");
+}
+
+#[test]
 fn a_new_endpoint_comes_to_its_weight_slowly() {
     let before = upstream(1, "slow-start = '100s'");
     let after =
