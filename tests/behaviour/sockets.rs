@@ -1,5 +1,7 @@
 //! Sockets in the file system.
 
+#![allow(clippy::unwrap_used, reason = "what a test makes by itself is valid")]
+
 use std::{
     fs,
     os::unix::{
