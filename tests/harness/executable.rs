@@ -117,6 +117,17 @@ impl Executable {
     }
 }
 
+/// What there is to be known of a process whose test has failed.
+impl Drop for Executable {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+            eprintln!("the process (ended: {:?}) printed last:", self.child.try_wait());
+            lines.iter().rev().take(20).rev().for_each(|line| eprintln!("{}", line.text));
+        }
+    }
+}
+
 async fn read(output: impl AsyncRead + Unpin, is_error: bool, printed: Arc<Mutex<Vec<Line>>>) {
     let mut lines = BufReader::new(output).lines();
     while let Ok(Some(text)) = lines.next_line().await {
