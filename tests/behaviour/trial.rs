@@ -275,10 +275,49 @@ fn a_plugin_begins_with_a_project_that_builds_and_passes() {
         return;
     }
     assert_eq!(code, Some(0), "{printed}");
-    assert!(printed.contains("6 passed, 0 failed"), "{printed}");
+    assert!(printed.contains("17 passed, 0 failed"), "{printed}");
     // A folder that is there already is left alone.
     assert_eq!(tollgate(folder.path(), &["plugin", "new", "rust", "my-gate"]).0, Some(2));
     assert_eq!(tollgate(folder.path(), &["plugin", "new", "rust", "../x"]).0, Some(2));
+}
+
+#[test]
+fn a_project_in_any_language_has_its_source_its_tests_and_the_contract() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for (language, source, build) in [
+        ("rust", "src/lib.rs", "cargo build"),
+        ("c", "policy.c", "make"),
+        ("cpp", "policy.cpp", "make"),
+        ("zig", "policy.zig", "make"),
+        ("go", "policy/policy.go", "make"),
+        ("javascript", "policy.js", "npm run build"),
+        ("typescript", "policy.ts", "npm run build"),
+        ("python", "policy.py", "make"),
+        ("assemblyscript", "policy.ts", "npm run build"),
+    ] {
+        let (code, printed) =
+            tollgate(folder.path(), &["plugin", "new", language, "gate", "--dir", language]);
+        assert_eq!(code, Some(0), "{printed}");
+        let file = |path: &str| {
+            let path = folder.path().join(language).join(path);
+            fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        };
+        assert!(file(source).contains("x-consumer"), "{language}");
+        assert!(file("README.md").contains(build), "{language}");
+        assert!(file("wit/world.wit").contains("world policy"), "{language}");
+        assert!(file("wit/deps/tollgate/policy.wit").contains("interface lifecycle"), "{language}");
+        assert_eq!(read(&file("gate.test.toml")).cases.len(), 17, "{language}");
+        // Nothing is left to fill in, and the component has the name of the plugin.
+        for entry in fs::read_dir(folder.path().join(language)).expect("the folder is there") {
+            let path = entry.expect("the folder can be read").path();
+            if path.is_file() {
+                let text = fs::read_to_string(&path).expect("it is text");
+                for left in ["{{name}}", "{{identifier}}", "{{tools}}", "{{build}}", "policy.wasm"] {
+                    assert!(!text.contains(left), "{left} in {}", path.display());
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -21,11 +21,21 @@ pub(in crate::cli) struct NewArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Language {
     Rust,
+    C,
+    #[value(alias = "c++")]
+    Cpp,
+    Zig,
+    Go,
     #[value(alias = "js")]
     Javascript,
+    #[value(alias = "ts")]
+    Typescript,
+    Python,
+    #[value(alias = "as")]
+    Assemblyscript,
 }
 
-/// A file of a project: where it is, and what is in it, with [`NAME`] and [`CRATE`] to be filled in.
+/// A file of a project: where it is, and what is in it, with [`NAME`], [`CRATE`] and [`COMPONENT`] to be filled in.
 type Template = (&'static str, &'static str);
 
 /// Stands for the name of the plugin, in paths and texts.
@@ -34,43 +44,111 @@ const NAME: &str = "{{name}}";
 /// Stands for the name as an identifier.
 const CRATE: &str = "{{identifier}}";
 
+/// What the component is called in the examples, which projects begin with.
+const COMPONENT: &str = "policy.wasm";
+
 /// In every project: what the plugin has to do with the contract, and the contract itself.
 const CONTRACT: [Template; 2] = [
     ("wit/world.wit", include_str!("templates/world.wit")),
     ("wit/deps/tollgate/policy.wit", include_str!("../../../../wit/policy.wit")),
 ];
 
+/// A file of an example that is the project's as well.
+macro_rules! example {
+    ($language:literal, $path:literal) => {
+        ($path, include_str!(concat!("../../../../examples/languages/", $language, "/", $path)))
+    };
+}
+
 /// The tests, the same in every language, since the policy is.
-const TESTS: &str = include_str!("templates/test.toml");
+const TESTS: &str = include_str!("../../../../examples/languages/policy.test.toml");
 
-const RUST: [Template; 5] = [
-    ("Cargo.toml", include_str!("templates/rust/Cargo.toml.template")),
-    (".cargo/config.toml", include_str!("templates/rust/config.toml")),
-    ("src/lib.rs", include_str!("templates/rust/lib.rs")),
-    ("README.md", include_str!("templates/rust/README.md")),
-    (".gitignore", "/target\n"),
-];
-
-const JAVASCRIPT: [Template; 4] = [
-    ("package.json", include_str!("templates/javascript/package.json")),
-    ("plugin.js", include_str!("templates/javascript/plugin.js")),
-    ("README.md", include_str!("templates/javascript/README.md")),
-    (".gitignore", "/node_modules\n/*.wasm\n"),
-];
+const README: &str = include_str!("templates/README.md");
 
 impl Language {
-    fn templates(self) -> &'static [Template] {
+    /// The source, and what it is built with.
+    fn files(self) -> &'static [Template] {
         match self {
-            Self::Rust => &RUST,
-            Self::Javascript => &JAVASCRIPT,
+            Self::Rust => &[
+                ("Cargo.toml", include_str!("templates/rust/Cargo.toml.template")),
+                (".cargo/config.toml", include_str!("templates/rust/config.toml")),
+                example!("rust", "src/lib.rs"),
+            ],
+            Self::C => &[example!("c", "Makefile"), example!("c", "policy.c")],
+            Self::Cpp => &[example!("cpp", "Makefile"), example!("cpp", "policy.cpp")],
+            Self::Zig => &[example!("zig", "Makefile"), example!("zig", "policy.zig")],
+            Self::Go => &[
+                example!("go", "Makefile"),
+                example!("go", "policy/policy.go"),
+                example!("go", "policy/memory.go"),
+                example!("go", "export_tollgate_policy_lifecycle/export.go"),
+                example!("go", "export_tollgate_policy_request_hook/export.go"),
+                example!("go", "export_tollgate_policy_response_hook/export.go"),
+            ],
+            Self::Javascript => {
+                &[example!("javascript", "package.json"), example!("javascript", "policy.js")]
+            }
+            Self::Typescript => &[
+                example!("typescript", "package.json"),
+                example!("typescript", "tsconfig.json"),
+                example!("typescript", "tollgate.d.ts"),
+                example!("typescript", "policy.ts"),
+            ],
+            Self::Python => &[example!("python", "Makefile"), example!("python", "policy.py")],
+            Self::Assemblyscript => &[
+                example!("assemblyscript", "package.json"),
+                example!("assemblyscript", "names.mjs"),
+                example!("assemblyscript", "contract.ts"),
+                example!("assemblyscript", "reader.ts"),
+                example!("assemblyscript", "policy.ts"),
+            ],
         }
     }
 
-    /// What the tests say of where the component comes from; nothing where it goes without saying.
+    /// What has to be there to build it.
+    fn tools(self) -> &'static str {
+        match self {
+            Self::Rust => include_str!("templates/tools/rust.md"),
+            Self::C | Self::Cpp | Self::Zig => include_str!("templates/tools/zig.md"),
+            Self::Go => include_str!("templates/tools/go.md"),
+            Self::Javascript | Self::Typescript => include_str!("templates/tools/node.md"),
+            Self::Python => include_str!("templates/tools/python.md"),
+            Self::Assemblyscript => include_str!("templates/tools/assemblyscript.md"),
+        }
+    }
+
+    /// The command that builds it.
     fn build(self) -> &'static str {
         match self {
-            Self::Rust => "",
-            Self::Javascript => "build = \"npm install --no-audit --no-fund && npm run build\"\n",
+            Self::Rust => "cargo build --release --target wasm32-wasip2",
+            Self::C | Self::Cpp | Self::Zig | Self::Go | Self::Python => "make",
+            Self::Javascript | Self::Typescript | Self::Assemblyscript => {
+                "npm install --no-audit --no-fund && npm run build"
+            }
+        }
+    }
+
+    /// What stands before the cases of the tests: how the component is built, where that does not go without saying.
+    fn head(self) -> String {
+        let build = match self {
+            Self::Rust => return String::new(),
+            _ => format!("component = \"{COMPONENT}\"\nbuild = \"{}\"\n", self.build()),
+        };
+        match self {
+            Self::Python => {
+                format!("{build}{}", include_str!("../../../../examples/languages/python/head.toml"))
+            }
+            _ => build,
+        }
+    }
+
+    /// What is made of the source, and so not kept with it.
+    fn made(self) -> &'static str {
+        match self {
+            Self::Rust => "/target\n",
+            Self::C | Self::Cpp | Self::Zig | Self::Go | Self::Python => "/build\n/*.wasm\n",
+            Self::Javascript | Self::Assemblyscript => "/node_modules\n/*.wasm\n",
+            Self::Typescript => "/node_modules\n/policy.js\n/*.wasm\n",
         }
     }
 }
@@ -87,9 +165,14 @@ pub(super) async fn run(arguments: NewArguments) -> anyhow::Result<ExitCode> {
         eprintln!("error: {} is there already: name another folder with --dir", folder.display());
         return Ok(ExitCode::from(2));
     }
-    let tests = format!("{}{TESTS}", language.build());
-    let tests = [("{{name}}.test.toml", tests.as_str())];
-    for (path, text) in CONTRACT.iter().chain(language.templates()).copied().chain(tests) {
+    let readme = README.replace("{{tools}}", language.tools()).replace("{{build}}", language.build());
+    let tests = format!("{}{TESTS}", language.head());
+    let own = [
+        ("README.md", readme.as_str()),
+        ("{{name}}.test.toml", tests.as_str()),
+        (".gitignore", language.made()),
+    ];
+    for (path, text) in CONTRACT.iter().chain(language.files()).copied().chain(own) {
         let path = folder.join(filled(path, &name));
         let parent = path.parent().unwrap_or(&folder);
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
@@ -104,7 +187,9 @@ pub(super) async fn run(arguments: NewArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn filled(text: &str, name: &str) -> String {
-    text.replace(NAME, name).replace(CRATE, &name.replace('-', "_"))
+    text.replace(NAME, name)
+        .replace(CRATE, &name.replace('-', "_"))
+        .replace(COMPONENT, &format!("{name}.wasm"))
 }
 
 /// As a table of the configuration, a file, a package of every language and an interface of WIT can be called.
