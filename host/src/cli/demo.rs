@@ -69,6 +69,7 @@ config = {{ header = "x-api-key", keys = {{ demo = "{KEY}" }} }}
     // A folder that is not there: the demo is about the plugins in the executable.
     let folder = std::env::temp_dir().join("tollgate-demo-has-no-folder");
     let server = Server::start(config, source, Settings { folder, artifacts: default_artifacts() }).await?;
+    let signals = run::Signals::listen()?;
     let (address, secure) = (server.addresses()[0], server.addresses()[1].port());
     server.drain().accompany(admin::run(server.clone(), None));
     let snapshot = server.snapshot();
@@ -95,7 +96,7 @@ For Prometheus:             curl http://{admin}/metrics
 Ctrl-C ends it.",
         text.lines().map(|line| format!("  {line}\n")).collect::<String>(),
     );
-    run::until_signalled(&server, None).await
+    signals.serve(&server, None).await
 }
 
 /// This address, or one with a port that is free if its own is taken.

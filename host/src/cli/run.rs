@@ -1,9 +1,9 @@
 //! `tollgate run`
 
-use std::{path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::RunArguments;
 use crate::{
@@ -19,12 +19,13 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let settings = settings(&path);
     let loaded = watch::State::before_loading(&source, &config, &settings.folder);
     let server = Server::start(config, source, settings).await?;
+    let signals = Signals::listen()?;
     for address in server.listeners() {
         tracing::info!(%address, "listening");
     }
     server.drain().accompany(admin::run(server.clone(), Some(path.clone())));
     server.drain().spawn(watch::run(server.clone(), path.clone(), loaded));
-    until_signalled(&server, Some(&path)).await
+    signals.serve(&server, Some(&path)).await
 }
 
 /// Has the process open as many files as it may: a connection takes two, and systems begin with some thousand.
@@ -43,28 +44,44 @@ pub(super) fn settings(config: &Path) -> Settings {
     Settings { folder, artifacts: default_artifacts() }
 }
 
-/// Runs until SIGINT or SIGTERM, then drains; a second one ends it at once. SIGHUP reloads.
-pub(super) async fn until_signalled(server: &Arc<Server>, config: Option<&Path>) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            // Asked for over the admin API.
-            () = server.drain().started() => break,
-            _ = hang_up.recv() => match config {
-                Some(config) => watch::reload(server, config).await,
-                None => tracing::info!("there is no configuration to read again"),
-            },
+/// What the process is told by its operator. From here on none of it ends the process by itself, so this is there before
+/// anybody is told that it serves.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Runs until SIGINT or SIGTERM, then drains; a second one ends it at once. SIGHUP reloads.
+    pub async fn serve(mut self, server: &Arc<Server>, config: Option<&Path>) -> anyhow::Result<()> {
+        let Self { interrupt, terminate, hang_up } = &mut self;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                // Asked for over the admin API.
+                () = server.drain().started() => break,
+                _ = hang_up.recv() => match config {
+                    Some(config) => watch::reload(server, config).await,
+                    None => tracing::info!("there is no configuration to read again"),
+                },
+            }
         }
+        tracing::info!(connections = server.connections(), "draining; another signal ends at once");
+        tokio::select! {
+            () = server.stop() => {}
+            _ = interrupt.recv() => server.drain().abort(),
+            _ = terminate.recv() => server.drain().abort(),
+        }
+        Ok(())
     }
-    tracing::info!(connections = server.connections(), "draining; another signal ends at once");
-    tokio::select! {
-        () = server.stop() => {}
-        _ = interrupt.recv() => server.drain().abort(),
-        _ = terminate.recv() => server.drain().abort(),
-    }
-    Ok(())
 }
