@@ -60,8 +60,9 @@ const PIECE: usize = 32 << 10;
 /// How long a client may take to go, once it has been asked to.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// The same in bytes that are read and thrown away.
-const FAREWELL_BYTES: u64 = 256 << 10;
+/// The same in bytes that are read and thrown away: more than the buffers of two sockets hold, so that a client that has
+/// stopped sending by then is told why.
+const FAREWELL_BYTES: u64 = 8 << 20;
 
 /// Serves a connection to its end. `begun` has come from it already.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(

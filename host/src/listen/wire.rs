@@ -261,7 +261,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// sending, reads on for a moment, so that the answer is not lost to a reset (RFC 9112, section 9.6).
     pub async fn close(mut self, clock: &Clock) {
         const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
-        const FAREWELL_BYTES: u64 = 256 << 10;
+        // More than the buffers of two sockets hold: who has stopped sending by then sees the answer.
+        const FAREWELL_BYTES: u64 = 8 << 20;
         let fault = self.turn.fault();
         let may_be_sending = fault.is_some() || !self.framing.expects_head() || !self.kept.is_empty();
         let farewell = async {
