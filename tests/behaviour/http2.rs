@@ -839,6 +839,7 @@ async fn a_proxy_that_stops_finishes_the_streams_it_has_begun() {
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe").await;
     let response = soon("a response", response).await.unwrap();
     let idle = Http2Client::connect(proxy.address()).await;
+    until("both are accepted", || proxy.server().connections() == 2).await;
     let finishing = async {
         idle.ended().await.unwrap();
         upstream.send("llo").await;
@@ -861,6 +862,7 @@ async fn a_listener_that_a_reload_takes_away_finishes_the_streams_it_has_begun()
     upstream.read_until("\r\n\r\n").await;
     let idle = Http2Client::connect(free).await;
     let staying = Http2Client::connect(proxy.server().addresses()[1]).await;
+    until("all are accepted", || proxy.server().connections() == 3).await;
     proxy.reload(&format!("{route}{}", listener(""))).await.unwrap();
     idle.ended().await.unwrap();
     upstream.send(&Answer::ok("fine").pieces[0]).await;
