@@ -11,7 +11,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-/// A connected socket. What comes can be looked at before it is read.
+/// A connected socket. What comes first can be looked at before it is read.
 #[derive(Debug)]
 pub struct Socket {
     stream: Stream,
@@ -38,24 +38,14 @@ impl From<UnixStream> for Socket {
 }
 
 impl Socket {
-    /// What has come, once there is more of it than `seen`; as much if nothing more is going to come. Of what is
-    /// looked at, only a little more than that is read.
-    pub async fn look(&mut self, seen: usize) -> io::Result<&[u8]> {
-        const PIECE: usize = 256;
-        while self.held.len() <= seen {
-            let mut piece = [0; PIECE];
+    /// The first byte that comes; none if nothing is going to come. It is still there to be read.
+    pub async fn first(&mut self) -> io::Result<Option<u8>> {
+        if self.held.is_empty() {
+            let mut piece = [0; 256];
             let count = self.stream.read(&mut piece).await?;
             self.held.extend_from_slice(&piece[..count]);
-            if count == 0 {
-                break;
-            }
         }
-        Ok(&self.held)
-    }
-
-    /// Takes away so many bytes of what was looked at.
-    pub fn skip(&mut self, count: usize) {
-        self.held.drain(..count.min(self.held.len()));
+        Ok(self.held.first().copied())
     }
 }
 

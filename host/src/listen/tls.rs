@@ -41,7 +41,7 @@ pub(super) async fn open(
     termination: &Termination,
 ) -> Result<(TlsStream<Socket>, Session), OpenError> {
     // Looked at before it is taken: once rustls has it, all that it can say to a stranger is an alert.
-    let Some(first) = stream.look(0).await.map_err(OpenError::Handshake)?.first() else {
+    let Some(first) = stream.first().await.map_err(OpenError::Handshake)? else {
         return Err(OpenError::Silent);
     };
     // A handshake begins with 22 (RFC 8446, section 5.1), a request with its method.
