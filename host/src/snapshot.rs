@@ -47,6 +47,8 @@ pub struct Snapshot {
     pub cache: Arc<Cache>,
     /// Files that no route needs and that are no plugins, by name, and why.
     pub not_loaded: Vec<(String, String)>,
+    /// Whether an upstream is told where clients have connected to.
+    pub introduces_clients: bool,
     upstreams_by_name: HashMap<Arc<str>, usize>,
     /// Of requests that no route wanted.
     unrouted: Arc<PerWorker<RouteCounts>>,
@@ -185,6 +187,7 @@ impl Builder {
         };
         Ok(Snapshot {
             source: source.clone(),
+            introduces_clients: config.upstreams.values().any(|upstream| upstream.proxy_protocol),
             not_loaded,
             number,
             config,
@@ -576,6 +579,12 @@ fn says_what_it_can_keep(listener: &config::Listener, problems: &mut Vec<Problem
     if let (Some(mode), Address::Ip(_)) = (&listener.mode, &listener.address) {
         let problem = Problem::at(mode.span(), "only a socket of Unix has a mode");
         problems.push(problem.help("leave it out, or listen on `unix:` and a path"));
+    }
+    if let Some(key) = listener.proxy_protocol.as_ref().filter(|is_on| *is_on.get_ref())
+        && listener.trusted_proxies.is_empty()
+    {
+        let problem = Problem::at(key.span(), "nobody is trusted to say whose connections they are");
+        problems.push(problem.help("name those who connect: trusted-proxies = [\"10.0.0.0/8\"]"));
     }
     match (&listener.redirect_to_https, &listener.hsts, &listener.tls) {
         // A proxy that is believed may say of its own client that it came in clear.

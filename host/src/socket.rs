@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -41,11 +42,38 @@ impl Socket {
     /// The first byte that comes; none if nothing is going to come. It is still there to be read.
     pub async fn first(&mut self) -> io::Result<Option<u8>> {
         if self.held.is_empty() {
-            let mut piece = [0; 256];
-            let count = self.stream.read(&mut piece).await?;
-            self.held.extend_from_slice(&piece[..count]);
+            self.hold().await?;
         }
         Ok(self.held.first().copied())
+    }
+
+    /// Waits for more to look at. False if nothing more is going to come.
+    pub async fn hold(&mut self) -> io::Result<bool> {
+        let mut piece = [0; 256];
+        let count = self.stream.read(&mut piece).await?;
+        self.held.extend_from_slice(&piece[..count]);
+        Ok(count > 0)
+    }
+
+    /// What was only looked at so far.
+    pub fn held(&self) -> &[u8] {
+        &self.held
+    }
+
+    /// Takes away the beginning of what was looked at: it will not be read.
+    pub fn drop_held(&mut self, count: usize) {
+        self.held.drain(..count);
+        if self.held.is_empty() {
+            self.held = Vec::new();
+        }
+    }
+
+    /// Where the other end has connected to, if that has an address.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().ok(),
+            Stream::Unix(_) => None,
+        }
     }
 }
 
@@ -55,17 +83,14 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, held } = self.get_mut();
-        if !held.is_empty() {
-            let count = held.len().min(buffer.remaining());
-            buffer.put_slice(&held[..count]);
-            held.drain(..count);
-            if held.is_empty() {
-                *held = Vec::new();
-            }
+        let this = self.get_mut();
+        if !this.held.is_empty() {
+            let count = this.held.len().min(buffer.remaining());
+            buffer.put_slice(&this.held[..count]);
+            this.drop_held(count);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(stream).poll_read(cx, buffer)
+        Pin::new(&mut this.stream).poll_read(cx, buffer)
     }
 }
 

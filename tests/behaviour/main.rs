@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod overload;
 mod plugins;
+mod proxy_protocol;
 mod raw_requests;
 mod reload;
 mod retries;

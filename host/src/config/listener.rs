@@ -30,6 +30,9 @@ pub struct Listener {
     /// Peers whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed.
     #[serde(default)]
     pub trusted_proxies: TrustedProxies,
+    /// Whether connections begin with a header of the PROXY protocol, which says whose they are. Only `trusted-proxies`
+    /// may connect then.
+    pub proxy_protocol: Option<Spanned<bool>>,
     /// Whether HTTP/2 is spoken with clients that ask for it.
     #[serde(default = "yes")]
     pub http2: bool,
@@ -47,6 +50,13 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
     #[serde(default, deserialize_with = "table")]
     pub min_rates: ListenerRates,
+}
+
+impl Listener {
+    /// Whether whoever connects has to say first on whose behalf.
+    pub fn expects_introduction(&self) -> bool {
+        self.proxy_protocol.as_ref().is_some_and(|is_on| *is_on.get_ref())
+    }
 }
 
 /// Permissions of a file, in octal digits.
@@ -152,7 +162,8 @@ impl Default for ListenerLimits {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct ListenerTimeouts {
-    /// From the connection to the end of the TLS handshake; beyond it the connection is closed.
+    /// From the connection to the end of its PROXY header, where there is one, and from there to the end of the TLS
+    /// handshake; beyond it the connection is closed.
     pub handshake: Duration,
     /// From the first byte of a request's head to its last; beyond it 408.
     pub header: Duration,

@@ -30,6 +30,7 @@ connections = 1_000
 [[listeners]]
 address = "127.0.0.1:${PORT:-8080}"
 trusted-proxies = ["10.0.0.0/8", "192.168.0.1", "::1"]
+proxy-protocol = true
 tls = { certificates = [{ certificate = "${FOLDER}/a.pem", key = "a.key", ocsp = "a.ocsp" }], self-signed = ["LOCALHOST", "::1"], client-ca = "clients.pem", client-auth = "optional", forward-client-certificate = "chain", min-version = "1.3" }
 redirect-to-https = { port = 8443, status = 301 }
 hsts = { max-age = "365d", include-subdomains = true, preload = true }
@@ -40,6 +41,7 @@ min-rates = { body = "1KiB", write = "0B", window = "5s" }
 [upstreams.app]
 discover = { dns = { name = "_http._tcp.app", port = 80, servers = ["10.0.0.2", "[::1]:5353"], ttl-min = "5s", ttl-max = "1m" }, etcd = { servers = ["https://etcd:2379"], prefix = "/app/", user = "u", password = "${ZONE:-p}" }, consul = { servers = ["http://consul:8500"], service = "app", datacenter = "d", tag = "t", token = "${ZONE:-t}" }, tls = { ca = "internal.pem" }, file = "endpoints.toml", https = true, may-be-empty = true }
 register = true
+proxy-protocol = true
 endpoints = ["http://10.0.0.1:8001", { url = "http://${HOST}", weight = 3, tags = { zone = "${ZONE:-ä}" } }]
 balance = "round-robin"
 panic-threshold = 0.5

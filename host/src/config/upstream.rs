@@ -28,6 +28,9 @@ pub struct Upstream {
     /// The version of HTTP that is spoken with them.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Whether connections begin with a header of the PROXY protocol, which names the client.
+    #[serde(default)]
+    pub proxy_protocol: bool,
     /// The plugins whose `pick` decides, the first that has an opinion; the least loaded of two if none has.
     #[serde(default, deserialize_with = "names")]
     pub balance: Vec<Spanned<String>>,
@@ -315,6 +318,7 @@ impl Upstream {
             discover: None,
             register: false,
             protocol: Protocol::default(),
+            proxy_protocol: false,
             balance: Vec::new(),
             health: None,
             load: None,

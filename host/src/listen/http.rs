@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
-    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -15,14 +14,15 @@ use hyper::{server::conn::http1, service::service_fn};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    http2, tls,
+    http2,
+    tcp::Client,
+    tls,
     wire::{SCRATCH, Scratch, Wire},
 };
 use crate::{
-    address::Caller,
     config::Listener,
     live::Worker,
-    proxy::{self, Answered, Connection, Peer, Turn},
+    proxy::{self, Answered, Connection, Turn},
     socket::Socket,
     telemetry::{
         Part,
@@ -53,12 +53,13 @@ impl Server {
     pub async fn serve_tls(
         self,
         stream: Socket,
-        address: Caller<SocketAddr>,
+        client: Client,
         listener: Arc<Listener>,
         counts: Part<ListenerCounts>,
         termination: Arc<Termination>,
     ) {
         let limit = listener.timeouts.handshake.get();
+        let address = client.address;
         // In a box, since a handshake needs more memory than what comes after it.
         let opened = self.worker.clock.within(limit, Box::pin(tls::open(stream, &termination))).await;
         let (stream, session) = match opened {
@@ -80,7 +81,7 @@ impl Server {
             }
         };
         counts.shook_hands(session.version, session.is_resumed);
-        let mut peer = Peer::new(address, "https", &listener.trusted_proxies);
+        let mut peer = client.peer("https");
         peer.certificate = session.client.clone();
         let connection = Rc::new(Connection::secure(peer, listener, counts, session));
         self.serve(stream, connection).await;

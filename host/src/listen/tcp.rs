@@ -4,7 +4,7 @@
 //! socket of Unix is one for all of them, and whoever is first accepts.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     io, net,
     net::SocketAddr,
@@ -31,13 +31,15 @@ use super::{
 };
 use crate::{
     address::{Address, Caller},
+    clock::{Clock, Elapsed, Tick},
     config::Listener,
     live::{Counted, Gauge, Worker},
     proxy::{Connection, Peer},
+    proxy_protocol::{Fault, Introduction},
     socket::Socket,
     telemetry::{
         Part, PerWorker,
-        traffic::{Limit, ListenerCounts, ListenerTraffic},
+        traffic::{Limit, ListenerCounts, ListenerTraffic, RefusedHeader},
     },
     tls::Termination,
 };
@@ -253,12 +255,14 @@ impl Acceptors {
         let Some(socket) = bound.sockets.take(self.worker) else { return Ok(running) };
         let socket = Accepting::new(socket)?;
         let (current, stop) = (running.bound.clone(), running.stop.clone());
-        let acceptor = Acceptor {
+        let acceptor = Rc::new(Acceptor {
             server: self.server.clone(),
             bound: current,
             counts: Part::new(bound.sockets.counts.clone(), self.server.worker().writer),
             farewells: Gauge::default(),
-        };
+            too_many: Seldom::default(),
+            not_introduced: Seldom::default(),
+        });
         self.server.worker().drain.spawn_local(async move {
             stop.run_until_cancelled(acceptor.run(socket)).await;
         });
@@ -280,20 +284,62 @@ struct Acceptor {
     counts: Part<ListenerCounts>,
     /// Connections that were refused and are being told so.
     farewells: Gauge,
+    too_many: Seldom,
+    not_introduced: Seldom,
 }
 
-/// What a connection is counted in for as long as it lives: of the process, of the listener, of its client.
-type Places = (Counted, Counted, Option<Entered>);
+/// Tells whether it is time for another line on what may happen all the time.
+#[derive(Default)]
+struct Seldom(Cell<Option<Tick>>);
+
+impl Seldom {
+    fn may_speak(&self, clock: &Clock) -> bool {
+        /// Between two lines.
+        const QUIET: Duration = Duration::from_secs(10);
+        let may_speak = self.0.get().is_none_or(|then| clock.has_passed(QUIET, then));
+        if may_speak {
+            self.0.set(Some(clock.now()));
+        }
+        may_speak
+    }
+}
+
+/// A connection that was accepted, and what holds for it.
+struct Arrival {
+    stream: Socket,
+    /// Of who is at its other end.
+    address: Caller<SocketAddr>,
+    listener: Arc<Listener>,
+    tls: Option<Arc<Termination>>,
+}
+
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Client {
+    pub address: Caller<SocketAddr>,
+    /// Where it has connected to, if somebody wants to know.
+    destination: Option<SocketAddr>,
+    /// Whether it may speak for clients of its own.
+    is_trusted: bool,
+}
+
+impl Client {
+    pub fn peer(self, scheme: &'static str) -> Peer {
+        let mut peer = Peer::new(self.address, scheme, self.is_trusted);
+        peer.destination = self.destination;
+        peer
+    }
+}
+
+/// What a connection is counted in for as long as it lives: of the process, of the listener.
+type Places = (Counted, Counted);
 
 impl Acceptor {
-    async fn run(self, socket: Accepting) {
+    async fn run(self: Rc<Self>, socket: Accepting) {
         /// How long to wait when there is no file descriptor left, or no memory.
         const BACK_OFF: Duration = Duration::from_millis(100);
-        /// Between two lines on what happens all the time.
-        const QUIET: Duration = Duration::from_secs(10);
         let clock = &self.server.worker().clock;
         let mut is_short = false;
-        let mut warned = None;
         loop {
             let (stream, address) = match socket.accept().await {
                 Ok(accepted) => accepted,
@@ -314,59 +360,127 @@ impl Acceptor {
                 let bound = self.bound.borrow();
                 (bound.listener.clone(), bound.tls.clone())
             };
-            match self.enter(&listener, address) {
-                Ok(places) => self.serve(stream, address, listener, tls, places),
-                Err(limit) => {
-                    if warned.is_none_or(|then| clock.has_passed(QUIET, then)) {
-                        warned = Some(clock.now());
-                        tracing::warn!(client = %address, limit = limit.name(), "too many connections");
-                    }
-                    self.refuse(stream, limit, tls.is_some());
+            let is_trusted = listener.trusted_proxies.holds(address.client());
+            let arrival = Arrival { stream, address, listener, tls };
+            match arrival.listener.expects_introduction() {
+                true if is_trusted => self.introduce(arrival),
+                true => self.not_introduced(address, RefusedHeader::Untrusted),
+                false => {
+                    let destination = self.destination(&arrival.stream);
+                    self.admit(arrival, Client { address, destination, is_trusted });
                 }
             }
         }
     }
 
+    /// Where a client has connected to, where an upstream is told.
+    fn destination(&self, stream: &Socket) -> Option<SocketAddr> {
+        let generation = self.server.worker().generation();
+        if generation.snapshot.introduces_clients { stream.local_address() } else { None }
+    }
+
+    /// Serves a connection, if there is a place for it.
+    fn admit(&self, arrival: Arrival, client: Client) {
+        match self.enter(&arrival.listener) {
+            Ok(places) => self.serve(arrival, client, places),
+            Err(limit) => self.turn_away(arrival, client, limit),
+        }
+    }
+
+    /// Serves a connection once it is said whose it is.
+    fn introduce(self: &Rc<Self>, mut arrival: Arrival) {
+        let address = arrival.address;
+        let own = Client { address, destination: None, is_trusted: true };
+        let places = match self.enter(&arrival.listener) {
+            Ok(places) => places,
+            Err(limit) => return self.turn_away(arrival, own, limit),
+        };
+        let acceptor = self.clone();
+        self.server.worker().drain.spawn_local(async move {
+            let clock = &acceptor.server.worker().clock;
+            let limit = arrival.listener.timeouts.handshake.get();
+            let read = clock.within(limit, introduction(&mut arrival.stream)).await;
+            let introduction = match read {
+                Ok(Ok(introduction)) => introduction,
+                Ok(Err(why)) => return acceptor.not_introduced(address, why),
+                Err(Elapsed) => {
+                    acceptor.counts.reached(Limit::HandshakeTime);
+                    return acceptor.not_introduced(address, RefusedHeader::Late);
+                }
+            };
+            let client = match introduction {
+                Introduction::Own => own,
+                // It comes from whoever is trusted, and on behalf of somebody who may not be.
+                Introduction::Unknown => Client { is_trusted: false, ..own },
+                Introduction::Client { source, destination } => {
+                    let address = Caller::Ip(source);
+                    let is_trusted = arrival.listener.trusted_proxies.holds(address.client());
+                    Client { address, destination: Some(destination), is_trusted }
+                }
+            };
+            let destination = client.destination.or_else(|| acceptor.destination(&arrival.stream));
+            acceptor.serve(arrival, Client { destination, ..client }, places);
+        });
+    }
+
+    /// A connection is closed, as nobody knows whose it is.
+    fn not_introduced(&self, address: Caller<SocketAddr>, why: RefusedHeader) {
+        self.counts.refused_header(why);
+        // Some connect and say nothing to see whether anybody is there.
+        if why != RefusedHeader::Silent && self.not_introduced.may_speak(&self.server.worker().clock) {
+            tracing::warn!(peer = %address, reason = why.name(), "connection without a PROXY header that counts");
+        }
+    }
+
     /// Finds a place for a connection, or says what it is that there is too much of.
-    fn enter(&self, listener: &Listener, address: Caller<SocketAddr>) -> Result<Places, Limit> {
+    fn enter(&self, listener: &Listener) -> Result<Places, Limit> {
         let worker = self.server.worker();
         let sockets = self.bound.borrow().sockets.clone();
         let in_all = worker.generation().snapshot.config.limits.connections;
         let in_all = worker.connections.enter(in_all).ok_or(Limit::Connections)?;
         let here =
             sockets.connections.enter(listener.limits.connections).ok_or(Limit::ListenerConnections)?;
-        let is_counted = !listener.trusted_proxies.holds(address.client());
-        let most = listener.limits.connections_per_address.filter(|_| is_counted);
-        let of_client = match (most, address) {
-            // Those that come by a socket of Unix cannot be told from each other.
-            (None, _) | (_, Caller::Unix) => None,
-            (Some(most), Caller::Ip(address)) => {
-                let entered = sockets.clients.enter(address.ip(), listener.limits.ipv6_prefix, most.get());
-                Some(entered.ok_or(Limit::ConnectionsPerAddress)?)
-            }
-        };
-        Ok((in_all, here, of_client))
+        Ok((in_all, here))
     }
 
-    fn serve(
-        &self,
-        stream: Socket,
-        address: Caller<SocketAddr>,
-        listener: Arc<Listener>,
-        tls: Option<Arc<Termination>>,
-        places: Places,
-    ) {
+    /// The same for the client, where it may have so many. Those who bring many clients are not counted, and those
+    /// that come by a socket of Unix cannot be told from each other.
+    fn enter_client(&self, listener: &Listener, client: Client) -> Result<Option<Entered>, Limit> {
+        let most = listener.limits.connections_per_address;
+        let is_counted = !listener.trusted_proxies.holds(client.address.client());
+        let (Some(most), Caller::Ip(address)) = (most.filter(|_| is_counted), client.address) else {
+            return Ok(None);
+        };
+        let clients = &self.bound.borrow().sockets.clients;
+        let entered = clients.enter(address.ip(), listener.limits.ipv6_prefix, most.get());
+        entered.map(Some).ok_or(Limit::ConnectionsPerAddress)
+    }
+
+    fn serve(&self, arrival: Arrival, client: Client, places: Places) {
+        let of_client = match self.enter_client(&arrival.listener, client) {
+            Ok(entered) => entered,
+            Err(limit) => return self.turn_away(arrival, client, limit),
+        };
+        let places = (places, of_client);
+        let Arrival { stream, listener, tls, .. } = arrival;
         let (worker, server, counts) = (self.server.worker(), self.server.clone(), self.counts.clone());
         counts.accepted.add(1);
         // Two tasks of different size, so that a connection in clear does not hold the memory of the other.
         match tls {
-            Some(tls) => spawn(worker, places, server.serve_tls(stream, address, listener, counts, tls)),
+            Some(tls) => spawn(worker, places, server.serve_tls(stream, client, listener, counts, tls)),
             None => {
-                let peer = Peer::new(address, "http", &listener.trusted_proxies);
-                let connection = Rc::new(Connection::http1(peer, listener, counts));
+                let connection = Rc::new(Connection::http1(client.peer("http"), listener, counts));
                 spawn(worker, places, server.serve(stream, connection));
             }
         }
+    }
+
+    /// There is no place for a connection.
+    fn turn_away(&self, arrival: Arrival, client: Client, limit: Limit) {
+        if self.too_many.may_speak(&self.server.worker().clock) {
+            tracing::warn!(client = %client.address, limit = limit.name(), "too many connections");
+        }
+        self.refuse(arrival.stream, limit, arrival.tls.is_some());
     }
 
     fn refuse(&self, stream: Socket, limit: Limit, is_secure: bool) {
@@ -393,7 +507,27 @@ impl Acceptor {
     }
 }
 
-fn spawn(worker: &Worker, places: Places, serving: impl Future<Output = ()> + 'static) {
+/// What a connection begins with, where it has to say whose it is. What comes after that is still to be read.
+async fn introduction(stream: &mut Socket) -> Result<Introduction, RefusedHeader> {
+    loop {
+        match Introduction::read(stream.held()) {
+            Ok(Some((introduction, length))) => {
+                stream.drop_held(length);
+                return Ok(introduction);
+            }
+            Ok(None) => {}
+            Err(Fault::Absent) => return Err(RefusedHeader::Absent),
+            Err(Fault::Malformed) => return Err(RefusedHeader::Malformed),
+            Err(Fault::TooLong) => return Err(RefusedHeader::TooLong),
+        }
+        if !stream.hold().await.unwrap_or(false) {
+            let has_begun = !stream.held().is_empty();
+            return Err(if has_begun { RefusedHeader::Malformed } else { RefusedHeader::Silent });
+        }
+    }
+}
+
+fn spawn(worker: &Worker, places: impl Sized + 'static, serving: impl Future<Output = ()> + 'static) {
     worker.drain.spawn_local(async move {
         let _places = places;
         serving.await;

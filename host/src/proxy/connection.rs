@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
@@ -11,7 +12,9 @@ use http::{HeaderValue, StatusCode};
 
 use super::{Peer, Tunnel};
 use crate::{
+    address::Caller,
     config::{Hsts, Listener},
+    proxy_protocol::Introduction,
     telemetry::{Part, traffic::ListenerCounts},
     tls::{Protocol, Session},
 };
@@ -63,6 +66,21 @@ impl Connection {
             hsts: self.hsts.clone(),
             turn: None,
         }
+    }
+
+    /// What an upstream is told of a connection that is made for this client of the connection: without a port, where
+    /// that is another's client.
+    pub(super) fn introduction(&self, client: Caller<IpAddr>) -> Introduction {
+        let Caller::Ip(address) = client else { return Introduction::Unknown };
+        let own = match self.peer.address {
+            Caller::Ip(own) if own.ip().to_canonical() == address => own.port(),
+            _ => 0,
+        };
+        let source = SocketAddr::new(address, own);
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let destination = self.peer.destination.or_else(|| self.listener.address.ip()).unwrap_or(unknown);
+        let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+        Introduction::Client { source, destination }
     }
 
     /// The status for what the client has sent and must not have, or has not sent in time.

@@ -48,18 +48,19 @@ pub struct Peer {
     pub scheme: &'static str,
     /// Its certificate, where it has shown one.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// Where it has connected to, if somebody wants to know.
+    pub destination: Option<SocketAddr>,
 }
 
 impl Peer {
-    pub fn new(address: Caller<SocketAddr>, scheme: &'static str, trusted: &TrustedProxies) -> Self {
-        let client = address.client();
-        let value = match client {
+    pub fn new(address: Caller<SocketAddr>, scheme: &'static str, is_trusted: bool) -> Self {
+        let value = match address.client() {
             Caller::Ip(address) => {
                 Some(HeaderValue::try_from(address.to_string()).expect("an IP address is visible ASCII"))
             }
             Caller::Unix => None,
         };
-        Self { address, address_value: value, is_trusted: trusted.holds(client), scheme, certificate: None }
+        Self { address, address_value: value, is_trusted, scheme, certificate: None, destination: None }
     }
 
     /// Whether it may speak for clients of its own.
@@ -704,7 +705,7 @@ mod tests {
     ) -> Result<(request::Parts, Prepared), BadRequest> {
         let trusted = networks(trusted);
         let address = if address == "unix:" { Caller::Unix } else { Caller::Ip(address.parse().unwrap()) };
-        let peer = Peer::new(address, "http", &trusted);
+        let peer = Peer::new(address, "http", trusted.holds(address.client()));
         prepare(&mut request, &peer, &trusted, Some(0)).map(|prepared| (request, prepared))
     }
 

@@ -28,6 +28,7 @@ use crate::{
     cache::policy::Time,
     clock::{Clock, Elapsed, TICK, Tick, Timer},
     plugin::InHand,
+    proxy_protocol::Introduction,
     snapshot::{Route, Target},
     telemetry::traffic::Limit,
     upstream::{
@@ -144,6 +145,9 @@ pub(super) async fn send(
     let clock = &context.worker.clock;
     let writer = context.worker.writer;
     let mut outgoing = Outgoing::new(context, target, route, &exchange.request, body, expects)?;
+    if upstream.settings.proxy_protocol {
+        outgoing.introduction = Some(context.connection.introduction(exchange.client));
+    }
     let permit = admit(upstream, clock).await?;
     let mut attempts = Attempts { upstream, clock, began: clock.now(), made: 0, tried: SmallVec::new() };
     loop {
@@ -373,7 +377,8 @@ async fn send_to(
     let upstream = &target.upstream;
     let mut is_fresh = false;
     loop {
-        let mut lease = match context.worker.pool.lease(upstream, endpoint, is_fresh).await {
+        let leasing = context.worker.pool.lease(upstream, endpoint, outgoing.introduction, is_fresh);
+        let mut lease = match leasing.await {
             Ok(lease) => lease,
             Err(source) => {
                 let error = Error::Connect { endpoint: name(endpoint), source };
@@ -496,6 +501,8 @@ struct Outgoing {
     hears_interim: bool,
     /// What the answer must say if it is to go on in another protocol, where the request asks for that.
     expected: Option<Expected>,
+    /// What the endpoint is told of whose connection it is, where it wants to know.
+    introduction: Option<Introduction>,
 }
 
 impl Outgoing {
@@ -547,6 +554,7 @@ impl Outgoing {
             // hyper has no way to send them in HTTP/2.
             hears_interim: head.version == Version::HTTP_11,
             expected: if expects == Expects::Upgrade { Expected::of(&head.headers) } else { None },
+            introduction: None,
         })
     }
 

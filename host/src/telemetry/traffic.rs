@@ -70,6 +70,8 @@ pub struct ListenerCounts {
     handshakes: [[Tally; KINDS.len()]; VERSIONS.len()],
     /// TLS handshakes that led to nothing, by the reason.
     failed_handshakes: [Tally; FailedHandshake::ALL.len()],
+    /// Connections that did not begin with the PROXY header they should, by the reason.
+    refused_headers: [Tally; RefusedHeader::ALL.len()],
     /// Requests that came over its connections.
     pub requests: Tally,
     /// By status, from 400 on.
@@ -176,6 +178,37 @@ impl FailedHandshake {
     }
 }
 
+/// Why a connection that should begin with a PROXY header was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedHeader {
+    /// Whoever connects is not trusted to say who its clients are.
+    Untrusted,
+    /// The connection ended before anything came.
+    Silent,
+    /// What came is no header.
+    Absent,
+    Malformed,
+    TooLong,
+    /// It came to no end in time.
+    Late,
+}
+
+impl RefusedHeader {
+    pub const ALL: [Self; 6] =
+        [Self::Untrusted, Self::Silent, Self::Absent, Self::Malformed, Self::TooLong, Self::Late];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted",
+            Self::Silent => "silent",
+            Self::Absent => "absent",
+            Self::Malformed => "malformed",
+            Self::TooLong => "too-long",
+            Self::Late => "late",
+        }
+    }
+}
+
 /// The errors of HTTP/2 by their codes (RFC 9113, section 7).
 const CODES: [&str; 14] = [
     "NO_ERROR",
@@ -202,6 +235,7 @@ impl Default for ListenerCounts {
             reached: [const { Tally::new() }; Limit::ALL.len()],
             handshakes: [const { [const { Tally::new() }; KINDS.len()] }; VERSIONS.len()],
             failed_handshakes: [const { Tally::new() }; FailedHandshake::ALL.len()],
+            refused_headers: [const { Tally::new() }; RefusedHeader::ALL.len()],
             requests: Tally::new(),
             refusals: [const { Tally::new() }; 200],
             goaways: [const { Tally::new() }; CODES.len()],
@@ -235,6 +269,11 @@ impl ListenerCounts {
     /// Notes a TLS handshake that has not.
     pub fn did_not_shake_hands(&self, why: FailedHandshake) {
         self.failed_handshakes[why as usize].add(1);
+    }
+
+    /// Notes a connection that was closed for want of a PROXY header that counts.
+    pub fn refused_header(&self, why: RefusedHeader) {
+        self.refused_headers[why as usize].add(1);
     }
 
     /// Notes a connection of HTTP/2 that is ended with this error. That it is over is none.
@@ -378,6 +417,17 @@ pub fn write_listeners(page: &mut Page, listeners: &[ListenerTraffic]) {
         for listener in listeners {
             for why in FailedHandshake::ALL {
                 let count = listener.counts.sum(|part| &part.failed_handshakes[why as usize]);
+                if count > 0 {
+                    family.row(&[("listener", &listener.address), ("reason", why.name())], count);
+                }
+            }
+        }
+    });
+    let help = "Connections that were closed for want of a PROXY header that counts, by the reason.";
+    page.counter("tollgate_proxy_headers_refused_total", help, |family| {
+        for listener in listeners {
+            for why in RefusedHeader::ALL {
+                let count = listener.counts.sum(|part| &part.refused_headers[why as usize]);
                 if count > 0 {
                     family.row(&[("listener", &listener.address), ("reason", why.name())], count);
                 }

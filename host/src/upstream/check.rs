@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, transport::Stream};
 use crate::{
     config::{self, CheckProtocol, Protocol},
+    proxy_protocol::Introduction,
     telemetry::with_sources,
 };
 
@@ -56,7 +57,8 @@ enum CheckError {
 /// Checks an endpoint for as long as it runs, and tells the upstream.
 pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settings: config::Health) {
     let has_http2 = upstream.settings.protocol == Protocol::H2;
-    let mut check = Check { endpoint: &endpoint, settings: &settings, has_http2, kept: None };
+    let introduction = own(&upstream);
+    let mut check = Check { endpoint: &endpoint, introduction, settings: &settings, has_http2, kept: None };
     // Not all at once.
     tokio::time::sleep(settings.interval.get().mul_f64(fastrand::f64() / 10.0)).await;
     loop {
@@ -84,7 +86,8 @@ pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settin
 pub(super) async fn ask_load(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, address: config::LoadAddress) {
     let settings = config::Health { path: address.path, ..config::Health::default() };
     let has_http2 = upstream.settings.protocol == Protocol::H2;
-    let mut check = Check { endpoint: &endpoint, settings: &settings, has_http2, kept: None };
+    let introduction = own(&upstream);
+    let mut check = Check { endpoint: &endpoint, introduction, settings: &settings, has_http2, kept: None };
     tokio::time::sleep(address.interval.get().mul_f64(fastrand::f64() / 10.0)).await;
     loop {
         let began = Instant::now();
@@ -109,8 +112,14 @@ pub(super) async fn ask_load(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, a
     }
 }
 
+/// What an endpoint is told of whose connection a check is, where it wants to know.
+fn own(upstream: &Upstream) -> Option<Introduction> {
+    upstream.settings.proxy_protocol.then_some(Introduction::Own)
+}
+
 struct Check<'a> {
     endpoint: &'a Endpoint,
+    introduction: Option<Introduction>,
     settings: &'a config::Health,
     /// Whether HTTP/2 is spoken.
     has_http2: bool,
@@ -127,7 +136,7 @@ impl Check<'_> {
     async fn once(&mut self) -> Result<(), CheckError> {
         match self.settings.protocol {
             CheckProtocol::Tcp => {
-                dial(self.endpoint, Protocol::Auto).await?;
+                dial(self.endpoint, self.introduction, Protocol::Auto).await?;
                 Ok(())
             }
             CheckProtocol::Grpc => {
@@ -154,14 +163,14 @@ impl Check<'_> {
                 result => return result,
             }
         }
-        let stream = TokioIo::new(dial(self.endpoint, Protocol::Auto).await?);
+        let stream = TokioIo::new(dial(self.endpoint, self.introduction, Protocol::Auto).await?);
         let (sender, connection) = http1::handshake(stream).await?;
         self.ask(Kept { sender, connection: Box::pin(connection) }).await
     }
 
     /// Asks over a connection of HTTP/2, which is not kept.
     async fn over_http2(&self, request: Request<String>) -> Result<Whole, CheckError> {
-        let stream = TokioIo::new(dial(self.endpoint, Protocol::H2).await?);
+        let stream = TokioIo::new(dial(self.endpoint, self.introduction, Protocol::H2).await?);
         let tasks = Tasks::default();
         let (mut sender, connection) = http2::handshake(tasks.clone(), stream).await?;
         tasks.execute(async {

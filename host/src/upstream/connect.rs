@@ -9,7 +9,10 @@ use std::{
 };
 
 use hyper::client::conn::http1;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
 use tokio_rustls::TlsConnector;
 
 use super::{
@@ -22,6 +25,7 @@ use crate::{
     clock::{Clock, Elapsed},
     config::{Protocol, UpstreamTimeouts},
     drain::Drain,
+    proxy_protocol::Introduction,
 };
 
 /// Sends requests over one connection, one at a time.
@@ -73,13 +77,14 @@ impl ConnectError {
 /// Connects, and spawns what drives the connection.
 pub(super) async fn connect(
     endpoint: &Endpoint,
+    introduction: Option<Introduction>,
     timeouts: &UpstreamTimeouts,
     clock: &Clock,
     drain: &Drain,
     scratch: &Scratch,
     permit: Option<Permit>,
 ) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
-    let stream = clock.within(timeouts.connect.get(), dial(endpoint, Protocol::H1)).await??;
+    let stream = clock.within(timeouts.connect.get(), dial(endpoint, introduction, Protocol::H1)).await??;
     let (transport, memory) = Transport::new(stream, scratch.clone());
     let (sender, mut connection) = http1::handshake(transport).await?;
     let known = memory.clone();
@@ -100,10 +105,15 @@ pub(super) async fn connect(
     Ok((sender, memory))
 }
 
-/// A connection that `protocol` will be spoken on.
-pub(super) async fn dial(endpoint: &Endpoint, protocol: Protocol) -> Result<Stream, ConnectError> {
+/// A connection that `protocol` will be spoken on, after the introduction, where there is to be one.
+pub(super) async fn dial(
+    endpoint: &Endpoint,
+    introduction: Option<Introduction>,
+    protocol: Protocol,
+) -> Result<Stream, ConnectError> {
     if let Some(path) = endpoint.authority.socket() {
-        let stream = UnixStream::connect(path).await.map_err(ConnectError::Connect)?;
+        let mut stream = UnixStream::connect(path).await.map_err(ConnectError::Connect)?;
+        introduce(&mut stream, introduction).await?;
         return Ok(Stream::Clear(stream.into()));
     }
     let stream = match endpoint.fixed {
@@ -118,8 +128,9 @@ pub(super) async fn dial(endpoint: &Endpoint, protocol: Protocol) -> Result<Stre
             TcpStream::connect(&addresses[..]).await
         }
     };
-    let stream = stream.map_err(ConnectError::Connect)?;
+    let mut stream = stream.map_err(ConnectError::Connect)?;
     stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+    introduce(&mut stream, introduction).await?;
     if !endpoint.is_https {
         return Ok(Stream::Clear(stream.into()));
     }
@@ -128,6 +139,15 @@ pub(super) async fn dial(endpoint: &Endpoint, protocol: Protocol) -> Result<Stre
     // In a box, since a handshake needs more memory than whoever waits for it should keep ready.
     let stream = Box::pin(connector.connect(name.clone(), stream)).await.map_err(ConnectError::Tls)?;
     Ok(Stream::Private(Box::new(stream)))
+}
+
+/// Says whose connection it is, before anything else is said.
+async fn introduce<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    introduction: Option<Introduction>,
+) -> Result<(), ConnectError> {
+    let Some(introduction) = introduction else { return Ok(()) };
+    stream.write_all(&introduction.write()).await.map_err(ConnectError::Connect)
 }
 
 /// Those of the addresses of a guarded endpoint that a connection may be made to: to what was looked at, and not to

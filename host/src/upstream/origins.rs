@@ -123,7 +123,7 @@ impl Origin {
         let mut is_fresh = false;
         loop {
             let mut lease = pool
-                .lease(&self.upstream, &self.endpoint, is_fresh)
+                .lease(&self.upstream, &self.endpoint, None, is_fresh)
                 .await
                 .map_err(|error| self.refused(&error))?;
             let request = self.request(&outgoing)?;

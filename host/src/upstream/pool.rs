@@ -31,6 +31,7 @@ use crate::{
     clock::{Clock, Tick},
     config::Protocol,
     drain::Drain,
+    proxy_protocol::Introduction,
 };
 
 /// The idle connections of one worker.
@@ -56,6 +57,7 @@ struct Shelf {
 struct Idle {
     sender: Sender,
     memory: Rc<RefCell<Memory>>,
+    introduction: Option<Introduction>,
     since: Tick,
 }
 
@@ -66,6 +68,8 @@ pub struct Lease {
     /// The connection itself, once it goes on in another protocol.
     switched: Option<oneshot::Receiver<Switched>>,
     endpoint: Arc<Endpoint>,
+    /// What the endpoint was told of whose connection it is.
+    introduction: Option<Introduction>,
     keep: Duration,
     pool: Rc<Pool>,
 }
@@ -90,35 +94,40 @@ impl Pool {
     }
 
     /// A connection to the endpoint: the one used last, or a new one. With `fresh` always a new one.
+    ///
+    /// Where the endpoint is to be told whose connection it is, one of which it has been told the very same.
     pub async fn lease(
         self: &Rc<Self>,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
+        introduction: Option<Introduction>,
         fresh: bool,
     ) -> Result<Lease, ConnectError> {
         let lease = |carrier| Lease {
             carrier,
             switched: None,
             endpoint: endpoint.clone(),
+            introduction,
             keep: upstream.timeouts.idle.get(),
             pool: self.clone(),
         };
         match upstream.settings.protocol {
             Protocol::Auto | Protocol::H1 => {}
             Protocol::H2 => {
-                let share = self.shares.take(endpoint, &upstream.timeouts, fresh).await?;
+                let share = self.shares.take(endpoint, introduction, &upstream.timeouts, fresh).await?;
                 return Ok(lease(Carrier::Shared(share)));
             }
         }
-        while !fresh && let Some((mut sender, memory)) = self.take(endpoint) {
+        while !fresh && let Some((mut sender, memory)) = self.take(endpoint, introduction) {
             // Ready at once unless its task has still to see that the last response has ended.
             if sender.is_ready() || sender.ready().await.is_ok() {
                 return Ok(lease(Carrier::Alone { sender, memory, is_reused: true }));
             }
         }
         let permit = self.permit(upstream, endpoint).await?;
-        let (sender, memory) =
-            connect(endpoint, &upstream.timeouts, &self.clock, &self.drain, &self.scratch, permit).await?;
+        let Self { clock, drain, scratch, .. } = &**self;
+        let connecting = connect(endpoint, introduction, &upstream.timeouts, clock, drain, scratch, permit);
+        let (sender, memory) = connecting.await?;
         Ok(lease(Carrier::Alone { sender, memory, is_reused: false }))
     }
 
@@ -136,10 +145,15 @@ impl Pool {
         permit.map(Some).map_err(|_| ConnectError::TooMany)
     }
 
-    fn take(&self, endpoint: &Endpoint) -> Option<(Sender, Rc<RefCell<Memory>>)> {
+    fn take(
+        &self,
+        endpoint: &Endpoint,
+        introduction: Option<Introduction>,
+    ) -> Option<(Sender, Rc<RefCell<Memory>>)> {
         let mut idle = self.idle.borrow_mut();
-        let shelf = idle.get_mut(&endpoint.id)?;
-        while let Some(connection) = shelf.connections.pop() {
+        let connections = &mut idle.get_mut(&endpoint.id)?.connections;
+        while let Some(place) = connections.iter().rposition(|idle| idle.introduction == introduction) {
+            let connection = connections.remove(place);
             if !connection.sender.is_closed() {
                 return Some((connection.sender, connection.memory));
             }
@@ -165,7 +179,8 @@ impl Pool {
         if shelf.connections.len() == Self::IDLE {
             shelf.connections.remove(0);
         }
-        shelf.connections.push(Idle { sender, memory, since: self.clock.now() });
+        let introduction = lease.introduction;
+        shelf.connections.push(Idle { sender, memory, introduction, since: self.clock.now() });
     }
 
     /// Closes connections that have been idle for too long. To be called now and then.

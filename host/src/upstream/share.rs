@@ -34,6 +34,7 @@ use crate::{
     clock::{Clock, Tick},
     config::{Protocol, UpstreamTimeouts},
     drain::Drain,
+    proxy_protocol::Introduction,
 };
 
 pub(super) type Sender = http2::SendRequest<RequestBody>;
@@ -47,13 +48,16 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 /// The size of a response's head.
 const HEAD: u32 = 64 << 10;
 
-/// The shared connections of one worker, by the endpoint's id.
+/// The shared connections of one worker.
 #[derive(Debug)]
 pub(super) struct Shares {
     clock: Clock,
     drain: Drain,
-    groups: RefCell<FxHashMap<u64, Rc<Group>>>,
+    groups: RefCell<FxHashMap<Whose, Rc<Group>>>,
 }
+
+/// Who shares a connection: whoever asks an endpoint, by its id, that was told the same of whose connection it is.
+type Whose = (u64, Option<Introduction>);
 
 /// The connections to one endpoint.
 #[derive(Debug, Default)]
@@ -111,17 +115,18 @@ impl Shares {
     pub async fn take(
         &self,
         endpoint: &Arc<Endpoint>,
+        introduction: Option<Introduction>,
         timeouts: &UpstreamTimeouts,
         mut fresh: bool,
     ) -> Result<Share, ConnectError> {
-        let group = self.groups.borrow_mut().entry(endpoint.id()).or_default().clone();
+        let group = self.groups.borrow_mut().entry((endpoint.id(), introduction)).or_default().clone();
         let mut prefers_new = false;
         loop {
             if !fresh && let Some(share) = group.find(prefers_new) {
                 return Ok(share);
             }
             (prefers_new, fresh) = (fresh, false);
-            let mut attempt = self.attempt(&group, endpoint, timeouts);
+            let mut attempt = self.attempt(&group, endpoint, introduction, timeouts);
             // The one that makes it is gone only with the worker.
             let outcome = attempt.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
             match outcome {
@@ -137,6 +142,7 @@ impl Shares {
         &self,
         group: &Rc<Group>,
         endpoint: &Arc<Endpoint>,
+        introduction: Option<Introduction>,
         timeouts: &UpstreamTimeouts,
     ) -> watch::Receiver<Outcome> {
         if let Some(attempt) = &*group.attempt.borrow() {
@@ -149,7 +155,8 @@ impl Shares {
         // In a task of its own, since others wait for it than the request that began it.
         self.drain.spawn_local(async move {
             let limit = timeouts.connect.get();
-            let made = clock.within(limit, connect(&endpoint, &timeouts, &clock, &drain)).await;
+            let connecting = connect(&endpoint, introduction, &timeouts, &clock, &drain);
+            let made = clock.within(limit, connecting).await;
             *group.attempt.borrow_mut() = None;
             let result = match made.map_err(ConnectError::from).flatten() {
                 Ok(connection) => {
@@ -180,7 +187,7 @@ impl Shares {
 
     /// Lets go of the connections to endpoints other than these; each ends with its last request.
     pub fn retain(&self, is_kept: impl Fn(u64) -> bool) {
-        self.groups.borrow_mut().retain(|id, _| is_kept(*id));
+        self.groups.borrow_mut().retain(|(id, _), _| is_kept(*id));
     }
 }
 
@@ -298,6 +305,7 @@ pub(super) fn is_refused(error: &hyper::Error) -> bool {
 /// Connects, spawns what drives the connection, and waits until the endpoint has said what it allows.
 async fn connect(
     endpoint: &Endpoint,
+    introduction: Option<Introduction>,
     timeouts: &UpstreamTimeouts,
     clock: &Clock,
     drain: &Drain,
@@ -314,7 +322,7 @@ async fn connect(
         heard: Cell::new(now),
         driver: RefCell::new(None),
     });
-    let stream = TokioIo::new(dial(endpoint, Protocol::H2).await?);
+    let stream = TokioIo::new(dial(endpoint, introduction, Protocol::H2).await?);
     let mut builder = http2::Builder::new(Tasks { drain: drain.clone(), state: state.clone() });
     builder
         .initial_max_send_streams(0)

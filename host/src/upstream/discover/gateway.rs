@@ -84,7 +84,7 @@ impl Gateway {
         let server = &self.servers[self.turn % self.servers.len()];
         let name = format!("{}://{}", server.scheme(), server.authority);
         let asking = async {
-            let stream = match timeout(CONNECT, dial(server, Protocol::H1)).await {
+            let stream = match timeout(CONNECT, dial(server, None, Protocol::H1)).await {
                 Ok(stream) => stream.map_err(|error| GatewayError::Connect(name.clone(), error))?,
                 Err(_) => return Err(GatewayError::TimedOut { server: name.clone(), limit: CONNECT }),
             };
