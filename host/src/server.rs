@@ -24,8 +24,8 @@ use crate::{
     drain::Drain,
     listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
-    plugin::{self, Engine, EngineSettings},
-    snapshot::{Builder, Snapshot},
+    plugin::{self, Digest, Engine, EngineSettings, TakeBackError, Versions},
+    snapshot::{Builder, Loads, Snapshot},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
     tls::Termination,
     upstream::Keepers,
@@ -124,6 +124,30 @@ pub enum Error {
     Stopping,
 }
 
+/// A version of a plugin has made room for the one before it.
+#[derive(Debug, Clone, Copy)]
+pub struct RolledBack {
+    pub from: Digest,
+    pub to: Digest,
+    /// The generation since which it is so.
+    pub generation: u64,
+}
+
+/// Why a plugin was not rolled back.
+#[derive(Debug, thiserror::Error)]
+pub enum RollBackError {
+    #[error("there is no plugin of this name in force")]
+    Unknown,
+    #[error(transparent)]
+    TakeBack(#[from] TakeBackError),
+    #[error("no version of this plugin was taken back")]
+    NothingTakenBack,
+    #[error("version {version} cannot serve again: {reason}")]
+    Refused { version: Digest, reason: String },
+    #[error(transparent)]
+    Replace(Box<Error>),
+}
+
 /// What a server needs besides its configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -150,7 +174,7 @@ impl Server {
         let files = named_files(&config, &settings.folder);
         let engine = EngineSettings { workers: count, artifacts: kept.clone() };
         let engine = Arc::new(Engine::new(&engine).map_err(Error::Engine)?);
-        let builder = Builder { engine, folder: settings.folder, kept, warm: count };
+        let builder = Builder::new(engine, settings.folder, kept, count);
         let (builder, snapshot) = blocking(move || {
             let snapshot = builder.build(config, &source, None);
             (builder, snapshot)
@@ -169,7 +193,7 @@ impl Server {
             .collect::<io::Result<_>>()
             .map_err(Error::Worker)?;
         let current = Current { snapshot, bound, admin };
-        let server = Self {
+        let server = Arc::new(Self {
             builder,
             workers,
             drain,
@@ -183,10 +207,11 @@ impl Server {
             started: SystemTime::now(),
             reloads: Reloads::default(),
             files: Mutex::new(files),
-        };
+        });
         server.order(&current).await?;
         server.keep(&current.snapshot);
-        Ok(Arc::new(server))
+        server.note_versions(&current.snapshot).await;
+        Ok(server)
     }
 
     /// The snapshot in force.
@@ -259,6 +284,11 @@ impl Server {
     /// stays as it is. When it returns, new requests see the new generation on every worker.
     pub async fn replace(self: &Arc<Self>, config: Config, source: Source) -> Result<Arc<Snapshot>, Error> {
         let _one_at_a_time = self.replacing.lock().await;
+        self.replace_alone(config, source).await
+    }
+
+    /// The same for whoever holds `replacing`.
+    async fn replace_alone(self: &Arc<Self>, config: Config, source: Source) -> Result<Arc<Snapshot>, Error> {
         *self.files.lock().expect("no holder of this lock panics") =
             named_files(&config, &self.builder.folder);
         if self.drain.has_started() {
@@ -278,9 +308,73 @@ impl Server {
         *self.current.lock().expect("no holder of this lock panics") = current.clone();
         self.order(&current).await?;
         self.keep(&snapshot);
+        self.note_versions(&snapshot).await;
         self.in_force.send_replace(snapshot.number);
         tracing::info!(generation = snapshot.number, "configuration in force");
         Ok(snapshot)
+    }
+
+    /// Has the version of a plugin that served before this one serve again, and this one no more, not from its file
+    /// either. The configuration is the one in force.
+    pub async fn roll_back(self: &Arc<Self>, name: &str) -> Result<RolledBack, RollBackError> {
+        let _one_at_a_time = self.replacing.lock().await;
+        let before = self.snapshot();
+        let plugin = before.plugin(name).ok_or(RollBackError::Unknown)?;
+        let from = plugin.plugin.code.digest();
+        let versions = &self.builder.versions;
+        let version = blocking({
+            let (server, name) = (self.clone(), name.to_owned());
+            move || server.builder.versions.take_back(&name, from)
+        });
+        let to = version.await?.digest;
+        let result = self.replace_alone(before.config.clone(), before.source.clone()).await;
+        let refused = match &result {
+            Err(error) => with_sources(error),
+            Ok(snapshot) => match snapshot.plugin(name) {
+                Some(loaded) if loaded.plugin.code.digest() == to => {
+                    tracing::warn!(plugin = name, %from, %to, "plugin rolled back");
+                    return Ok(RolledBack { from, to, generation: snapshot.number });
+                }
+                Some(loaded) => {
+                    loaded.refused.as_ref().map_or_else(String::new, |refused| refused.reason.clone())
+                }
+                None => "it is no longer there".to_owned(),
+            },
+        };
+        versions.allow(name, Some(from));
+        Err(RollBackError::Refused { version: to, reason: refused })
+    }
+
+    /// Lets versions of a plugin serve again that were taken back. What lies in its file is loaded, if it can be.
+    pub async fn allow_versions(self: &Arc<Self>, name: &str) -> Result<Arc<Snapshot>, RollBackError> {
+        let _one_at_a_time = self.replacing.lock().await;
+        let before = self.snapshot();
+        before.plugin(name).ok_or(RollBackError::Unknown)?;
+        if !self.builder.versions.allow(name, None) {
+            return Err(RollBackError::NothingTakenBack);
+        }
+        let result = self.replace_alone(before.config.clone(), before.source.clone()).await;
+        result.map_err(|error| RollBackError::Replace(error.into()))
+    }
+
+    /// Which versions of plugins have served.
+    pub fn versions(&self) -> &Versions {
+        &self.builder.versions
+    }
+
+    /// What came of loading plugins.
+    pub fn loads(&self) -> &Loads {
+        &self.builder.loads
+    }
+
+    /// Writes down which versions serve now.
+    async fn note_versions(self: &Arc<Self>, snapshot: &Arc<Snapshot>) {
+        let (server, snapshot) = (self.clone(), snapshot.clone());
+        blocking(move || {
+            let plugins = snapshot.plugins.iter().map(|loaded| &loaded.plugin);
+            server.builder.versions.note(plugins.map(|plugin| (&*plugin.name, plugin.code.digest())));
+        })
+        .await;
     }
 
     /// Lets requests finish, for as long as the configuration gives them, and stops the workers.

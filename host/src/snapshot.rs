@@ -4,13 +4,14 @@
 //! become code, and what is equal to what ran before is taken over as it is. Building changes nothing: if it
 //! fails, there are [`Problems`] to show and what runs goes on.
 
+mod loading;
+
+pub use loading::{Loaded, Loads, Origin, Refused, Stage, Tested, write_loads};
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
-    ops::Range,
-    path::{Path, PathBuf},
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
     sync::Arc,
-    time::Duration,
 };
 
 use toml::Spanned;
@@ -20,13 +21,11 @@ use crate::{
     cache::{Cache, Rules},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{
-        Capabilities, Capability, Code, Engine, Hook, LoadError, Plugin, SecretError, StartError, shipped,
-    },
+    plugin::{Engine, Versions},
     route,
-    telemetry::{PerWorker, traffic::RouteCounts, with_sources},
+    telemetry::{PerWorker, traffic::RouteCounts},
     tls::{self, Origination, Termination},
-    upstream::{self, Origins, Upstream},
+    upstream::{self, Upstream},
 };
 
 /// A configuration that runs. Immutable; lists are addressed by place.
@@ -45,8 +44,8 @@ pub struct Snapshot {
     pub terminations: Vec<Option<Arc<Termination>>>,
     /// What routes that cache share.
     pub cache: Arc<Cache>,
-    /// Files that no route needs and that are no plugins, by name, and why.
-    pub not_loaded: Vec<(String, String)>,
+    /// What no route needs and is not usable, by name, and why.
+    pub not_loaded: Vec<(String, Refused)>,
     /// Whether an upstream is told where clients have connected to.
     pub introduces_clients: bool,
     upstreams_by_name: HashMap<Arc<str>, usize>,
@@ -83,35 +82,6 @@ pub struct Target {
     pub balancers: Vec<usize>,
 }
 
-/// A plugin, and where its code came from.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    pub plugin: Arc<Plugin>,
-    pub origin: Origin,
-    /// Where it may send requests.
-    pub origins: Arc<Origins>,
-    /// Why a newer version was not put in its place.
-    pub refused: Option<String>,
-    settings: config::Plugin,
-}
-
-/// Where the code of a plugin came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    File(PathBuf),
-    /// It is part of the executable.
-    Shipped,
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) => path.display().fmt(formatter),
-            Self::Shipped => formatter.write_str("the executable"),
-        }
-    }
-}
-
 /// What a snapshot is built with, besides the configuration.
 #[derive(Debug)]
 pub struct Builder {
@@ -122,31 +92,18 @@ pub struct Builder {
     pub kept: Option<PathBuf>,
     /// Instances of each plugin to have ready.
     pub warm: usize,
-}
-
-/// Why a plugin could not be made.
-#[derive(Debug, thiserror::Error)]
-enum PluginError {
-    #[error("there is no file {} and no plugin of this name is shipped", .0.display())]
-    Missing(PathBuf),
-    #[error("cannot read {}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{} is not usable: {}", path, with_sources(source))]
-    Load { path: String, source: LoadError },
-    #[error(
-        "the plugin imports `tollgate:policy/{interface}`, which it has not been granted: \
-         write `{line}` under [plugins.{name}]"
-    )]
-    NotGranted { name: String, interface: &'static str, line: &'static str },
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    #[error("{}", .0.message)]
-    Origin(Problem),
-    #[error("the plugin {}", with_sources(.0))]
-    Start(#[from] StartError),
+    /// Which versions of plugins have served.
+    pub versions: Versions,
+    /// What came of loading plugins.
+    pub loads: Loads,
 }
 
 impl Builder {
+    pub fn new(engine: Arc<Engine>, folder: PathBuf, kept: Option<PathBuf>, warm: usize) -> Self {
+        let versions = Versions::open(kept.as_deref(), &folder);
+        Self { engine, folder, kept, warm, versions, loads: Loads::default() }
+    }
+
     /// Builds a snapshot. Compiles plugins, so it takes its time: not for a worker.
     pub fn build(
         &self,
@@ -338,158 +295,6 @@ impl Builder {
         let known = known.map(|known| (known, format!("the sources of the upstream {}", name.get_ref())));
         unless_only_files_changed(loaded, known, problems)
     }
-
-    fn plugins(
-        &self,
-        config: &Config,
-        previous: Option<&Snapshot>,
-        not_loaded: &mut Vec<(String, String)>,
-        problems: &mut Vec<Problem>,
-    ) -> Vec<Loaded> {
-        let needed = needed_plugins(config);
-        let folder = self.plugin_dir(config);
-        let mut names: BTreeSet<&str> = needed.keys().copied().collect();
-        let dropped = dropped_files(&folder);
-        let tables: HashMap<&str, &config::Plugin> =
-            config.plugins.iter().map(|(name, table)| (name.get_ref().as_str(), table)).collect();
-        // A file that a table names under another name is not a plugin of its own name, too.
-        let claimed: BTreeSet<&str> =
-            tables.values().filter_map(|table| table.file.as_deref()).map(stem).collect();
-        names.extend(dropped.iter().map(String::as_str).filter(|name| !claimed.contains(name)));
-
-        let mut loaded = Vec::new();
-        for name in names {
-            let settings = tables.get(name).copied().cloned().unwrap_or_default();
-            let known = previous.and_then(|previous| previous.plugin(name));
-            match (self.plugin(name, &settings, &folder, known), needed.get(name)) {
-                (Ok(plugin), _) => loaded.push(plugin),
-                // Only the file has changed, or gone: what was loaded from it stays in force.
-                (Err(error), _) if let Some(known) = known.filter(|known| known.settings == settings) => {
-                    tracing::warn!(plugin = name, %error, "new version not used, the loaded one stays in force");
-                    loaded.push(Loaded { refused: Some(error.to_string()), ..known.clone() });
-                }
-                (Err(error), Some(span)) => {
-                    problems
-                        .push(Problem::at(error.place().unwrap_or_else(|| span.clone()), error.to_string()));
-                }
-                (Err(error), None) => {
-                    tracing::warn!(plugin = name, %error, "not loaded; no route needs it");
-                    not_loaded.push((name.to_owned(), error.to_string()));
-                }
-            }
-        }
-        loaded
-    }
-
-    fn plugin(
-        &self,
-        name: &str,
-        settings: &config::Plugin,
-        folder: &Path,
-        known: Option<&Loaded>,
-    ) -> Result<Loaded, PluginError> {
-        let file = stem(settings.file.as_deref().unwrap_or(name));
-        let path = folder.join(format!("{file}.wasm"));
-        let (bytes, origin) = match fs::read(&path) {
-            Ok(bytes) => (bytes.into(), Origin::File(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // What ran from a file does not turn into another plugin because the file has gone.
-                let was_file = known.is_some_and(|known| known.origin == Origin::File(path.clone()));
-                let shipped = shipped::find(file).filter(|_| !was_file);
-                (shipped.ok_or(PluginError::Missing(path))?.into(), Origin::Shipped)
-            }
-            Err(source) => return Err(PluginError::Read { path, source }),
-        };
-        let bytes: std::borrow::Cow<'_, [u8]> = bytes;
-        let code = self.engine.load(&bytes).map_err(|source| {
-            let path = match &origin {
-                Origin::File(path) => path.display().to_string(),
-                Origin::Shipped => format!("the shipped `{file}`"),
-            };
-            PluginError::Load { path, source }
-        })?;
-        check_grants(name, &code, &settings.grants)?;
-        let known_origins = known.map(|known| &*known.origins);
-        let origins = Origins::new(name, &settings.grants.http, &self.folder, known_origins).map_err(
-            |mut problems| {
-                let general = || Problem::general("an origin cannot be reached by TLS as it is written");
-                PluginError::Origin(if problems.is_empty() { general() } else { problems.swap_remove(0) })
-            },
-        )?;
-        let known = known.map(|known| &known.plugin);
-        let before = known.map(|known| known.capabilities());
-        let capabilities = Capabilities::granted(&settings.grants, &self.folder, before)?;
-        let plugin = match known {
-            Some(known) if known.is_same(&code, settings, &capabilities) => known.clone(),
-            _ => {
-                warn_of_unused(name, &code, &settings.grants);
-                if code.exports(Hook::OnTick) && settings.tick.is_none() {
-                    tracing::warn!(
-                        plugin = name,
-                        "has `on-tick`, which is not called: write `tick = \"10s\"`"
-                    );
-                }
-                if settings.tick.is_some() && !code.exports(Hook::OnTick) {
-                    tracing::warn!(plugin = name, "is to tick, and has no `on-tick`");
-                }
-                if settings.fail == config::Failure::Open {
-                    tracing::warn!(
-                        plugin = name,
-                        "fails open: when it cannot decide, requests pass without it"
-                    );
-                }
-                let known = known.map(|known| &**known);
-                let warm = self.warm + usize::from(settings.tick.is_some());
-                let plugin = Plugin::new(name.into(), code, settings, capabilities, known, warm)?;
-                tracing::info!(plugin = name, digest = %plugin.code.digest(), "plugin loaded");
-                Arc::new(plugin)
-            }
-        };
-        Ok(Loaded { plugin, origin, origins: origins.into(), refused: None, settings: settings.clone() })
-    }
-}
-
-impl Loaded {
-    /// Between two ticks, if it is to tick.
-    pub fn tick(&self) -> Option<Duration> {
-        self.settings.tick.as_ref().map(|tick| tick.get_ref().get())
-    }
-}
-
-impl PluginError {
-    /// Where in the configuration it is, if that is not where the plugin is named.
-    fn place(&self) -> Option<Range<usize>> {
-        match self {
-            Self::Secret(error) => Some(error.place.clone()),
-            Self::Origin(problem) => problem.span.clone(),
-            Self::Missing(_)
-            | Self::Read { .. }
-            | Self::Load { .. }
-            | Self::NotGranted { .. }
-            | Self::Start(_) => None,
-        }
-    }
-}
-
-/// A component gets what its table grants, and one that asks for more is not run.
-fn check_grants(name: &str, code: &Code, grants: &config::Grants) -> Result<(), PluginError> {
-    match code.imports().iter().find(|capability| !capability.is_in(grants)) {
-        None => Ok(()),
-        Some(capability) => Err(PluginError::NotGranted {
-            name: name.to_owned(),
-            interface: capability.interface(),
-            line: capability.line(),
-        }),
-    }
-}
-
-fn warn_of_unused(name: &str, code: &Code, grants: &config::Grants) {
-    let is_unused =
-        |capability: &Capability| capability.is_in(grants) && !code.imports().contains(capability);
-    for capability in Capability::ALL.into_iter().filter(is_unused) {
-        let interface = capability.interface();
-        tracing::warn!(plugin = name, interface, "granted, and the plugin does not import it");
-    }
 }
 
 impl Snapshot {
@@ -523,33 +328,6 @@ fn unguarded(admin: &Spanned<config::Admin>) -> Option<Problem> {
         Problem::at(admin.span(), "the admin API can be reached from other machines, and there is no token")
             .help("add token = \"${TOLLGATE_ADMIN_TOKEN}\", or write address = \"127.0.0.1:9901\"")
     })
-}
-
-/// The name of a plugin's file without its ending.
-fn stem(file: &str) -> &str {
-    file.strip_suffix(".wasm").unwrap_or(file)
-}
-
-/// The plugins that the configuration names, and where it does so first.
-fn needed_plugins(config: &Config) -> BTreeMap<&str, Range<usize>> {
-    let tables = config.plugins.keys();
-    let routes = config.routes.iter().flat_map(|route| &route.get_ref().plugins);
-    let balancers = config.upstreams.values().flat_map(|upstream| &upstream.balance);
-    let mut needed = BTreeMap::new();
-    for name in tables.chain(routes).chain(balancers) {
-        needed.entry(name.get_ref().as_str()).or_insert_with(|| name.span());
-    }
-    needed
-}
-
-/// The plugins in the drop folder, by name. A folder that is not there is an empty one.
-fn dropped_files(folder: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let names = entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok());
-    names
-        .filter(|name| !name.starts_with('.'))
-        .filter_map(|name| name.strip_suffix(".wasm").map(str::to_owned))
-        .collect()
 }
 
 /// What was loaded before stays in force where the settings are as before and only their files are bad.
@@ -650,7 +428,13 @@ fn routes(
             }
             Some((place, hooks))
         };
-        let hooks: Vec<_> = route.plugins.iter().filter_map(&mut hooks).collect();
+        let named: Vec<_> = route.plugins.iter().filter_map(&mut hooks).collect();
+        // Those that are on all routes come first, where the route does not put them elsewhere.
+        let everywhere = plugins.iter().enumerate().filter(|(place, loaded)| {
+            loaded.is_on_all_routes() && named.iter().all(|(named, _)| named != place)
+        });
+        let everywhere = everywhere.map(|(place, loaded)| (place, loaded.plugin.code.hooks()));
+        let hooks: Vec<_> = everywhere.chain(named.iter().copied()).collect();
         let name: Arc<str> = route.name.clone().unwrap_or_else(|| format!("routes[{place}]")).into();
         let counts = counts.entry(name.clone()).or_default().clone();
         routes.push(Route {

@@ -200,7 +200,11 @@ fn plugins_in(plugins: &Path) -> BTreeMap<PathBuf, Look> {
     let entries = fs::read_dir(plugins).into_iter().flatten().filter_map(Result::ok);
     entries
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
+        .filter(|path| {
+            // Components, what lies beside them, and signatures.
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            extension.is_some_and(|extension| ["wasm", "toml", "sig"].contains(&extension))
+        })
         .filter_map(|path| {
             let look = look_at(&path)?;
             Some((path, look))

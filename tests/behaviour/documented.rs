@@ -7,6 +7,11 @@ use std::{
     sync::Arc,
 };
 
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    signature::{Ed25519KeyPair, KeyPair},
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tollgate::{
     config::{
         self, Cache, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerRates,
@@ -16,7 +21,7 @@ use tollgate::{
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
 };
-use tollgate_tests::{Authority, privacy_router};
+use tollgate_tests::{Authority, privacy_router, shipped};
 use toml::{Table, Value};
 
 /// A key that no table has, and so unlike any that one has that there is no hint at what may be meant.
@@ -32,8 +37,9 @@ fn read(path: &Path) -> String {
 
 /// The text with its optional keys and tables: lines of the form `# key = value` and `# [[name]]`.
 fn uncommented(text: &str) -> String {
+    let is_in_keys = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
     let is_key =
-        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b"-.".contains(&b));
+        |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(is_in_keys);
     let is_setting =
         |line: &&str| line.starts_with("[[") || line.split_once(" = ").is_some_and(|(key, _)| is_key(key));
     text.lines().flat_map(|line| [line.strip_prefix("# ").filter(is_setting).unwrap_or(line), "\n"]).collect()
@@ -49,7 +55,7 @@ fn check(path: &Path, text: String, folder: &Path) {
     let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
     let engine = Engine::new(&EngineSettings { workers: 1, artifacts: artifacts.clone() });
     let engine = Arc::new(engine.expect("the engine starts"));
-    let builder = Builder { engine, folder: folder.to_owned(), kept: artifacts, warm: 1 };
+    let builder = Builder::new(engine, folder.to_owned(), artifacts, 1);
     if let Err(problems) = builder.build(config, &source, None) {
         panic!("{problems}");
     }
@@ -164,6 +170,21 @@ fn config_toml_is_accepted_as_it_is_and_with_all_its_optional_keys() {
     fs::write(tls.join("site.ocsp"), b"\x30\x07\x0a\x01\x00\xa0\x02\x30\x00").expect("a file can be written");
     std::os::unix::fs::symlink(repository().join("plugins"), folder.path().join("plugins"))
         .expect("a link can be made");
+    // Nobody can write a file that has the digest and the signature shown there: it is asked for those that one has.
+    let component = shipped("api-key");
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).expect("any seed is a key");
+    let values = [
+        ("sha256", digest(&SHA256, &component).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()),
+        ("public-key", STANDARD.encode(pair.public_key())),
+        ("signature", STANDARD.encode(pair.sign(&component))),
+    ];
+    let line = |line: &str| {
+        let value =
+            values.iter().find(|(key, _)| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = ")));
+        value.map_or_else(|| format!("{line}\n"), |(key, value)| format!("{key} = \"{value}\"\n"))
+    };
+    let all: String = all.lines().map(line).collect();
+    assert!(all.contains(&values[0].1), "the key is there");
     check(&path, all, folder.path());
 }
 

@@ -26,6 +26,7 @@ mod proxy_protocol;
 mod raw_requests;
 mod reload;
 mod retries;
+mod rollout;
 mod routing;
 mod safety;
 mod sockets;

@@ -11,6 +11,7 @@ use crate::{
     cache::write_cache,
     plugin::write_plugins,
     server::Server,
+    snapshot::write_loads,
     telemetry::{
         Page,
         metrics::Format,
@@ -33,6 +34,7 @@ fn write(page: &mut Page, server: &Server) {
     write_routes(page, &snapshot.traffic());
     write_upstreams(page, snapshot.upstreams.iter().map(|target| &*target.upstream));
     write_cache(page, &snapshot.cache);
+    write_loads(page, server.loads());
     write_plugins(page, snapshot.plugins.iter().map(|loaded| &*loaded.plugin));
 }
 

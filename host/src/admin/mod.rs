@@ -75,7 +75,7 @@ impl FromRef<Context> for Arc<Server> {
 
 /// Everything there is. Whoever asks for a thing with a token where one is wanted, or from this machine.
 fn endpoints() -> Router<Context> {
-    let list: [(&str, MethodRouter<Context>); 12] = [
+    let list: [(&str, MethodRouter<Context>); 13] = [
         ("/", get(page::show)),
         ("/healthz", get(health::live)),
         ("/readyz", get(health::ready)),
@@ -85,6 +85,7 @@ fn endpoints() -> Router<Context> {
         ("/api/upstreams", get(upstreams::list)),
         ("/api/upstreams/{name}/endpoints/{address}", put(upstreams::register).delete(upstreams::take_out)),
         ("/api/plugins", get(plugins::list)),
+        ("/api/plugins/{name}/rollback", post(plugins::roll_back).delete(plugins::allow)),
         ("/api/config", get(config::show)),
         ("/api/reload", post(actions::reload)),
         ("/api/drain", post(actions::drain)),

@@ -1,15 +1,26 @@
 //! `/api/plugins`: which plugins are loaded, and how do they do?
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use http::StatusCode;
 use serde::Serialize;
 
-use super::{Context, recent::Sample, status::milliseconds};
+use super::{
+    Context,
+    problem::Problem,
+    recent::Sample,
+    status::{milliseconds, timestamp},
+};
 use crate::{
     config,
     plugin::{FailureKind, Hook},
-    snapshot::Loaded,
+    server::{RollBackError, Server},
+    snapshot::{Loaded, Refused},
+    telemetry::with_sources,
 };
 
 #[derive(Debug, Serialize)]
@@ -31,6 +42,10 @@ struct Plugin {
     hooks: Vec<&'static str>,
     fail: &'static str,
     last_load: LastLoad,
+    /// Cases of its own tests that it has passed before it came into force.
+    tests_passed: Option<usize>,
+    /// Those that have served, the last one last.
+    versions: Vec<Version>,
     calls: BTreeMap<&'static str, u64>,
     failures: BTreeMap<&'static str, u64>,
     cpu_seconds: f64,
@@ -46,15 +61,44 @@ struct Plugin {
 #[serde(rename_all = "kebab-case")]
 struct LastLoad {
     outcome: &'static str,
+    at: String,
+    /// How far what is not in force came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
+struct Version {
+    digest: String,
+    since: String,
+    /// Whether it is not to serve any more.
+    is_taken_back: bool,
+}
+
+impl LastLoad {
+    fn of(loaded: &Loaded) -> Self {
+        let Some(Refused { stage, reason, at }) = &loaded.refused else {
+            return Self { outcome: "in-force", at: timestamp(loaded.since), stage: None, reason: None };
+        };
+        Self {
+            outcome: "refused",
+            at: timestamp(*at),
+            stage: Some(stage.name()),
+            reason: Some(reason.clone()),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct NotLoaded {
     name: String,
+    stage: &'static str,
     reason: String,
+    at: String,
 }
 
 /// `GET`: all of them.
@@ -64,9 +108,67 @@ pub(super) async fn list(State(context): State<Context>) -> Json<Plugins> {
     Json(Plugins {
         plugins: snapshot.plugins.iter().map(|loaded| plugin(&context, loaded)).collect(),
         not_loaded: not_loaded
-            .map(|(name, reason)| NotLoaded { name: name.clone(), reason: reason.clone() })
+            .map(|(name, Refused { stage, reason, at })| NotLoaded {
+                name: name.clone(),
+                stage: stage.name(),
+                reason: reason.clone(),
+                at: timestamp(*at),
+            })
             .collect(),
     })
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct RolledBack {
+    plugin: String,
+    from: String,
+    to: String,
+    generation: u64,
+}
+
+/// `POST /api/plugins/{name}/rollback`: the version before serves again, and the one in force no more.
+pub(super) async fn roll_back(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+) -> Result<Json<RolledBack>, Problem> {
+    let rolled_back = server.roll_back(&name).await?;
+    Ok(Json(RolledBack {
+        plugin: name,
+        from: rolled_back.from.to_string(),
+        to: rolled_back.to.to_string(),
+        generation: rolled_back.generation,
+    }))
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Allowed {
+    plugin: String,
+    /// The version in force now.
+    digest: Option<String>,
+    generation: u64,
+}
+
+/// `DELETE` of the same: versions that were taken back may serve again, and what lies in the file does.
+pub(super) async fn allow(
+    State(server): State<Arc<Server>>,
+    Path(name): Path<String>,
+) -> Result<Json<Allowed>, Problem> {
+    let snapshot = server.allow_versions(&name).await?;
+    let digest = snapshot.plugin(&name).map(|loaded| loaded.plugin.code.digest().to_string());
+    Ok(Json(Allowed { plugin: name, digest, generation: snapshot.number }))
+}
+
+impl From<RollBackError> for Problem {
+    fn from(error: RollBackError) -> Self {
+        let status = match error {
+            RollBackError::Unknown => StatusCode::NOT_FOUND,
+            RollBackError::TakeBack(_) | RollBackError::NothingTakenBack => StatusCode::CONFLICT,
+            RollBackError::Refused { .. } | RollBackError::Replace(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, with_sources(&error))
+    }
 }
 
 fn plugin(context: &Context, loaded: &Loaded) -> Plugin {
@@ -76,6 +178,7 @@ fn plugin(context: &Context, loaded: &Loaded) -> Plugin {
     let calls: BTreeMap<_, _> = Hook::ALL.into_iter().map(|hook| (hook.name(), plugin.calls(hook))).collect();
     let now = Sample { count: calls.values().sum(), durations };
     let recent = context.recent.since(&format!("plugin {}", plugin.name), now).durations;
+    let history = context.server.versions().of(&plugin.name);
     Plugin {
         name: plugin.name.to_string(),
         origin: loaded.origin.to_string(),
@@ -86,10 +189,17 @@ fn plugin(context: &Context, loaded: &Loaded) -> Plugin {
             config::Failure::Closed => "closed",
             config::Failure::Open => "open",
         },
-        last_load: LastLoad {
-            outcome: if loaded.refused.is_some() { "refused" } else { "in-force" },
-            reason: loaded.refused.clone(),
-        },
+        last_load: LastLoad::of(loaded),
+        tests_passed: loaded.tested.map(|tested| tested.cases),
+        versions: history
+            .served
+            .iter()
+            .map(|version| Version {
+                digest: version.digest.to_string(),
+                since: timestamp(version.since()),
+                is_taken_back: history.taken_back.contains(&version.digest),
+            })
+            .collect(),
         calls,
         failures: FailureKind::ALL.into_iter().map(|kind| (kind.name(), plugin.failures(kind))).collect(),
         cpu_seconds,

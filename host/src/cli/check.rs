@@ -17,7 +17,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let kept = settings.artifacts(&config);
     let engine = Engine::new(&EngineSettings { workers: 1, artifacts: kept.clone() })
         .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
-    let builder = Builder { engine: Arc::new(engine), folder: settings.folder, kept, warm: 1 };
+    let builder = Builder::new(Arc::new(engine), settings.folder, kept, 1);
     let snapshot = tokio::task::spawn_blocking(move || builder.build(config, &source, None)).await??;
     println!(
         "{} is fine: listeners {}, upstreams {}, routes {}, plugins {}",

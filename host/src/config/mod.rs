@@ -18,6 +18,7 @@ mod shown;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trust;
 mod unit;
 mod upstream;
 
@@ -29,7 +30,9 @@ pub use health::{CheckProtocol, Health, LoadAddress, Outlier, Statuses};
 pub use listener::{
     FileMode, Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect, TrustedProxies,
 };
-pub use plugin::{BodyGrant, Failure, Grants, HttpGrant, Plugin, PluginLimits, SecretSource, StoreGrant};
+pub use plugin::{
+    AllRoutes, BodyGrant, Failure, Grants, HttpGrant, Plugin, PluginLimits, SecretSource, StoreGrant,
+};
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;
@@ -39,6 +42,7 @@ pub use tls::{
     CertificateFiles, CertificateName, ClientAuth, ForwardedCertificate, ListenerTls, Roots, TlsVersion,
     UpstreamTls, Verify,
 };
+pub use trust::{PublicKey, Sha256, Signature};
 pub use unit::{ByteSize, Duration, Share};
 pub use upstream::{Endpoint, EndpointAddress, Protocol, Upstream, UpstreamLimits, UpstreamTimeouts};
 
@@ -58,6 +62,9 @@ pub struct Config {
     /// The drop folder for `.wasm` files, watched. Relative to the folder of the configuration.
     #[serde(default = "default_plugin_dir")]
     pub plugin_dir: PathBuf,
+    /// Who may sign plugins. If there is anybody, a file in the drop folder counts only if one of them has.
+    #[serde(default)]
+    pub plugin_keys: Vec<PublicKey>,
     /// Where compiled plugins are kept between starts. The user's cache folder if absent.
     pub artifact_dir: Option<PathBuf>,
     /// Threads that serve requests; one for each core if absent. Read at start only.
@@ -104,11 +111,15 @@ impl Default for Log {
 pub struct Limits {
     /// Client connections, over all listeners.
     pub connections: usize,
+    /// The file of a plugin.
+    pub plugin_size: ByteSize,
+    /// How long a reload waits for a plugin to be compiled.
+    pub plugin_compile: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 20_000 }
+        Self { connections: 20_000, plugin_size: ByteSize::mib(64), plugin_compile: Duration::from_secs(120) }
     }
 }
 

@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
-    ByteSize, Duration, Endpoint, UpstreamTls,
-    read::{optional_table, table, word},
+    ByteSize, Duration, Endpoint, PublicKey, Sha256, Signature, UpstreamTls,
+    read::{optional_table, optional_word, table, word},
 };
 
 /// A component and its settings. Several tables may name one file.
@@ -29,6 +29,22 @@ pub struct Plugin {
     pub grants: Grants,
     /// Between two calls of `on-tick`, on one instance of the process; it is not called if absent.
     pub tick: Option<Spanned<Duration>>,
+    /// The routes that it is on beside those that name it; before the plugins that they name.
+    #[serde(deserialize_with = "optional_word")]
+    pub routes: Option<Spanned<AllRoutes>>,
+    /// What the file must be, to the bit.
+    pub sha256: Option<Sha256>,
+    /// Who must have signed the file.
+    pub public_key: Option<PublicKey>,
+    /// The signature; that in `<file>.wasm.sig`, beside the file, if absent.
+    pub signature: Option<Signature>,
+}
+
+/// A plugin that is on routes which do not name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AllRoutes {
+    All,
 }
 
 /// What becomes of a request when a plugin traps, overruns its limits, or cannot be started.

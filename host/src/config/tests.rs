@@ -14,6 +14,7 @@ use super::{
 const GOOD: &str = r#"
 plugin-dir = "${FOLDER}/plugins"
 artifact-dir = "/var/cache/tollgate"
+plugin-keys = ["11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="]
 workers = 4
 drain-timeout = "1m 30s"
 
@@ -26,6 +27,8 @@ token = "${SECRET}"
 
 [limits]
 connections = 1_000
+plugin-size = "1MiB"
+plugin-compile = "10s"
 
 [[listeners]]
 address = "127.0.0.1:${PORT:-8080}"
@@ -79,6 +82,10 @@ fail = "open"
 limits = { time = "5ms", memory = "64MiB", recycle-after = 1000, wait = "2s", instances = 4 }
 grants.store = { memory = "1MiB", entries = 10 }
 grants.secrets = { token = { env = "TOKEN" }, key = { file = "key.pem" } }
+routes = "all"
+sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
+public-key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+signature = "5VZDAMNgrHKQhuLMgG6CioSHfx645dl02HPgZSJJAVVfuIIVkKM7rMYeOXAc+bRr0lv18FlbviRlUUFDjnoQCw=="
 "#;
 
 fn environment(name: &str) -> Option<String> {

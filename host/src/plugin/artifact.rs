@@ -24,6 +24,15 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
+
+    /// Reads what is shown of it.
+    pub fn read(text: &str) -> Option<Self> {
+        crate::config::Sha256::read(text).map(|digest| Self(digest.0))
+    }
+
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl std::fmt::Display for Digest {
@@ -103,6 +112,8 @@ impl Artifacts {
     fn prune(&self) -> io::Result<()> {
         let mut files: Vec<_> = fs::read_dir(&self.folder)?
             .filter_map(Result::ok)
+            // Others keep things here, too.
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "cwasm"))
             .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
             .collect();
         files.sort();

@@ -4,7 +4,8 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     path::PathBuf,
-    sync::{Arc, Mutex, Once, Weak},
+    sync::{Arc, Mutex, Once, Weak, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -41,6 +42,8 @@ pub struct Engine {
     artifacts: Option<Artifacts>,
     /// What is loaded, so that two tables on one file share it.
     loaded: Mutex<HashMap<Digest, Weak<Code>>>,
+    /// What is still being compiled, and nobody waits for it any more.
+    late: Mutex<HashMap<Digest, mpsc::Receiver<Result<Arc<Code>, LoadError>>>>,
     /// Time passes once there is something to be timed.
     ticking: Once,
 }
@@ -66,6 +69,10 @@ pub enum LoadError {
     UnknownImport(String),
     #[error("does not fit the contract")]
     Misfit(#[source] wasmtime::Error),
+    #[error("is not compiled after {} s; the next reload looks whether it is by then", .0.as_secs_f64())]
+    Slow(Duration),
+    #[error("cannot be compiled: there is no thread for it: {0}")]
+    NoThread(std::io::Error),
 }
 
 impl Engine {
@@ -89,7 +96,14 @@ impl Engine {
                 })
                 .ok()
         });
-        Ok(Self { engine, linker, artifacts, loaded: Mutex::default(), ticking: Once::new() })
+        Ok(Self {
+            engine,
+            linker,
+            artifacts,
+            loaded: Mutex::default(),
+            late: Mutex::default(),
+            ticking: Once::new(),
+        })
     }
 
     /// Compiles a component, or takes it from where it was kept, and links it. Takes from milliseconds to
@@ -97,18 +111,51 @@ impl Engine {
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Code>, LoadError> {
         self.ticking.call_once(|| tick(&self.engine));
         let digest = Digest::of(bytes);
-        // Held all the while: two tables on one file compile it once.
-        let mut loaded = self.loaded.lock().expect("no holder of this lock panics");
-        loaded.retain(|_, code| code.strong_count() > 0);
-        if let Some(code) = loaded.get(&digest).and_then(Weak::upgrade) {
+        if let Some(code) = self.loaded(digest) {
             return Ok(code);
         }
         let component = self.component(digest, bytes)?;
         let linker = code::linker_for(&self.linker, &component)?;
         let instance = linker.instantiate_pre(&component).map_err(LoadError::Misfit)?;
         let code = Arc::new(Code::new(digest, bytes.len(), instance)?);
-        loaded.insert(digest, Arc::downgrade(&code));
+        self.loaded.lock().expect("no holder of this lock panics").insert(digest, Arc::downgrade(&code));
         Ok(code)
+    }
+
+    /// The same, and gives up after a while. Compiling cannot be broken off: it goes on on a thread of its own, and whoever
+    /// asks for the same component next waits for that.
+    pub fn load_within(self: &Arc<Self>, bytes: &[u8], limit: Duration) -> Result<Arc<Code>, LoadError> {
+        let digest = Digest::of(bytes);
+        if let Some(code) = self.loaded(digest) {
+            return Ok(code);
+        }
+        let late = self.late.lock().expect("no holder of this lock panics").remove(&digest);
+        let outcome = match late {
+            Some(outcome) => outcome,
+            None => {
+                let (done, outcome) = mpsc::channel();
+                let (engine, bytes) = (self.clone(), bytes.to_vec());
+                let compile = thread::Builder::new().name("tollgate-compile".into());
+                // Whoever asked may be gone.
+                let compile = compile.spawn(move || drop(done.send(engine.load(&bytes))));
+                compile.map_err(LoadError::NoThread)?;
+                outcome
+            }
+        };
+        match outcome.recv_timeout(limit) {
+            Ok(code) => code,
+            Err(_) => {
+                self.late.lock().expect("no holder of this lock panics").insert(digest, outcome);
+                Err(LoadError::Slow(limit))
+            }
+        }
+    }
+
+    /// The code of these bytes, if somebody uses it.
+    fn loaded(&self, digest: Digest) -> Option<Arc<Code>> {
+        let mut loaded = self.loaded.lock().expect("no holder of this lock panics");
+        loaded.retain(|_, code| code.strong_count() > 0);
+        loaded.get(&digest).and_then(Weak::upgrade)
     }
 
     fn component(&self, digest: Digest, bytes: &[u8]) -> Result<Component, LoadError> {
@@ -182,11 +229,11 @@ fn configuration(workers: usize) -> Config {
 /// A thread of its own, since nothing that a runtime does may hold deadlines up.
 fn tick(engine: &wasmtime::Engine) {
     let engine = engine.weak();
-    let ticking = std::thread::Builder::new().name("tollgate-epoch".into()).spawn(move || {
+    let ticking = thread::Builder::new().name("tollgate-epoch".into()).spawn(move || {
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
-            std::thread::sleep(EPOCH);
+            thread::sleep(EPOCH);
         }
     });
     ticking.expect("a process that cannot have one more thread cannot run plugins within limits");

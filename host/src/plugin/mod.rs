@@ -21,9 +21,12 @@ mod keep;
 pub mod shipped;
 mod slot;
 mod surroundings;
+mod trust;
+mod versions;
 mod wasi;
 
 pub use anatomy::{Anatomy, AnatomyError, Range};
+pub use artifact::Digest;
 pub use capability::{Capabilities, Capability, Quota, SecretError, Secrets, Store, StoreError, Usage};
 pub use client::{Outgoing, Received, SendError, Target};
 pub use code::{Code, Hooks};
@@ -35,6 +38,8 @@ pub use instance::{CallError, StartError};
 pub use keep::Keepers;
 pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
 pub use surroundings::{Journal, Logged, Surroundings, Time};
+pub use trust::{Demand, TrustError, signature_file};
+pub use versions::{History, TakeBackError, Version, Versions};
 
 use std::{
     collections::{BTreeMap, HashMap},

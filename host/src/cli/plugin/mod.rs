@@ -4,6 +4,7 @@ mod bench;
 mod inspect;
 mod new;
 mod print;
+mod rollback;
 mod test;
 
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ pub(super) enum PluginCommand {
     Inspect(inspect::InspectArguments),
     /// Measure the calls of a plugin over the cases of its tests
     Bench(bench::BenchArguments),
+    /// Have the version before serve again in a running proxy, and the one in force no more
+    Rollback(rollback::RollbackArguments),
 }
 
 pub(super) async fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
@@ -33,6 +36,7 @@ pub(super) async fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
         PluginCommand::Test(arguments) => test::run(arguments).await,
         PluginCommand::Inspect(arguments) => inspect::run(arguments).await,
         PluginCommand::Bench(arguments) => bench::run(arguments).await,
+        PluginCommand::Rollback(arguments) => rollback::run(arguments).await,
     }
 }
 

@@ -1,0 +1,47 @@
+//! `tollgate plugin rollback`
+
+use std::process::ExitCode;
+
+use clap::Args;
+use http::Method;
+
+use crate::cli::admin::Admin;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RollbackArguments {
+    /// The plugin, by the name that it has in the configuration
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Let all versions serve again that were taken back, and load what lies in the file
+    #[arg(long)]
+    undo: bool,
+    /// Where the admin API of the proxy is
+    #[arg(long, default_value = "http://127.0.0.1:9901", value_name = "URL")]
+    admin: String,
+    /// What the admin API wants to be shown; TOLLGATE_ADMIN_TOKEN of the environment if absent
+    #[arg(long)]
+    token: Option<String>,
+}
+
+pub(super) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode> {
+    let RollbackArguments { name, undo, admin, token } = arguments;
+    let admin = Admin::new(&admin, token.as_deref())?;
+    let path = format!("/api/plugins/{}/rollback", encoded(&name));
+    let method = if undo { Method::DELETE } else { Method::POST };
+    let answer = admin.ask(method, &path, None).await?;
+    let told = |key: &str| answer[key].as_str().unwrap_or("an unknown version").to_owned();
+    if undo {
+        println!("{name}: version {} serves", told("digest"));
+    } else {
+        println!("{name}: version {} serves in the place of {}", told("to"), told("from"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A name as a segment of a path: what is not unreserved (RFC 3986, section 2.3) is percent-encoded.
+fn encoded(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode =
+        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    name.bytes().map(encode).collect()
+}

@@ -1,0 +1,634 @@
+//! What has to be true of a plugin before it serves?
+//!
+//! Its file is there, is not too large, and is the one that the operator asked for; it compiles, in time; it asks for
+//! nothing that it was not granted; it takes its configuration; and it passes the tests that lie beside it. Whatever
+//! fails, the version that was in force before stays, and everybody is told why.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    env, fs,
+    io::{self, Read},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use super::{Builder, Snapshot};
+use crate::{
+    config::{self, ByteSize, Config, Problem, Problems, read_document},
+    plugin::{
+        Capabilities, Capability, Code, Demand, Digest, Hook, LoadError, Plugin, SecretError, StartError,
+        TrustError, shipped, signature_file,
+    },
+    telemetry::{Page, with_sources},
+    trial::{CaseReport, Report, TestFile, Trial},
+    upstream::Origins,
+};
+
+/// A plugin, and where its code came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub plugin: Arc<Plugin>,
+    pub origin: Origin,
+    /// Where it may send requests.
+    pub origins: Arc<Origins>,
+    /// Why what lies in its file was not put in its place.
+    pub refused: Option<Refused>,
+    /// The tests that it has passed, if there were any.
+    pub tested: Option<Tested>,
+    /// Since when it is in force.
+    pub since: SystemTime,
+    settings: Settings,
+}
+
+/// Where the code of a plugin came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    File(PathBuf),
+    /// It is part of the executable.
+    Shipped,
+    /// It has served before and was kept, and does so again in the place of what is there.
+    Kept(Box<Origin>),
+}
+
+impl Origin {
+    /// The file that it is from, or would be.
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Shipped => None,
+            Self::Kept(other) => other.file(),
+        }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Shipped => formatter.write_str("the executable"),
+            Self::Kept(other) => write!(formatter, "what was kept, in the place of {other}"),
+        }
+    }
+}
+
+/// Something was not loaded.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// How far it came.
+    pub stage: Stage,
+    pub reason: String,
+    pub at: SystemTime,
+}
+
+/// The tests that a version has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tested {
+    /// The file of tests.
+    tests: Digest,
+    code: Digest,
+    pub cases: usize,
+}
+
+/// What is looked at, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Can its table be understood, wherever that stands?
+    Settings,
+    /// Is it there, and no larger than it may be?
+    File,
+    /// Is it what was asked for?
+    Trust,
+    /// Was it taken back?
+    TakenBack,
+    /// Does it fit the contract, and compile in time?
+    Component,
+    Grants,
+    /// Does it take its configuration?
+    Configure,
+    Tests,
+    /// All of it was right.
+    InForce,
+}
+
+impl Stage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Settings => "settings",
+            Self::File => "file",
+            Self::Trust => "trust",
+            Self::TakenBack => "taken-back",
+            Self::Component => "component",
+            Self::Grants => "grants",
+            Self::Configure => "configure",
+            Self::Tests => "tests",
+            Self::InForce => "in-force",
+        }
+    }
+}
+
+/// How often plugins were loaded, by their names and how far they came.
+#[derive(Debug, Default)]
+pub struct Loads(Mutex<BTreeMap<(String, Stage), u64>>);
+
+impl Loads {
+    /// Names come from files, of which there may be any number in the course of time.
+    const MOST: usize = 4096;
+
+    fn note(&self, name: &str, stage: Stage) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.to_owned(), stage);
+        if counts.len() < Self::MOST || counts.contains_key(&key) {
+            *counts.entry(key).or_default() += 1;
+        }
+    }
+}
+
+/// Writes the family of loads.
+pub fn write_loads(page: &mut Page, loads: &Loads) {
+    let counts = loads.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let help = "Attempts to load another version of a plugin, by how far they came.";
+    page.counter("tollgate_plugin_loads_total", help, |family| {
+        for ((name, stage), count) in &counts {
+            family.row(&[("plugin", name), ("outcome", stage.name())], *count);
+        }
+    });
+}
+
+/// What is written about a plugin, and where.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Settings {
+    table: config::Plugin,
+    /// Whether it is in a file beside the plugin's.
+    is_beside: bool,
+}
+
+/// Why a plugin could not be made.
+#[derive(Debug, thiserror::Error)]
+enum PluginError {
+    #[error("there is no file {} and no plugin of this name is shipped", .0.display())]
+    Missing(PathBuf),
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{} is larger than {most}, which `limits.plugin-size` says", path.display())]
+    TooLarge { path: PathBuf, most: ByteSize },
+    #[error("{path} is not trusted: {source}")]
+    Untrusted { path: String, source: TrustError },
+    #[error("its settings cannot be used: {0}")]
+    Settings(String),
+    #[error("there is the table [plugins.{name}], and {} beside the plugin: remove one of them", path.display())]
+    TwoTables { name: String, path: PathBuf },
+    #[error("`routes` puts it on all routes, and it has no hook for requests or responses")]
+    NothingOnRoutes,
+    #[error("version {0} was taken back, and no other is kept that has served")]
+    TakenBack(Digest),
+    #[error("version {digest} is to serve again, and cannot be read: {source}")]
+    Kept { digest: Digest, source: io::Error },
+    #[error("{} is not usable: {}", path, with_sources(source))]
+    Load { path: String, source: LoadError },
+    #[error(
+        "the plugin imports `tollgate:policy/{interface}`, which it has not been granted: \
+         write `{line}` under [plugins.{name}]"
+    )]
+    NotGranted { name: String, interface: &'static str, line: &'static str },
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("{}", .0.message)]
+    Origin(Problem),
+    #[error("the plugin {}", with_sources(.0))]
+    Start(#[from] StartError),
+    #[error("its tests cannot be read: {0}")]
+    Tests(String),
+    #[error("it fails its tests: {0}")]
+    Fails(String),
+}
+
+/// What is to be loaded.
+struct Chosen<'a> {
+    bytes: Cow<'a, [u8]>,
+    digest: Digest,
+    origin: Origin,
+    /// Why it is not what lies in the file.
+    refused: Option<Refused>,
+}
+
+impl Builder {
+    /// All plugins that the configuration names, and all in the drop folder. One that cannot be loaded is a problem if
+    /// anybody needs it.
+    pub(super) fn plugins(
+        &self,
+        config: &Config,
+        previous: Option<&Snapshot>,
+        not_loaded: &mut Vec<(String, Refused)>,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Loaded> {
+        let needed = needed_plugins(config);
+        let mut loaded = Vec::new();
+        for (name, settings) in self.settings(config, &needed, previous) {
+            let known = previous.and_then(|previous| previous.plugin(&name));
+            let is_beside = settings.as_ref().map_or(true, |settings| settings.is_beside);
+            let written = settings.as_ref().ok().cloned();
+            let error = match settings.and_then(|settings| self.plugin(&name, &settings, config, known)) {
+                Ok(plugin) => {
+                    loaded.push(plugin);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let refused = Refused { stage: error.stage(), reason: error.to_string(), at: SystemTime::now() };
+            self.loads.note(&name, refused.stage);
+            // Only files have changed, or gone: what was loaded from them stays in force.
+            let stays = |known: &&Loaded| {
+                written.as_ref() == Some(&known.settings) || (is_beside && known.settings.is_beside)
+            };
+            let (stage, reason) = (refused.stage.name(), &refused.reason);
+            if let Some(known) = known.filter(stays) {
+                tracing::warn!(
+                    plugin = name,
+                    stage,
+                    error = reason,
+                    "new version not used, the loaded one stays in force"
+                );
+                loaded.push(Loaded { refused: Some(refused), ..known.clone() });
+            } else if let Some(span) = needed.get(name.as_str()) {
+                let place = error.place().filter(|_| !is_beside).unwrap_or_else(|| span.clone());
+                problems.push(Problem::at(place, refused.reason));
+            } else if is_beside && (previous.is_none() || known.is_some()) {
+                // It may be on all routes, and these would be open without it. Where it has never been, they are as
+                // they were.
+                problems.push(Problem::general(format!("the plugin `{name}`: {reason}")));
+            } else {
+                tracing::warn!(plugin = name, stage, error = reason, "not loaded; no route needs it");
+                not_loaded.push((name, refused));
+            }
+        }
+        loaded
+    }
+
+    /// The names of all plugins, each with its settings.
+    fn settings(
+        &self,
+        config: &Config,
+        needed: &BTreeMap<&str, Range<usize>>,
+        previous: Option<&Snapshot>,
+    ) -> BTreeMap<String, Result<Settings, PluginError>> {
+        let folder = self.plugin_dir(config);
+        let dropped = dropped_files(&folder, ".wasm");
+        let tables: HashMap<&str, &config::Plugin> =
+            config.plugins.iter().map(|(name, table)| (name.get_ref().as_str(), table)).collect();
+        let mut all = BTreeMap::new();
+        for name in dropped_files(&folder, ".toml") {
+            let path = folder.join(format!("{name}.toml"));
+            let was_beside = || {
+                previous
+                    .and_then(|previous| previous.plugin(&name))
+                    .is_some_and(|known| known.settings.is_beside)
+            };
+            // Other programs have files of this kind, too.
+            if !(dropped.contains(&name) || shipped::find(&name).is_some() || was_beside()) {
+                continue;
+            }
+            let settings = match tables.get(name.as_str()) {
+                Some(_) => Err(PluginError::TwoTables { name: name.clone(), path }),
+                None => beside(&path, config).map(|table| Settings { table, is_beside: true }),
+            };
+            all.insert(name, settings);
+        }
+        // A file that a table names under another name is not a plugin of its own name, too.
+        let beside = all.values().flatten().map(|settings| &settings.table);
+        let claimed = tables.values().copied().chain(beside).filter_map(|table| table.file.as_deref());
+        let claimed: BTreeSet<String> = claimed.map(|file| stem(file).to_owned()).collect();
+        let named = needed.keys().map(|name| (*name).to_owned());
+        for name in named.chain(dropped.into_iter().filter(|name| !claimed.contains(name))) {
+            let table = tables.get(name.as_str()).copied().cloned().unwrap_or_default();
+            all.entry(name).or_insert(Ok(Settings { table, is_beside: false }));
+        }
+        all
+    }
+
+    fn plugin(
+        &self,
+        name: &str,
+        settings: &Settings,
+        config: &Config,
+        known: Option<&Loaded>,
+    ) -> Result<Loaded, PluginError> {
+        let table = &settings.table;
+        let chosen = self.choose(name, table, config, known)?;
+        let code =
+            self.engine.load_within(&chosen.bytes, config.limits.plugin_compile.get()).map_err(|source| {
+                let path = match &chosen.origin {
+                    Origin::Shipped => {
+                        format!("the shipped `{}`", stem(table.file.as_deref().unwrap_or(name)))
+                    }
+                    origin @ (Origin::File(_) | Origin::Kept(_)) => origin.to_string(),
+                };
+                PluginError::Load { path, source }
+            })?;
+        check_grants(name, &code, &table.grants)?;
+        if table.routes.is_some() && !code.hooks().request && !code.hooks().response {
+            return Err(PluginError::NothingOnRoutes);
+        }
+        let known_origins = known.map(|known| &*known.origins);
+        let origins =
+            Origins::new(name, &table.grants.http, &self.folder, known_origins).map_err(|mut problems| {
+                let general = || Problem::general("an origin cannot be reached by TLS as it is written");
+                PluginError::Origin(if problems.is_empty() { general() } else { problems.swap_remove(0) })
+            })?;
+        let before = known.map(|known| known.plugin.capabilities());
+        let capabilities = Capabilities::granted(&table.grants, &self.folder, before)?;
+        let same = known.filter(|known| known.plugin.is_same(&code, table, &capabilities));
+        let plugin = match same {
+            Some(known) => known.plugin.clone(),
+            None => {
+                warn_of(name, &code, table);
+                let known = known.map(|known| &*known.plugin);
+                let warm = self.warm + usize::from(table.tick.is_some());
+                Plugin::new(name.into(), code.clone(), table, capabilities, known, warm)?.into()
+            }
+        };
+        let tested = match &chosen.origin {
+            Origin::File(path) => test(name, &code, path, known)?,
+            // They have passed, where somebody has made them so or they have served.
+            Origin::Shipped | Origin::Kept(_) => None,
+        };
+        if same.is_none() {
+            self.versions.keep(chosen.digest, &chosen.bytes);
+            self.loads.note(name, Stage::InForce);
+            let tests = tested.map_or(0, |tested| tested.cases);
+            tracing::info!(plugin = name, digest = %chosen.digest, tests, "plugin loaded");
+        }
+        Ok(Loaded {
+            plugin,
+            origin: chosen.origin,
+            origins: origins.into(),
+            refused: chosen.refused,
+            tested,
+            since: same.map_or_else(SystemTime::now, |known| known.since),
+            settings: settings.clone(),
+        })
+    }
+
+    /// What lies in the file or is shipped; in the place of a version that was taken back, the one before it.
+    fn choose(
+        &self,
+        name: &str,
+        table: &config::Plugin,
+        config: &Config,
+        known: Option<&Loaded>,
+    ) -> Result<Chosen<'static>, PluginError> {
+        let file = stem(table.file.as_deref().unwrap_or(name));
+        let path = self.plugin_dir(config).join(format!("{file}.wasm"));
+        let (bytes, origin): (Cow<'static, [u8]>, _) = match read(&path, config.limits.plugin_size)? {
+            Some(bytes) => (bytes.into(), Origin::File(path)),
+            None => {
+                // What ran from a file does not turn into another plugin because the file has gone.
+                let was_file = known.is_some_and(|known| known.origin.file() == Some(&path));
+                let shipped = shipped::find(file).filter(|_| !was_file);
+                (shipped.ok_or(PluginError::Missing(path))?.into(), Origin::Shipped)
+            }
+        };
+        let demand = Demand {
+            sha256: table.sha256,
+            signer: table.public_key,
+            // Nobody has to vouch for what is part of the executable.
+            signers: if origin == Origin::Shipped { &[] } else { &config.plugin_keys },
+            signature: table.signature,
+        };
+        let check = |bytes: &[u8]| {
+            let beside = origin.file().filter(|_| demand.wants_signature());
+            let beside = beside.and_then(|path| fs::read(signature_file(path)).ok());
+            demand
+                .check(bytes, beside.as_deref())
+                .map_err(|source| PluginError::Untrusted { path: origin.to_string(), source })
+        };
+        let digest = Digest::of(&bytes);
+        if !self.versions.is_taken_back(name, digest) {
+            check(&bytes)?;
+            return Ok(Chosen { bytes, digest, origin, refused: None });
+        }
+        let kept = self.versions.last_good(name).ok_or(PluginError::TakenBack(digest))?.digest;
+        let was_refused = known.and_then(|known| known.refused.as_ref());
+        let refused = was_refused.filter(|refused| refused.stage == Stage::TakenBack).cloned();
+        let refused = refused.unwrap_or_else(|| {
+            self.loads.note(name, Stage::TakenBack);
+            let reason = format!("version {digest} was taken back; version {kept} serves in its place");
+            tracing::warn!(plugin = name, reason);
+            Refused { stage: Stage::TakenBack, reason, at: SystemTime::now() }
+        });
+        let bytes =
+            self.versions.component(kept).map_err(|source| PluginError::Kept { digest: kept, source })?;
+        // It was trusted when it came. What has been asked for since then holds for it, too, as far as it can.
+        if table.sha256.is_some() {
+            let demand = Demand { signer: None, signers: &[], ..demand };
+            let path = format!("version {kept}");
+            demand.check(&bytes, None).map_err(|source| PluginError::Untrusted { path, source })?;
+        }
+        Ok(Chosen {
+            bytes: bytes.into(),
+            digest: kept,
+            origin: Origin::Kept(origin.into()),
+            refused: Some(refused),
+        })
+    }
+}
+
+impl Loaded {
+    /// Between two ticks, if it is to tick.
+    pub fn tick(&self) -> Option<Duration> {
+        self.settings.table.tick.as_ref().map(|tick| tick.get_ref().get())
+    }
+
+    /// Whether it is on routes that do not name it.
+    pub fn is_on_all_routes(&self) -> bool {
+        self.settings.table.routes.is_some()
+    }
+}
+
+impl PluginError {
+    fn stage(&self) -> Stage {
+        match self {
+            Self::Settings(_)
+            | Self::TwoTables { .. }
+            | Self::NothingOnRoutes
+            | Self::Secret(_)
+            | Self::Origin(_) => Stage::Settings,
+            Self::Missing(_) | Self::Read { .. } | Self::TooLarge { .. } => Stage::File,
+            Self::Untrusted { .. } => Stage::Trust,
+            Self::TakenBack(_) | Self::Kept { .. } => Stage::TakenBack,
+            Self::Load { .. } => Stage::Component,
+            Self::NotGranted { .. } => Stage::Grants,
+            Self::Start(_) => Stage::Configure,
+            Self::Tests(_) | Self::Fails(_) => Stage::Tests,
+        }
+    }
+
+    /// Where in the configuration it is, if that is not where the plugin is named.
+    fn place(&self) -> Option<Range<usize>> {
+        match self {
+            Self::Secret(error) => Some(error.place.clone()),
+            Self::Origin(problem) => problem.span.clone(),
+            Self::Missing(_)
+            | Self::Read { .. }
+            | Self::TooLarge { .. }
+            | Self::Untrusted { .. }
+            | Self::Settings(_)
+            | Self::TwoTables { .. }
+            | Self::NothingOnRoutes
+            | Self::TakenBack(_)
+            | Self::Kept { .. }
+            | Self::Load { .. }
+            | Self::NotGranted { .. }
+            | Self::Start(_)
+            | Self::Tests(_)
+            | Self::Fails(_) => None,
+        }
+    }
+}
+
+/// The file of a plugin, if it is there.
+fn read(path: &Path, most: ByteSize) -> Result<Option<Vec<u8>>, PluginError> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // One more than may be, which tells that it is too much whatever the file says of its size.
+        fs::File::open(path)?.take(most.get().saturating_add(1)).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
+        Ok(bytes) if bytes.len() as u64 > most.get() => {
+            Err(PluginError::TooLarge { path: path.to_owned(), most })
+        }
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PluginError::Read { path: path.to_owned(), source }),
+    }
+}
+
+/// The settings that lie beside a plugin. They are trusted as the plugin is.
+fn beside(path: &Path, config: &Config) -> Result<config::Plugin, PluginError> {
+    let text = fs::read(path).map_err(|source| PluginError::Read { path: path.to_owned(), source })?;
+    let demand = Demand { sha256: None, signer: None, signers: &config.plugin_keys, signature: None };
+    if demand.wants_signature() {
+        let beside = fs::read(signature_file(path)).ok();
+        let path = path.display().to_string();
+        demand.check(&text, beside.as_deref()).map_err(|source| PluginError::Untrusted { path, source })?;
+    }
+    let not_text = |_| PluginError::Settings(format!("{} is not text in UTF-8", path.display()));
+    let text = String::from_utf8(text).map_err(not_text)?;
+    let (table, _) = read_document(path, text, Some(&|name| env::var(name).ok()))
+        .map_err(|problems| PluginError::Settings(in_a_line(path, &problems)))?;
+    Ok(table)
+}
+
+/// Has the plugin go through the tests that lie beside its file, unless it has passed these very ones before.
+fn test(
+    name: &str,
+    code: &Arc<Code>,
+    path: &Path,
+    known: Option<&Loaded>,
+) -> Result<Option<Tested>, PluginError> {
+    let path = path.with_extension("test.toml");
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(PluginError::Read { path, source }),
+    };
+    let (tests, code_digest) = (Digest::of(&text), code.digest());
+    let passed = known.and_then(|known| known.tested);
+    if let Some(passed) = passed.filter(|passed| (passed.tests, passed.code) == (tests, code_digest)) {
+        return Ok(Some(passed));
+    }
+    let not_text = |_| PluginError::Tests(format!("{} is not text in UTF-8", path.display()));
+    let text = String::from_utf8(text).map_err(not_text)?;
+    let (file, _) = TestFile::read_text(&path, text)
+        .map_err(|problems| PluginError::Tests(in_a_line(&path, &problems)))?;
+    let report = Trial { name: name.to_owned(), code: code.clone() }.run(&file);
+    match first_failure(&report) {
+        None => Ok(Some(Tested { tests, code: code_digest, cases: report.cases.len() })),
+        Some(failure) => Err(PluginError::Fails(failure)),
+    }
+}
+
+/// What the first case that fails has to say, and how many others there are.
+fn first_failure(report: &Report) -> Option<String> {
+    let mut failures = report.cases.iter().filter(|case| !case.has_passed());
+    let CaseReport { name, steps, .. } = failures.next()?;
+    let difference = steps.iter().flat_map(|step| &step.differences).next()?;
+    let (place, expected, actual) = (difference.place(), &difference.expected, &difference.actual);
+    let more = match failures.count() {
+        0 => String::new(),
+        count => format!(" (and {count} more of {} cases)", report.cases.len()),
+    };
+    Some(format!("{name}: {place} is {actual}, and was to be {expected}{more}"))
+}
+
+/// The first problem of a file, with its place.
+fn in_a_line(path: &Path, problems: &Problems) -> String {
+    let tell = |problem: &Problem| {
+        let line = problems.place(problem).map_or_else(String::new, |(line, _)| format!(":{line}"));
+        let help = problem.help.as_ref().map_or_else(String::new, |help| format!(" ({help})"));
+        format!("{}{line}: {}{help}", path.display(), problem.message)
+    };
+    problems.iter().next().map(tell).unwrap_or_default()
+}
+
+/// A component gets what its table grants, and one that asks for more is not run.
+fn check_grants(name: &str, code: &Code, grants: &config::Grants) -> Result<(), PluginError> {
+    match code.imports().iter().find(|capability| !capability.is_in(grants)) {
+        None => Ok(()),
+        Some(capability) => Err(PluginError::NotGranted {
+            name: name.to_owned(),
+            interface: capability.interface(),
+            line: capability.line(),
+        }),
+    }
+}
+
+/// Tells of what an operator may not have meant.
+fn warn_of(name: &str, code: &Code, table: &config::Plugin) {
+    let is_unused =
+        |capability: &Capability| capability.is_in(&table.grants) && !code.imports().contains(capability);
+    for capability in Capability::ALL.into_iter().filter(is_unused) {
+        let interface = capability.interface();
+        tracing::warn!(plugin = name, interface, "granted, and the plugin does not import it");
+    }
+    match (code.exports(Hook::OnTick), &table.tick) {
+        (true, None) => {
+            tracing::warn!(plugin = name, "has `on-tick`, which is not called: write `tick = \"10s\"`");
+        }
+        (false, Some(_)) => tracing::warn!(plugin = name, "is to tick, and has no `on-tick`"),
+        (true, Some(_)) | (false, None) => {}
+    }
+    if table.fail == config::Failure::Open {
+        tracing::warn!(plugin = name, "fails open: when it cannot decide, requests pass without it");
+    }
+}
+
+/// The name of a plugin's file without its ending.
+fn stem(file: &str) -> &str {
+    file.strip_suffix(".wasm").unwrap_or(file)
+}
+
+/// The plugins that the configuration names, and where it does so first.
+fn needed_plugins(config: &Config) -> BTreeMap<&str, Range<usize>> {
+    let tables = config.plugins.keys();
+    let routes = config.routes.iter().flat_map(|route| &route.get_ref().plugins);
+    let balancers = config.upstreams.values().flat_map(|upstream| &upstream.balance);
+    let mut needed = BTreeMap::new();
+    for name in tables.chain(routes).chain(balancers) {
+        needed.entry(name.get_ref().as_str()).or_insert_with(|| name.span());
+    }
+    needed
+}
+
+/// The names of the files in the drop folder that end like this. A folder that is not there is an empty one.
+fn dropped_files(folder: &Path, ending: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let names = entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| !name.starts_with('.'))
+        .filter_map(|name| name.strip_suffix(ending).map(str::to_owned))
+        .collect()
+}
