@@ -21,7 +21,7 @@ use crate::{
     cache::{Cache, Rules},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{Engine, Versions},
+    plugin::{Engine, RouteCalls, Versions},
     route,
     telemetry::{PerWorker, traffic::RouteCounts},
     tls::{self, Origination, Termination},
@@ -59,10 +59,10 @@ pub struct Route {
     pub name: Arc<str>,
     /// A place in [`Snapshot::upstreams`].
     pub upstream: usize,
-    /// Places in [`Snapshot::plugins`], in the order of their request hooks.
-    pub on_request: Vec<usize>,
-    /// The same for response hooks.
-    pub on_response: Vec<usize>,
+    /// The request hooks, in order.
+    pub on_request: Vec<Step>,
+    /// The response hooks, in order.
+    pub on_response: Vec<Step>,
     pub compress: Option<config::Compress>,
     /// What is counted of its requests, and of those of a route of this name before.
     counts: Arc<PerWorker<RouteCounts>>,
@@ -72,6 +72,15 @@ pub struct Route {
     pub is_repeatable: bool,
     /// Whether and how responses are cached.
     pub cache: Option<Rules>,
+}
+
+/// A plugin on a route.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// A place in [`Snapshot::plugins`].
+    pub place: usize,
+    /// What is counted of it here, and on a route of this name before.
+    pub calls: Arc<PerWorker<RouteCalls>>,
 }
 
 /// An upstream with its balancers resolved.
@@ -297,7 +306,25 @@ impl Builder {
     }
 }
 
+impl Route {
+    /// Its plugins, each hook by itself.
+    fn steps(&self) -> impl Iterator<Item = &Step> + Clone {
+        self.on_request.iter().chain(&self.on_response)
+    }
+}
+
 impl Snapshot {
+    /// What is counted of plugins on routes, by the names of both.
+    pub fn plugin_calls(&self) -> BTreeMap<(&str, &str), &PerWorker<RouteCalls>> {
+        let steps = self.routes.iter().flat_map(|route| route.steps().map(move |step| (route, step)));
+        steps
+            .map(|(route, step)| {
+                let plugin = &self.plugins[step.place].plugin.name;
+                ((&**plugin, &*route.name), &*step.calls)
+            })
+            .collect()
+    }
+
     /// The place of the upstream of this name.
     pub fn upstream(&self, name: &str) -> Option<usize> {
         self.upstreams_by_name.get(name).copied()
@@ -394,7 +421,14 @@ fn routes(
     // Routes of one name are counted as one.
     let known = previous.into_iter().flat_map(|previous| &previous.routes);
     let mut counts: HashMap<Arc<str>, Arc<PerWorker<RouteCounts>>> =
-        known.map(|route| (route.name.clone(), route.counts.clone())).collect();
+        known.clone().map(|route| (route.name.clone(), route.counts.clone())).collect();
+    let known = known.flat_map(|route| route.steps().map(move |step| (route, step)));
+    let mut calls: HashMap<(Arc<str>, Arc<str>), Arc<PerWorker<RouteCalls>>> = known
+        .filter_map(|(route, step)| {
+            let plugin = &previous?.plugins[step.place].plugin.name;
+            Some(((route.name.clone(), plugin.clone()), step.calls.clone()))
+        })
+        .collect();
     for (place, written) in config.routes.iter().enumerate() {
         let route = written.get_ref();
         if let Some(rule) = rule(&route.matches, problems)
@@ -417,6 +451,7 @@ fn routes(
                 "upstreams",
             )));
         }
+        let name: Arc<str> = route.name.clone().unwrap_or_else(|| format!("routes[{place}]")).into();
         let mut hooks = |name: &Spanned<String>| {
             // A plugin that is not there has been reported where it was to be loaded.
             let place = *places.get(name.get_ref().as_str())?;
@@ -435,19 +470,30 @@ fn routes(
         });
         let everywhere = everywhere.map(|(place, loaded)| (place, loaded.plugin.code.hooks()));
         let hooks: Vec<_> = everywhere.chain(named.iter().copied()).collect();
-        let name: Arc<str> = route.name.clone().unwrap_or_else(|| format!("routes[{place}]")).into();
+        let steps: Vec<_> = hooks
+            .iter()
+            .map(|(place, hooks)| {
+                let plugin = &plugins[*place].plugin.name;
+                let calls = calls.entry((name.clone(), plugin.clone())).or_default().clone();
+                (Step { place: *place, calls }, hooks)
+            })
+            .collect();
         let counts = counts.entry(name.clone()).or_default().clone();
         routes.push(Route {
             name,
             counts,
             upstream: upstream.unwrap_or_default(),
             is_repeatable: route.repeatable,
-            on_request: hooks.iter().filter(|(_, hooks)| hooks.request).map(|(place, _)| *place).collect(),
-            on_response: hooks
+            on_request: steps
+                .iter()
+                .filter(|(_, hooks)| hooks.request)
+                .map(|(step, _)| step.clone())
+                .collect(),
+            on_response: steps
                 .iter()
                 .rev()
                 .filter(|(_, hooks)| hooks.response)
-                .map(|(place, _)| *place)
+                .map(|(step, _)| step.clone())
                 .collect(),
             upgrades: route.upgrades.clone(),
             compress: route.compress.clone(),

@@ -15,8 +15,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tollgate::{
     config::{
         self, Cache, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerRates,
-        ListenerTimeouts, Log, Outlier, PluginLimits, Retry, RouteCache, Source, UpstreamLimits,
-        UpstreamTimeouts,
+        ListenerTimeouts, Log, Outlier, PluginBreaker, PluginLimits, Retry, RouteCache, Source,
+        UpstreamLimits, UpstreamTimeouts,
     },
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
@@ -215,6 +215,7 @@ fn config_toml_shows_the_defaults() {
     let plugin = &shown.plugins["api-key"];
     assert_eq!(plugin.fail, Failure::default());
     assert_eq!(plugin.limits, PluginLimits::default());
+    assert_eq!(plugin.breaker, PluginBreaker::default());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod admin;
 mod architecture;
 mod bad_responses;
+mod breaker;
 mod caching;
 mod caching_disk;
 mod caching_encoded;

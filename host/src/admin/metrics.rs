@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     cache::write_cache,
-    plugin::write_plugins,
+    plugin::{write_on_routes, write_plugins},
     server::Server,
     snapshot::write_loads,
     telemetry::{
@@ -35,6 +35,7 @@ fn write(page: &mut Page, server: &Server) {
     write_upstreams(page, snapshot.upstreams.iter().map(|target| &*target.upstream));
     write_cache(page, &snapshot.cache);
     write_loads(page, server.loads());
+    write_on_routes(page, &snapshot.plugin_calls());
     write_plugins(page, snapshot.plugins.iter().map(|loaded| &*loaded.plugin));
 }
 

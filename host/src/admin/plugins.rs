@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     config,
-    plugin::{FailureKind, Hook},
+    plugin::{FailureKind, Hook, RouteCalls},
     server::{RollBackError, Server},
-    snapshot::{Loaded, Refused},
-    telemetry::with_sources,
+    snapshot::{Loaded, Refused, Snapshot},
+    telemetry::{Distribution, PerWorker, with_sources},
 };
 
 #[derive(Debug, Serialize)]
@@ -53,8 +53,34 @@ struct Plugin {
     p99_ms: Option<f64>,
     instances: usize,
     recycled: u64,
+    /// Of all instances together.
+    memory_bytes: usize,
+    breaker: Breaker,
+    /// By the names of the routes that it is on.
+    routes: BTreeMap<String, OnRoute>,
     /// What the plugin counts itself.
     metrics: BTreeMap<String, f64>,
+}
+
+/// Whether it is left alone because it keeps failing.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Breaker {
+    /// `open` if a worker leaves it alone.
+    state: &'static str,
+    open_workers: usize,
+    opened: u64,
+}
+
+/// Its calls for the requests of a route.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OnRoute {
+    calls: u64,
+    failures: u64,
+    cpu_seconds: f64,
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,7 +132,7 @@ pub(super) async fn list(State(context): State<Context>) -> Json<Plugins> {
     let snapshot = context.server.snapshot();
     let not_loaded = snapshot.not_loaded.iter();
     Json(Plugins {
-        plugins: snapshot.plugins.iter().map(|loaded| plugin(&context, loaded)).collect(),
+        plugins: snapshot.plugins.iter().map(|loaded| plugin(&context, &snapshot, loaded)).collect(),
         not_loaded: not_loaded
             .map(|(name, Refused { stage, reason, at })| NotLoaded {
                 name: name.clone(),
@@ -171,7 +197,7 @@ impl From<RollBackError> for Problem {
     }
 }
 
-fn plugin(context: &Context, loaded: &Loaded) -> Plugin {
+fn plugin(context: &Context, snapshot: &Snapshot, loaded: &Loaded) -> Plugin {
     let plugin = &loaded.plugin;
     let durations = plugin.durations();
     let cpu_seconds = durations.sum().as_secs_f64();
@@ -207,6 +233,32 @@ fn plugin(context: &Context, loaded: &Loaded) -> Plugin {
         p99_ms: recent.quantile(0.99).map(milliseconds),
         instances: plugin.instances(),
         recycled: plugin.recycled(),
+        memory_bytes: plugin.memory(),
+        breaker: Breaker {
+            state: if plugin.open_breakers() > 0 { "open" } else { "closed" },
+            open_workers: plugin.open_breakers(),
+            opened: plugin.breaker_opened(),
+        },
+        routes: routes(context, snapshot, &plugin.name),
         metrics: plugin.metrics().into_iter().map(|(name, metric)| (name, metric.value())).collect(),
     }
+}
+
+fn routes(context: &Context, snapshot: &Snapshot, name: &str) -> BTreeMap<String, OnRoute> {
+    let calls = snapshot.plugin_calls().into_iter().filter(|((plugin, _), _)| *plugin == name);
+    let tell = |((_, route), calls): ((&str, &str), &PerWorker<RouteCalls>)| {
+        let durations = Distribution::of(calls.parts().map(|part| &part.durations));
+        let (count, cpu_seconds) = (calls.sum(|part| &part.calls), durations.sum().as_secs_f64());
+        let recent =
+            context.recent.since(&format!("plugin {name} on {route}"), Sample { count, durations }).durations;
+        let on_route = OnRoute {
+            calls: count,
+            failures: calls.sum(|part| &part.failures),
+            cpu_seconds,
+            p50_ms: recent.quantile(0.5).map(milliseconds),
+            p99_ms: recent.quantile(0.99).map(milliseconds),
+        };
+        (route.to_owned(), on_route)
+    };
+    calls.map(tell).collect()
 }

@@ -24,6 +24,9 @@ pub struct Plugin {
     pub fail: Failure,
     #[serde(deserialize_with = "table")]
     pub limits: PluginLimits,
+    /// When it is not asked any more because it keeps failing.
+    #[serde(deserialize_with = "table")]
+    pub breaker: PluginBreaker,
     /// What it may reach beyond the message in hand.
     #[serde(deserialize_with = "table")]
     pub grants: Grants,
@@ -66,6 +69,8 @@ pub struct PluginLimits {
     pub time: Duration,
     /// Linear memory.
     pub memory: ByteSize,
+    /// That of all its instances together; what they are allowed each if absent.
+    pub memory_in_all: Option<ByteSize>,
     /// Calls after which an instance makes room for a fresh one.
     pub recycle_after: u32,
     /// What a call may wait, in all, for what it was granted.
@@ -79,9 +84,32 @@ impl Default for PluginLimits {
         Self {
             time: Duration::from_millis(10),
             memory: ByteSize::mib(32),
+            memory_in_all: None,
             recycle_after: 100_000,
             wait: Duration::from_secs(10),
             instances: NonZero::new(16).expect("16 is not 0"),
+        }
+    }
+}
+
+/// When a plugin that keeps failing is left alone. Each worker decides for itself.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct PluginBreaker {
+    /// Calls in a row that trap, take too long, want too much memory, or find no instance.
+    pub failures: NonZero<u32>,
+    /// How long it is left alone. Twice as long each time when it still fails then,
+    pub pause: Duration,
+    /// and no longer than this.
+    pub pause_max: Duration,
+}
+
+impl Default for PluginBreaker {
+    fn default() -> Self {
+        Self {
+            failures: NonZero::new(16).expect("16 is not 0"),
+            pause: Duration::from_millis(500),
+            pause_max: Duration::from_secs(30),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{CallError, Plugin};
-use crate::telemetry::{Counter, Distribution, Histogram, Page, Tally, Timed};
+use crate::telemetry::{Counter, Distribution, Histogram, Page, PerWorker, Tally, Timed};
 
 /// What a worker counts of a plugin's calls. Goes on when the plugin is replaced by another of its name.
 #[derive(Debug, Default)]
@@ -19,6 +19,14 @@ pub struct PluginCounts {
     /// Instances that have done their service.
     pub(super) recycled: Tally,
     durations: Histogram,
+}
+
+/// What a worker counts of a plugin's calls for the requests of one route.
+#[derive(Debug, Default)]
+pub struct RouteCalls {
+    pub calls: Tally,
+    pub failures: Tally,
+    pub durations: Histogram,
 }
 
 /// What is called.
@@ -53,10 +61,11 @@ pub enum FailureKind {
     UnknownUpstream,
     Start,
     Busy,
+    Breaker,
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Deadline,
         Self::Memory,
         Self::Trap,
@@ -64,6 +73,7 @@ impl FailureKind {
         Self::UnknownUpstream,
         Self::Start,
         Self::Busy,
+        Self::Breaker,
     ];
 
     pub fn name(self) -> &'static str {
@@ -75,6 +85,7 @@ impl FailureKind {
             Self::UnknownUpstream => "unknown-upstream",
             Self::Start => "start",
             Self::Busy => "busy",
+            Self::Breaker => "breaker",
         }
     }
 }
@@ -83,12 +94,13 @@ impl From<&CallError> for FailureKind {
     fn from(error: &CallError) -> Self {
         match error {
             CallError::Deadline(_) => Self::Deadline,
-            CallError::Memory(_) => Self::Memory,
+            CallError::Memory(_) | CallError::MemoryInAll(_) => Self::Memory,
             CallError::Trap(_) => Self::Trap,
             CallError::InvalidReply(_) => Self::InvalidReply,
             CallError::UnknownUpstream(_) => Self::UnknownUpstream,
             CallError::Start(_) => Self::Start,
             CallError::Busy(_) => Self::Busy,
+            CallError::Broken => Self::Breaker,
         }
     }
 }
@@ -102,9 +114,12 @@ impl PluginCounts {
     }
 
     /// Counts its time.
-    pub(super) fn end(&self, timed: Option<Timed>) {
+    pub(super) fn end(&self, timed: Option<Timed>, route: Option<&RouteCalls>) {
         if let Some(timed) = timed {
             self.durations.end(&timed);
+            if let Some(route) = route {
+                route.durations.end(&timed);
+            }
         }
     }
 
@@ -159,6 +174,26 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
             family.distribution(&[("plugin", &plugin.name)], &plugin.durations(), OCTAVES);
         }
     });
+    page.gauge(
+        "tollgate_plugin_breakers_open",
+        "Workers that do not ask it because it keeps failing.",
+        |family| {
+            for plugin in plugins.clone() {
+                family.row(&[("plugin", &plugin.name)], plugin.open_breakers());
+            }
+        },
+    );
+    let help = "How often a worker has stopped to ask it because it kept failing.";
+    page.counter("tollgate_plugin_breaker_opened_total", help, |family| {
+        for plugin in plugins.clone() {
+            family.row(&[("plugin", &plugin.name)], plugin.breaker_opened());
+        }
+    });
+    page.gauge("tollgate_plugin_memory_bytes", "Memory of its instances.", |family| {
+        for plugin in plugins.clone() {
+            family.row(&[("plugin", &plugin.name)], plugin.memory());
+        }
+    });
     page.gauge("tollgate_plugin_instances", "Instances there are.", |family| {
         for plugin in plugins.clone() {
             family.row(&[("plugin", &plugin.name)], plugin.instances());
@@ -171,6 +206,21 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
         }
     });
     write_custom(page, plugins);
+}
+
+/// Writes what is counted of plugins on routes, by the names of both.
+pub fn write_on_routes(page: &mut Page, calls: &BTreeMap<(&str, &str), &PerWorker<RouteCalls>>) {
+    let row = |count: fn(&RouteCalls) -> &Tally| {
+        calls
+            .iter()
+            .map(move |((plugin, route), calls)| ([("plugin", *plugin), ("route", *route)], calls.sum(count)))
+    };
+    page.counter("tollgate_plugin_route_calls_total", "Calls of hooks for requests of a route.", |family| {
+        row(|part| &part.calls).for_each(|(labels, count)| family.row(&labels, count));
+    });
+    page.counter("tollgate_plugin_route_failures_total", "Those that brought no verdict.", |family| {
+        row(|part| &part.failures).for_each(|(labels, count)| family.row(&labels, count));
+    });
 }
 
 /// Writes what plugins count of their own. Names are labels, so that no plugin can break into another's family.

@@ -55,6 +55,9 @@ struct Limits {
     since: Option<Duration>,
     memory: usize,
     memory_used: usize,
+    /// Of all instances of the plugin.
+    memory_in_all: Option<usize>,
+    shared: Arc<Shared>,
     exceeded: Option<Exceeded>,
 }
 
@@ -62,6 +65,7 @@ struct Limits {
 enum Exceeded {
     Time,
     Memory,
+    MemoryInAll(usize),
 }
 
 /// Why an instance could not be made ready.
@@ -96,6 +100,8 @@ pub enum CallError {
     Deadline(Duration),
     #[error("wanted more than {} of memory", crate::config::ByteSize::bytes(*.0))]
     Memory(usize),
+    #[error("wanted more memory, and all its instances together may have {}", crate::config::ByteSize::bytes(*.0))]
+    MemoryInAll(usize),
     #[error("trapped: {0}")]
     Trap(String),
     #[error("made an answer that cannot be sent: {0}")]
@@ -106,6 +112,8 @@ pub enum CallError {
     Start(#[from] Box<StartError>),
     #[error("has as many requests in hand as it has instances ({0})")]
     Busy(u32),
+    #[error("keeps failing, and is not asked for a while")]
+    Broken,
 }
 
 /// A component with its memory. Calls come one at a time.
@@ -168,6 +176,8 @@ impl Instance {
                 since: None,
                 memory: plugin.limits.memory.as_usize(),
                 memory_used: 0,
+                memory_in_all: plugin.limits.memory_in_all.map(crate::config::ByteSize::as_usize),
+                shared: plugin.shared.clone(),
                 exceeded: None,
             },
             wasi: wasi::context(&plugin.name, &log_lines, plugin.surroundings.time.as_ref()),
@@ -446,6 +456,7 @@ impl Limits {
         match self.exceeded {
             Some(Exceeded::Time) => CallError::Deadline(self.time),
             Some(Exceeded::Memory) => CallError::Memory(self.memory),
+            Some(Exceeded::MemoryInAll(most)) => CallError::MemoryInAll(most),
             None => CallError::Trap(error.root_cause().to_string()),
         }
     }
@@ -469,10 +480,19 @@ fn reading(clock: ClockId) -> Duration {
 
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let used = self.memory_used + desired.saturating_sub(current);
+        let more = desired.saturating_sub(current);
+        let used = self.memory_used + more;
         if used > self.memory {
             self.exceeded = Some(Exceeded::Memory);
             return Err(wasmtime::Error::msg("out of memory"));
+        }
+        let before = self.shared.memory.fetch_add(more, Ordering::Relaxed);
+        if let Some(most) = self.memory_in_all.filter(|most| before + more > *most) {
+            self.shared.memory.fetch_sub(more, Ordering::Relaxed);
+            self.exceeded = Some(Exceeded::MemoryInAll(most));
+            return Err(wasmtime::Error::msg(
+                "all instances of the plugin together have `limits.memory-in-all`",
+            ));
         }
         self.memory_used = used;
         Ok(true)
@@ -481,6 +501,12 @@ impl ResourceLimiter for Limits {
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         // Tables hold functions; the pool's own cap is beyond what any toolchain makes.
         Ok(desired <= 65_536)
+    }
+}
+
+impl Drop for Limits {
+    fn drop(&mut self) {
+        self.shared.memory.fetch_sub(self.memory_used, Ordering::Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@
 mod anatomy;
 mod artifact;
 mod bindings;
+mod breaker;
 mod capability;
 mod client;
 mod code;
@@ -30,7 +31,9 @@ pub use artifact::Digest;
 pub use capability::{Capabilities, Capability, Quota, SecretError, Secrets, Store, StoreError, Usage};
 pub use client::{Outgoing, Received, SendError, Target};
 pub use code::{Code, Hooks};
-pub use counts::{FailureKind, Hook, Metric, MetricKind, PluginCounts, write_plugins};
+pub use counts::{
+    FailureKind, Hook, Metric, MetricKind, PluginCounts, RouteCalls, write_on_routes, write_plugins,
+};
 pub use engine::{Engine, EngineSettings, LoadError};
 pub use errand::{BodyError, Errands, NoErrands, at_once};
 pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead};
@@ -45,12 +48,12 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use crate::{
-    config::{Failure, PluginLimits},
+    config::{Failure, PluginBreaker, PluginLimits},
     telemetry::PerWorker,
 };
 use instance::Instance;
@@ -63,6 +66,7 @@ pub struct Plugin {
     pub config: String,
     pub failure: Failure,
     pub limits: PluginLimits,
+    pub breaker: PluginBreaker,
     /// What survives a reload.
     shared: Arc<Shared>,
     surroundings: Surroundings,
@@ -77,6 +81,12 @@ pub struct Shared {
     metrics: counts::Custom,
     /// Instances there are.
     instances: AtomicUsize,
+    /// Bytes of their memory together.
+    memory: AtomicUsize,
+    /// Workers that do not ask it because it keeps failing.
+    open_breakers: AtomicUsize,
+    /// How often one has come to that.
+    breaker_opened: AtomicU64,
     counts: PerWorker<PluginCounts>,
 }
 
@@ -130,6 +140,7 @@ impl Plugin {
             config: json(&settings.config),
             failure: settings.fail,
             limits: settings.limits.clone(),
+            breaker: settings.breaker.clone(),
             shared: previous.map_or_else(Default::default, |plugin| plugin.shared.clone()),
             surroundings,
             ready: Mutex::default(),
@@ -151,6 +162,7 @@ impl Plugin {
             && self.config == json(&settings.config)
             && self.failure == settings.fail
             && self.limits == settings.limits
+            && self.breaker == settings.breaker
             && self.capabilities().is_same(capabilities)
     }
 
@@ -172,6 +184,21 @@ impl Plugin {
     /// Instances there are.
     pub fn instances(&self) -> usize {
         self.shared.instances.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the memory of all instances together.
+    pub fn memory(&self) -> usize {
+        self.shared.memory.load(Ordering::Relaxed)
+    }
+
+    /// Workers that do not ask it because it keeps failing.
+    pub fn open_breakers(&self) -> usize {
+        self.shared.open_breakers.load(Ordering::Relaxed)
+    }
+
+    /// How often a worker has come to that.
+    pub fn breaker_opened(&self) -> u64 {
+        self.shared.breaker_opened.load(Ordering::Relaxed)
     }
 
     /// An instance: one that is ready, or a fresh one.

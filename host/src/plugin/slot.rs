@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::{
-    Hook, Plugin, PluginCounts,
+    Hook, Plugin, PluginCounts, RouteCalls,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
+    breaker::{Breaker, Entry},
     errand::{Errands, at_once},
     exchange::{InHand, Reply},
-    instance::{CallError, Instance},
+    instance::{CallError, Instance, now},
 };
 use crate::telemetry::Writer;
 
@@ -27,6 +28,7 @@ pub struct Slot {
     idle: RefCell<Vec<Instance>>,
     /// How many there are of those, with those that are called.
     there: Cell<u32>,
+    breaker: Breaker,
 }
 
 /// What a request hook decided.
@@ -95,7 +97,15 @@ impl From<Member> for balance_hook::Endpoint {
 
 impl Slot {
     pub fn new(plugin: Arc<Plugin>, writer: Writer) -> Self {
-        Self { plugin, writer, instance: RefCell::default(), idle: RefCell::default(), there: Cell::new(0) }
+        let breaker = Breaker::new(plugin.name.clone(), plugin.breaker.clone(), plugin.shared.clone());
+        Self {
+            plugin,
+            writer,
+            instance: RefCell::default(),
+            idle: RefCell::default(),
+            there: Cell::new(0),
+            breaker,
+        }
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
@@ -118,14 +128,22 @@ impl Slot {
         self.plugin.code.waits()
     }
 
-    /// Calls `on-request`.
-    pub fn on_request(&self, exchange: &mut InHand) -> Result<RequestVerdict, CallError> {
-        RequestVerdict::of(self.call(Hook::OnRequest, exchange, Instance::on_request)?)
+    /// Calls `on-request`. `route` is where its time is counted, too.
+    pub fn on_request(
+        &self,
+        exchange: &mut InHand,
+        route: Option<&RouteCalls>,
+    ) -> Result<RequestVerdict, CallError> {
+        RequestVerdict::of(self.call(Hook::OnRequest, exchange, route, Instance::on_request)?)
     }
 
     /// Calls `on-response`.
-    pub fn on_response(&self, exchange: &mut InHand) -> Result<ResponseVerdict, CallError> {
-        ResponseVerdict::of(self.call(Hook::OnResponse, exchange, Instance::on_response)?)
+    pub fn on_response(
+        &self,
+        exchange: &mut InHand,
+        route: Option<&RouteCalls>,
+    ) -> Result<ResponseVerdict, CallError> {
+        ResponseVerdict::of(self.call(Hook::OnResponse, exchange, route, Instance::on_response)?)
     }
 
     /// Calls `on-request` of a plugin that may wait.
@@ -133,12 +151,13 @@ impl Slot {
         &self,
         exchange: &mut InHand,
         errands: &mut impl Errands,
+        route: Option<&RouteCalls>,
     ) -> Result<RequestVerdict, CallError> {
         let mut lent = self.lend().await?;
         let timed = self.counts().begin(Hook::OnRequest);
         let (returned, verdict) = lent.instance().on_request_waiting(exchange.take(), errands).await;
         exchange.put_back(returned);
-        self.counts().end(timed);
+        self.counts().end(timed, route);
         RequestVerdict::of(lent.give_back(verdict)?)
     }
 
@@ -147,12 +166,13 @@ impl Slot {
         &self,
         exchange: &mut InHand,
         errands: &mut impl Errands,
+        route: Option<&RouteCalls>,
     ) -> Result<ResponseVerdict, CallError> {
         let mut lent = self.lend().await?;
         let timed = self.counts().begin(Hook::OnResponse);
         let (returned, verdict) = lent.instance().on_response_waiting(exchange.take(), errands).await;
         exchange.put_back(returned);
-        self.counts().end(timed);
+        self.counts().end(timed, route);
         ResponseVerdict::of(lent.give_back(verdict)?)
     }
 
@@ -161,22 +181,31 @@ impl Slot {
         let mut lent = self.lend().await?;
         let timed = self.counts().begin(Hook::OnTick);
         let result = lent.instance().on_tick(errands).await;
-        self.counts().end(timed);
+        self.counts().end(timed, None);
         lent.give_back(result)
     }
 
     /// An instance that nobody else calls, if there may be one more.
     async fn lend(&self) -> Result<Lent<'_>, CallError> {
+        let entry = self.breaker.enter(now)?;
         if let Some(instance) = self.idle.borrow_mut().pop() {
-            return Ok(Lent { slot: self, instance: Some(instance), is_given_back: false });
+            return Ok(Lent { slot: self, instance: Some(instance), is_given_back: false, entry });
         }
         let most = self.plugin.limits.instances.get();
         if self.there.get() >= most {
+            self.breaker.give_up(entry);
             return Err(CallError::Busy(most));
         }
         self.there.set(self.there.get() + 1);
-        let mut lent = Lent { slot: self, instance: None, is_given_back: false };
-        lent.instance = Some(self.plugin.instance().await.map_err(Box::new)?);
+        let mut lent = Lent { slot: self, instance: None, is_given_back: false, entry };
+        match self.plugin.instance().await {
+            Ok(instance) => lent.instance = Some(instance),
+            Err(error) => {
+                let error = CallError::from(Box::new(error));
+                self.breaker.leave(Some(&error), now);
+                return Err(error);
+            }
+        }
         Ok(lent)
     }
 
@@ -187,7 +216,8 @@ impl Slot {
         members: &Arc<impl Members + 'static>,
         tried: &[u32],
     ) -> Result<Pick, CallError> {
-        let index = self.call(Hook::Pick, exchange, |instance| instance.pick(members, tried))?.flatten();
+        let index =
+            self.call(Hook::Pick, exchange, None, |instance| instance.pick(members, tried))?.flatten();
         Ok(index.map(|index| index as usize).filter(|index| *index < members.len()))
     }
 
@@ -195,6 +225,20 @@ impl Slot {
         &self,
         hook: Hook,
         exchange: &mut InHand,
+        route: Option<&RouteCalls>,
+        call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
+    ) -> Result<Option<T>, CallError> {
+        self.breaker.enter(now)?;
+        let result = self.call_now(hook, exchange, route, call);
+        self.breaker.leave(result.as_ref().err(), now);
+        result
+    }
+
+    fn call_now<T>(
+        &self,
+        hook: Hook,
+        exchange: &mut InHand,
+        route: Option<&RouteCalls>,
         call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
         let mut place = self.instance.borrow_mut();
@@ -205,7 +249,7 @@ impl Slot {
         let counts = self.counts();
         let timed = counts.begin(hook);
         let result = exchange.lend(|exchange| instance.call(exchange, call));
-        counts.end(timed);
+        counts.end(timed, route);
         // A trapped instance refuses entry; one that is worn has done its service.
         let is_worn = result.is_ok() && instance.is_worn(self.plugin.limits.recycle_after);
         if result.is_err() || is_worn {
@@ -221,6 +265,7 @@ struct Lent<'a> {
     slot: &'a Slot,
     instance: Option<Instance>,
     is_given_back: bool,
+    entry: Entry,
 }
 
 impl Lent<'_> {
@@ -231,6 +276,7 @@ impl Lent<'_> {
     /// The call has ended with this result. The instance is kept if it is fit for another.
     fn give_back<T>(mut self, result: Result<T, CallError>) -> Result<T, CallError> {
         let slot = self.slot;
+        slot.breaker.leave(result.as_ref().err(), now);
         let is_worn = result.is_ok() && self.instance().is_worn(slot.plugin.limits.recycle_after);
         slot.counts().recycled.add(u64::from(is_worn));
         if result.is_ok() && !is_worn {
@@ -244,6 +290,8 @@ impl Lent<'_> {
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         if !self.is_given_back {
+            // Nothing, if the call has ended.
+            self.slot.breaker.give_up(self.entry);
             self.slot.there.set(self.slot.there.get() - 1);
         }
     }

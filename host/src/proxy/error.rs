@@ -127,7 +127,7 @@ impl Error {
             self,
             Self::Overloaded
                 | Self::Connect { source: ConnectError::TooMany, .. }
-                | Self::Plugin { source: CallError::Busy(_), .. }
+                | Self::Plugin { source: CallError::Busy(_) | CallError::Broken, .. }
         )
     }
 

@@ -14,8 +14,8 @@ use crate::{
     clock::Timer,
     config::{Failure, ResponseHooks},
     live::Generation,
-    plugin::{CallError, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot},
-    snapshot::{Route, Target},
+    plugin::{CallError, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, RouteCalls, Slot},
+    snapshot::{Route, Step, Target},
     upstream::Roster,
 };
 
@@ -38,13 +38,16 @@ pub(super) async fn on_request(
 ) -> Result<Decision, Error> {
     let generation = &context.generation;
     let mut decision = Decision::Next;
-    for &place in &route.on_request {
-        let slot = generation.slot(place);
+    for Step { place, calls } in &route.on_request {
+        let slot = generation.slot(*place);
+        let calls = calls.of(generation.writer);
+        calls.calls.add(1);
         let verdict = if slot.waits() {
             // In a box, since most requests do without.
-            Box::pin(request_waiting(context, place, exchange, body.as_deref_mut(), deadline)).await
+            let body = body.as_deref_mut();
+            Box::pin(request_waiting(context, *place, exchange, body, deadline, calls)).await
         } else {
-            slot.on_request(exchange)
+            slot.on_request(exchange, Some(calls))
         };
         let verdict = match verdict {
             Ok(RequestVerdict::Next) => Ok(()),
@@ -59,7 +62,7 @@ pub(super) async fn on_request(
             },
             Err(error) => Err(error),
         };
-        verdict.or_else(|error| by_policy(slot, error))?;
+        verdict.or_else(|error| by_policy(slot, calls, error))?;
     }
     Ok(decision)
 }
@@ -71,6 +74,7 @@ async fn request_waiting(
     exchange: &mut InHand,
     mut body: Option<&mut Arriving>,
     deadline: Option<&Timer>,
+    calls: &RouteCalls,
 ) -> Result<RequestVerdict, CallError> {
     let mut call = Call {
         worker: &context.worker,
@@ -80,7 +84,7 @@ async fn request_waiting(
         response: None,
         deadline,
     };
-    let verdict = context.generation.slot(place).on_request_waiting(exchange, &mut call).await;
+    let verdict = context.generation.slot(place).on_request_waiting(exchange, &mut call, Some(calls)).await;
     if let Some(content) = exchange.take_made_request_body()
         && let Some(body) = body
     {
@@ -145,19 +149,21 @@ async fn run(
 ) -> Result<(Response<Content>, bool), Error> {
     let mut body = Leaving::Untouched(content);
     let mut is_left = false;
-    for &place in &route.on_response {
-        let slot = context.generation.slot(place);
+    for Step { place, calls } in &route.on_response {
+        let slot = context.generation.slot(*place);
+        let calls = calls.of(context.generation.writer);
+        calls.calls.add(1);
         let verdict = if slot.waits() {
             // In a box, since most responses do without.
             let (verdict, made) =
-                Box::pin(response_waiting(context, place, exchange, &mut body, deadline)).await;
+                Box::pin(response_waiting(context, *place, exchange, &mut body, deadline, calls)).await;
             if let Some(content) = made {
                 is_left |= !body.is_read();
                 body = Leaving::Untouched(Content::Whole(content));
             }
             verdict
         } else {
-            slot.on_response(exchange)
+            slot.on_response(exchange, Some(calls))
         };
         match verdict {
             Ok(ResponseVerdict::Next) => {}
@@ -168,7 +174,7 @@ async fn run(
                 is_left |= !body.is_read();
                 body = Leaving::Untouched(content);
             }
-            Err(error) => by_policy(slot, error)?,
+            Err(error) => by_policy(slot, calls, error)?,
         }
     }
     let head = exchange.response.take().expect("nothing takes the response away while hooks run");
@@ -183,6 +189,7 @@ async fn response_waiting(
     exchange: &mut InHand,
     body: &mut Leaving,
     deadline: Option<&Timer>,
+    calls: &RouteCalls,
 ) -> (Result<ResponseVerdict, CallError>, Option<Bytes>) {
     let mut call = Call {
         worker: &context.worker,
@@ -192,7 +199,7 @@ async fn response_waiting(
         response: Some(body),
         deadline,
     };
-    let verdict = context.generation.slot(place).on_response_waiting(exchange, &mut call).await;
+    let verdict = context.generation.slot(place).on_response_waiting(exchange, &mut call, Some(calls)).await;
     let made = exchange.take_made_response_body();
     let is_head = exchange.request.method == Method::HEAD;
     let made = made.zip(exchange.response.as_mut()).and_then(|(content, response)| {
@@ -236,8 +243,11 @@ pub(super) fn pick(
         let slot = generation.slot(*place);
         let picked = slot.pick(exchange, roster, tried).unwrap_or_else(|error| {
             slot.counts().failed(&error);
-            tracing::warn!(plugin = %slot.plugin().name, upstream = %target.upstream.name, %error,
-                "pick failed, another chooses");
+            // Of one that is left alone, the log knows.
+            if !matches!(error, CallError::Broken) {
+                tracing::warn!(plugin = %slot.plugin().name, upstream = %target.upstream.name, %error,
+                    "pick failed, another chooses");
+            }
             None
         });
         picked.filter(is_untried)
@@ -246,11 +256,13 @@ pub(super) fn pick(
 }
 
 /// What becomes of a request whose plugin could not decide.
-fn by_policy(slot: &Slot, error: CallError) -> Result<(), Error> {
+fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Result<(), Error> {
     let plugin = slot.plugin();
     slot.counts().failed(&error);
+    calls.failures.add(1);
     match plugin.failure {
         Failure::Closed => Err(Error::Plugin { plugin: plugin.name.clone(), source: error }),
+        Failure::Open if matches!(error, CallError::Broken) => Ok(()),
         Failure::Open => {
             tracing::warn!(plugin = %plugin.name, %error, "plugin failed, the request goes on without it");
             Ok(())

@@ -22,6 +22,7 @@ pub use stage::{Outcome, Stage, fault};
 pub use world::{Grants, Props};
 
 use std::{
+    num::NonZero,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -130,6 +131,8 @@ pub fn settings(file: &TestFile, case: &Case) -> config::Plugin {
     config::Plugin {
         config: case.config.as_ref().unwrap_or(&file.config).clone(),
         limits: case.limits.as_ref().unwrap_or(&file.limits).clone(),
+        // However often it fails, it is asked.
+        breaker: config::PluginBreaker { failures: NonZero::<u32>::MAX, ..config::PluginBreaker::default() },
         ..config::Plugin::default()
     }
 }

@@ -83,10 +83,10 @@ pub struct Outcome {
 pub fn fault(error: &CallError) -> Fault {
     match error {
         CallError::Deadline(_) => Fault::Deadline,
-        CallError::Memory(_) => Fault::Memory,
+        CallError::Memory(_) | CallError::MemoryInAll(_) => Fault::Memory,
         CallError::Trap(_) => Fault::Trap,
         CallError::InvalidReply(_) | CallError::UnknownUpstream(_) => Fault::InvalidReply,
-        CallError::Start(_) | CallError::Busy(_) => Fault::Start,
+        CallError::Start(_) | CallError::Busy(_) | CallError::Broken => Fault::Start,
     }
 }
 
@@ -274,9 +274,9 @@ impl Stage {
 /// Calls `on-request`, in the way that the plugin is called.
 fn on_request(slot: &Slot, exchange: &mut InHand, world: &mut World) -> Result<RequestVerdict, CallError> {
     if !slot.waits() {
-        return slot.on_request(exchange);
+        return slot.on_request(exchange, None);
     }
-    let verdict = at_once(slot.on_request_waiting(exchange, world));
+    let verdict = at_once(slot.on_request_waiting(exchange, world, None));
     if let Some(content) = exchange.take_made_request_body() {
         world.request_body = content;
     }
@@ -286,9 +286,9 @@ fn on_request(slot: &Slot, exchange: &mut InHand, world: &mut World) -> Result<R
 /// The same for `on-response`.
 fn on_response(slot: &Slot, exchange: &mut InHand, world: &mut World) -> Result<ResponseVerdict, CallError> {
     if !slot.waits() {
-        return slot.on_response(exchange);
+        return slot.on_response(exchange, None);
     }
-    let verdict = at_once(slot.on_response_waiting(exchange, world));
+    let verdict = at_once(slot.on_response_waiting(exchange, world, None));
     if let Some(content) = exchange.take_made_response_body() {
         world.response_body = content;
     }

@@ -155,7 +155,7 @@ impl Sheet {
 fn style_of(text: &str) -> Style {
     match text {
         "healthy" => Style::new().fg(Color::Green),
-        "unreachable" | "ejected" | "refused" => Style::new().fg(Color::Red),
+        "unreachable" | "ejected" | "refused" | "open" => Style::new().fg(Color::Red),
         "not-initiated" | "draining" => Style::new().fg(Color::Yellow),
         _ => Style::new(),
     }
@@ -295,17 +295,30 @@ fn plugins(rates: &Rates<'_>) -> Sheet {
             name.clone(),
             text(plugin, "digest").chars().take(12).collect(),
             text(&plugin["last-load"], "outcome"),
+            text(&plugin["breaker"], "state"),
             shown(rates.of(&format!("calls {name}"), sum(&plugin["calls"]))),
             format!("{}", sum(&plugin["failures"])),
             shown(plugin["p99-ms"].as_f64()),
             shown(cpu.map(|seconds| seconds * 100.0)),
             whole(&plugin["instances"]),
+            format!("{}", plugin["memory-bytes"].as_u64().unwrap_or_default() >> 10),
         ]
     };
     Sheet {
         title: "Plugins",
-        words: 3,
-        heads: &["plugin", "version", "last load", "calls/s", "failures", "p99 ms", "CPU %", "instances"],
+        words: 4,
+        heads: &[
+            "plugin",
+            "version",
+            "last load",
+            "breaker",
+            "calls/s",
+            "failures",
+            "p99 ms",
+            "CPU %",
+            "instances",
+            "KiB",
+        ],
         rows: list(&rates.now.plugins, "plugins").iter().map(row).collect(),
     }
 }
@@ -365,7 +378,7 @@ mod tests {
                 endpoint("a:1", "healthy"), endpoint("b:\u{1b}[2J2", "unreachable")
             ] }] }),
             plugins: json!({ "plugins": [{ "name": "keys", "digest": "0123456789abcdef", "instances": 2,
-                "last-load": { "outcome": "refused" }, "calls": { "on-request": requests, "pick": requests },
+                "last-load": { "outcome": "refused" }, "breaker": { "state": "open" }, "memory-bytes": 3 << 20, "calls": { "on-request": requests, "pick": requests },
                 "failures": { "trap": 1, "memory": 2 }, "cpu-seconds": requests as f64 / 128.0, "p99-ms": 0.0125 }] }),
         }
     }
@@ -383,8 +396,8 @@ mod tests {
             app       a:1       healthy           2        10.0     50.0         1    1.25       -             -\n\
             app       b:[2J2    unreachable       2        10.0     50.0         1    1.25       -             -\n\
             \nPlugins\n\
-            plugin  version       last load  calls/s  failures  p99 ms  CPU %  instances\n\
-            keys    0123456789ab  refused       20.0         3   0.013   7.81          2\n";
+            plugin  version       last load  breaker  calls/s  failures  p99 ms  CPU %  instances   KiB\n\
+            keys    0123456789ab  refused    open        20.0         3   0.013   7.81          2  3072\n";
         assert_eq!(board.plain(), expected);
         let alone = Board::new(reading(start, 5), None).plain();
         assert!(alone.contains("[::]:80     3         9        0         5           -\n"), "{alone}");
