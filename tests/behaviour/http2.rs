@@ -253,6 +253,48 @@ async fn a_refused_stream_is_sent_again_once() {
 }
 
 #[tokio::test]
+async fn a_refused_stream_is_sent_again_with_its_body_while_that_is_there() {
+    // What the endpoint does first: read so much of the body, and refuse the stream.
+    for (method, framing, settings, read, expected) in [
+        ("POST", "Content-Length: 10\r\n\r\nhelloworld", "", 0, 200),
+        ("POST", "Content-Length: 10\r\n\r\nhelloworld", "", 10, 200),
+        ("PUT", "Content-Length: 10\r\n\r\nhelloworld", "", 10, 200),
+        ("POST", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n", "", 5, 200),
+        ("POST", "Content-Length: 10\r\n\r\nhelloworld", "body = \"5B\"", 10, 502),
+        ("PUT", "Content-Length: 10\r\n\r\nhelloworld", "body = \"5B\"", 10, 502),
+        ("POST", "Content-Length: 10\r\n\r\nhelloworld", "attempts = 0", 10, 502),
+    ] {
+        let seen = std::sync::atomic::AtomicUsize::new(0);
+        let origin = Http2Origin::serving(move |request, mut respond| {
+            let is_refused = seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0;
+            async move {
+                let mut body = request.into_body();
+                let mut all = Vec::new();
+                while (!is_refused || all.len() < read)
+                    && let Some(Ok(data)) = body.data().await
+                {
+                    let _ = body.flow_control().release_capacity(data.len());
+                    all.extend_from_slice(&data);
+                }
+                if is_refused {
+                    return respond.send_reset(h2::Reason::REFUSED_STREAM);
+                }
+                let _ = respond.send_response(head(200), false).unwrap().send_data(all.into(), true);
+            }
+        })
+        .await;
+        let config = route_to_http2(&origin.url(), &format!("retry = {{ {settings} }}\n"));
+        let proxy = Proxy::start(&config).await;
+        let response = proxy.request(&format!("{method} / HTTP/1.1\r\nHost: a\r\n{framing}")).await;
+        assert_eq!(response.status, expected, "{method} {framing} {settings} {read}");
+        assert_eq!(origin.received().len(), if expected == 200 { 2 } else { 1 });
+        if expected == 200 {
+            assert_eq!(response.text(), "helloworld", "{method} {framing}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reset_of_the_client_reaches_upstreams_of_both_versions() {
     let (told, mut was_reset) = tokio::sync::mpsc::unbounded_channel();
     let origin = Http2Origin::serving(move |_, mut respond| {
@@ -359,11 +401,14 @@ async fn a_connection_that_the_upstream_ends_takes_no_more_requests() {
 
 #[tokio::test]
 async fn a_request_that_the_upstream_has_left_out_when_it_ended_is_sent_again() {
-    for method in ["GET", "POST"] {
+    for (method, body) in [("GET", ""), ("POST", ""), ("POST", "hello")] {
         let origin = BareOrigin::start().await;
         let proxy = Proxy::start(&format!("workers = 1\n{}", route_to_http2(&origin.url(), ""))).await;
         let mut client = Http2Client::connect(proxy.address()).await;
-        let (response, _) = client.open(http2::request(method, "/", &[]), true).await;
+        let (response, mut sending) = client.open(http2::request(method, "/", &[]), body.is_empty()).await;
+        if !body.is_empty() {
+            sending.send_data(body.into(), true).unwrap();
+        }
         let mut upstream = origin.accept().await;
         upstream.read_until("SM\r\n\r\n").await;
         upstream.send(RawFrame::new(SETTINGS, 0, 0, []).bytes()).await;
@@ -388,10 +433,16 @@ async fn a_request_that_the_upstream_has_left_out_when_it_ended_is_sent_again() 
             h2::server::handshake(origin.accept().await.into_stream()).await.unwrap()
         })
         .await;
-        let (_, mut respond) = soon("the request", other.accept()).await.unwrap().unwrap();
-        respond.send_response(head(203), true).unwrap();
+        let (request, mut respond) = soon("the request", other.accept()).await.unwrap().unwrap();
         tokio::spawn(async move { while other.accept().await.is_some() {} });
-        assert_eq!(soon("a response", response).await.unwrap().status(), 203, "{method}");
+        let mut came = request.into_body();
+        let mut all = Vec::new();
+        while let Some(data) = soon("the body", came.data()).await {
+            all.extend_from_slice(&data.unwrap());
+        }
+        assert_eq!(all, body.as_bytes());
+        respond.send_response(head(203), true).unwrap();
+        assert_eq!(soon("a response", response).await.unwrap().status(), 203, "{method} {body}");
     }
 }
 

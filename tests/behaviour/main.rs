@@ -36,6 +36,7 @@ mod ticks;
 mod tls;
 mod trial;
 mod upgrades;
+mod upstream_protocol;
 mod waiting;
 
 /// The executable, as cargo has built it for these tests.

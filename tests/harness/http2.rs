@@ -13,12 +13,14 @@ use std::{
 use bytes::Bytes;
 use h2::{RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{HeaderMap, Request, Response};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{client::Stream, soon};
 
@@ -131,9 +133,10 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<()
     request.version(http::Version::HTTP_2).body(()).expect("the request is one")
 }
 
-/// A server that speaks HTTP/2 with prior knowledge, in clear. Stops when dropped.
+/// A server that speaks HTTP/2, with prior knowledge in clear or by TLS. Stops when dropped.
 pub struct Http2Origin {
     pub address: SocketAddr,
+    is_secure: bool,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
 }
@@ -186,6 +189,30 @@ impl Http2Origin {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::bind(settings, None, serve).await
+    }
+
+    /// The same by TLS, for clients that agree to HTTP/2 in the handshake.
+    pub async fn secure<F>(
+        mut tls: ServerConfig,
+        serve: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::bind(h2::server::Builder::new(), Some(tls.into()), serve).await
+    }
+
+    async fn bind<F>(
+        settings: h2::server::Builder,
+        tls: Option<Arc<ServerConfig>>,
+        serve: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let is_secure = tls.is_some();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (shared, serve) = (Arc::<Shared>::default(), Arc::new(serve));
@@ -196,11 +223,21 @@ impl Http2Origin {
                 let mut serving = tokio::task::JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
                     let (shared, settings, serve) = (shared.clone(), settings.clone(), serve.clone());
+                    let tls = tls.clone();
                     let _ = stream.set_nodelay(true);
                     shared.connections.fetch_add(1, Ordering::SeqCst);
                     shared.open.send_modify(|open| *open += 1);
                     serving.spawn(async move {
                         let mut streams = tokio::task::JoinSet::new();
+                        let stream: Box<dyn Stream> = match tls {
+                            None => Box::new(stream),
+                            Some(tls) => match TlsAcceptor::from(tls).accept(stream).await {
+                                Ok(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                                    Box::new(stream)
+                                }
+                                _ => return,
+                            },
+                        };
                         if let Ok(mut connection) = settings.handshake(stream).await {
                             while let Some(Ok((request, respond))) = connection.accept().await {
                                 let (head, body) = request.into_parts();
@@ -217,11 +254,12 @@ impl Http2Origin {
                 }
             }
         });
-        Self { address, shared, accepting }
+        Self { address, is_secure, shared, accepting }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// The heads of the requests so far.

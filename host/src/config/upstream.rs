@@ -62,7 +62,7 @@ pub struct Upstream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// HTTP/1.1 in clear.
+    /// What the endpoint chooses in the handshake of TLS, of both; HTTP/1.1 in clear.
     #[default]
     Auto,
     H1,
@@ -311,13 +311,13 @@ impl Endpoint {
 }
 
 impl Upstream {
-    /// One endpoint, and everything else as it is by default.
+    /// One endpoint, which is spoken to in HTTP/1.1, and everything else as it is by default.
     pub fn of(endpoint: Endpoint) -> Self {
         Self {
             endpoints: vec![endpoint],
             discover: None,
             register: false,
-            protocol: Protocol::default(),
+            protocol: Protocol::H1,
             proxy_protocol: false,
             balance: Vec::new(),
             health: None,

@@ -32,7 +32,8 @@ use crate::{
     snapshot::{Route, Target},
     telemetry::traffic::Limit,
     upstream::{
-        Admission, ConnectError, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Upstream,
+        Admission, ConnectError, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Terms,
+        Upstream,
     },
 };
 
@@ -377,8 +378,9 @@ async fn send_to(
     let upstream = &target.upstream;
     let mut is_fresh = false;
     loop {
-        let leasing = context.worker.pool.lease(upstream, endpoint, outgoing.introduction, is_fresh);
-        let mut lease = match leasing.await {
+        let (introduction, is_switched) = (outgoing.introduction, outgoing.expected.is_some());
+        let terms = Terms { introduction, is_fresh, is_switched };
+        let mut lease = match context.worker.pool.lease(upstream, endpoint, terms).await {
             Ok(lease) => lease,
             Err(source) => {
                 let error = Error::Connect { endpoint: name(endpoint), source };
@@ -436,8 +438,10 @@ async fn send_to(
                 outgoing.take_back(&mut exchange.request, request);
                 (source, Some(Outcome::Unsent))
             }
-            // All of it is still there: the headers are a copy, and there is no body.
-            (SendError::Lost(source), None) if outgoing.upload.is_none() && lease.is_refused(&source) => {
+            // Whatever it is, nothing was done with it.
+            (SendError::Lost(source), None)
+                if lease.is_refused(&source) && outgoing.restore_all(&mut exchange.request, &lease) =>
+            {
                 let error = Error::Send { endpoint: name(endpoint), source };
                 return Err(Failure { error, outcome: Some(Outcome::Unsent) });
             }
@@ -523,7 +527,10 @@ impl Outgoing {
         // RFC 9110, section 9.2.2.
         let is_idempotent = head.method.is_idempotent() || route.is_repeatable;
         let policy = &target.upstream.settings.retry;
-        let is_kept = is_idempotent && policy.attempts > 0 && least <= policy.body.get();
+        // A stream may be refused, and then any request may be sent again: for as long as its body is kept.
+        let may_be_refused = target.upstream.may_share_connections();
+        let is_kept =
+            policy.attempts > 0 && (may_be_refused || (is_idempotent && least <= policy.body.get()));
         let kept = is_kept.then(|| policy.body.as_usize());
         let patience = || {
             // In HTTP/1 the wire knows.
@@ -588,9 +595,11 @@ impl Outgoing {
 
     /// Makes the message ready to be sent again after it was sent over this connection, if that does no harm.
     fn restore(&mut self, head: &mut request::Parts, lease: &Lease) -> bool {
-        if !self.is_repeatable() {
-            return false;
-        }
+        self.is_repeatable() && self.restore_all(head, lease)
+    }
+
+    /// The same for a message that nobody has looked at. False if not all of it is there any more.
+    fn restore_all(&mut self, head: &mut request::Parts, lease: &Lease) -> bool {
         if !self.keeps_headers {
             match lease.remembered() {
                 Some(headers) => head.headers = headers,

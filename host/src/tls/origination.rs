@@ -21,6 +21,8 @@ pub struct Origination {
     config: Arc<ClientConfig>,
     /// The same for connections on which HTTP/2 will be spoken.
     config_http2: Arc<ClientConfig>,
+    /// The same where the endpoint chooses.
+    config_either: Arc<ClientConfig>,
     /// The name to ask for in place of an endpoint's host.
     server_name: Option<ServerName<'static>>,
     settings: UpstreamTls,
@@ -77,9 +79,12 @@ impl Origination {
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
         let config_http2 = Arc::new(config.clone());
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let config_either = Arc::new(config.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let config = Arc::new(config);
-        Ok(Arc::new(Self { config, config_http2, server_name, settings: settings.clone(), digest }))
+        let settings = settings.clone();
+        Ok(Arc::new(Self { config, config_http2, config_either, server_name, settings, digest }))
     }
 
     /// Whether it was made of these settings; the files may have changed since.
@@ -90,7 +95,8 @@ impl Origination {
     /// What handshakes go by on a connection of this protocol.
     pub fn config(&self, protocol: Protocol) -> &Arc<ClientConfig> {
         match protocol {
-            Protocol::Auto | Protocol::H1 => &self.config,
+            Protocol::Auto => &self.config_either,
+            Protocol::H1 => &self.config,
             Protocol::H2 => &self.config_http2,
         }
     }

@@ -56,9 +56,9 @@ enum CheckError {
 
 /// Checks an endpoint for as long as it runs, and tells the upstream.
 pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settings: config::Health) {
-    let has_http2 = upstream.settings.protocol == Protocol::H2;
+    let protocol = upstream.settings.protocol;
     let introduction = own(&upstream);
-    let mut check = Check { endpoint: &endpoint, introduction, settings: &settings, has_http2, kept: None };
+    let mut check = Check { endpoint: &endpoint, introduction, settings: &settings, protocol, kept: None };
     // Not all at once.
     tokio::time::sleep(settings.interval.get().mul_f64(fastrand::f64() / 10.0)).await;
     loop {
@@ -85,9 +85,9 @@ pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settin
 /// Asks an endpoint for its load for as long as it runs.
 pub(super) async fn ask_load(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, address: config::LoadAddress) {
     let settings = config::Health { path: address.path, ..config::Health::default() };
-    let has_http2 = upstream.settings.protocol == Protocol::H2;
+    let protocol = upstream.settings.protocol;
     let introduction = own(&upstream);
-    let mut check = Check { endpoint: &endpoint, introduction, settings: &settings, has_http2, kept: None };
+    let mut check = Check { endpoint: &endpoint, introduction, settings: &settings, protocol, kept: None };
     tokio::time::sleep(address.interval.get().mul_f64(fastrand::f64() / 10.0)).await;
     loop {
         let began = Instant::now();
@@ -121,8 +121,8 @@ struct Check<'a> {
     endpoint: &'a Endpoint,
     introduction: Option<Introduction>,
     settings: &'a config::Health,
-    /// Whether HTTP/2 is spoken.
-    has_http2: bool,
+    /// What is said of the upstream.
+    protocol: Protocol,
     /// From the last check, if it can be used again.
     kept: Option<Kept>,
 }
@@ -136,11 +136,12 @@ impl Check<'_> {
     async fn once(&mut self) -> Result<(), CheckError> {
         match self.settings.protocol {
             CheckProtocol::Tcp => {
-                dial(self.endpoint, self.introduction, Protocol::Auto).await?;
+                dial(self.endpoint, self.introduction, self.protocol).await?;
                 Ok(())
             }
             CheckProtocol::Grpc => {
-                let answer = self.over_http2(grpc::request(self.endpoint, self.settings)).await?;
+                let stream = dial(self.endpoint, self.introduction, Protocol::H2).await?;
+                let answer = over_http2(stream, grpc::request(self.endpoint, self.settings)).await?;
                 grpc::judge(&answer)
             }
             CheckProtocol::Http => {
@@ -152,10 +153,6 @@ impl Check<'_> {
 
     /// Asks for the path, and returns the beginning of the answer's body with its status.
     async fn fetch(&mut self) -> Result<(StatusCode, Vec<u8>), CheckError> {
-        if self.has_http2 {
-            let Whole { head, body, .. } = self.over_http2(self.request()).await?;
-            return Ok((head.status, body));
-        }
         if let Some(kept) = self.kept.take() {
             match self.ask(kept).await {
                 // It may have been closed since the last time.
@@ -163,36 +160,27 @@ impl Check<'_> {
                 result => return result,
             }
         }
-        let stream = TokioIo::new(dial(self.endpoint, self.introduction, Protocol::Auto).await?);
-        let (sender, connection) = http1::handshake(stream).await?;
+        let stream = dial(self.endpoint, self.introduction, self.protocol).await?;
+        let has_http2 = match self.protocol {
+            Protocol::H1 => false,
+            Protocol::H2 => true,
+            Protocol::Auto => stream.has_agreed_on_http2(),
+        };
+        if self.protocol == Protocol::Auto {
+            self.endpoint.note_spoken(has_http2);
+        }
+        if has_http2 {
+            let Whole { head, body, .. } = over_http2(stream, self.request(true)).await?;
+            return Ok((head.status, body));
+        }
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         self.ask(Kept { sender, connection: Box::pin(connection) }).await
-    }
-
-    /// Asks over a connection of HTTP/2, which is not kept.
-    async fn over_http2(&self, request: Request<String>) -> Result<Whole, CheckError> {
-        let stream = TokioIo::new(dial(self.endpoint, self.introduction, Protocol::H2).await?);
-        let tasks = Tasks::default();
-        let (mut sender, connection) = http2::handshake(tasks.clone(), stream).await?;
-        tasks.execute(async {
-            // Whoever asks is told of its failure.
-            let _ = connection.await;
-        });
-        let mut exchange = pin!(async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let Read { bytes, trailers, .. } = read(body).await?;
-            Ok(Whole { head, body: bytes, trailers })
-        });
-        poll_fn(|cx| {
-            tasks.poll(cx);
-            exchange.as_mut().poll(cx)
-        })
-        .await
     }
 
     async fn ask(&mut self, kept: Kept) -> Result<(StatusCode, Vec<u8>), CheckError> {
         let Kept { mut sender, connection } = kept;
         let mut connection = Some(connection);
-        let request = self.request();
+        let request = self.request(false);
         let (status, bytes, is_whole) = {
             let mut exchange = pin!(async {
                 sender.ready().await?;
@@ -220,13 +208,13 @@ impl Check<'_> {
         Ok((status, bytes))
     }
 
-    fn request(&self) -> Request<String> {
+    fn request(&self, has_http2: bool) -> Request<String> {
         let Self { endpoint, settings, .. } = self;
         let mut request = Request::new(String::new());
         *request.method_mut() = settings.method.clone();
         *request.uri_mut() = Uri::from(settings.path.clone());
         let host = settings.host.as_ref().unwrap_or(&endpoint.host);
-        if self.has_http2 {
+        if has_http2 {
             let mut parts = uri::Parts::default();
             parts.scheme = Some(self.endpoint.scheme());
             parts.authority = uri::Authority::try_from(host.as_bytes()).ok();
@@ -235,7 +223,7 @@ impl Check<'_> {
         }
         let headers = request.headers_mut();
         headers.insert(header::USER_AGENT, HeaderValue::from_static(OWN_NAME));
-        if !self.has_http2 {
+        if !has_http2 {
             headers.insert(header::HOST, host.clone());
         }
         for (name, value) in &settings.headers {
@@ -244,6 +232,26 @@ impl Check<'_> {
         }
         request
     }
+}
+
+/// Asks over a connection of HTTP/2, which is not kept.
+async fn over_http2(stream: Stream, request: Request<String>) -> Result<Whole, CheckError> {
+    let tasks = Tasks::default();
+    let (mut sender, connection) = http2::handshake(tasks.clone(), TokioIo::new(stream)).await?;
+    tasks.execute(async {
+        // Whoever asks is told of its failure.
+        let _ = connection.await;
+    });
+    let mut exchange = pin!(async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let Read { bytes, trailers, .. } = read(body).await?;
+        Ok(Whole { head, body: bytes, trailers })
+    });
+    poll_fn(|cx| {
+        tasks.poll(cx);
+        exchange.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Runs what hyper spawns for a connection in the task of whoever uses it.

@@ -21,11 +21,7 @@ use super::{
     transport::{Memory, Scratch, Stream, Transport},
 };
 use crate::{
-    body::RequestBody,
-    clock::{Clock, Elapsed},
-    config::{Protocol, UpstreamTimeouts},
-    drain::Drain,
-    proxy_protocol::Introduction,
+    body::RequestBody, clock::Elapsed, config::Protocol, drain::Drain, proxy_protocol::Introduction,
 };
 
 /// Sends requests over one connection, one at a time.
@@ -74,17 +70,13 @@ impl ConnectError {
     }
 }
 
-/// Connects, and spawns what drives the connection.
-pub(super) async fn connect(
-    endpoint: &Endpoint,
-    introduction: Option<Introduction>,
-    timeouts: &UpstreamTimeouts,
-    clock: &Clock,
+/// Spawns what drives a connection on which HTTP/1 is spoken.
+pub(super) async fn drive(
+    stream: Stream,
     drain: &Drain,
     scratch: &Scratch,
     permit: Option<Permit>,
 ) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
-    let stream = clock.within(timeouts.connect.get(), dial(endpoint, introduction, Protocol::H1)).await??;
     let (transport, memory) = Transport::new(stream, scratch.clone());
     let (sender, mut connection) = http1::handshake(transport).await?;
     let known = memory.clone();
@@ -105,7 +97,7 @@ pub(super) async fn connect(
     Ok((sender, memory))
 }
 
-/// A connection that `protocol` will be spoken on, after the introduction, where there is to be one.
+/// A connection that `protocol` will be spoken on, or what the endpoint has chosen, after the introduction, where there is to be one.
 pub(super) async fn dial(
     endpoint: &Endpoint,
     introduction: Option<Introduction>,

@@ -32,7 +32,7 @@ pub use keep::Keepers;
 pub use limit::{Entering, Permit};
 pub use members::{RegisterError, Registered, Source, Told};
 pub use origins::Origins;
-pub use pool::{Lease, Pool};
+pub use pool::{Lease, Pool, Terms};
 pub use roster::{Entry, Roster};
 pub use switched::Switched;
 
@@ -41,7 +41,7 @@ use std::{
     num::NonZero,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -54,7 +54,7 @@ use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use crate::{
-    config::{self, EndpointAddress, UpstreamTimeouts},
+    config::{self, EndpointAddress, Protocol, UpstreamTimeouts},
     plugin::Condition,
     telemetry::PerWorker,
     tls::Origination,
@@ -139,6 +139,8 @@ pub struct Endpoint {
     is_https: bool,
     /// How, and the name to ask for.
     tls: Option<(Arc<Origination>, ServerName<'static>)>,
+    /// What it has chosen to speak, the last time that it could, as [`Spoken`].
+    spoken: AtomicU8,
     /// Requests of all workers: ever begun, times `BEGUN`, and in flight.
     requests: AtomicU64,
     /// Those ever begun that were sent again, after another attempt.
@@ -159,6 +161,14 @@ pub struct Endpoint {
     is_tried: AtomicBool,
     health: Mutex<Health>,
     counts: PerWorker<EndpointCounts>,
+}
+
+/// What an endpoint speaks that may choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spoken {
+    Unknown,
+    Http1,
+    Http2,
 }
 
 /// Numbers that are never used twice.
@@ -264,6 +274,15 @@ impl Upstream {
             refresh(common, now);
         }
         left > 0
+    }
+
+    /// Whether its connections may be ones of HTTP/2, which several requests share.
+    pub fn may_share_connections(&self) -> bool {
+        match self.settings.protocol {
+            Protocol::H1 => false,
+            Protocol::H2 => true,
+            Protocol::Auto => self.tls.endpoints.is_some(),
+        }
     }
 
     fn present(&self) -> MutexGuard<'_, Present> {
@@ -715,6 +734,7 @@ impl Endpoint {
                 Some((tls.clone(), name))
             }),
             authority,
+            spoken: AtomicU8::new(Spoken::Unknown as u8),
             requests: AtomicU64::new(0),
             again: AtomicU64::new(0),
             latency_us: AtomicU32::new(0),
@@ -736,6 +756,26 @@ impl Endpoint {
             && self.is_https == settings.is_https
             && self.is_guarded == settings.is_guarded
             && is_same_tls(own, tls.filter(|_| settings.is_https))
+    }
+
+    /// What it speaks, as far as is known, where this is said of its upstream.
+    fn spoken(&self, protocol: Protocol) -> Spoken {
+        match protocol {
+            Protocol::H1 => Spoken::Http1,
+            Protocol::H2 => Spoken::Http2,
+            Protocol::Auto if !self.is_https => Spoken::Http1,
+            Protocol::Auto => match self.spoken.load(Ordering::Relaxed) {
+                known if known == Spoken::Http1 as u8 => Spoken::Http1,
+                known if known == Spoken::Http2 as u8 => Spoken::Http2,
+                _ => Spoken::Unknown,
+            },
+        }
+    }
+
+    /// It has chosen.
+    fn note_spoken(&self, has_http2: bool) {
+        let spoken = if has_http2 { Spoken::Http2 } else { Spoken::Http1 };
+        self.spoken.store(spoken as u8, Ordering::Relaxed);
     }
 
     /// Tells endpoints apart over the life of the process.

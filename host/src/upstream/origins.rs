@@ -10,7 +10,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::{ConnectError, Endpoint, Lease, Pool, Tls, Upstream};
+use super::{ConnectError, Endpoint, Lease, Pool, Terms, Tls, Upstream};
 use crate::{
     body::RequestBody,
     clock::Clock,
@@ -123,7 +123,7 @@ impl Origin {
         let mut is_fresh = false;
         loop {
             let mut lease = pool
-                .lease(&self.upstream, &self.endpoint, None, is_fresh)
+                .lease(&self.upstream, &self.endpoint, Terms { is_fresh, ..Terms::default() })
                 .await
                 .map_err(|error| self.refused(&error))?;
             let request = self.request(&outgoing)?;

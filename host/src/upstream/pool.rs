@@ -19,10 +19,10 @@ use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
 use super::{
-    Endpoint, Permit, Upstream,
-    connect::{ConnectError, Sender, connect},
+    Endpoint, Permit, Spoken, Upstream,
+    connect::{ConnectError, Sender, dial, drive},
     interim::Interim,
-    share::{self, Share, Shares},
+    share::{self, Share, Shares, Taken},
     switched::Switched,
     transport::{Memory, Scratch},
 };
@@ -74,6 +74,17 @@ pub struct Lease {
     pool: Rc<Pool>,
 }
 
+/// What a connection has to be for a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms {
+    /// What the endpoint has been told of whose connection it is; the very same, where it is told.
+    pub introduction: Option<Introduction>,
+    /// Made now.
+    pub is_fresh: bool,
+    /// One that can go on in another protocol. Where there is a choice, HTTP/1.1 is spoken on it.
+    pub is_switched: bool,
+}
+
 /// What carries a request.
 #[derive(Debug)]
 enum Carrier {
@@ -93,15 +104,12 @@ impl Pool {
         Rc::new(Self { clock, drain, scratch, idle: RefCell::default(), shares })
     }
 
-    /// A connection to the endpoint: the one used last, or a new one. With `fresh` always a new one.
-    ///
-    /// Where the endpoint is to be told whose connection it is, one of which it has been told the very same.
+    /// A connection to the endpoint on these terms: the one used last, or a new one.
     pub async fn lease(
         self: &Rc<Self>,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        introduction: Option<Introduction>,
-        fresh: bool,
+        Terms { introduction, is_fresh, is_switched }: Terms,
     ) -> Result<Lease, ConnectError> {
         let lease = |carrier| Lease {
             carrier,
@@ -111,23 +119,49 @@ impl Pool {
             keep: upstream.timeouts.idle.get(),
             pool: self.clone(),
         };
-        match upstream.settings.protocol {
-            Protocol::Auto | Protocol::H1 => {}
-            Protocol::H2 => {
-                let share = self.shares.take(endpoint, introduction, &upstream.timeouts, fresh).await?;
-                return Ok(lease(Carrier::Shared(share)));
+        let protocol = match upstream.settings.protocol {
+            Protocol::Auto if is_switched || !endpoint.is_https => Protocol::H1,
+            protocol => protocol,
+        };
+        let mut stream = None;
+        if endpoint.spoken(protocol) != Spoken::Http1 {
+            match self.shares.take(endpoint, introduction, protocol, &upstream.timeouts, is_fresh).await? {
+                Taken::Share(share) => return Ok(lease(Carrier::Shared(share))),
+                Taken::Alone(made) => stream = made,
             }
         }
-        while !fresh && let Some((mut sender, memory)) = self.take(endpoint, introduction) {
+        while !is_fresh
+            && stream.is_none()
+            && let Some((mut sender, memory)) = self.take(endpoint, introduction)
+        {
             // Ready at once unless its task has still to see that the last response has ended.
             if sender.is_ready() || sender.ready().await.is_ok() {
                 return Ok(lease(Carrier::Alone { sender, memory, is_reused: true }));
             }
         }
         let permit = self.permit(upstream, endpoint).await?;
-        let Self { clock, drain, scratch, .. } = &**self;
-        let connecting = connect(endpoint, introduction, &upstream.timeouts, clock, drain, scratch, permit);
-        let (sender, memory) = connecting.await?;
+        let stream = match stream {
+            Some(stream) => stream,
+            None => {
+                let limit = upstream.timeouts.connect.get();
+                self.clock.within(limit, dial(endpoint, introduction, protocol)).await??
+            }
+        };
+        if stream.has_agreed_on_http2() {
+            // It has not been so before. Whoever shares connections makes one that can be shared.
+            endpoint.note_spoken(true);
+            drop((stream, permit));
+            return match self
+                .shares
+                .take(endpoint, introduction, protocol, &upstream.timeouts, is_fresh)
+                .await?
+            {
+                Taken::Share(share) => Ok(lease(Carrier::Shared(share))),
+                // And now it is not.
+                Taken::Alone(_) => Err(ConnectError::Ended),
+            };
+        }
+        let (sender, memory) = drive(stream, &self.drain, &self.scratch, permit).await?;
         Ok(lease(Carrier::Alone { sender, memory, is_reused: false }))
     }
 

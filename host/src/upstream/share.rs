@@ -25,7 +25,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    Endpoint,
+    Endpoint, Spoken,
     connect::{ConnectError, dial},
     transport::Stream,
 };
@@ -65,6 +65,21 @@ struct Group {
     connections: RefCell<Vec<Rc<Shared>>>,
     /// The one that is being made.
     attempt: RefCell<Option<watch::Receiver<Outcome>>>,
+    /// One that was made, on which the endpoint would speak HTTP/1.1.
+    alone: RefCell<Option<Stream>>,
+}
+
+/// What was found for a request.
+pub(super) enum Taken {
+    Share(Share),
+    /// The endpoint has chosen HTTP/1.1. With the connection on which it did, unless another request has that.
+    Alone(Option<Stream>),
+}
+
+/// A connection that was made.
+enum Made {
+    Shared(Shared),
+    Alone(Stream),
 }
 
 type Outcome = Option<Result<(), Arc<ConnectError>>>;
@@ -112,27 +127,33 @@ impl Shares {
     }
 
     /// A stream on a connection that has room, or on a new one. With `fresh` on one that is made now.
+    ///
+    /// `protocol` is to be HTTP/2, or the endpoint's choice.
     pub async fn take(
         &self,
         endpoint: &Arc<Endpoint>,
         introduction: Option<Introduction>,
+        protocol: Protocol,
         timeouts: &UpstreamTimeouts,
         mut fresh: bool,
-    ) -> Result<Share, ConnectError> {
+    ) -> Result<Taken, ConnectError> {
         let group = self.groups.borrow_mut().entry((endpoint.id(), introduction)).or_default().clone();
         let mut prefers_new = false;
         loop {
             if !fresh && let Some(share) = group.find(prefers_new) {
-                return Ok(share);
+                return Ok(Taken::Share(share));
             }
             (prefers_new, fresh) = (fresh, false);
-            let mut attempt = self.attempt(&group, endpoint, introduction, timeouts);
+            let mut attempt = self.attempt(&group, endpoint, introduction, protocol, timeouts);
             // The one that makes it is gone only with the worker.
             let outcome = attempt.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
             match outcome {
                 Ok(Some(Err(error))) => return Err(ConnectError::Shared(error)),
                 Ok(_) => {}
                 Err(_) => return Err(ConnectError::Ended),
+            }
+            if endpoint.spoken(protocol) == Spoken::Http1 {
+                return Ok(Taken::Alone(group.alone.take()));
             }
         }
     }
@@ -143,6 +164,7 @@ impl Shares {
         group: &Rc<Group>,
         endpoint: &Arc<Endpoint>,
         introduction: Option<Introduction>,
+        protocol: Protocol,
         timeouts: &UpstreamTimeouts,
     ) -> watch::Receiver<Outcome> {
         if let Some(attempt) = &*group.attempt.borrow() {
@@ -155,12 +177,18 @@ impl Shares {
         // In a task of its own, since others wait for it than the request that began it.
         self.drain.spawn_local(async move {
             let limit = timeouts.connect.get();
-            let connecting = connect(&endpoint, introduction, &timeouts, &clock, &drain);
+            let connecting = connect(&endpoint, introduction, protocol, &timeouts, &clock, &drain);
             let made = clock.within(limit, connecting).await;
             *group.attempt.borrow_mut() = None;
             let result = match made.map_err(ConnectError::from).flatten() {
-                Ok(connection) => {
+                Ok(Made::Shared(connection)) => {
+                    endpoint.note_spoken(true);
                     group.connections.borrow_mut().push(Rc::new(connection));
+                    Ok(())
+                }
+                Ok(Made::Alone(stream)) => {
+                    endpoint.note_spoken(false);
+                    group.alone.replace(Some(stream));
                     Ok(())
                 }
                 Err(error) => Err(Arc::new(error)),
@@ -174,6 +202,8 @@ impl Shares {
     /// Lets go of connections that are of no more use.
     pub fn sweep(&self) {
         self.groups.borrow_mut().retain(|_, group| {
+            // Whoever was to have it has gone.
+            group.alone.take();
             let mut connections = group.connections.borrow_mut();
             connections.retain(|connection| {
                 let State { clock, streams, idle_since, .. } = &*connection.state;
@@ -302,14 +332,20 @@ pub(super) fn is_refused(error: &hyper::Error) -> bool {
     })
 }
 
-/// Connects, spawns what drives the connection, and waits until the endpoint has said what it allows.
+/// Connects, and if HTTP/2 is spoken, spawns what drives the connection, and waits until the endpoint has said what it
+/// allows.
 async fn connect(
     endpoint: &Endpoint,
     introduction: Option<Introduction>,
+    protocol: Protocol,
     timeouts: &UpstreamTimeouts,
     clock: &Clock,
     drain: &Drain,
-) -> Result<Shared, ConnectError> {
+) -> Result<Made, ConnectError> {
+    let stream = dial(endpoint, introduction, protocol).await?;
+    if protocol == Protocol::Auto && !stream.has_agreed_on_http2() {
+        return Ok(Made::Alone(stream));
+    }
     let now = clock.now();
     let state = Rc::new(State {
         clock: clock.clone(),
@@ -322,7 +358,7 @@ async fn connect(
         heard: Cell::new(now),
         driver: RefCell::new(None),
     });
-    let stream = TokioIo::new(dial(endpoint, introduction, Protocol::H2).await?);
+    let stream = TokioIo::new(stream);
     let mut builder = http2::Builder::new(Tasks { drain: drain.clone(), state: state.clone() });
     builder
         .initial_max_send_streams(0)
@@ -360,7 +396,7 @@ async fn connect(
         }
     });
     is_ready.await.map_err(|_| ConnectError::Ended)??;
-    Ok(Shared { sender, state, since: now, timeouts: timeouts.clone() })
+    Ok(Made::Shared(Shared { sender, state, since: now, timeouts: timeouts.clone() }))
 }
 
 /// Spawns the tasks of a connection.

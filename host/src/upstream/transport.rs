@@ -33,6 +33,16 @@ pub(super) enum Stream {
     Private(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    /// Whether it was agreed in the handshake of TLS that HTTP/2 is spoken.
+    pub fn has_agreed_on_http2(&self) -> bool {
+        match self {
+            Self::Clear(_) => false,
+            Self::Private(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
 /// A connection to an endpoint.
 pub(super) struct Transport {
     stream: TokioIo<Stream>,
