@@ -51,14 +51,14 @@ fn calls(criterion: &mut Criterion) {
 
     let header = slot(&engine, &guest(), "config = { request = 'read-header' }");
     criterion.bench_function("call a hook that reads one header", |bencher| {
-        bencher.iter(|| header.on_request(&mut exchange));
+        bencher.iter(|| header.on_request(&mut exchange, None));
     });
 
     let key = slot(&engine, &shipped("api-key"), "config = { keys = { demo = 'k1' }, forward = true }");
     let mut group = criterion.benchmark_group("call");
     group.throughput(Throughput::Elements(CALLS));
     group.bench_function("api-key, so many times", |bencher| {
-        let calls = |exchange: &mut InHand| (0..CALLS).for_each(|_| drop(key.on_request(exchange)));
+        let calls = |exchange: &mut InHand| (0..CALLS).for_each(|_| drop(key.on_request(exchange, None)));
         bencher.iter_batched_ref(self::exchange, calls, BatchSize::SmallInput);
     });
     group.finish();
@@ -77,7 +77,7 @@ fn calls(criterion: &mut Criterion) {
         let keeping =
             slot(&engine, &granted_guest(), &format!("config = {{ request = '{request}' }}\n{grants}"));
         let name = format!("call a hook that does this with its store: {request}");
-        criterion.bench_function(&name, |bencher| bencher.iter(|| keeping.on_request(&mut exchange)));
+        criterion.bench_function(&name, |bencher| bencher.iter(|| keeping.on_request(&mut exchange, None)));
     }
 
     let fresh = plugin(&engine, &guest(), "config = { request = 'read-header' }");
@@ -86,7 +86,7 @@ fn calls(criterion: &mut Criterion) {
         bencher.iter_batched(
             || Slot::new(fresh.clone(), Writer::ALONE),
             |slot| {
-                let _ = slot.on_request(&mut exchange);
+                let _ = slot.on_request(&mut exchange, None);
                 slot
             },
             BatchSize::PerIteration,

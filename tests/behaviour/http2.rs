@@ -736,6 +736,8 @@ async fn floods_end_the_connection() {
     assert_eq!(proxy.get("/", &[]).await.status, 200);
     let counted = metrics(&proxy);
     assert!(counted.contains(r#"code="ENHANCE_YOUR_CALM"} 9"#), "{counted}");
+    // Of those, five are control frames, which have a limit of the proxy's own.
+    assert!(counted.contains(r#"limit="control-frames"} "#), "{counted}");
 }
 
 #[tokio::test]

@@ -205,12 +205,14 @@ async fn a_client_that_waits_for_its_response_is_not_idle() {
 #[tokio::test]
 async fn a_client_that_does_not_read_is_given_up() {
     let origin = Origin::answering(|_| Answer::ok(&"x".repeat(32 << 20))).await;
-    let proxy = proxy_with("timeouts.write = \"200ms\"", &origin.url()).await;
+    let settings = listener("timeouts.write = \"200ms\"");
+    let proxy = Proxy::start(&format!("{}{ADMIN}{settings}", route_to(&[&origin.url()]))).await;
     let mut client = proxy.connect().await;
     client.send(GET).await;
     origin.has_received(1).await;
     origin.has_open(0).await;
     assert!(client.read_to_end().await.len() < 32 << 20);
+    assert_eq!(reached(&proxy.metrics().await, "listeners.timeouts.write"), 1.0);
 }
 
 /// How many connections of `count` are served; the others must be told why they are not.
@@ -236,13 +238,14 @@ async fn connections_beyond_the_limit_are_refused_until_another_ends() {
     let route = route_to(&[&origin.url()]);
     let of_listener = format!("{route}{}", listener("limits.connections = 2"));
     let in_all = format!("{route}[limits]\nconnections = 2\n");
-    for config in [of_listener, in_all] {
-        let proxy = Proxy::start(&config).await;
+    for (config, limit) in [(of_listener, "listeners.limits.connections"), (in_all, "limits.connections")] {
+        let proxy = Proxy::start(&format!("{ADMIN}{config}")).await;
         let mut clients = served(&proxy, 5).await;
         assert_eq!(clients.len(), 2, "{config}");
         clients.pop();
         tollgate_tests::until("a connection ends", || proxy.server().connections() == 1).await;
         assert_eq!(served(&proxy, 3).await.len(), 1, "{config}");
+        assert_eq!(reached(&proxy.metrics().await, limit), 5.0);
         clients[0].send(GET).await;
         assert_eq!(clients[0].response().await.status, 200, "those that are in stay in");
     }

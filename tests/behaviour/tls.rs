@@ -9,7 +9,7 @@ use rustls::HandshakeKind;
 use tempfile::TempDir;
 use tollgate_tests::{
     Answer, Authority, Client, Executable, Identity, Load, Origin, Proxy, Response, Secure, endpoints, guest,
-    listener, logged, route_to, soon, until,
+    http2::Http2Client, listener, logged, route_to, soon, until,
 };
 
 use crate::TOLLGATE;
@@ -380,12 +380,42 @@ async fn requests_in_clear_are_sent_to_tls() {
     let proxy = Proxy::start(&config("redirect-to-https = { port = 8443, status = 301 }")).await;
     let response = proxy.request("POST / HTTP/1.1\r\nHost: [::1]\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!((response.status, response.header("location")), (301, Some("https://[::1]:8443/")));
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let response = client.get("/a//b?c").await;
+    assert_eq!((response.status, response.header("location")), (301, Some("https://test:8443/a/b?c")));
 
     // A proxy that is believed says how its own clients came.
     let proxy = Proxy::start(&config("redirect-to-https = true\ntrusted-proxies = [\"127.0.0.1\"]")).await;
     assert_eq!(proxy.get("/", &["X-Forwarded-Proto: https"]).await.status, 200);
     assert_eq!(proxy.get("/", &["X-Forwarded-Proto: http"]).await.status, 308);
     assert_eq!(proxy.get("/", &[]).await.status, 308);
+}
+
+#[tokio::test]
+async fn a_redirection_leads_to_the_host_that_was_asked_for_and_nowhere_else() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&(route_to(&[&origin.url()]) + &listener("redirect-to-https = true"))).await;
+    for (request, status, location) in [
+        ("GET //evil.test/ HTTP/1.1\r\nHost: site.test", 308, Some("https://site.test/evil.test/")),
+        ("GET /%2e%2e//evil.test/ HTTP/1.1\r\nHost: site.test", 400, None),
+        ("GET / HTTP/1.1\r\nHost: site.test\r\nX-Forwarded-Host: evil.test", 308, Some("https://site.test/")),
+        ("GET http://site.test/a HTTP/1.1\r\nHost: site.test", 308, Some("https://site.test/a")),
+        ("GET http://evil.test/ HTTP/1.1\r\nHost: site.test", 400, None),
+        ("GET / HTTP/1.1\r\nHost: site.test@evil.test", 400, None),
+        ("GET / HTTP/1.1\r\nHost: site.test\\@evil.test", 400, None),
+        ("GET / HTTP/1.1\r\nHost: site.test/.evil.test", 400, None),
+        ("GET / HTTP/1.1\r\nHost: site.test:80:80", 400, None),
+        ("GET / HTTP/1.1\r\nHost: site.test#evil.test", 400, None),
+        // Without a host, the path would be taken for one.
+        ("GET /evil.test/ HTTP/1.1\r\nHost: ", 400, None),
+        ("GET /evil.test/ HTTP/1.0\r\nHost: ", 400, None),
+        ("GET /evil.test/ HTTP/1.0", 400, None),
+        ("OPTIONS * HTTP/1.1\r\nHost: site.test", 308, Some("https://site.test/")),
+    ] {
+        let response = proxy.request(&format!("{request}\r\n\r\n")).await;
+        assert_eq!((response.status, response.header("location")), (status, location), "{request}");
+    }
+    assert_eq!(origin.bytes(), 0, "nothing is served in clear");
 }
 
 #[tokio::test]
@@ -402,6 +432,25 @@ async fn browsers_are_told_to_come_by_tls_only() {
         let value = response.header("strict-transport-security");
         assert_eq!(value, Some("max-age=31536000; includeSubDomains; preload"), "{host}");
     }
+    let secure = Secure::believing(&authority).but(|config| config.alpn_protocols = vec![b"h2".to_vec()]);
+    let stream = secure.try_connect(proxy.address(), "site.test").await.expect("a handshake");
+    let mut client = Http2Client::over(stream, &h2::client::Builder::new()).await;
+    let value = client.get("/").await.header("strict-transport-security").map(str::to_owned);
+    assert_eq!(value.as_deref(), Some("max-age=31536000; includeSubDomains; preload"));
+}
+
+#[tokio::test]
+async fn keys_are_exchanged_so_that_no_later_machine_can_read_what_was_said() {
+    let (authority, origin) = (Authority::new(), Origin::start().await);
+    let proxy = site(&authority, &origin, "").await;
+    let agreed = async |secure: Secure| {
+        let stream = secure.try_connect(proxy.address(), "site.test").await.expect("a handshake");
+        stream.get_ref().1.negotiated_key_exchange_group().expect("there is one").name()
+    };
+    assert_eq!(agreed(Secure::believing(&authority)).await, rustls::NamedGroup::X25519MLKEM768);
+    // For clients that cannot do it there is another.
+    let old = Secure::of_version(&authority, "1.2");
+    assert_eq!(agreed(old).await, rustls::NamedGroup::X25519);
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -824,9 +873,15 @@ async fn an_upstream_that_nobody_vouches_for_gets_no_request() {
 #[tokio::test]
 async fn an_upstream_that_is_not_verified_is_warned_of() {
     let config = "[upstreams.believed-blindly]\nendpoints = [\"https://127.0.0.1:1\"]\n\
-                  tls = { verify = \"none\" }\n";
-    let _proxy = start(folder(&[]), config).await;
+                  tls = { verify = \"none\" }\n\
+                  [upstreams.clear]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+                  [upstreams.verified]\nendpoints = [\"https://127.0.0.1:1\"]\n\
+                  [admin]\naddress = \"127.0.0.1:0\"\n";
+    let proxy = start(folder(&[]), config).await;
     assert!(!logged(&["believed-blindly", "is not verified"]).is_empty());
+    let told = proxy.told("/api/upstreams").await;
+    let verify: Vec<_> = (0..3).map(|place| told["upstreams"][place]["verify"].as_str()).collect();
+    assert_eq!(verify, [Some("none"), None, Some("full")]);
 }
 
 #[tokio::test]

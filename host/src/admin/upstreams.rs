@@ -38,6 +38,8 @@ struct Upstream {
     is_usable: bool,
     /// So few endpoints are well that all are used.
     is_panicking: bool,
+    /// What is looked at of the certificates of endpoints, where there may be ones by TLS.
+    verify: Option<&'static str>,
     discovery: Vec<Source>,
     endpoints: Vec<Endpoint>,
 }
@@ -103,6 +105,7 @@ fn upstream(context: &Context, snapshot: &Snapshot, target: &Target) -> Upstream
             .collect(),
         is_usable: upstream.is_usable(),
         is_panicking: roster.is_panicking(),
+        verify: upstream.tls().endpoints.as_ref().map(|tls| tls.verify().name()),
         discovery: upstream.sources().into_iter().map(|(source, told)| discovery(source, &told)).collect(),
         endpoints: roster
             .all()

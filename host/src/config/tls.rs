@@ -128,6 +128,17 @@ pub enum Verify {
     None,
 }
 
+impl Verify {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Ca => "ca",
+            Self::None => "none",
+        }
+    }
+}
+
 impl ListenerTls {
     /// The files that it names.
     pub fn files(&self) -> impl Iterator<Item = &Path> {

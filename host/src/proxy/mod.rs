@@ -145,7 +145,9 @@ async fn forward(
         headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
     let failed = Failure::of(&head, prepared.expects_continue);
     record::identified(record, &head, prepared.client);
-    if let Some(response) = secure::redirect(connection, &head, &prepared) {
+    if let Some(response) =
+        secure::redirect(connection, &head, &prepared).map_err(Error::from).map_err(&failed)?
+    {
         return Ok((response.map(Content::Whole), None));
     }
     if !secure::is_at_the_right_door(connection, &head) {

@@ -7,18 +7,23 @@ use http::{HeaderValue, Response, header, request};
 
 use super::{
     Connection,
-    headers::{self, Prepared},
+    headers::{self, BadRequest, Prepared},
 };
 
 /// The way to TLS, for a request that has come in clear to a listener that wants it otherwise. `request` is
-/// prepared. None for one that names no host (of HTTP/1.0).
+/// prepared.
+///
+/// It is an error if there is no host (in HTTP/1.0, or an empty one): without, the path would be taken for it, and to be
+/// served in clear is not what the listener is for.
 pub(super) fn redirect(
     connection: &Connection,
     request: &request::Parts,
     prepared: &Prepared,
-) -> Option<Response<Bytes>> {
-    let redirect = connection.listener.redirect_to_https.as_ref().filter(|_| !prepared.is_https)?.get_ref();
-    let host = headers::host_name(request.headers.get(header::HOST)?);
+) -> Result<Option<Response<Bytes>>, BadRequest> {
+    let wanted = connection.listener.redirect_to_https.as_ref().filter(|_| !prepared.is_https);
+    let Some(redirect) = wanted.map(toml::Spanned::get_ref) else { return Ok(None) };
+    let host = request.headers.get(header::HOST).map(headers::host_name);
+    let host = host.filter(|host| !host.is_empty()).ok_or(BadRequest::Host)?;
     let port = match redirect.port.get() {
         443 => String::new(),
         port => format!(":{port}"),
@@ -27,9 +32,9 @@ pub(super) fn redirect(
     let target = if target == "*" { "/" } else { target };
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = redirect.status;
-    let location = HeaderValue::try_from(format!("https://{host}{port}{target}")).ok()?;
-    response.headers_mut().insert(header::LOCATION, location);
-    Some(response)
+    let location = HeaderValue::try_from(format!("https://{host}{port}{target}"));
+    response.headers_mut().insert(header::LOCATION, location.map_err(|_| BadRequest::Target)?);
+    Ok(Some(response))
 }
 
 /// Whether the request is for a host that its connection is good for (RFC 9110, section 15.5.20). A trusted proxy

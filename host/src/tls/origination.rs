@@ -92,6 +92,11 @@ impl Origination {
         self.settings == *settings
     }
 
+    /// What of a certificate is looked at.
+    pub fn verify(&self) -> Verify {
+        self.settings.verify.as_ref().map(|word| *word.get_ref()).unwrap_or_default()
+    }
+
     /// What handshakes go by on a connection of this protocol.
     pub fn config(&self, protocol: Protocol) -> &Arc<ClientConfig> {
         match protocol {
