@@ -7,9 +7,8 @@ use tollgate::proxy_protocol::{Introduction, LONGEST};
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = Introduction::read(bytes);
-    let first = (0..=bytes.len())
-        .map(|end| Introduction::read(&bytes[..end]))
-        .find(|read| !matches!(read, Ok(None)));
+    let first =
+        (0..=bytes.len()).map(|end| Introduction::read(&bytes[..end])).find(|read| !matches!(read, Ok(None)));
     match first {
         Some(first) => assert_eq!(first, whole, "more bytes have changed it: {bytes:?}"),
         None => assert_eq!(whole, Ok(None)),

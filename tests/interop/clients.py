@@ -96,10 +96,12 @@ async def application(scope, receive, send):
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def serve(port):
+def serve(port, **settings):
     config = hypercorn.config.Config()
     config.bind = [f"127.0.0.1:{port}"]
     config.loglevel = "ERROR"
+    for name, value in settings.items():
+        setattr(config, name, value)
     running = hypercorn.asyncio.serve(application, config, shutdown_trigger=lambda: asyncio.Future())
     threading.Thread(target=lambda: asyncio.run(running), daemon=True).start()
 
@@ -253,7 +255,7 @@ def wait_for(port):
 
 def main(tollgate):
     global AUTHORITY, BODY_FILE
-    clear, private, upstream = free_port(), free_port(), free_port()
+    clear, private, upstream, either, old = (free_port() for _ in range(5))
     with tempfile.TemporaryDirectory() as folder:
         AUTHORITY, BODY_FILE = f"{folder}/authority.pem", f"{folder}/body"
         pathlib.Path(BODY_FILE).write_bytes(BODY)
@@ -273,13 +275,21 @@ listeners = [
 routes = [
   {{ upstream = "h1", match = {{ path = "/h1" }} }},
   {{ upstream = "h2", match = {{ path = "/h2" }} }},
+  {{ upstream = "either", match = {{ path = "/either" }} }},
+  {{ upstream = "old", match = {{ path = "/old" }} }},
 ]
 [upstreams]
 h1 = {{ endpoints = ["http://127.0.0.1:{upstream}"] }}
 h2 = {{ endpoints = ["http://127.0.0.1:{upstream}"], protocol = "h2" }}
+either = {{ endpoints = ["https://127.0.0.1:{either}"], tls = {{ ca = "authority.pem", server-name = "localhost" }} }}
+old = {{ endpoints = ["https://127.0.0.1:{old}"], tls = {{ ca = "authority.pem", server-name = "localhost" }} }}
 """)
         serve(upstream)
-        wait_for(upstream)
+        files = {"certfile": f"{folder}/site.pem", "keyfile": f"{folder}/site.key"}
+        serve(either, **files)
+        serve(old, **files, alpn_protocols=["http/1.1"])
+        for port in (upstream, either, old):
+            wait_for(port)
         proxy = subprocess.Popen([tollgate, "run", "--config", f"{folder}/config.toml"])
         try:
             wait_for(clear)
@@ -290,9 +300,15 @@ h2 = {{ endpoints = ["http://127.0.0.1:{upstream}"], protocol = "h2" }}
                 for version in ("1.1", "2")
                 for behind in ("h1", "h2")
             ]
-            for behind, version in (("h1", "1.1"), ("h2", "2")):
-                seen = requests.get(f"http://localhost:{clear}/{behind}/version", timeout=30).text
+            # By TLS an upstream chooses.
+            for behind, version in (("h1", "1.1"), ("h2", "2"), ("either", "2"), ("old", "1.1")):
+                base = f"http://localhost:{clear}/{behind}"
+                seen = requests.get(f"{base}/version", timeout=30).text
                 check(f"the upstream {behind}", seen == version, seen)
+                seen = requests.post(f"{base}/echo", data=BODY, timeout=30).text
+                check(f"the upstream {behind}, upload", seen == DIGEST, seen)
+                seen = requests.get(f"{base}/stream", timeout=30).content
+                check(f"the upstream {behind}, download", seen == STREAM, f"{len(seen)} bytes")
             for run in (with_curl, with_h2load, with_requests, with_httpx, with_undici, with_chromium):
                 run(ways)
         finally:

@@ -522,7 +522,8 @@ fn identify(
         if let Some(host) = host.filter(|_| !headers.contains_key(X_FORWARDED_HOST)) {
             headers.try_insert(X_FORWARDED_HOST, host).map_err(room)?;
         }
-        is_known = headers.get(X_REQUEST_ID).is_some_and(is_request_id);
+        let mut ids = headers.get_all(X_REQUEST_ID).iter();
+        is_known = ids.next().is_some_and(is_request_id) && ids.next().is_none();
         append_forwarded(headers, peer);
     } else {
         headers.remove(header::FORWARDED);
@@ -789,6 +790,12 @@ mod tests {
         assert_eq!(values(&request, "x-forwarded-host"), ["b"]);
         assert_eq!(values(&request, "forwarded"), ["for=203.0.113.7", "for=10.0.0.1;proto=http"]);
         assert_eq!(values(&request, "x-request-id"), ["theirs"]);
+
+        let fields = [("host", "a"), ("x-request-id", "one"), ("x-request-id", "two")];
+        let (request, _) =
+            prepare_from("10.0.0.1:1", &["10.0.0.0/8"], super::tests::request("/", &fields)).unwrap();
+        let ids = values(&request, "x-request-id");
+        assert!(ids.len() == 1 && !["one", "two"].contains(&ids[0]), "{ids:?}");
     }
 
     #[test]
