@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     for path in ["guests", "../wit", "../examples/privacy-routing/router"] {
         println!("cargo::rerun-if-changed={}", tests.join(path).display());
     }
-    let guests = ["guest", "granted-guest", "waiting-guest", "example-privacy-router"];
+    let guests = ["guest", "granted-guest", "waiting-guest", "told-guest", "example-privacy-router"];
     let packages = guests.map(|guest| format!("tollgate-{guest}"));
     let copied = component::compile(root, &out, &packages).and_then(|components| {
         for (guest, component) in guests.iter().zip(components) {

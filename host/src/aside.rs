@@ -1,9 +1,10 @@
 //! What do plugins do when no request waits for them?
 //!
 //! On a thread of its own, with instances and connections of its own, so that nothing that a plugin does there holds up
-//! a request: `on-tick`, at the interval of the plugin's table.
+//! a request: `on-tick`, at the interval of the plugin's table, and `on-complete`, when requests have ended. Both are calls
+//! of one instance, one at a time, so that a plugin can collect by the one what it sends away by the other.
 
-use std::{collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -15,7 +16,7 @@ use tokio::{
 use crate::{
     clock::Clock,
     drain::Drain,
-    plugin::{BodyError, Errands, Hook, Outgoing, Plugin, Received, SendError, Slot},
+    plugin::{Batch, BodyError, CallError, Errands, Hook, Outgoing, Plugin, Received, SendError, Slot},
     snapshot::{Loaded, Snapshot},
     telemetry::Writer,
     upstream::{Origins, Pool},
@@ -31,7 +32,7 @@ pub struct Aside {
 impl Aside {
     /// Whether a snapshot has anything for it to do.
     pub fn is_needed(snapshot: &Snapshot) -> bool {
-        snapshot.plugins.iter().any(|loaded| pause(loaded).is_some())
+        snapshot.plugins.iter().any(is_attended)
     }
 
     /// Starts the thread with what this snapshot has for it.
@@ -65,6 +66,11 @@ fn pause(loaded: &Loaded) -> Option<Duration> {
     loaded.tick().filter(|_| loaded.plugin.code.exports(Hook::OnTick))
 }
 
+/// Whether there is anything for it to do here.
+fn is_attended(loaded: &Loaded) -> bool {
+    pause(loaded).is_some() || loaded.plugin.code.exports(Hook::OnComplete)
+}
+
 /// What the plugins on this thread have in common.
 #[derive(Clone)]
 struct Means {
@@ -72,15 +78,20 @@ struct Means {
     drain: Drain,
     clock: Clock,
     pool: Rc<Pool>,
+    /// Those that are still to be told of requests once the drain has started.
+    left: Rc<RefCell<Vec<Attended>>>,
 }
 
 /// The life of the thread.
 async fn run(writer: Writer, drain: Drain, follows: watch::Receiver<Arc<Snapshot>>) {
     /// How often connections are looked at that have been idle for too long.
     const SWEEP: Duration = Duration::from_secs(1);
+    /// How long plugins may take to be told of the last requests.
+    const PATIENCE: Duration = Duration::from_secs(2);
     let clock = Clock::default();
     let pool = Pool::new(clock.clone(), drain.clone());
-    let means = Means { writer, drain: drain.clone(), clock: clock.clone(), pool: pool.clone() };
+    let means =
+        Means { writer, drain: drain.clone(), clock: clock.clone(), pool: pool.clone(), left: Rc::default() };
     let sweep = async {
         loop {
             tokio::time::sleep(SWEEP).await;
@@ -89,9 +100,16 @@ async fn run(writer: Writer, drain: Drain, follows: watch::Receiver<Arc<Snapshot
     };
     let work = async {
         follow(&means, follows).await;
-        pool.retain(std::iter::empty());
         // Connections end, and with them their tasks.
-        drain.wait().await;
+        pool.retain(std::iter::empty());
+        let late = async {
+            drain.wait().await;
+            tokio::time::sleep(PATIENCE).await;
+        };
+        tokio::select! {
+            () = tell_to_the_end(&means) => {}
+            () = late => tracing::warn!("plugins are not told of all requests that have ended"),
+        }
     };
     tokio::select! {
         () = work => {}
@@ -101,60 +119,156 @@ async fn run(writer: Writer, drain: Drain, follows: watch::Receiver<Arc<Snapshot
 }
 
 /// A task that ends with this.
-struct Task(JoinHandle<()>);
+struct Task(Option<JoinHandle<()>>);
 
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Task {
+    /// Leaves it to end by itself.
+    fn leave(mut self) {
+        self.0 = None;
     }
 }
 
-/// Has the plugins of each snapshot tick that comes into force, until the drain starts. Those that stay as they are
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Attends to the plugins of each snapshot that comes into force, until the drain starts. Those that stay as they are
 /// are not disturbed.
 async fn follow(means: &Means, mut follows: watch::Receiver<Arc<Snapshot>>) {
-    let mut ticking = HashMap::new();
+    let mut attending = HashMap::new();
     loop {
         let snapshot = follows.borrow_and_update().clone();
-        let mut before = std::mem::take(&mut ticking);
-        for loaded in &snapshot.plugins {
-            let Some(pause) = pause(loaded) else { continue };
+        let mut before = std::mem::take(&mut attending);
+        for loaded in snapshot.plugins.iter().filter(|loaded| is_attended(loaded)) {
+            let pause = pause(loaded);
             let key = (Arc::as_ptr(&loaded.plugin), Arc::as_ptr(&loaded.origins), pause);
             let task = before.remove(&key).unwrap_or_else(|| {
-                let (plugin, origins) = (loaded.plugin.clone(), loaded.origins.clone());
-                Task(means.drain.spawn_local(tick(means.clone(), plugin, origins, pause)))
+                let attended = Attended::new(means, loaded.plugin.clone(), loaded.origins.clone());
+                Task(Some(means.drain.spawn_local(attend(means.clone(), attended, pause))))
             });
-            ticking.insert(key, task);
+            attending.insert(key, task);
         }
         let origins = snapshot.plugins.iter().flat_map(|loaded| loaded.origins.endpoints());
         means.pool.retain(origins);
-        // What no longer ticks ends here, whatever it is waiting for.
+        // What is no longer attended to ends here, whatever it is waiting for.
         drop((before, snapshot));
         tokio::select! {
-            () = means.drain.started() => return,
+            () = means.drain.started() => {
+                // They end by themselves, and leave what is still to be done.
+                attending.into_values().for_each(Task::leave);
+                return;
+            }
             changed = follows.changed() => if changed.is_err() { return },
         }
     }
 }
 
-async fn tick(means: Means, plugin: Arc<Plugin>, origins: Arc<Origins>, pause: Duration) {
-    let slot = Slot::new(plugin, means.writer);
-    let mut errands = Sending { pool: means.pool, clock: means.clock, origins };
-    let ticks = async {
+/// A plugin that is attended to, with the instance that it has here.
+struct Attended {
+    slot: Slot,
+    errands: Sending,
+}
+
+impl Attended {
+    fn new(means: &Means, plugin: Arc<Plugin>, origins: Arc<Origins>) -> Self {
+        let (pool, clock) = (means.pool.clone(), means.clock.clone());
+        Self { slot: Slot::new(plugin, means.writer), errands: Sending { pool, clock, origins } }
+    }
+
+    async fn tick(&mut self) {
+        if let Err(error) = self.slot.on_tick(&mut self.errands).await {
+            self.failed(&error, "on-tick failed");
+        }
+    }
+
+    async fn tell(&mut self, batch: Batch<'_>) {
+        if batch.list.is_empty() {
+            return;
+        }
+        match self.slot.on_complete(&batch.list, &mut self.errands).await {
+            Ok(()) => batch.was_told(),
+            Err(error) => self.failed(&error, "on-complete failed, requests are not told of"),
+        }
+    }
+
+    fn failed(&self, error: &CallError, what: &str) {
+        self.slot.counts().failed(error);
+        // Of one that is left alone, the log knows.
+        if !matches!(error, CallError::Broken) {
+            tracing::warn!(plugin = %self.slot.plugin().name, %error, "{what}");
+        }
+    }
+}
+
+/// Calls the hooks of a plugin when it is time, until the drain starts.
+async fn attend(means: Means, mut attended: Attended, pause: Option<Duration>) {
+    let mut ticks = pause.map(|pause| {
         let mut ticks = interval(pause);
         // One that took long is not made up for.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    });
+    let plugin = attended.slot.plugin().clone();
+    let is_told = plugin.code.exports(Hook::OnComplete);
+    let attending = async {
         loop {
-            ticks.tick().await;
-            if let Err(error) = slot.on_tick(&mut errands).await {
-                slot.counts().failed(&error);
-                tracing::warn!(plugin = %slot.plugin().name, %error, "on-tick failed");
+            let tick = async {
+                match &mut ticks {
+                    Some(ticks) => ticks.tick().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = tick => attended.tick().await,
+                batch = plugin.outcomes().batch(), if is_told => attended.tell(batch).await,
             }
         }
     };
     tokio::select! {
         () = means.drain.started() => {}
-        () = ticks => {}
+        () = attending => {}
     }
+    if is_told {
+        means.left.borrow_mut().push(attended);
+    }
+}
+
+/// Tells of requests that end while the proxy drains, to the last of them.
+async fn tell_to_the_end(means: &Means) {
+    /// From one look to the next.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut is_over = false;
+    loop {
+        tell_rest(&means.left).await;
+        if is_over {
+            return;
+        }
+        tokio::select! {
+            () = means.drain.wait() => is_over = true,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// Tells all that there is to be told now.
+async fn tell_rest(left: &RefCell<Vec<Attended>>) {
+    let mut all = std::mem::take(&mut *left.borrow_mut());
+    for attended in &mut all {
+        let plugin = attended.slot.plugin().clone();
+        loop {
+            let batch = plugin.outcomes().take();
+            if batch.list.is_empty() {
+                break;
+            }
+            attended.tell(batch).await;
+        }
+    }
+    left.borrow_mut().extend(all);
 }
 
 /// Sends requests; there is no message whose body could be read.

@@ -21,7 +21,7 @@ use crate::{
     cache::{Cache, Rules},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{Engine, RouteCalls, Versions},
+    plugin::{Engine, Outcomes, RouteCalls, Versions},
     route,
     telemetry::{PerWorker, traffic::RouteCounts},
     tls::{self, Origination, Termination},
@@ -63,6 +63,8 @@ pub struct Route {
     pub on_request: Vec<Step>,
     /// The response hooks, in order.
     pub on_response: Vec<Step>,
+    /// Who is told of its requests when they have ended.
+    pub on_complete: Arc<[Arc<Outcomes>]>,
     pub compress: Option<config::Compress>,
     /// What is counted of its requests, and of those of a route of this name before.
     counts: Arc<PerWorker<RouteCounts>>,
@@ -456,7 +458,7 @@ fn routes(
             // A plugin that is not there has been reported where it was to be loaded.
             let place = *places.get(name.get_ref().as_str())?;
             let hooks = plugins[place].plugin.code.hooks();
-            if !hooks.request && !hooks.response {
+            if !hooks.are_for_routes() {
                 let problem = Problem::at(name.span(), "this plugin has no hook for requests or responses");
                 problems
                     .push(problem.help("a plugin that balances is named by an upstream: balance = \"...\""));
@@ -494,6 +496,11 @@ fn routes(
                 .rev()
                 .filter(|(_, hooks)| hooks.response)
                 .map(|(step, _)| step.clone())
+                .collect(),
+            on_complete: steps
+                .iter()
+                .filter(|(_, hooks)| hooks.complete)
+                .map(|(step, _)| plugins[step.place].plugin.outcomes().clone())
                 .collect(),
             upgrades: route.upgrades.clone(),
             compress: route.compress.clone(),

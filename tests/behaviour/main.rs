@@ -8,6 +8,7 @@ mod caching;
 mod caching_disk;
 mod caching_encoded;
 mod capabilities;
+mod completed;
 mod compression;
 mod configuration;
 mod connections;

@@ -6,6 +6,8 @@ static GRANTED_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/granted-
 
 static WAITING_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waiting-guest.wasm"));
 
+static TOLD_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/told-guest.wasm"));
+
 static PRIVACY_ROUTER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/example-privacy-router.wasm"));
 
 /// The plugin of the example `privacy-routing`.
@@ -26,6 +28,11 @@ pub fn granted_guest() -> Vec<u8> {
 /// One that sends requests and reads bodies.
 pub fn waiting_guest() -> Vec<u8> {
     WAITING_GUEST.to_vec()
+}
+
+/// One that is told of requests that have ended.
+pub fn told_guest() -> Vec<u8> {
+    TOLD_GUEST.to_vec()
 }
 
 /// The first with another version in its bytes: another component, which says `guest-version-<number>`.

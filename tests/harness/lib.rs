@@ -17,7 +17,7 @@ mod tls;
 pub use client::{Client, Response};
 pub use dns::{NameServer, Resource};
 pub use executable::Executable;
-pub use guest::{granted_guest, guest, guest_version, privacy_router, waiting_guest};
+pub use guest::{granted_guest, guest, guest_version, privacy_router, told_guest, waiting_guest};
 pub use load::Load;
 pub use log::logged;
 pub use metrics::Metrics;

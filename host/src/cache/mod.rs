@@ -27,7 +27,7 @@ use crate::{
 use disk::Disk;
 use key::KeyRules;
 use policy::{Terms, Time};
-use status::Served;
+pub use status::Served;
 use store::{Purge, Store};
 
 /// The cache of a proxy. Outlives the generations.

@@ -54,6 +54,14 @@ impl Served {
         }
     }
 
+    /// Whether what the client gets was there already.
+    pub fn is_from_cache(self) -> bool {
+        match self {
+            Self::Hit | Self::Stale | Self::Revalidated | Self::Collapsed => true,
+            Self::Forwarded(_) => false,
+        }
+    }
+
     fn short(self) -> &'static str {
         match self {
             Self::Hit | Self::Collapsed => "HIT",

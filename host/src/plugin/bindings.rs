@@ -13,6 +13,7 @@ wasmtime::component::bindgen!({
             export tollgate:policy/request-hook@0.1.0;
             export tollgate:policy/response-hook@0.1.0;
             export tollgate:policy/balance-hook@0.1.0;
+            export tollgate:policy/complete-hook@0.1.0;
         }
     ",
     path: "../wit",

@@ -5,7 +5,9 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker, 
 use super::{
     Hook,
     artifact::Digest,
-    bindings::exports::tollgate::policy::{balance_hook, lifecycle, request_hook, response_hook},
+    bindings::exports::tollgate::policy::{
+        balance_hook, complete_hook, lifecycle, request_hook, response_hook,
+    },
     capability::Capability,
     engine::LoadError,
     instance::State,
@@ -26,6 +28,8 @@ pub struct Code {
     pub(super) balance: Option<balance_hook::GuestIndices>,
     /// Where its functions are, if calls of them may wait.
     pub(super) waiting: Option<Functions>,
+    /// Where `on-complete` is.
+    pub(super) on_complete: Option<ComponentExportIndex>,
     /// Where `on-tick` is.
     pub(super) on_tick: Option<ComponentExportIndex>,
     imports: Vec<Capability>,
@@ -61,6 +65,14 @@ pub struct Hooks {
     pub request: bool,
     pub response: bool,
     pub balance: bool,
+    pub complete: bool,
+}
+
+impl Hooks {
+    /// Whether it has anything to do with the requests of a route.
+    pub fn are_for_routes(self) -> bool {
+        self.request || self.response || self.complete
+    }
 }
 
 impl Code {
@@ -72,13 +84,12 @@ impl Code {
         if !exports("lifecycle") {
             return Err(other_contract(instance.component()).unwrap_or(LoadError::NoLifecycle));
         }
-        if exports("complete-hook") {
-            tracing::warn!(%digest, hook = "complete-hook", "the plugin exports a hook that is not called yet");
-        }
         // A hook that is there but has another shape is a fault, not an absence.
         let request = exports("request-hook").then(|| request_hook::GuestIndices::new(&instance));
         let response = exports("response-hook").then(|| response_hook::GuestIndices::new(&instance));
         let balance = exports("balance-hook").then(|| balance_hook::GuestIndices::new(&instance));
+        let complete = exports("complete-hook").then(|| complete_hook::GuestIndices::new(&instance));
+        complete.transpose().map_err(LoadError::Misfit)?;
         let imports = capabilities(instance.component());
         let waits = imports.iter().any(|capability| capability.waits());
         let waiting = waits.then(|| Functions::of(instance.component()).ok_or(LoadError::NoLifecycle));
@@ -90,6 +101,7 @@ impl Code {
             request: request.transpose().map_err(LoadError::Misfit)?,
             response: response.transpose().map_err(LoadError::Misfit)?,
             balance: balance.transpose().map_err(LoadError::Misfit)?,
+            on_complete: function(instance.component(), "complete-hook", "on-complete"),
             on_tick: function(instance.component(), "tick-hook", "on-tick"),
             imports,
             instance,
@@ -122,6 +134,7 @@ impl Code {
             Hook::OnRequest => self.request.is_some(),
             Hook::OnResponse => self.response.is_some(),
             Hook::Pick => self.balance.is_some(),
+            Hook::OnComplete => self.on_complete.is_some(),
             Hook::OnTick => self.on_tick.is_some(),
         }
     }
@@ -131,6 +144,7 @@ impl Code {
             request: self.request.is_some(),
             response: self.response.is_some(),
             balance: self.balance.is_some(),
+            complete: self.on_complete.is_some(),
         }
     }
 }

@@ -35,17 +35,20 @@ pub enum Hook {
     OnRequest,
     OnResponse,
     Pick,
+    OnComplete,
     OnTick,
 }
 
 impl Hook {
-    pub const ALL: [Self; 4] = [Self::OnRequest, Self::OnResponse, Self::Pick, Self::OnTick];
+    pub const ALL: [Self; 5] =
+        [Self::OnRequest, Self::OnResponse, Self::Pick, Self::OnComplete, Self::OnTick];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::OnRequest => "on-request",
             Self::OnResponse => "on-response",
             Self::Pick => "pick",
+            Self::OnComplete => "on-complete",
             Self::OnTick => "on-tick",
         }
     }
@@ -187,6 +190,13 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
     page.counter("tollgate_plugin_breaker_opened_total", help, |family| {
         for plugin in plugins.clone() {
             family.row(&[("plugin", &plugin.name)], plugin.breaker_opened());
+        }
+    });
+    let told = plugins.clone().filter(|plugin| plugin.code.exports(Hook::OnComplete));
+    page.counter("tollgate_plugin_outcomes_total", "Requests that have ended, to be told to it.", |family| {
+        for plugin in told {
+            family.row(&[("plugin", &plugin.name), ("outcome", "told")], plugin.outcomes().told());
+            family.row(&[("plugin", &plugin.name), ("outcome", "dropped")], plugin.outcomes().dropped());
         }
     });
     page.gauge("tollgate_plugin_memory_bytes", "Memory of its instances.", |family| {

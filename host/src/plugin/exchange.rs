@@ -84,6 +84,11 @@ impl InHand {
         self.0 = Some(exchange);
     }
 
+    /// The exchange, unless it is lent and was not given back.
+    pub fn there(&self) -> Option<&Exchange> {
+        self.0.as_deref()
+    }
+
     const RETURNED: &str = "whoever borrows the exchange gives it back";
 }
 

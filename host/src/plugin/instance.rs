@@ -16,8 +16,8 @@ use wasmtime::{
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    Metric, Plugin, Shared,
-    bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
+    Completed, Metric, Plugin, Shared,
+    bindings::exports::tollgate::policy::{balance_hook, complete_hook, request_hook, response_hook},
     code::Code,
     errand::{Desk, Errands, NoErrands, drive},
     exchange::{Exchange, InvalidReply},
@@ -124,6 +124,7 @@ pub(super) struct Instance {
     balance: Option<balance_hook::Guest>,
     /// Where calls may wait. Then those above are not used.
     waiting: Option<Waiting>,
+    complete: Option<TypedFunc<(Vec<complete_hook::Outcome>,), ()>>,
     tick: Option<TypedFunc<(), ()>>,
     calls: u32,
     _counted: Counted,
@@ -210,10 +211,12 @@ impl Instance {
             let response =
                 code.response.as_ref().map(|hook| hook.load(&mut *store, &instance)).transpose()?;
             let balance = code.balance.as_ref().map(|hook| hook.load(&mut *store, &instance)).transpose()?;
+            let complete = code.on_complete.as_ref().map(|place| instance.get_typed_func(&mut *store, place));
             let tick = code.on_tick.as_ref().map(|place| instance.get_typed_func(&mut *store, place));
-            Ok((request, response, balance, tick.transpose()?))
+            Ok((request, response, balance, complete.transpose()?, tick.transpose()?))
         };
-        let (request, response, balance, tick) = load(&mut store).map_err(StartError::Instantiate)?;
+        let (request, response, balance, complete, tick) =
+            load(&mut store).map_err(StartError::Instantiate)?;
         store.data_mut().limits.time = plugin.limits.time.get();
         Ok(Self {
             store,
@@ -221,6 +224,7 @@ impl Instance {
             response,
             balance,
             waiting: None,
+            complete,
             tick,
             calls: 0,
             _counted: Counted::new(plugin.shared.clone()),
@@ -247,6 +251,8 @@ impl Instance {
         let (on_request, on_response) = (functions.on_request.as_ref(), functions.on_response.as_ref());
         let request = on_request.map(|place| instance.get_typed_func(&mut store, place)).transpose();
         let response = on_response.map(|place| instance.get_typed_func(&mut store, place)).transpose();
+        let on_complete = code.on_complete.as_ref();
+        let complete = on_complete.map(|place| instance.get_typed_func(&mut store, place)).transpose();
         let on_tick = code.on_tick.as_ref();
         let tick = on_tick.map(|place| instance.get_typed_func(&mut store, place)).transpose();
         let waiting = Waiting {
@@ -262,6 +268,7 @@ impl Instance {
             response: None,
             balance: None,
             waiting: Some(waiting),
+            complete: complete.map_err(StartError::Instantiate)?,
             tick: tick.map_err(StartError::Instantiate)?,
             calls: 0,
             _counted: Counted::new(plugin.shared.clone()),
@@ -361,19 +368,42 @@ impl Instance {
         self.call_waiting(exchange, hook, errands).await
     }
 
-    /// Calls `on-tick`, which is about no request. Takes its time if it may wait.
+    /// Calls `on-complete`. Takes its time if it may wait.
+    pub async fn on_complete(
+        &mut self,
+        outcomes: &[Arc<Completed>],
+        errands: &mut impl Errands,
+    ) -> Result<(), CallError> {
+        let outcomes = outcomes.iter().map(|outcome| complete_hook::Outcome::from(&**outcome)).collect();
+        self.call_aside(self.complete, (outcomes,), errands).await
+    }
+
+    /// Calls `on-tick`. Takes its time if it may wait.
     pub async fn on_tick(&mut self, errands: &mut impl Errands) -> Result<(), CallError> {
+        self.call_aside(self.tick, (), errands).await
+    }
+
+    /// Calls a hook that is about no request in hand.
+    async fn call_aside<P>(
+        &mut self,
+        hook: Option<TypedFunc<P, ()>>,
+        parameters: P,
+        errands: &mut impl Errands,
+    ) -> Result<(), CallError>
+    where
+        P: component::ComponentNamedList + component::Lower + Send + Sync + 'static,
+    {
         self.calls += 1;
         self.store.set_epoch_deadline(1);
         let state = self.store.data_mut();
         state.log_lines.renew();
         state.limits.since = None;
-        let result = match (&self.waiting, self.tick) {
+        let result = match (&self.waiting, hook) {
             (Some(Waiting { desk, wait, .. }), Some(hook)) => {
                 desk.begin(Some(*wait));
-                drive(hook.call_async(&mut self.store, ()), desk, errands, cpu_time).await
+                drive(hook.call_async(&mut self.store, parameters), desk, errands, cpu_time).await
             }
-            (None, Some(hook)) => hook.call(&mut self.store, ()),
+            (None, Some(hook)) => hook.call(&mut self.store, parameters),
             (_, None) => Ok(()),
         };
         result.map_err(|error| self.store.data().limits.blame(&error))

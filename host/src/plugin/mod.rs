@@ -19,6 +19,7 @@ mod granted;
 mod host;
 mod instance;
 mod keep;
+mod outcome;
 pub mod shipped;
 mod slot;
 mod surroundings;
@@ -39,6 +40,7 @@ pub use errand::{BodyError, Errands, NoErrands, at_once};
 pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead};
 pub use instance::{CallError, StartError};
 pub use keep::Keepers;
+pub use outcome::{Batch, Completed, Outcomes};
 pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
 pub use surroundings::{Journal, Logged, Surroundings, Time};
 pub use trust::{Demand, TrustError, signature_file};
@@ -87,6 +89,7 @@ pub struct Shared {
     open_breakers: AtomicUsize,
     /// How often one has come to that.
     breaker_opened: AtomicU64,
+    outcomes: Arc<Outcomes>,
     counts: PerWorker<PluginCounts>,
 }
 
@@ -199,6 +202,11 @@ impl Plugin {
     /// How often a worker has come to that.
     pub fn breaker_opened(&self) -> u64 {
         self.shared.breaker_opened.load(Ordering::Relaxed)
+    }
+
+    /// What it is to be told of requests that have ended.
+    pub fn outcomes(&self) -> &Arc<Outcomes> {
+        &self.shared.outcomes
     }
 
     /// An instance: one that is ready, or a fresh one.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Hook, Plugin, PluginCounts, RouteCalls,
+    Completed, Hook, Plugin, PluginCounts, RouteCalls,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     breaker::{Breaker, Entry},
     errand::{Errands, at_once},
@@ -181,6 +181,19 @@ impl Slot {
         let mut lent = self.lend().await?;
         let timed = self.counts().begin(Hook::OnTick);
         let result = lent.instance().on_tick(errands).await;
+        self.counts().end(timed, None);
+        lent.give_back(result)
+    }
+
+    /// Calls `on-complete`.
+    pub async fn on_complete(
+        &self,
+        outcomes: &[Arc<Completed>],
+        errands: &mut impl Errands,
+    ) -> Result<(), CallError> {
+        let mut lent = self.lend().await?;
+        let timed = self.counts().begin(Hook::OnComplete);
+        let result = lent.instance().on_complete(outcomes, errands).await;
         self.counts().end(timed, None);
         lent.give_back(result)
     }

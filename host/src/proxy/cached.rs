@@ -435,7 +435,7 @@ impl Visit {
 
     fn told(&self, served: Served, record: &mut Option<Box<Record>>) {
         self.cache.count(served, self.writer);
-        record::cached(record, served.name());
+        record::cached(record, served);
     }
 
     /// The upstream is to be asked.

@@ -36,7 +36,7 @@ use crate::{
     cache::{Rules, encoded::Kept},
     compress::{self, Wishes},
     live::{Generation, Worker},
-    plugin::{Exchange, InHand},
+    plugin::Exchange,
     snapshot::Route,
     telemetry::with_sources,
 };
@@ -165,13 +165,14 @@ async fn forward(
         return Err(failed(Error::NotOffered));
     }
     let mut upstream = &generation.snapshot.upstreams[route.upstream];
-    let mut exchange = InHand::new(Exchange::new(
+    let exchange = Exchange::new(
         head,
         prepared.client,
         connection.peer.scheme,
         route.name.clone(),
         upstream.upstream.name.clone(),
-    ));
+    );
+    let mut exchange = record::follow(exchange, route, connection, record);
     exchange.certificate = connection.peer.certificate.clone();
     record::routed(record, &exchange);
     let wishes =

@@ -1,15 +1,32 @@
 //! What is written down of a request?
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    net::IpAddr,
+    ops::{Deref, DerefMut},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use http::{Method, Request, StatusCode, Uri, Version, header, request};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, request};
 
 use super::{Connection, headers, send::Sent};
-use crate::{address::Caller, plugin::Exchange, telemetry::traffic::Bytes, upstream::Endpoint};
+use crate::{
+    address::Caller,
+    cache::Served,
+    plugin::{Completed, Exchange, InHand, Outcomes},
+    snapshot::Route,
+    telemetry::traffic::Bytes,
+    upstream::Endpoint,
+};
 
-/// What the line in the access log will say, so far.
+/// What the line in the access log will say, so far, and what plugins will be told.
 #[derive(Debug)]
 pub(super) struct Record {
+    /// Whether there is to be a line.
+    is_logged: bool,
+    completion: Option<Completion>,
     client: String,
     /// The version of TLS, if it is spoken.
     tls: Option<&'static str>,
@@ -23,23 +40,96 @@ pub(super) struct Record {
     /// The last endpoint that it was brought to in vain, and how often it was brought to one until then.
     failed: Option<(Arc<Endpoint>, usize)>,
     /// What the cache did.
-    cache: Option<&'static str>,
+    cache: Option<Served>,
     /// What brought a response that goes on without it.
     served: Option<(String, usize)>,
 }
 
+/// What plugins are told beyond the line in the log, and who is.
+struct Completion {
+    told: Arc<[Arc<Outcomes>]>,
+    target: String,
+    notes: Notes,
+    /// How long it took to get an answer from the upstream.
+    upstream: Duration,
+}
+
+impl std::fmt::Debug for Completion {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Completion").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// What plugins have noted of a request, once its exchange has ended.
+type Notes = Rc<Cell<Vec<(String, String)>>>;
+
+/// The exchange of a request of which plugins may be told when it has ended.
+pub(super) struct Followed {
+    exchange: InHand,
+    notes: Option<Notes>,
+}
+
+/// Has plugins told of the request when it has ended, if the route has such plugins.
+pub(super) fn follow(
+    exchange: Exchange,
+    route: &Route,
+    connection: &Connection,
+    record: &mut Option<Box<Record>>,
+) -> Followed {
+    let mut followed = Followed { exchange: InHand::new(exchange), notes: None };
+    if !route.on_complete.is_empty() {
+        let exchange = &*followed.exchange;
+        let record = record.get_or_insert_with(|| Box::new(Record::unlogged(exchange, connection)));
+        let notes = Notes::default();
+        record.completion = Some(Completion {
+            told: route.on_complete.clone(),
+            target: exchange.request.uri.to_string(),
+            notes: notes.clone(),
+            upstream: Duration::ZERO,
+        });
+        followed.notes = Some(notes);
+    }
+    followed
+}
+
+impl Deref for Followed {
+    type Target = InHand;
+
+    fn deref(&self) -> &InHand {
+        &self.exchange
+    }
+}
+
+impl DerefMut for Followed {
+    fn deref_mut(&mut self) -> &mut InHand {
+        &mut self.exchange
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        // It is not there where a call was given up, and then nobody is told either.
+        if let (Some(notes), Some(exchange)) = (&self.notes, self.exchange.there()) {
+            notes.set(exchange.notes().to_vec());
+        }
+    }
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
 impl Record {
     pub fn new<B>(request: &Request<B>, connection: &Connection) -> Self {
-        let text = |name| {
-            request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
         Self {
+            is_logged: true,
+            completion: None,
             client: connection.peer.address.client().to_string(),
             tls: connection.tls.as_ref().map(|session| session.version),
             method: request.method().clone(),
             uri: target(request),
             version: request.version(),
-            host: text(header::HOST)
+            host: text(request.headers(), header::HOST)
                 .or_else(|| request.uri().authority().map(ToString::to_string))
                 .unwrap_or_default(),
             request: String::new(),
@@ -51,9 +141,30 @@ impl Record {
         }
     }
 
-    /// The line.
+    /// Of a request that has no line in the log.
+    fn unlogged(exchange: &Exchange, connection: &Connection) -> Self {
+        let head = &exchange.request;
+        Self {
+            is_logged: false,
+            completion: None,
+            client: exchange.client.to_string(),
+            tls: connection.tls.as_ref().map(|session| session.version),
+            method: head.method.clone(),
+            uri: head.uri.clone(),
+            version: head.version,
+            host: text(&head.headers, header::HOST).unwrap_or_default(),
+            request: text(&head.headers, headers::X_REQUEST_ID).unwrap_or_default(),
+            route: None,
+            upstream: None,
+            failed: None,
+            cache: None,
+            served: None,
+        }
+    }
+
+    /// Writes the line, and tells plugins.
     pub fn write(
-        self,
+        mut self,
         status: StatusCode,
         sent: Option<&Sent>,
         bytes: Bytes,
@@ -65,6 +176,13 @@ impl Record {
             || self.failed.as_ref().map(|(endpoint, attempts)| (endpoint.authority.as_str(), *attempts));
         let sent = sent.map(|sent| (sent.endpoint().authority.as_str(), sent.attempts));
         let (endpoint, attempts) = sent.or(served).or_else(failed).unzip();
+        if let Some(completion) = self.completion.take() {
+            let endpoint = endpoint.map(str::to_owned);
+            self.tell(completion, status, endpoint, attempts.unwrap_or_default(), bytes, duration);
+        }
+        if !self.is_logged {
+            return;
+        }
         tracing::info!(
             target: "access",
             client = self.client,
@@ -78,7 +196,7 @@ impl Record {
             upstream = self.upstream.as_deref(),
             endpoint,
             attempts,
-            cache = self.cache,
+            cache = self.cache.map(Served::name),
             bytes_in = bytes.of_request,
             bytes_out = bytes.of_response,
             complete = is_complete,
@@ -86,6 +204,39 @@ impl Record {
             request = self.request,
             "answered"
         );
+    }
+
+    fn tell(
+        &self,
+        completion: Completion,
+        status: StatusCode,
+        endpoint: Option<String>,
+        attempts: usize,
+        bytes: Bytes,
+        duration: Duration,
+    ) {
+        let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or_default().to_owned();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let outcome = Arc::new(Completed {
+            request_id: self.request.clone(),
+            time_ms: (now.saturating_sub(duration).as_micros() as f64 / 1e3).round(),
+            method: self.method.as_str().to_owned(),
+            authority: self.host.clone(),
+            target: completion.target,
+            client_address: self.client.clone(),
+            route: name(&self.route),
+            upstream: name(&self.upstream),
+            status: status.as_u16(),
+            endpoint,
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            from_cache: self.cache.is_some_and(Served::is_from_cache),
+            bytes_in: bytes.of_request,
+            bytes_out: bytes.of_response,
+            duration,
+            upstream_duration: completion.upstream,
+            notes: completion.notes.take(),
+        });
+        completion.told.iter().for_each(|outcomes| outcomes.leave(outcome.clone()));
     }
 }
 
@@ -126,7 +277,7 @@ pub(super) fn failed(record: &mut Option<Box<Record>>, endpoint: &Arc<Endpoint>,
 }
 
 /// Notes what the cache did.
-pub(super) fn cached(record: &mut Option<Box<Record>>, what: &'static str) {
+pub(super) fn cached(record: &mut Option<Box<Record>>, what: Served) {
     let Some(record) = record else { return };
     record.cache = Some(what);
 }
@@ -135,4 +286,12 @@ pub(super) fn cached(record: &mut Option<Box<Record>>, what: &'static str) {
 pub(super) fn served(record: &mut Option<Box<Record>>, sent: &Sent) {
     let Some(record) = record else { return };
     record.served = Some((sent.endpoint().authority.as_str().to_owned(), sent.attempts));
+}
+
+/// Notes that an upstream has answered, after a while that began at `since`.
+pub(super) fn answered(record: &mut Option<Box<Record>>, since: Option<Instant>) {
+    let (Some(since), Some(record)) = (since, record) else { return };
+    if let Some(completion) = &mut record.completion {
+        completion.upstream += since.elapsed();
+    }
 }

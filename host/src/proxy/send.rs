@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response, StatusCode, Version, request, response};
@@ -144,6 +144,7 @@ pub(super) async fn send(
 ) -> Result<(Response<Incoming>, Sent), Error> {
     let upstream = &target.upstream;
     let clock = &context.worker.clock;
+    let since = (!route.on_complete.is_empty()).then(Instant::now);
     let writer = context.worker.writer;
     let mut outgoing = Outgoing::new(context, target, route, &exchange.request, body, expects)?;
     if upstream.settings.proxy_protocol {
@@ -197,6 +198,7 @@ pub(super) async fn send(
                 if let Some(upload) = &sent.upload {
                     upload.set_answered();
                 }
+                record::answered(record, since);
                 return Ok((answer.response, sent));
             }
             Err(failure) => failure,

@@ -328,7 +328,7 @@ impl Builder {
                 PluginError::Load { path, source }
             })?;
         check_grants(name, &code, &table.grants)?;
-        if table.routes.is_some() && !code.hooks().request && !code.hooks().response {
+        if table.routes.is_some() && !code.hooks().are_for_routes() {
             return Err(PluginError::NothingOnRoutes);
         }
         let known_origins = known.map(|known| &*known.origins);
@@ -345,7 +345,7 @@ impl Builder {
             None => {
                 warn_of(name, &code, table);
                 let known = known.map(|known| &*known.plugin);
-                let warm = self.warm + usize::from(table.tick.is_some());
+                let warm = self.warm + usize::from(table.tick.is_some() || code.hooks().complete);
                 Plugin::new(name.into(), code.clone(), table, capabilities, known, warm)?.into()
             }
         };

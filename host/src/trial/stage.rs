@@ -19,8 +19,9 @@ use super::{
 use crate::{
     config,
     plugin::{
-        CallError, Code, Condition, Exchange, Hook, InHand, Journal, Logged, Member, Members, Plugin, Reply,
-        RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store, Surroundings, Time, at_once,
+        CallError, Code, Completed, Condition, Exchange, Hook, InHand, Journal, Logged, Member, Members,
+        Plugin, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store, Surroundings,
+        Time, at_once,
     },
     telemetry::Writer,
 };
@@ -155,6 +156,20 @@ impl Stage {
             Hook::OnRequest => on_request(&self.slot, &mut exchange, &mut self.world).map(drop),
             Hook::Pick => self.slot.pick(&mut exchange, &self.endpoints, tried).map(drop),
             Hook::OnResponse => on_response(&self.slot, &mut exchange, &mut self.world).map(drop),
+            Hook::OnComplete => {
+                let completed = Completed {
+                    method: request.method.to_string(),
+                    authority: request.authority.clone(),
+                    target: request.path.clone(),
+                    client_address: request.client_address.to_string(),
+                    route: request.route.clone(),
+                    upstream: request.upstream.clone(),
+                    status: response.status.as_u16(),
+                    endpoint: response.endpoint.clone(),
+                    ..Completed::default()
+                };
+                at_once(self.aside.on_complete(&[completed.into()], &mut self.world))
+            }
             Hook::OnTick => at_once(self.aside.on_tick(&mut self.world)),
         };
         let time = started.elapsed();
