@@ -14,7 +14,7 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tollgate::{
     config::{
-        self, Cache, Compress, Config, Failure, Health, Limits, ListenerLimits, ListenerRates,
+        self, Cache, Compress, Config, Failure, Health, Isolation, Limits, ListenerLimits, ListenerRates,
         ListenerTimeouts, Log, Outlier, PluginBreaker, PluginLimits, Retry, RouteCache, Source,
         UpstreamLimits, UpstreamTimeouts,
     },
@@ -214,6 +214,7 @@ fn config_toml_shows_the_defaults() {
     assert_eq!(shown.routes[0].get_ref().compress, Some(Compress::default()));
     let plugin = &shown.plugins["api-key"];
     assert_eq!(plugin.fail, Failure::default());
+    assert_eq!(plugin.isolation, Isolation::default());
     assert_eq!(plugin.limits, PluginLimits::default());
     assert_eq!(plugin.breaker, PluginBreaker::default());
 }

@@ -32,7 +32,7 @@ async fn start(origins: &[&Origin], plugin: &str, settings: &str) -> Proxy {
 }
 
 /// What any hook can do, and what the log says of it.
-const MISDEEDS: [(&str, &str); 11] = [
+const MISDEEDS: [(&str, &str); 12] = [
     ("loop", "ran longer than 10 ms"),
     ("loop-calling", "ran longer than 10 ms"),
     ("grow", "wanted more than 32"),
@@ -44,6 +44,7 @@ const MISDEEDS: [(&str, &str); 11] = [
     ("sleep", "trapped: the plugin tried to wait"),
     ("socket", "trapped: `wasi:sockets/"),
     ("print-endless", "ran longer than 10 ms"),
+    ("invalid-text", "trapped: "),
 ];
 
 /// Answers that a request hook can give and nobody can send.
@@ -242,4 +243,64 @@ async fn the_time_of_a_call_is_that_of_the_processor_and_not_of_the_clock() {
     sleep(Duration::from_millis(2500)).await;
     proxy.signal(rustix::process::Signal::CONT);
     assert_eq!(client.response().await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_huge_costs_the_one_who_makes_it() {
+    let origin = Origin::start().await;
+    // Time for all of it, so that it is not that which stops it.
+    let limits = "limits = { time = \"30s\", memory = \"64MiB\" }";
+    let proxy = start(&[&origin], "makes-huge-things", limits).await;
+    let load = Load::start(proxy.address(), "/good", 3);
+    let mut client = proxy.connect().await;
+    for (misdeed, status) in
+        [("huge-strings", 200), ("forward-huge", 503), ("reply-million-headers", 503), ("reply-huge", 200)]
+    {
+        client.send(format!("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: {misdeed}\r\n\r\n")).await;
+        let response = client.response().await;
+        assert_eq!(response.status, status, "{misdeed}");
+        client.send("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: reply\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 418, "the plugin works again after {misdeed}");
+    }
+    let received: usize =
+        origin.received().iter().flat_map(|received| &received.headers).map(|(_, value)| value.len()).sum();
+    assert!(received < 1 << 20, "{received} bytes of headers have come through");
+    assert!(logged(&["makes-huge-things"]).iter().all(|line| line.len() < 64 << 10));
+    load.has_answered(10).await;
+    load.stop().await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_misbehaves_while_it_is_configured_is_refused() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "bad-from-the-start", "").await;
+    let load = Load::start(proxy.address(), "/good", 3);
+    for (misdeed, reason) in MISDEEDS {
+        // It has more time then.
+        let reason = if reason.contains("10 ms") { "ran longer than 1000 ms" } else { reason };
+        let config = config(&[&origin], "bad-from-the-start", "");
+        let config = config.replace("request = \"obey\"", &format!("configure = \"{misdeed}\""));
+        let error = proxy.reload(&config).await.expect_err(misdeed).to_string();
+        assert!(
+            error.contains("fails while it is configured: ") && error.contains(reason),
+            "{misdeed}: {error}"
+        );
+        assert_eq!(proxy.get("/bad", &["x-do: reply"]).await.status, 418, "the one before serves");
+    }
+    load.has_answered(10).await;
+    load.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_of_a_message_does_nothing_where_there_is_none() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "meddles", "").await;
+    let meddles = config(&[&origin], "meddles", "").replace("pick = ", "configure = \"meddle\", pick = ");
+    proxy.reload(&meddles).await.expect("it does no harm");
+    assert_eq!(proxy.get("/bad", &["x-do: reply"]).await.status, 418);
+    // In a hook that has a request and no response, and in one that has both, too late for the request.
+    assert_eq!(proxy.get("/bad", &["x-do: meddle"]).await.status, 200);
+    assert_eq!(origin.last().target, "/elsewhere");
+    assert_eq!(proxy.get("/bad", &["x-do-response: meddle"]).await.status, 500);
+    assert_eq!(proxy.get("/good", &["x-do-pick: meddle"]).await.status, 200);
 }

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use tokio::{net::TcpSocket, task::JoinSet};
-use tollgate_tests::{Answer, Client, Origin, Proxy, Response, endpoints, guest, logged, until};
+use tollgate_tests::{
+    Answer, Client, Origin, Proxy, Response, endpoints, guest, logged, until, waiting_guest,
+};
 
 /// The upstream `app`, and a route to it through these plugins.
 fn app(origins: &[&Origin], plugins: &[&str]) -> String {
@@ -625,4 +627,70 @@ async fn a_plugin_that_reaches_for_a_socket_fails() {
     assert_eq!(proxy.get("/", &["x-do: socket"]).await.status, 503);
     assert_eq!(logged(&["the plugin `caller` trapped", "wasi:sockets/", "is not for plugins"]).len(), 1);
     assert_eq!(proxy.get("/", &[]).await.status, 200);
+}
+
+#[tokio::test]
+async fn nothing_of_one_request_is_there_for_the_next_where_each_has_an_instance() {
+    let origin = Origin::start().await;
+    let with = |isolation: &str| {
+        format!(
+            "workers = 1
+            [admin]
+            address = \"127.0.0.1:0\"
+            [upstreams.app]
+            endpoints = {}
+            [[routes]]
+            upstream = \"app\"
+            plugins = [\"isolated\"]
+            [plugins.isolated]
+            file = \"guest\"
+            config = {{ request = \"obey\", response = \"obey\" }}
+            isolation = \"{isolation}\"
+            limits = {{ memory = \"4MiB\" }}
+            ",
+            endpoints(&[&origin])
+        )
+    };
+    let proxy = Proxy::start_with(&with("request"), &[("guest", guest())]).await;
+    let count = async || {
+        let counted = proxy.get("/", &["x-do: count"]).await.json();
+        (counted["calls"].as_u64().expect("a number"), counted["sequence"].as_u64().expect("a number"))
+    };
+    // `configure`, and this call: the response hook of the request before has an instance of its own.
+    for number in 0..5 {
+        assert_eq!(count().await, (2, number), "what is the host's is shared all the same");
+    }
+    // Memory that a call has kept is gone after it.
+    for _ in 0..40 {
+        assert_eq!(proxy.get("/", &["x-do: grow-slowly", "x-do-response: grow-slowly"]).await.status, 200);
+    }
+    assert_eq!(proxy.get("/", &["x-do: trap"]).await.status, 503);
+    assert_eq!(count().await, (2, 5));
+    assert!(proxy.told("/api/plugins").await["plugins"][0]["instances"].as_u64().expect("a number") <= 1);
+
+    proxy.reload(&with("shared")).await.expect("the configuration is fine");
+    assert_eq!((count().await, count().await), ((2, 6), (4, 7)), "otherwise it goes on");
+}
+
+#[tokio::test]
+async fn an_instance_that_waits_is_one_requests_own_as_well() {
+    let origin = Origin::start().await;
+    let config = format!(
+        "workers = 1
+        [upstreams.app]
+        endpoints = {}
+        [[routes]]
+        upstream = \"app\"
+        plugins = [\"waits-alone\"]
+        [plugins.waits-alone]
+        file = \"waiting\"
+        isolation = \"request\"
+        grants = {{ http = [\"http://127.0.0.1:1\"], body = true }}
+        ",
+        endpoints(&[&origin])
+    );
+    let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
+    for _ in 0..3 {
+        assert_eq!(proxy.get("/", &["x-do: calls", "x-verdict: reply"]).await.text(), "1");
+    }
 }

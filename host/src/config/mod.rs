@@ -31,8 +31,8 @@ pub use listener::{
     FileMode, Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect, TrustedProxies,
 };
 pub use plugin::{
-    AllRoutes, BodyGrant, Failure, Grants, HttpGrant, Plugin, PluginBreaker, PluginLimits, SecretSource,
-    StoreGrant,
+    AllRoutes, BodyGrant, Failure, Grants, HttpGrant, Isolation, Plugin, PluginBreaker, PluginLimits,
+    SecretSource, StoreGrant,
 };
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};

@@ -22,6 +22,9 @@ pub struct Plugin {
     /// What becomes of a request when the plugin cannot decide.
     #[serde(deserialize_with = "word")]
     pub fail: Failure,
+    /// What its instances are for.
+    #[serde(deserialize_with = "word")]
+    pub isolation: Isolation,
     #[serde(deserialize_with = "table")]
     pub limits: PluginLimits,
     /// When it is not asked any more because it keeps failing.
@@ -59,6 +62,17 @@ pub enum Failure {
     Closed,
     /// It goes on as if the plugin were not there.
     Open,
+}
+
+/// What an instance of a plugin is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// One call after the other.
+    #[default]
+    Shared,
+    /// One call of a hook for one request. Nothing in its memory is from another.
+    Request,
 }
 
 /// What one instance of a plugin may use.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use wasmtime::{
-    Config, InstanceAllocationStrategy, PoolingAllocationConfig,
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig,
     component::{Component, Linker},
 };
 
@@ -212,7 +212,9 @@ fn configuration(workers: usize) -> Config {
         .table_elements(65_536)
         // Enough that a recycled instance of a small guest does not fault its pages in again.
         .linear_memory_keep_resident(256 << 10)
-        .table_keep_resident(64 << 10);
+        .table_keep_resident(64 << 10)
+        // Where the kernel can say which pages were written to, only those are cleared: Linux 6.7 or newer.
+        .pagemap_scan(Enabled::Auto);
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))

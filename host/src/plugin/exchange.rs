@@ -383,7 +383,7 @@ impl Reply {
         let mut edit = HeaderEdit { headers: &mut map, only_host: &RESPONSE_ONLY_HOST, room: &mut room };
         for (name, value) in headers {
             edit.append(&name, value)
-                .map_err(|reason| InvalidReply::Header { name: name.escape_debug().to_string(), reason })?;
+                .map_err(|reason| InvalidReply::Header { name: brief(&name), reason })?;
         }
         Ok(Self { status, headers: map, body: body.into() })
     }
@@ -396,6 +396,15 @@ pub enum InvalidReply {
     Status(u16),
     #[error("the header `{name}` {reason}")]
     Header { name: String, reason: Edit },
+}
+
+/// What a plugin has written, as it can stand in a message: no longer than anybody reads, and on one line.
+pub fn brief(text: &str) -> String {
+    const LONGEST: usize = 256;
+    match text.floor_char_boundary(LONGEST) {
+        end if end == text.len() => text.escape_debug().to_string(),
+        end => format!("{}…", text[..end].escape_debug()),
+    }
 }
 
 /// The string whose code points are the value's bytes (isomorphic decoding, as in the Fetch standard).

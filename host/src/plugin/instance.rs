@@ -203,7 +203,7 @@ impl Instance {
         let (instance, lifecycle) = start(&mut store).map_err(StartError::Instantiate)?;
         match lifecycle.call_configure(&mut store, &plugin.config) {
             Ok(Ok(())) => {}
-            Ok(Err(reason)) => return Err(StartError::Refused(reason)),
+            Ok(Err(reason)) => return Err(StartError::Refused(refusal(&reason))),
             Err(error) => return Err(StartError::Configure(store.data().limits.blame(&error))),
         }
         let load = |store: &mut Store<State>| -> wasmtime::Result<_> {
@@ -245,7 +245,7 @@ impl Instance {
             .map_err(StartError::Instantiate)?;
         match configure.call_async(&mut store, (&plugin.config,)).await {
             Ok((Ok(()),)) => {}
-            Ok((Err(reason),)) => return Err(StartError::Refused(reason)),
+            Ok((Err(reason),)) => return Err(StartError::Refused(refusal(&reason))),
             Err(error) => return Err(StartError::Configure(store.data().limits.blame(&error))),
         }
         let (on_request, on_response) = (functions.on_request.as_ref(), functions.on_response.as_ref());
@@ -478,6 +478,12 @@ impl State {
         self.upstreams.retain(|known| known.upstream() != members.upstream());
         self.upstreams.push(members);
     }
+}
+
+/// What a plugin says of its configuration: it may take some lines, and no more than anybody reads.
+fn refusal(reason: &str) -> String {
+    const LONGEST: usize = 4 << 10;
+    reason[..reason.floor_char_boundary(LONGEST)].to_owned()
 }
 
 impl Limits {

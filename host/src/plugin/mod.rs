@@ -37,7 +37,7 @@ pub use counts::{
 };
 pub use engine::{Engine, EngineSettings, LoadError};
 pub use errand::{BodyError, Errands, NoErrands, at_once};
-pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead};
+pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead, brief};
 pub use instance::{CallError, StartError};
 pub use keep::Keepers;
 pub use outcome::{Batch, Completed, Outcomes};
@@ -55,7 +55,7 @@ use std::{
 };
 
 use crate::{
-    config::{Failure, PluginBreaker, PluginLimits},
+    config::{Failure, Isolation, PluginBreaker, PluginLimits},
     telemetry::PerWorker,
 };
 use instance::Instance;
@@ -67,6 +67,7 @@ pub struct Plugin {
     /// The `config` table as JSON.
     pub config: String,
     pub failure: Failure,
+    pub isolation: Isolation,
     pub limits: PluginLimits,
     pub breaker: PluginBreaker,
     /// What survives a reload.
@@ -142,6 +143,7 @@ impl Plugin {
             code,
             config: json(&settings.config),
             failure: settings.fail,
+            isolation: settings.isolation,
             limits: settings.limits.clone(),
             breaker: settings.breaker.clone(),
             shared: previous.map_or_else(Default::default, |plugin| plugin.shared.clone()),
@@ -164,6 +166,7 @@ impl Plugin {
         self.code.digest() == code.digest()
             && self.config == json(&settings.config)
             && self.failure == settings.fail
+            && self.isolation == settings.isolation
             && self.limits == settings.limits
             && self.breaker == settings.breaker
             && self.capabilities().is_same(capabilities)
@@ -187,6 +190,14 @@ impl Plugin {
     /// Instances there are.
     pub fn instances(&self) -> usize {
         self.shared.instances.load(Ordering::Relaxed)
+    }
+
+    /// Calls after which an instance makes room for a fresh one.
+    fn recycle_after(&self) -> u32 {
+        match self.isolation {
+            Isolation::Shared => self.limits.recycle_after,
+            Isolation::Request => 1,
+        }
     }
 
     /// Bytes of the memory of all instances together.

@@ -153,7 +153,7 @@ impl Slot {
         errands: &mut impl Errands,
         route: Option<&RouteCalls>,
     ) -> Result<RequestVerdict, CallError> {
-        let mut lent = self.lend().await?;
+        let mut lent = self.lend(self.plugin.recycle_after()).await?;
         let timed = self.counts().begin(Hook::OnRequest);
         let (returned, verdict) = lent.instance().on_request_waiting(exchange.take(), errands).await;
         exchange.put_back(returned);
@@ -168,7 +168,7 @@ impl Slot {
         errands: &mut impl Errands,
         route: Option<&RouteCalls>,
     ) -> Result<ResponseVerdict, CallError> {
-        let mut lent = self.lend().await?;
+        let mut lent = self.lend(self.plugin.recycle_after()).await?;
         let timed = self.counts().begin(Hook::OnResponse);
         let (returned, verdict) = lent.instance().on_response_waiting(exchange.take(), errands).await;
         exchange.put_back(returned);
@@ -178,7 +178,7 @@ impl Slot {
 
     /// Calls `on-tick`.
     pub async fn on_tick(&self, errands: &mut impl Errands) -> Result<(), CallError> {
-        let mut lent = self.lend().await?;
+        let mut lent = self.lend(self.plugin.limits.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnTick);
         let result = lent.instance().on_tick(errands).await;
         self.counts().end(timed, None);
@@ -191,18 +191,24 @@ impl Slot {
         outcomes: &[Arc<Completed>],
         errands: &mut impl Errands,
     ) -> Result<(), CallError> {
-        let mut lent = self.lend().await?;
+        let mut lent = self.lend(self.plugin.limits.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnComplete);
         let result = lent.instance().on_complete(outcomes, errands).await;
         self.counts().end(timed, None);
         lent.give_back(result)
     }
 
-    /// An instance that nobody else calls, if there may be one more.
-    async fn lend(&self) -> Result<Lent<'_>, CallError> {
+    /// An instance that nobody else calls, if there may be one more. It makes room for a fresh one after so many calls.
+    async fn lend(&self, recycle_after: u32) -> Result<Lent<'_>, CallError> {
         let entry = self.breaker.enter(now)?;
         if let Some(instance) = self.idle.borrow_mut().pop() {
-            return Ok(Lent { slot: self, instance: Some(instance), is_given_back: false, entry });
+            return Ok(Lent {
+                slot: self,
+                instance: Some(instance),
+                is_given_back: false,
+                entry,
+                recycle_after,
+            });
         }
         let most = self.plugin.limits.instances.get();
         if self.there.get() >= most {
@@ -210,7 +216,7 @@ impl Slot {
             return Err(CallError::Busy(most));
         }
         self.there.set(self.there.get() + 1);
-        let mut lent = Lent { slot: self, instance: None, is_given_back: false, entry };
+        let mut lent = Lent { slot: self, instance: None, is_given_back: false, entry, recycle_after };
         match self.plugin.instance().await {
             Ok(instance) => lent.instance = Some(instance),
             Err(error) => {
@@ -264,7 +270,7 @@ impl Slot {
         let result = exchange.lend(|exchange| instance.call(exchange, call));
         counts.end(timed, route);
         // A trapped instance refuses entry; one that is worn has done its service.
-        let is_worn = result.is_ok() && instance.is_worn(self.plugin.limits.recycle_after);
+        let is_worn = result.is_ok() && instance.is_worn(self.plugin.recycle_after());
         if result.is_err() || is_worn {
             counts.recycled.add(u64::from(is_worn));
             *place = None;
@@ -279,6 +285,7 @@ struct Lent<'a> {
     instance: Option<Instance>,
     is_given_back: bool,
     entry: Entry,
+    recycle_after: u32,
 }
 
 impl Lent<'_> {
@@ -290,7 +297,8 @@ impl Lent<'_> {
     fn give_back<T>(mut self, result: Result<T, CallError>) -> Result<T, CallError> {
         let slot = self.slot;
         slot.breaker.leave(result.as_ref().err(), now);
-        let is_worn = result.is_ok() && self.instance().is_worn(slot.plugin.limits.recycle_after);
+        let recycle_after = self.recycle_after;
+        let is_worn = result.is_ok() && self.instance().is_worn(recycle_after);
         slot.counts().recycled.add(u64::from(is_worn));
         if result.is_ok() && !is_worn {
             slot.idle.borrow_mut().extend(self.instance.take());

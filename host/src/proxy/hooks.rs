@@ -14,7 +14,9 @@ use crate::{
     clock::Timer,
     config::{Failure, ResponseHooks},
     live::Generation,
-    plugin::{CallError, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, RouteCalls, Slot},
+    plugin::{
+        CallError, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, RouteCalls, Slot, brief,
+    },
     snapshot::{Route, Step, Target},
     upstream::Roster,
 };
@@ -58,7 +60,7 @@ pub(super) async fn on_request(
                     decision = Decision::Forward(place);
                     Ok(())
                 }
-                None => Err(CallError::UnknownUpstream(name)),
+                None => Err(CallError::UnknownUpstream(brief(&name))),
             },
             Err(error) => Err(error),
         };

@@ -130,6 +130,35 @@ fn misbehave(behaviour: &str) {
             black_box(Instant::now());
             assert!(SystemTime::now() > SystemTime::UNIX_EPOCH);
         }
+        "huge-strings" => {
+            let huge = "x".repeat(4 << 20);
+            log::write(log::Level::Info, &huge);
+            request::set_note(&huge, &huge);
+            ignore(request::set_header(&huge, &huge));
+            ignore(request::set_target(&huge));
+            black_box((request::header(&huge), request::note(&huge), pool::active(&huge)));
+            black_box((metrics::open(metrics::Kind::Gauge, &huge), sequence::open(&huge)));
+        }
+        "invalid-text" => {
+            // SAFETY: there is none; nobody here looks at it, and the host must not take it for text.
+            let text = unsafe { String::from_utf8_unchecked(vec![b'a', 0xff, 0xfe]) };
+            log::write(log::Level::Info, &text);
+        }
+        "meddle" => {
+            for name in ["x-a", "host", "", "a b"] {
+                ignore(request::set_header(name, "1"));
+                ignore(request::append_header(name, "1"));
+                ignore(request::remove_header(name));
+                ignore(response::set_header(name, "1"));
+                ignore(response::append_header(name, "1"));
+                ignore(response::remove_header(name));
+            }
+            ignore(request::set_target("/elsewhere"));
+            request::set_note("note", "note");
+            response::set_status(500);
+            black_box((seen(), response::headers(), response::endpoint(), response::from_cache()));
+            black_box((pool::inspect("app", 0), pool::active("app")));
+        }
         "metrics" => {
             for number in 0..1000 {
                 let id = metrics::open(metrics::Kind::Counter, &format!("m{number}"));
@@ -298,6 +327,15 @@ impl request_hook::Guest for Guest {
             "reply-bad-name" => return Verdict::Reply(reply(200, &[("x a", "1")], "")),
             "reply-framing" => return Verdict::Reply(reply(200, &[("content-length", "1000")], "short")),
             "reply-bad-status" => return Verdict::Reply(reply(42, &[], "")),
+            "reply-million-headers" => {
+                return Verdict::Reply(Reply {
+                    status: 200,
+                    headers: vec![(String::from("x"), String::new()); 1_000_000],
+                    body: Vec::new(),
+                });
+            }
+            "reply-huge" => return Verdict::Reply(reply(200, &[], vec![b'x'; 20 << 20])),
+            "forward-huge" => return Verdict::Forward("x".repeat(20 << 20)),
             "reply-many-headers" => {
                 return Verdict::Reply(Reply {
                     status: 200,
