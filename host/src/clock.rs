@@ -18,6 +18,8 @@ use slab::Slab;
 /// Between two ticks. A time-out ends at most this much late.
 pub const TICK: Duration = Duration::from_millis(20);
 
+const TICKS_PER_SECOND: u64 = 50;
+
 /// A point in time, in ticks since the clock was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(u64);
@@ -27,8 +29,9 @@ impl Tick {
 
     fn after(self, duration: Duration) -> Self {
         // One more, since the current tick is partly over.
-        let ticks = u64::try_from(duration.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX);
-        Tick(self.0.saturating_add(ticks).saturating_add(1))
+        let ticks = duration.as_secs().saturating_mul(TICKS_PER_SECOND);
+        let rest = u64::from(duration.subsec_nanos().div_ceil(TICK.subsec_nanos()));
+        Tick(self.0.saturating_add(ticks).saturating_add(rest + 1))
     }
 }
 
