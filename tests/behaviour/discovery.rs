@@ -645,3 +645,70 @@ async fn ten_thousand_endpoints_are_prepared_within_the_limits_of_every_balancer
         assert!(matches!(pick, Ok(Some(_))), "{name}: {pick:?}");
     }
 }
+
+/// The real one, where it is installed.
+#[cfg(feature = "zookeeper")]
+async fn start_zookeeper(folder: &Path, port: u16) -> Option<tokio::process::Child> {
+    const LIBRARY: &str = "/usr/share/java";
+    if !Path::new(LIBRARY).join("zookeeper.jar").exists() {
+        eprintln!("skipped: there is no ZooKeeper (Debian: zookeeper)");
+        return None;
+    }
+    let data = folder.display();
+    let settings = format!(
+        "tickTime=500\ndataDir={data}\nclientPort={port}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n"
+    );
+    let file = folder.join("zoo.cfg");
+    fs::write(&file, settings).expect("a file can be written");
+    let child = tokio::process::Command::new("java")
+        .args(["-cp", &format!("{LIBRARY}/*"), "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+        .arg(file)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("java is there, as ZooKeeper is");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    soon("ZooKeeper answers", async {
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    Some(child)
+}
+
+#[cfg(feature = "zookeeper")]
+#[tokio::test]
+async fn endpoints_follow_the_ephemeral_nodes_of_a_real_zookeeper() {
+    use zookeeper_client::{Acls, Client, CreateMode};
+
+    let folder = tempfile::tempdir().unwrap();
+    let port = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
+    let Some(mut zookeeper) = start_zookeeper(folder.path(), port).await else { return };
+    let server = format!("127.0.0.1:{port}");
+    let settings = format!("discover.zookeeper = {{ servers = ['{server}'], path = '/services' }}");
+    let proxy = Proxy::start(&upstream("ephemeral", &settings)).await;
+    let client = soon("a session", Client::connect(&server)).await.unwrap();
+    let persistent = CreateMode::Persistent.with_acls(Acls::anyone_all());
+    let ephemeral = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+    client.create("/services", &[], &persistent).await.unwrap();
+    client.create("/services/a", b"127.0.0.2:80", &persistent).await.unwrap();
+    hosts_are(&proxy, &["127.0.0.2:80"]).await;
+    let other = soon("a session", Client::connect(&server)).await.unwrap();
+    other.create("/services/b", br#"{"url": "http://127.0.0.3:81", "weight": 4}"#, &ephemeral).await.unwrap();
+    hosts_are(&proxy, &["127.0.0.2:80", "127.0.0.3:81"]).await;
+    client.set_data("/services/a", b"127.0.0.4:80", None).await.unwrap();
+    hosts_are(&proxy, &["127.0.0.4:80", "127.0.0.3:81"]).await;
+    // Its session ends, and its node with it.
+    drop(other);
+    hosts_are(&proxy, &["127.0.0.4:80"]).await;
+
+    zookeeper.kill().await.unwrap();
+    has_failed(&proxy, 0).await;
+    hosts_are(&proxy, &["127.0.0.4:80"]).await;
+    let Some(_again) = start_zookeeper(folder.path(), port).await else { return };
+    let client = soon("a session", Client::connect(&server)).await.unwrap();
+    client.create("/services/c", b"127.0.0.5:80", &persistent).await.unwrap();
+    hosts_are(&proxy, &["127.0.0.4:80", "127.0.0.5:80"]).await;
+}

@@ -27,6 +27,9 @@ use toml::{Table, Value};
 /// A key that no table has, and so unlike any that one has that there is no hint at what may be meant.
 const NOBODYS: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
 
+/// Shown as no key that can be uncommented: it is refused where it is not built in.
+const OF_A_FEATURE: &str = "zookeeper";
+
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()
 }
@@ -138,7 +141,7 @@ fn every_key_there_is_stands_in_config_toml() {
     find_tables(&document, &Value::Table(document.clone()), &[], "config", &mut found);
 
     for (name, Keys { known, shown }) in &found {
-        let missing: Vec<_> = known.difference(shown).collect();
+        let missing: Vec<_> = known.difference(shown).filter(|key| *key != OF_A_FEATURE).collect();
         assert!(missing.is_empty(), "config.toml does not show {missing:?} of {name}");
     }
     // That tables were looked for in vain would go unnoticed otherwise.

@@ -25,6 +25,9 @@ pub struct Discover {
     /// A service that Consul knows.
     #[serde(deserialize_with = "optional_table")]
     pub consul: Option<Consul>,
+    /// The children of a node in ZooKeeper. Only where the proxy is built with it.
+    #[serde(deserialize_with = "zookeeper")]
+    pub zookeeper: Option<ZooKeeper>,
     /// How servers of etcd and Consul are reached that begin with `https://`.
     #[serde(deserialize_with = "optional_spanned_table")]
     pub tls: Option<Spanned<UpstreamTls>>,
@@ -78,6 +81,35 @@ pub struct Consul {
     /// Instances without it do not count.
     pub tag: Option<String>,
     pub token: Option<Token>,
+}
+
+/// A node in ZooKeeper.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ZooKeeper {
+    /// `host:port` each.
+    pub servers: Vec<String>,
+    #[serde(deserialize_with = "node")]
+    pub path: String,
+}
+
+fn node<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    written(deserializer, "the path of a node, such as \"/services/app\"", |text| {
+        (text.len() > 1 && text.starts_with('/') && !text.ends_with('/')).then(|| text.to_owned())
+    })
+}
+
+fn zookeeper<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ZooKeeper>, D::Error> {
+    let settings: Option<ZooKeeper> = optional_table(deserializer)?;
+    match settings {
+        Some(_) if !cfg!(feature = "zookeeper") => Err(de::Error::custom(
+            "this executable was built without ZooKeeper: build it with `--features zookeeper`",
+        )),
+        Some(ZooKeeper { servers, .. }) if servers.is_empty() => {
+            Err(de::Error::custom("somebody has to be asked: name a server"))
+        }
+        settings => Ok(settings),
+    }
 }
 
 impl Discover {

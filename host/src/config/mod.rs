@@ -25,7 +25,7 @@ mod upstream;
 pub use admin::{Admin, Token};
 pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, ResponseHooks, RouteCache};
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
-pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd};
+pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd, ZooKeeper};
 pub use health::{CheckProtocol, Health, LoadAddress, Outlier, Statuses};
 pub use listener::{
     FileMode, Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect, TrustedProxies,

@@ -23,6 +23,7 @@ pub enum Source {
     File,
     Etcd,
     Consul,
+    ZooKeeper,
 }
 
 impl Source {
@@ -35,6 +36,7 @@ impl Source {
             Self::File => "file",
             Self::Etcd => "etcd",
             Self::Consul => "consul",
+            Self::ZooKeeper => "zookeeper",
         }
     }
 }

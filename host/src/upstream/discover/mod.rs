@@ -8,6 +8,8 @@ mod dns;
 mod etcd;
 mod file;
 mod gateway;
+#[cfg(feature = "zookeeper")]
+mod zookeeper;
 
 use std::{future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
@@ -34,6 +36,9 @@ pub(super) enum DirectoryError {
     Dns(#[source] hickory_resolver::net::NetError),
     #[error(transparent)]
     Gateway(#[from] gateway::GatewayError),
+    #[cfg(feature = "zookeeper")]
+    #[error("ZooKeeper does not tell")]
+    ZooKeeper(#[source] zookeeper_client::Error),
     #[error(transparent)]
     File(#[from] file::FileError),
 }
@@ -41,12 +46,13 @@ pub(super) enum DirectoryError {
 /// The sources that the settings of an upstream name, without the configuration itself and those who register.
 pub(super) fn sources(settings: &config::Upstream) -> Vec<Source> {
     let Some(discover) = &settings.discover else { return Vec::new() };
-    let config::Discover { dns, file, etcd, consul, https: _, may_be_empty: _, tls: _ } = discover;
+    let config::Discover { dns, file, etcd, consul, zookeeper, https: _, may_be_empty: _, tls: _ } = discover;
     let dns = dns.as_ref().map(|_| Source::Dns);
     let file = file.as_ref().map(|_| Source::File);
     let etcd = etcd.as_ref().map(|_| Source::Etcd);
     let consul = consul.as_ref().map(|_| Source::Consul);
-    [dns, file, etcd, consul].into_iter().flatten().collect()
+    let zookeeper = zookeeper.as_ref().map(|_| Source::ZooKeeper);
+    [dns, file, etcd, consul, zookeeper].into_iter().flatten().collect()
 }
 
 /// The directory of one of these sources; `folder` is what relative paths are relative to.
@@ -66,6 +72,14 @@ fn open(upstream: &Upstream, source: Source, folder: &Path) -> Option<Box<dyn Di
             let settings = discover.consul.clone()?;
             Some(Box::new(consul::Consul::new(gateway(&settings.servers), settings, discover.https)))
         }
+        #[cfg(feature = "zookeeper")]
+        Source::ZooKeeper => {
+            let settings = discover.zookeeper.clone()?;
+            Some(Box::new(zookeeper::ZooKeeper::new(settings, discover.https)))
+        }
+        // The configuration is refused that names it.
+        #[cfg(not(feature = "zookeeper"))]
+        Source::ZooKeeper => None,
     }
 }
 
