@@ -7,12 +7,13 @@
 use std::{
     cell::{Cell, RefCell},
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use pin_project_lite::pin_project;
 use slab::Slab;
 
 /// Between two ticks. A time-out ends at most this much late.
@@ -116,15 +117,65 @@ impl Clock {
     }
 
     /// Runs `task` for at most `limit`.
-    pub async fn within<T>(&self, limit: Duration, task: impl Future<Output = T>) -> Result<T, Elapsed> {
+    pub fn within<F: Future>(&self, limit: Duration, task: F) -> Within<F> {
         let timer = self.timer();
         timer.start(limit);
-        let mut task = pin!(task);
-        std::future::poll_fn(|cx| match task.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Ok(output)),
-            Poll::Pending => timer.poll(cx).map(|()| Err(Elapsed)),
-        })
-        .await
+        Within { task, timer }
+    }
+}
+
+pin_project! {
+    /// A task that has so much time. Written out, since an async function would hold the task twice.
+    #[derive(Debug)]
+    pub struct Within<F> {
+        #[pin]
+        task: F,
+        timer: Timer,
+    }
+}
+
+impl<F: Future> Future for Within<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        poll_before(this.task, Some(this.timer), cx)
+    }
+}
+
+pin_project! {
+    /// A task that has until a timer runs out, if there is one.
+    #[derive(Debug)]
+    pub struct Before<'a, F> {
+        #[pin]
+        task: F,
+        deadline: Option<&'a Timer>,
+    }
+}
+
+/// Runs `task` until the timer runs out, if there is one.
+pub fn before<F: Future>(deadline: Option<&Timer>, task: F) -> Before<'_, F> {
+    Before { task, deadline }
+}
+
+impl<F: Future> Future for Before<'_, F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        poll_before(this.task, *this.deadline, cx)
+    }
+}
+
+fn poll_before<F: Future>(
+    task: Pin<&mut F>,
+    deadline: Option<&Timer>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<F::Output, Elapsed>> {
+    match (task.poll(cx), deadline) {
+        (Poll::Ready(output), _) => Poll::Ready(Ok(output)),
+        (Poll::Pending, Some(deadline)) => deadline.poll(cx).map(|()| Err(Elapsed)),
+        (Poll::Pending, None) => Poll::Pending,
     }
 }
 
@@ -164,7 +215,7 @@ impl Pace {
     }
 }
 
-/// The limit given to [`Clock::within`] has passed.
+/// The time that a task had has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("took too long")]
 pub struct Elapsed;

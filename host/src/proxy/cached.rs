@@ -7,13 +7,7 @@
 mod answer;
 mod storing;
 
-use std::{
-    future::{Future, poll_fn},
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    task::Poll,
-};
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
@@ -38,7 +32,7 @@ use crate::{
         status::{self, Forward, Served},
         stored::{Stored, StoredBody, storable_headers, tags},
     },
-    clock::Timer,
+    clock::{Timer, before},
     config::ResponseHooks,
     plugin::{Exchange, InHand},
     snapshot::{Route, Target},
@@ -128,7 +122,9 @@ pub(super) async fn lookup(
         Question::None => return Ok(visit.ask(Forward::Method, &exchange.request.headers)),
         Question::Target => {}
         Question::Body(length) => {
-            let digest = before(deadline, digest(context, body, length)).await??;
+            // Here and below in a box, since most requests do not wait for it.
+            let reading = Box::pin(digest(context, body, length));
+            let digest = before(deadline, reading).await.map_err(|_| Error::DeadlineExceeded)??;
             visit.is_question = true;
             let content_type = exchange.request.headers.get(header::CONTENT_TYPE);
             visit.key = visit.key.with_body(content_type.map_or(b"", HeaderValue::as_bytes), &digest);
@@ -144,9 +140,9 @@ pub(super) async fn lookup(
         let mut resource = cache.store.get(&visit.key);
         visit.stored = resource.as_ref().and_then(|resource| resource.select(&head.headers)).cloned();
         if visit.stored.is_none() && cache.store.disk().is_some() {
-            let reading = cache.store.from_disk(&visit.key, &head.headers, cache.waiters);
-            let read = before(deadline, context.worker.clock.within(wait, reading)).await?;
-            visit.stored = read.ok().flatten();
+            let reading = Box::pin(cache.store.from_disk(&visit.key, &head.headers, cache.waiters));
+            let read = before(deadline, context.worker.clock.within(wait, reading)).await;
+            visit.stored = read.map_err(|_| Error::DeadlineExceeded)?.ok().flatten();
             resource = cache.store.get(&visit.key);
         }
         if let Some(stored) = &visit.stored {
@@ -203,10 +199,11 @@ pub(super) async fn lookup(
                     visit.lead = Some(lead);
                 }
                 Filling::Follow(fill) => {
-                    let followed = fill.followed(cache.waiters, |coming| {
+                    let followed = Box::pin(fill.followed(cache.waiters, |coming| {
                         !has_conditions && coming.selection.matches(&head.headers)
-                    });
-                    match before(deadline, context.worker.clock.within(wait, followed)).await? {
+                    }));
+                    let followed = before(deadline, context.worker.clock.within(wait, followed)).await;
+                    match followed.map_err(|_| Error::DeadlineExceeded)? {
                         Ok(Some(Followed::Coming(coming))) => {
                             return Ok(Lookup::Answer(Answer::from_cache(visit.read_along(&coming, record))));
                         }
@@ -287,17 +284,6 @@ async fn digest(context: &Context, body: &mut Arriving, length: usize) -> Result
     }
 }
 
-/// Waits for something, but not beyond the deadline that the client has set.
-async fn before<T>(deadline: Option<&Timer>, task: impl Future<Output = T>) -> Result<T, Error> {
-    let Some(deadline) = deadline else { return Ok(task.await) };
-    let mut task = pin!(task);
-    poll_fn(|cx| match task.as_mut().poll(cx) {
-        Poll::Ready(value) => Poll::Ready(Ok(value)),
-        Poll::Pending => deadline.poll(cx).map(|()| Err(Error::DeadlineExceeded)),
-    })
-    .await
-}
-
 /// Looks at what came back: is it what is to be sent?
 pub(super) fn settle(
     visit: &mut Option<Box<Visit>>,
@@ -351,12 +337,12 @@ pub(super) fn keep(
     visit: Option<Box<Visit>>,
     context: &Context,
     rules: Option<&Rules>,
-    answer: Answer,
+    answer: &mut Answer,
     record: &mut Option<Box<Record>>,
-) -> Answer {
-    let (Some(visit), Some(rules)) = (visit, rules) else { return answer };
-    let Answer { response, sent, mut endpoint, from_cache, kept } = answer;
-    let (mut head, body) = response.into_parts();
+) {
+    let (Some(visit), Some(rules)) = (visit, rules) else { return };
+    let nothing = Response::new(Content::Whole(Bytes::new()));
+    let (mut head, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
     let now = Time::now();
     if visit.method == Method::HEAD {
         visit.head(rules, &head, now);
@@ -368,7 +354,8 @@ pub(super) fn keep(
     let Some((freshness, selection, headers)) = visit.storable(rules, &head, now) else {
         visit.pass(&head, now);
         status::tell(&mut head.headers, served, None, now);
-        return Answer { response: Response::from_parts(head, body), sent, endpoint, from_cache, kept };
+        answer.response = Response::from_parts(head, body);
+        return;
     };
     let stored = Stored {
         status: head.status,
@@ -383,23 +370,23 @@ pub(super) fn keep(
     if !head.headers.contains_key(header::DATE) {
         head.headers.extend(stored.headers.get(header::DATE).map(|date| (header::DATE, date.clone())));
     }
-    let (body, sent) = match body {
-        Content::Streaming(incoming) => match sent {
+    let body = match body {
+        Content::Streaming(incoming) => match answer.sent.take() {
             Some(sent) => {
                 record::served(record, &sent);
-                endpoint = Some(sent.endpoint().address.clone());
-                (visit.store_along(context, stored, incoming, sent), None)
+                answer.endpoint = Some(sent.endpoint().address.clone());
+                visit.store_along(context, stored, incoming, sent)
             }
-            None => (Content::Streaming(incoming), None),
+            None => Content::Streaming(incoming),
         },
         Content::Whole(bytes) => {
             visit.store(Stored { body: StoredBody::new(vec![Bytes::copy_from_slice(&bytes)]), ..stored });
-            (Content::Whole(bytes), sent)
+            Content::Whole(bytes)
         }
         // What hooks have made of a body passes through.
-        content @ (Content::Pieces(_) | Content::Changed(_)) => (content, sent),
+        content @ (Content::Pieces(_) | Content::Changed(_)) => content,
     };
-    Answer { response: Response::from_parts(head, body), sent, endpoint, from_cache, kept }
+    answer.response = Response::from_parts(head, body);
 }
 
 /// The visit that is known to be there.
@@ -565,12 +552,12 @@ fn renew(
             send::send(&context, target, route, &mut exchange, None, Expects::Nothing, &mut None).await;
         let answer = settle(&mut visit, route, &mut exchange, answer, &mut None);
         let Ok(mut answer) = answer else { return };
-        if visit.is_some() && rules.is_some_and(|rules| rules.response_hooks == ResponseHooks::Once) {
-            match hooks::on_response(&context, route, &mut exchange, answer).await {
-                Ok(hooked) => answer = hooked,
-                Err(_) => return,
-            }
+        if visit.is_some()
+            && rules.is_some_and(|rules| rules.response_hooks == ResponseHooks::Once)
+            && hooks::on_response(&context, route, &mut exchange, &mut answer).await.is_err()
+        {
+            return;
         }
-        drop(keep(visit, &context, rules, answer, &mut None));
+        keep(visit, &context, rules, &mut answer, &mut None);
     });
 }

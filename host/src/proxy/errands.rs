@@ -1,12 +1,12 @@
 //! What does a plugin wait for, while a request waits for it?
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{future::poll_fn, time::Duration};
 
 use bytes::Bytes;
 
 use crate::{
     body::{Arriving, Leaving, Unread},
-    clock::{Clock, Timer},
+    clock::{Clock, Timer, before},
     live::Worker,
     plugin::{BodyError, Errands, Outgoing, Received, SendError},
     upstream::Origins,
@@ -53,23 +53,12 @@ async fn read(
 ) -> Result<Bytes, BodyError> {
     let reading = before(deadline, clock.within(within, reading));
     match reading.await {
-        Some(Ok(Ok(whole))) => Ok(whole),
-        Some(Ok(Err(Unread::TooLarge))) => Err(BodyError::TooLarge),
-        Some(Ok(Err(Unread::Broken(error)))) => {
+        Ok(Ok(Ok(whole))) => Ok(whole),
+        Ok(Ok(Err(Unread::TooLarge))) => Err(BodyError::TooLarge),
+        Ok(Ok(Err(Unread::Broken(error)))) => {
             tracing::debug!(%error, "a body broke off while a plugin read it");
             Err(BodyError::Disconnected)
         }
-        Some(Err(_)) | None => Err(BodyError::TimedOut),
+        Ok(Err(_)) | Err(_) => Err(BodyError::TimedOut),
     }
-}
-
-/// None if the client's deadline is over first.
-async fn before<T>(deadline: Option<&Timer>, task: impl Future<Output = T>) -> Option<T> {
-    let mut task = std::pin::pin!(task);
-    poll_fn(|cx| match (task.as_mut().poll(cx), deadline) {
-        (Poll::Ready(output), _) => Poll::Ready(Some(output)),
-        (Poll::Pending, Some(deadline)) => deadline.poll(cx).map(|()| None),
-        (Poll::Pending, None) => Poll::Pending,
-    })
-    .await
 }

@@ -105,14 +105,15 @@ pub(super) async fn on_response(
     context: &Context,
     route: &Route,
     exchange: &mut InHand,
-    mut answer: Answer,
-) -> Result<Answer, Error> {
+    answer: &mut Answer,
+) -> Result<(), Error> {
     let is_done = answer.from_cache
         && route.cache.as_ref().is_some_and(|rules| rules.response_hooks == ResponseHooks::Once);
     if route.on_response.is_empty() || is_done {
-        return Ok(answer);
+        return Ok(());
     }
-    let (parts, body) = answer.response.into_parts();
+    let nothing = Response::new(Content::Whole(Bytes::new()));
+    let (parts, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
     let endpoint =
         answer.sent.as_ref().map(|sent| sent.endpoint().address.clone()).or(answer.endpoint.take());
     exchange.response = Some(ResponseHead { parts, endpoint, from_cache: answer.from_cache });
@@ -122,7 +123,7 @@ pub(super) async fn on_response(
     if is_left && let Some(sent) = &mut answer.sent {
         sent.give_up_response();
     }
-    Ok(answer)
+    Ok(())
 }
 
 /// Runs the response hooks over what a request hook answered.

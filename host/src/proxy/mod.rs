@@ -34,6 +34,7 @@ use hyper::body::Incoming;
 use crate::{
     body::{Arriving, Content, ResponseBody},
     cache::{Rules, encoded::Kept},
+    clock::before,
     compress::{self, Wishes},
     live::{Generation, Worker},
     plugin::Exchange,
@@ -209,8 +210,8 @@ async fn forward(
         }
     };
     let mut visit = match looked.map_err(&failed)? {
-        Lookup::Answer(answer) => {
-            let answer = hooks::on_response(context, route, &mut exchange, answer).await.map_err(&failed)?;
+        Lookup::Answer(mut answer) => {
+            hooks::on_response(context, route, &mut exchange, &mut answer).await.map_err(&failed)?;
             return Ok((encode(context, wishes.as_ref(), answer.response, answer.kept), None));
         }
         Lookup::Ask(visit) => visit,
@@ -225,14 +226,17 @@ async fn forward(
         (false, false) => Expects::Nothing,
     };
     let sending = send::send(context, upstream, route, &mut exchange, Some(body), expects, record);
-    let answer = send::send_before(deadline, sending).await;
+    let answer = before(deadline.as_ref(), sending).await.unwrap_or(Err(Error::DeadlineExceeded));
     let mut answer = cached::settle(&mut visit, route, &mut exchange, answer, record).map_err(&failed)?;
+    if let Some(sent) = &mut answer.sent {
+        sent.deadline = deadline;
+    }
     if rules.is_some_and(Rules::stores_what_hooks_made) {
-        answer = hooks::on_response(context, route, &mut exchange, answer).await.map_err(&failed)?;
-        answer = cached::keep(visit, context, rules, answer, record);
+        hooks::on_response(context, route, &mut exchange, &mut answer).await.map_err(&failed)?;
+        cached::keep(visit, context, rules, &mut answer, record);
     } else {
-        answer = cached::keep(visit, context, rules, answer, record);
-        answer = hooks::on_response(context, route, &mut exchange, answer).await.map_err(&failed)?;
+        cached::keep(visit, context, rules, &mut answer, record);
+        hooks::on_response(context, route, &mut exchange, &mut answer).await.map_err(&failed)?;
     }
     if leaves_body || answer.sent.as_ref().is_some_and(send::Sent::leaves_body) {
         close(connection, &mut answer.response);

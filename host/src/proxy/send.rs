@@ -26,7 +26,7 @@ use super::{
 use crate::{
     body::{Arriving, Patience, RequestBody, Upload, UploadState},
     cache::policy::Time,
-    clock::{Clock, Elapsed, TICK, Tick, Timer},
+    clock::{Clock, Elapsed, TICK, Tick, Timer, before},
     plugin::InHand,
     proxy_protocol::Introduction,
     snapshot::{Route, Target},
@@ -112,22 +112,6 @@ pub(super) enum Expects {
     Upgrade,
 }
 
-/// Brings a request to an endpoint before the deadline that its client has set.
-pub(super) async fn send_before(
-    deadline: Option<Timer>,
-    sending: impl Future<Output = Result<(Response<Incoming>, Sent), Error>>,
-) -> Result<(Response<Incoming>, Sent), Error> {
-    let Some(deadline) = deadline else { return sending.await };
-    let mut sending = pin!(sending);
-    let sent = poll_fn(|cx| match sending.as_mut().poll(cx) {
-        Poll::Ready(sent) => Poll::Ready(sent),
-        Poll::Pending => deadline.poll(cx).map(|()| Err(Error::DeadlineExceeded)),
-    });
-    let (response, mut sent) = sent.await?;
-    sent.deadline = Some(deadline);
-    Ok((response, sent))
-}
-
 /// Brings a request to an endpoint of an upstream, and waits for the head of its response. Without a body where
 /// the proxy asks on its own behalf.
 ///
@@ -158,14 +142,16 @@ pub(super) async fn send(
         };
         let endpoint = in_flight.endpoint();
         let timed = endpoint.begins();
+        let limit = attempts.left().map(|left| {
+            let timer = clock.timer();
+            timer.start(left);
+            timer
+        });
         let attempt = send_to(context, target, endpoint, exchange, &mut outgoing);
-        let answer = match attempts.left() {
-            None => attempt.await,
-            Some(left) => clock.within(left, attempt).await.unwrap_or_else(|source| {
-                let endpoint = name(endpoint);
-                Err(Failure { error: Error::AttemptsTimedOut { endpoint, source }, outcome: None })
-            }),
-        };
+        let answer = before(limit.as_ref(), attempt).await.unwrap_or_else(|source| {
+            let endpoint = name(endpoint);
+            Err(Failure { error: Error::AttemptsTimedOut { endpoint, source }, outcome: None })
+        });
         let Failure { error, outcome } = match answer {
             Ok(answer) => {
                 let status = answer.response.status();
@@ -178,7 +164,8 @@ pub(super) async fn send(
                 {
                     record::failed(record, endpoint, attempts.made);
                     tracing::debug!(endpoint = name(endpoint), %status, "sent again");
-                    discard(context, answer, &outgoing).await;
+                    // In a box, since most answers are wanted.
+                    Box::pin(discard(context, answer, &outgoing)).await;
                     drop(in_flight);
                     clock.pause(wait).await;
                     continue;
@@ -402,7 +389,7 @@ async fn send_to(
         }
         let request = outgoing.request(&mut exchange.request);
         let protocol = outgoing.expected.as_ref().map(Expected::protocol);
-        let answer = lease.send(request, outgoing.is_remembered, protocol);
+        let answer = pin!(lease.send(request, outgoing.is_remembered, protocol));
         let limit = upstream.timeouts.response.get();
         let error = match converse(context, &lease, answer, outgoing, limit).await {
             Ok(response) => {
@@ -489,7 +476,8 @@ async fn accept(
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         return Ok((is_reusable, None));
     }
-    let switched = lease.switch(head).await.ok_or(BadResponse::Ended)?;
+    // In a box, since most answers open no tunnel.
+    let switched = Box::pin(lease.switch(head)).await.ok_or(BadResponse::Ended)?;
     Ok((false, Some(Box::new(switched))))
 }
 
@@ -633,7 +621,9 @@ enum SendError {
 async fn converse(
     context: &Context,
     lease: &Lease,
-    answer: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+    mut answer: Pin<
+        &mut impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>>,
+    >,
     outgoing: &Outgoing,
     limit: Duration,
 ) -> Result<Response<Incoming>, SendError> {
@@ -647,7 +637,6 @@ async fn converse(
     let deadline = clock.timer();
     deadline.start(limit);
     let mut passed = 0;
-    let mut answer = pin!(answer);
     poll_fn(|cx| {
         let answered = answer.as_mut().poll(cx);
         for interim in lease.take_interim(cx) {

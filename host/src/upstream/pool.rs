@@ -24,7 +24,7 @@ use super::{
     interim::Interim,
     share::{self, Share, Shares, Taken},
     switched::Switched,
-    transport::{Memory, Scratch},
+    transport::{Memory, Scratch, Stream},
 };
 use crate::{
     body::RequestBody,
@@ -139,6 +139,20 @@ impl Pool {
                 return Ok(lease(Carrier::Alone { sender, memory, is_reused: true }));
             }
         }
+        // In a box, since most requests find a connection.
+        let terms = Terms { introduction, is_fresh, is_switched };
+        Ok(lease(Box::pin(self.connect(upstream, endpoint, protocol, terms, stream)).await?))
+    }
+
+    /// A new connection, over `stream` if there is one already.
+    async fn connect(
+        &self,
+        upstream: &Upstream,
+        endpoint: &Arc<Endpoint>,
+        protocol: Protocol,
+        Terms { introduction, is_fresh, .. }: Terms,
+        stream: Option<Stream>,
+    ) -> Result<Carrier, ConnectError> {
         let permit = self.permit(upstream, endpoint).await?;
         let stream = match stream {
             Some(stream) => stream,
@@ -151,18 +165,16 @@ impl Pool {
             // It has not been so before. Whoever shares connections makes one that can be shared.
             endpoint.note_spoken(true);
             drop((stream, permit));
-            return match self
-                .shares
-                .take(endpoint, introduction, protocol, &upstream.timeouts, is_fresh)
-                .await?
-            {
-                Taken::Share(share) => Ok(lease(Carrier::Shared(share))),
+            let taken =
+                self.shares.take(endpoint, introduction, protocol, &upstream.timeouts, is_fresh).await?;
+            return match taken {
+                Taken::Share(share) => Ok(Carrier::Shared(share)),
                 // And now it is not.
                 Taken::Alone(_) => Err(ConnectError::Ended),
             };
         }
         let (sender, memory) = drive(stream, &self.drain, &self.scratch, permit).await?;
-        Ok(lease(Carrier::Alone { sender, memory, is_reused: false }))
+        Ok(Carrier::Alone { sender, memory, is_reused: false })
     }
 
     /// Waits until there may be one more connection, where they are limited.
