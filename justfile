@@ -31,3 +31,7 @@ front *arguments:
 languages *arguments:
     cargo build --workspace
     examples/languages/build --test {{arguments}}
+
+# Endpoints from ZooKeeper, which is a feature: with a real one, where Debian's package `zookeeper` is installed.
+zookeeper:
+    cargo test --workspace --features tollgate-tests/zookeeper --test behaviour -- zookeeper

@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use smallvec::SmallVec;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -160,11 +161,9 @@ pub fn poll_write_pieces<S: AsyncWrite + Unpin>(
     if pieces.iter().map(|piece| piece.len()).sum::<usize>() > PIECE {
         return stream.poll_write_vectored(cx, pieces);
     }
-    let mut whole = [0; PIECE];
-    let mut length = 0;
+    let mut whole = SmallVec::<[u8; PIECE]>::new();
     for piece in pieces {
-        whole[length..length + piece.len()].copy_from_slice(piece);
-        length += piece.len();
+        whole.extend_from_slice(piece);
     }
-    stream.poll_write(cx, &whole[..length])
+    stream.poll_write(cx, &whole)
 }

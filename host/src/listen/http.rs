@@ -124,10 +124,9 @@ impl Server {
             service_fn(move |request| {
                 // Not in the future: hyper may read on before it polls that.
                 turn.begin();
-                let answer = proxy::handle(worker.clone(), connection.clone(), request);
-                let turn = turn.clone();
+                let (worker, connection, turn) = (worker.clone(), connection.clone(), turn.clone());
                 async move {
-                    let Answered { response, tunnel } = answer.await;
+                    let Answered { response, tunnel } = proxy::handle(worker, connection, request).await;
                     if let Some(tunnel) = tunnel {
                         turn.set_tunnel(tunnel);
                     }

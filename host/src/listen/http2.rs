@@ -89,10 +89,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .enable_connect_protocol();
     let service = service_fn(|request| {
         let progress = streams.begin();
-        let answer = proxy::handle(worker.clone(), connection.clone(), request);
+        let (worker, connection) = (worker.clone(), connection.clone());
         let (streams, scratch) = (streams.clone(), scratch.clone());
         async move {
-            let Answered { response, tunnel } = answer.await;
+            let Answered { response, tunnel } = proxy::handle(worker, connection, request).await;
             progress.set(Turn::Client, 0);
             match tunnel {
                 Some(tunnel) => streams.spawn_tunnel(tunnel, scratch),
