@@ -425,7 +425,7 @@ fn routes(
     let mut counts: HashMap<Arc<str>, Arc<PerWorker<RouteCounts>>> =
         known.clone().map(|route| (route.name.clone(), route.counts.clone())).collect();
     let known = known.flat_map(|route| route.steps().map(move |step| (route, step)));
-    let mut calls: HashMap<(Arc<str>, Arc<str>), Arc<PerWorker<RouteCalls>>> = known
+    let mut calls: HashMap<(Arc<str>, Arc<str>), _> = known
         .filter_map(|(route, step)| {
             let plugin = &previous?.plugins[step.place].plugin.name;
             Some(((route.name.clone(), plugin.clone()), step.calls.clone()))

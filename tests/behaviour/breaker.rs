@@ -149,7 +149,7 @@ async fn the_memory_of_all_instances_is_counted_and_has_an_end() {
     assert!(after >= before + (1 << 20), "{before} became {after}");
 
     // There must be room for what serves and what is to serve.
-    let capped = format!("{OBEYS}limits = {{ memory-in-all = \"{}KiB\" }}", (after + before >> 10) + 1024);
+    let capped = format!("{OBEYS}limits = {{ memory-in-all = \"{}KiB\" }}", ((after + before) >> 10) + 1024);
     proxy.reload(&config(&origin, "hungry", &capped)).await.expect("there is room");
     soon("the old instances to go", async { while memory().await > before {} }).await;
     let mut answers = Vec::new();

@@ -145,7 +145,7 @@ async fn a_file_that_is_too_large_or_takes_too_long_is_not_loaded() {
     let reason = refused(&proxy, "file").await;
     assert!(reason.contains("costly.wasm is larger than 1.0 KiB"), "{reason}");
     // A version that nobody has compiled before.
-    let unknown = 1000 + fastrand_below(8000);
+    let unknown = 1000 + unlikely_before(8000);
     proxy.write_config(&format!("limits = {{ plugin-compile = \"1ms\" }}\n{config}"));
     proxy.drop_plugin("costly", &guest_version(unknown));
     let reason = refused(&proxy, "component").await;
@@ -157,9 +157,9 @@ async fn a_file_that_is_too_large_or_takes_too_long_is_not_loaded() {
 }
 
 /// A number that another run is not likely to have had.
-fn fastrand_below(most: u32) -> u32 {
+fn unlikely_before(most: u32) -> u32 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is after 1970");
-    now.subsec_nanos() / 1000 % most
+    now.subsec_micros() % most
 }
 
 #[tokio::test]

@@ -105,9 +105,10 @@ impl Breaker {
         let state = self.state.get();
         if !counts {
             // It has answered, if not well.
-            return if matches!(state, State::Probing { .. }) {
-                self.close()
-            };
+            if matches!(state, State::Probing { .. }) {
+                self.close();
+            }
+            return;
         }
         self.failures.set(self.failures.get().saturating_add(1));
         let pause = match state {

@@ -43,10 +43,13 @@ pub struct Engine {
     /// What is loaded, so that two tables on one file share it.
     loaded: Mutex<HashMap<Digest, Weak<Code>>>,
     /// What is still being compiled, and nobody waits for it any more.
-    late: Mutex<HashMap<Digest, mpsc::Receiver<Result<Arc<Code>, LoadError>>>>,
+    late: Mutex<HashMap<Digest, Late>>,
     /// Time passes once there is something to be timed.
     ticking: Once,
 }
+
+/// Where the outcome of a compilation comes.
+type Late = mpsc::Receiver<Result<Arc<Code>, LoadError>>;
 
 /// Why a file is not a plugin.
 #[derive(Debug, thiserror::Error)]
