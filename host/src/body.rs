@@ -323,9 +323,12 @@ impl Upload {
         self.state.get() == UploadState::Complete
     }
 
-    /// The head of the response has come.
+    /// The head of the response has come, and the body will not be sent again.
     pub fn set_answered(&self) {
         self.is_answered.set(true);
+        if let Some(tape) = &self.tape {
+            tape.borrow_mut().release(self.is_complete());
+        }
     }
 
     /// Whether [`Upload::repeat`] can give the body once more.

@@ -56,6 +56,15 @@ impl Tape {
         self.room.is_some()
     }
 
+    /// Nobody will read it from its beginning again. What is kept goes at once if it has been read to its end, and
+    /// otherwise with the next piece.
+    pub fn release(&mut self, has_been_read: bool) {
+        self.room = None;
+        if has_been_read {
+            self.kept = Vec::new();
+        }
+    }
+
     fn keep(&mut self, piece: Piece) {
         let length = match &piece {
             Piece::Data(data) => data.len(),
@@ -128,5 +137,36 @@ impl Reading {
     /// Of the whole body, as it was when it came.
     pub fn size_hint(&self) -> SizeHint {
         self.tape.borrow().size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn poll(reading: &mut Reading) -> Option<Bytes> {
+        match reading.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(Found::New(frame) | Found::Again(frame)))) => frame.into_data().ok(),
+            Poll::Ready(None) => None,
+            other => panic!("{}", if other.is_ready() { "an error" } else { "it waits" }),
+        }
+    }
+
+    #[test]
+    fn what_will_not_be_read_again_is_not_kept() {
+        let content = Bytes::from_static(b"hello");
+        let tape = Tape::new(Arriving::Made { content: content.clone(), was_read: false }, 5);
+        assert_eq!(poll(&mut Reading::begin(&tape)), Some(content.clone()));
+        let mut again = Reading::begin(&tape);
+        assert!(tape.borrow().is_whole());
+        tape.borrow_mut().release(false);
+        assert!(!tape.borrow().is_whole());
+        assert_eq!(poll(&mut again), Some(content), "who is reading it gets all of it");
+        assert_eq!(poll(&mut again), None);
+        tape.borrow_mut().release(true);
+        assert!(tape.borrow().kept.is_empty());
+        assert!(poll(&mut again).is_none() && again.is_at_end());
     }
 }

@@ -97,7 +97,8 @@ pub(super) async fn drive(
     Ok((sender, memory))
 }
 
-/// A connection that `protocol` will be spoken on, or what the endpoint has chosen, after the introduction, where there is to be one.
+/// A connection that `protocol` will be spoken on, or what the endpoint has chosen; after the introduction, where there
+/// is to be one.
 pub(super) async fn dial(
     endpoint: &Endpoint,
     introduction: Option<Introduction>,
