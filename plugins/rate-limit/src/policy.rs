@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use serde::{Deserialize, Deserializer, de};
-use tollgate_plugin_sdk::{config, hash};
+use serde::Deserialize;
+use tollgate_plugin_sdk::{Seconds, config, hash};
 
 /// So many requests in a time, of whoever has the same key.
 #[derive(Debug, Clone, Deserialize)]
@@ -12,7 +12,7 @@ pub(crate) struct Policy {
     #[serde(default = "default_name")]
     pub(crate) name: String,
     requests: u32,
-    per: Time,
+    per: Seconds,
     /// Requests at once after a time without any; as many as `requests` if absent.
     #[serde(default)]
     burst: Option<u32>,
@@ -30,10 +30,6 @@ pub(crate) enum By {
     Header(String),
     Note(String),
 }
-
-/// In seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Time(u32);
 
 fn default_name() -> String {
     "default".to_owned()
@@ -69,7 +65,7 @@ impl Policy {
     }
 
     pub(crate) fn per_second(&self) -> f64 {
-        f64::from(self.requests) / f64::from(self.per.0)
+        f64::from(self.requests) / f64::from(self.per.get())
     }
 
     pub(crate) fn burst(&self) -> u32 {
@@ -110,24 +106,6 @@ fn client(address: &str) -> String {
         }
         Ok(IpAddr::V4(address)) => address.to_string(),
         Err(_) => address.to_owned(),
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let parse = || {
-            let unit = match text.bytes().last()? {
-                b's' => 1,
-                b'm' => 60,
-                b'h' => 3_600,
-                b'd' => 86_400,
-                _ => return None,
-            };
-            let number: u32 = text[..text.len() - 1].parse().ok().filter(|number| *number > 0)?;
-            number.checked_mul(unit).map(Self)
-        };
-        parse().ok_or_else(|| de::Error::custom("is no time: write \"1s\", \"10m\", \"1h\" or \"1d\""))
     }
 }
 

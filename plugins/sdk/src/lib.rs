@@ -36,6 +36,7 @@ mod pattern;
 mod plugin;
 mod problem;
 mod ring;
+mod seconds;
 pub mod template;
 
 #[doc(hidden)]
@@ -58,5 +59,6 @@ pub use plugin::{Balance, OnComplete, OnRequest, OnResponse, OnTick, Plugin};
 pub use plugin::{Place, Pools};
 pub use problem::Problem;
 pub use ring::{Ring, hash};
+pub use seconds::Seconds;
 pub use template::Template;
 pub use types::{HeaderError, Reply};

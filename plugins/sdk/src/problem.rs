@@ -1,6 +1,6 @@
 //! What is a client told whose request does not pass?
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{Reply, request};
 
@@ -13,16 +13,25 @@ pub struct Problem {
     pub detail: String,
     /// Fields beside the document's own.
     pub headers: Vec<(String, String)>,
+    /// Members beside the usual ones (RFC 9457, section 3.2).
+    pub members: Vec<(String, Value)>,
 }
 
 impl Problem {
     pub fn new(status: u16, title: &str, detail: impl Into<String>) -> Self {
-        Self { status, title: title.to_owned(), detail: detail.into(), headers: Vec::new() }
+        let (title, detail) = (title.to_owned(), detail.into());
+        Self { status, title, detail, headers: Vec::new(), members: Vec::new() }
     }
 
     /// Adds a header to the answer.
     pub fn with_header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Adds a member to the document.
+    pub fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.push((name.to_owned(), value.into()));
         self
     }
 
@@ -33,14 +42,17 @@ impl Problem {
 
     /// The answer to the request of this id.
     pub fn reply_to(&self, request_id: &str) -> Reply {
-        let Self { status, title, detail, headers } = self;
-        let body = json!({
+        let Self { status, title, detail, headers, members } = self;
+        let mut body = json!({
             "type": "about:blank",
             "title": title,
             "status": status,
             "detail": detail,
             "request-id": request_id,
         });
+        for (name, value) in members {
+            body[name] = value.clone();
+        }
         let own = [("content-type", "application/problem+json"), ("cache-control", "no-store")];
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         Reply {
@@ -57,12 +69,15 @@ mod tests {
 
     #[test]
     fn a_problem_is_json_whatever_the_id_of_the_request() {
-        let problem = Problem::new(429, "Too Many Requests", "slow \"down\"").with_header("retry-after", "1");
+        let problem = Problem::new(429, "Too Many Requests", "slow \"down\"")
+            .with_header("retry-after", "1")
+            .with_member("left", 0);
         for id in ["", "01J", "\"},\\\u{7}\u{e9}"] {
             let reply = problem.reply_to(id);
             let body: serde_json::Value = serde_json::from_slice(&reply.body).expect("is JSON");
             assert_eq!(body["request-id"], id);
             assert_eq!(body["detail"], "slow \"down\"");
+            assert_eq!(body["left"], 0);
             assert_eq!(reply.status, 429);
             assert!(reply.headers.contains(&("retry-after".to_owned(), "1".to_owned())));
         }
