@@ -4,38 +4,17 @@
 //! to the upstream in headers. What has been checked once is remembered until it expires, since checking a signature
 //! costs far more than all else.
 
-mod claims;
-mod keys;
-mod remembered;
 mod settings;
 
-use std::{
-    cell::RefCell,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::cell::RefCell;
 
-use remembered::Remembered;
-use serde_json::{Map, Value};
-use settings::{Settings, Source};
-use tollgate_plugin_sdk::{OnRequest, Plugin, Problem, Verdict, log, request};
+use settings::Settings;
+use tollgate_plugin_bearer::{Claims, Refusal, Remembered, now};
+use tollgate_plugin_sdk::{OnRequest, Plugin, Verdict};
 
 struct Jwt {
     settings: Settings,
     remembered: RefCell<Remembered>,
-}
-
-/// The claims of a token.
-type Claims = Map<String, Value>;
-
-/// Why somebody may not pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// There is no token.
-    Missing,
-    /// There is one, and it is not valid: why is for the client to know.
-    Invalid(&'static str),
-    /// It is valid, and does not say what is required.
-    Insufficient,
 }
 
 impl Plugin for Jwt {
@@ -46,100 +25,28 @@ impl Plugin for Jwt {
 
 impl OnRequest for Jwt {
     fn on_request(&self) -> Verdict {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let found = self.settings.source.find(request::header);
-        let claims = found.and_then(|token| self.check(token, now));
-        // What a client says of itself counts for nothing, whatever becomes of the token.
-        for (_, name) in &self.settings.headers {
-            let _ = request::remove_header(name);
-        }
-        match claims {
-            Ok(claims) => {
-                for (path, name) in &self.settings.headers {
-                    let Some(value) = path.text(&claims) else { continue };
-                    if let Err(error) = request::set_header(name, &value) {
-                        log::write(
-                            log::Level::Warn,
-                            &format!("a claim cannot be `{name}`: {}", error.name()),
-                        );
-                        return Verdict::Reply(Refusal::Invalid("a claim holds what no header can").reply());
-                    }
-                }
-                if !self.settings.forward {
-                    self.settings.source.remove();
-                }
-                Verdict::Next
-            }
-            Err(refusal) => Verdict::Reply(refusal.reply()),
-        }
+        let bearer = &self.settings.bearer;
+        bearer.conclude(bearer.token().and_then(|token| self.check(token, now())))
     }
 }
 
 impl Jwt {
     /// The claims of a token, if it is valid at a time (in seconds since 1970) and says what is required.
     fn check(&self, token: String, now: u64) -> Result<Claims, Refusal> {
-        let settings = &self.settings;
+        let Settings { keys, validity, bearer } = &self.settings;
         let mut remembered = self.remembered.borrow_mut();
         let claims = match remembered.get(&token) {
             Some(claims) => claims.clone(),
             None => {
-                let claims = settings.keys.verify(&token).map_err(Refusal::Invalid)?;
+                let verified = keys.verify(&token);
+                let claims = verified.map_err(|unverified| Refusal::Invalid(unverified.reason()))?;
                 remembered.put(token, claims.clone());
                 claims
             }
         };
-        settings.validity.check(&claims, now).map_err(Refusal::Invalid)?;
-        let is_enough = settings.require.iter().all(|(path, wanted)| path.has_any(&claims, wanted));
-        if is_enough { Ok(claims) } else { Err(Refusal::Insufficient) }
-    }
-}
-
-impl Refusal {
-    /// RFC 6750, section 3.
-    fn reply(self) -> tollgate_plugin_sdk::Reply {
-        let (status, title, detail, challenge) = match self {
-            Self::Missing => (401, "Unauthorized", "a token is needed", String::new()),
-            Self::Invalid(reason) => {
-                let challenge = format!(", error=\"invalid_token\", error_description=\"{reason}\"");
-                (401, "Unauthorized", reason, challenge)
-            }
-            Self::Insufficient => {
-                let reason = "the token does not allow this";
-                (403, "Forbidden", reason, ", error=\"insufficient_scope\"".to_owned())
-            }
-        };
-        Problem::new(status, title, detail)
-            .with_header("www-authenticate", format!("Bearer realm=\"tollgate\"{challenge}"))
-            .reply()
-    }
-}
-
-impl Source {
-    /// The token of a request whose headers are looked up.
-    fn find(&self, header: impl Fn(&str) -> Option<String>) -> Result<String, Refusal> {
-        let token = match self {
-            Self::Bearer => {
-                let value = header("authorization").ok_or(Refusal::Missing)?;
-                let (scheme, token) = value.split_once(' ').ok_or(Refusal::Missing)?;
-                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_ascii().to_owned())
-            }
-            Self::Header(name) => header(name),
-            Self::Cookie(name) => header("cookie").and_then(|cookies| {
-                let value =
-                    |pair: &str| pair.trim_ascii().strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
-                cookies.split(';').find_map(value)
-            }),
-        };
-        token.filter(|token| !token.is_empty()).ok_or(Refusal::Missing)
-    }
-
-    /// Takes the token away, so that the upstream does not see it; a cookie stays, among the others.
-    fn remove(&self) {
-        match self {
-            Self::Bearer => drop(request::remove_header("authorization")),
-            Self::Header(name) => drop(request::remove_header(name)),
-            Self::Cookie(_) => {}
-        }
+        validity.check(&claims, now).map_err(Refusal::Invalid)?;
+        bearer.check(&claims)?;
+        Ok(claims)
     }
 }
 
@@ -148,7 +55,7 @@ tollgate_plugin_sdk::export!(Jwt: OnRequest);
 #[cfg(test)]
 mod tests {
     use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -243,25 +150,5 @@ mod tests {
         ] {
             assert!(matches!(plugin.check(token.to_owned(), 1), Err(Refusal::Invalid(_))), "{token}");
         }
-    }
-
-    #[test]
-    fn a_token_is_found_where_it_is_to_be() {
-        let header = |name: &str| match name {
-            "authorization" => Some("bEARER  abc".to_owned()),
-            "x-token" => Some("def".to_owned()),
-            "cookie" => Some("a=1; session=ghi; session=jkl".to_owned()),
-            _ => None,
-        };
-        for (source, token) in [
-            (Source::Bearer, Ok("abc")),
-            (Source::Header("x-token".to_owned()), Ok("def")),
-            (Source::Header("x-none".to_owned()), Err(Refusal::Missing)),
-            (Source::Cookie("session".to_owned()), Ok("ghi")),
-            (Source::Cookie("b".to_owned()), Err(Refusal::Missing)),
-        ] {
-            assert_eq!(source.find(header), token.map(str::to_owned), "{source:?}");
-        }
-        assert_eq!(Source::Bearer.find(|_| Some("Basic abc".to_owned())), Err(Refusal::Missing));
     }
 }

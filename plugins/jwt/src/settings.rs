@@ -4,35 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tollgate_plugin_bearer::{Bearer, Keys, OneOrMore, Source, Validity};
 use tollgate_plugin_sdk::config;
-
-use crate::{
-    claims::{OneOrMore, Path, Validity},
-    keys::Keys,
-};
 
 /// All that a token is checked by.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) keys: Keys,
     pub(crate) validity: Validity,
-    pub(crate) source: Source,
-    /// Claims, and the header that each goes to.
-    pub(crate) headers: Vec<(Path, String)>,
-    /// Claims that must have one of these values.
-    pub(crate) require: Vec<(Path, OneOrMore)>,
-    pub(crate) forward: bool,
-}
-
-/// Where the token is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Source {
-    /// `Authorization: Bearer` (RFC 6750, section 2.1).
-    #[default]
-    Bearer,
-    Header(String),
-    Cookie(String),
+    pub(crate) bearer: Bearer,
 }
 
 #[derive(Deserialize)]
@@ -79,33 +59,14 @@ impl Settings {
         let config: Config = config::read(text)?;
         let jwks = config.jwks.map(|jwks| jwks.keys).unwrap_or_default();
         let keys = Keys::new(&jwks, config.secret.as_deref())?;
-        let name = match &config.from {
-            Source::Bearer => None,
-            Source::Header(name) | Source::Cookie(name) => Some(name),
+        let bearer = Bearer::new(config.from, &config.claims, config.require, config.forward)?;
+        let validity = Validity {
+            issuer: config.issuer,
+            audience: config.audience,
+            leeway: config.leeway.into(),
+            must_expire: true,
         };
-        let names = config.claims.values().chain(name);
-        if let Some(name) = names.into_iter().find(|name| !config::is_header_name(name)) {
-            return Err(format!(
-                "`config`: `{}` is not a name for a header or a cookie",
-                name.escape_debug()
-            ));
-        }
-        Ok(Self {
-            keys,
-            validity: Validity {
-                issuer: config.issuer,
-                audience: config.audience,
-                leeway: config.leeway.into(),
-            },
-            source: config.from,
-            headers: config
-                .claims
-                .iter()
-                .map(|(path, name)| (Path::new(path), name.to_ascii_lowercase()))
-                .collect(),
-            require: config.require.into_iter().map(|(path, values)| (Path::new(&path), values)).collect(),
-            forward: config.forward,
-        })
+        Ok(Self { keys, validity, bearer })
     }
 }
 

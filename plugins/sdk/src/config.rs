@@ -76,6 +76,13 @@ pub fn is_header_value(value: &str) -> bool {
         && !value.ends_with([' ', '\t'])
 }
 
+/// Whether this may be the address of a request that a plugin sends: `http` or `https`, and a host.
+pub fn is_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_host = |rest: &str| !rest.is_empty() && !rest.starts_with(['/', '?', '#']);
+    rest.is_some_and(is_host) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

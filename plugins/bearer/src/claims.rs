@@ -7,32 +7,37 @@ use crate::Claims;
 
 /// Where a claim is: its name, or names joined by dots where objects are in each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Path(String);
+pub struct Path(String);
 
 /// A text, or several of which one is enough.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "expected a string, or an array of strings")]
-pub(crate) enum OneOrMore {
+pub enum OneOrMore {
     One(String),
     More(Vec<String>),
 }
 
 /// Who a token is from, whom it is for, and how exact clocks are.
 #[derive(Debug)]
-pub(crate) struct Validity {
-    pub(crate) issuer: Option<OneOrMore>,
-    pub(crate) audience: Option<OneOrMore>,
+pub struct Validity {
+    pub issuer: Option<OneOrMore>,
+    pub audience: Option<OneOrMore>,
     /// In seconds.
-    pub(crate) leeway: u64,
+    pub leeway: u64,
+    /// Whether a token that does not say when it expires is refused.
+    pub must_expire: bool,
 }
 
 impl Validity {
     /// Checks claims at a time, in seconds since 1970 (RFC 7519, section 4.1).
-    pub(crate) fn check(&self, claims: &Claims, now: u64) -> Result<(), &'static str> {
-        let expiry =
-            claims.get("exp").and_then(Value::as_f64).ok_or("the token does not say when it expires")?;
-        if now as f64 >= expiry + self.leeway as f64 {
-            return Err("the token has expired");
+    pub fn check(&self, claims: &Claims, now: u64) -> Result<(), &'static str> {
+        match claims.get("exp").map(Value::as_f64) {
+            Some(Some(expiry)) if now as f64 >= expiry + self.leeway as f64 => {
+                return Err("the token has expired");
+            }
+            Some(Some(_)) => {}
+            None if !self.must_expire => {}
+            Some(None) | None => return Err("the token does not say when it expires"),
         }
         let begin = claims.get("nbf").map_or(Some(0.0), Value::as_f64);
         if begin.is_none_or(|begin| (now + self.leeway) as f64 <= begin - 0.5) {
@@ -53,7 +58,7 @@ impl Validity {
 }
 
 impl Path {
-    pub(crate) fn new(path: &str) -> Self {
+    pub fn new(path: &str) -> Self {
         Self(path.to_owned())
     }
 
@@ -68,7 +73,7 @@ impl Path {
     }
 
     /// The claim as the value of a header: a list is joined by commas, and an object is JSON.
-    pub(crate) fn text(&self, claims: &Claims) -> Option<String> {
+    pub fn text(&self, claims: &Claims) -> Option<String> {
         match self.find(claims)? {
             Value::Null => None,
             Value::String(text) => Some(text.clone()),
@@ -79,7 +84,7 @@ impl Path {
 
     /// Whether the claim is one of these, or a list with one of them; the words of a text are such a list, as in
     /// `scope` (RFC 8693, section 4.2).
-    pub(crate) fn has_any(&self, claims: &Claims, wanted: &OneOrMore) -> bool {
+    pub fn has_any(&self, claims: &Claims, wanted: &OneOrMore) -> bool {
         match self.find(claims) {
             Some(Value::String(text)) => wanted.has(text) || text.split(' ').any(|word| wanted.has(word)),
             Some(list @ Value::Array(_)) => texts(list).into_iter().any(|text| wanted.has(text)),

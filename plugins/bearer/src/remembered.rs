@@ -7,16 +7,21 @@ use crate::Claims;
 /// Tokens whose signatures were right, with their claims. A bounded number: when they are too many, all are forgotten,
 /// which costs less than to know which was used last, and each is checked again just once.
 #[derive(Debug, Default)]
-pub(crate) struct Remembered(HashMap<String, Claims>);
+pub struct Remembered(HashMap<String, Claims>);
 
 impl Remembered {
     const MOST: usize = 1_024;
 
-    pub(crate) fn get(&self, token: &str) -> Option<&Claims> {
+    pub fn get(&self, token: &str) -> Option<&Claims> {
         self.0.get(token)
     }
 
-    pub(crate) fn put(&mut self, token: String, claims: Claims) {
+    /// Forgets all, since the keys are others.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    pub fn put(&mut self, token: String, claims: Claims) {
         if self.0.len() >= Self::MOST {
             self.0.clear();
         }

@@ -13,7 +13,25 @@ use crate::Claims;
 
 /// The keys that tokens may be signed with.
 #[derive(Debug)]
-pub(crate) struct Keys(Vec<Key>);
+pub struct Keys(Vec<Key>);
+
+/// Why a token is not one that a key has signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unverified {
+    /// There is no key of its name and algorithm: others may have one.
+    NoKey,
+    Wrong(&'static str),
+}
+
+impl Unverified {
+    /// For the client.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoKey => "there is no key for this token",
+            Self::Wrong(reason) => reason,
+        }
+    }
+}
 
 struct Key {
     id: Option<String>,
@@ -25,10 +43,14 @@ impl Keys {
     /// Keys tried on a token that does not name its own.
     const TRIES: usize = 4;
 
+    /// Keys taken of a set that somebody else has written.
+    const MOST: usize = 64;
+
     /// Bytes of a token; a request has no room for much more.
     const LONGEST: usize = 16 << 10;
 
-    pub(crate) fn new(jwks: &[Value], secret: Option<&str>) -> Result<Self, String> {
+    /// Takes the keys of a JWK set, and a secret. What cannot be used is refused with its place.
+    pub fn new(jwks: &[Value], secret: Option<&str>) -> Result<Self, String> {
         let place = |number: usize, reason: String| format!("`jwks.keys[{number}]` in `config`: {reason}");
         let mut keys = jwks
             .iter()
@@ -46,17 +68,35 @@ impl Keys {
         Ok(Self(keys))
     }
 
+    /// Takes a JWK set (RFC 7517, section 5) that somebody else has written: keys in it that are of no use here are left
+    /// out, as are secrets, which a set that is fetched has no business with. None if nothing is left.
+    pub fn of_set(text: &[u8]) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Set {
+            keys: Vec<Value>,
+        }
+
+        let Set { keys } = serde_json::from_slice(text).ok()?;
+        let is_for_signatures = |key: &&Value| {
+            let is = |name: &str, value: &str| key.get(name).is_none_or(|found| found == value);
+            key["kty"] != "oct" && is("use", "sig")
+        };
+        let usable = keys.iter().filter(is_for_signatures).take(Self::MOST);
+        let keys: Vec<Key> = usable.filter_map(|key| Key::of_jwk(key).ok()).collect();
+        (!keys.is_empty()).then_some(Self(keys))
+    }
+
     /// The claims of a token that one of the keys has signed. Times and names in it are not looked at.
-    pub(crate) fn verify(&self, token: &str) -> Result<Claims, &'static str> {
-        const NO_TOKEN: &str = "this is no token";
+    pub fn verify(&self, token: &str) -> Result<Claims, Unverified> {
+        const NO_TOKEN: Unverified = Unverified::Wrong("this is no token");
 
         if token.len() > Self::LONGEST {
-            return Err("the token is too long");
+            return Err(Unverified::Wrong("the token is too long"));
         }
         let header = decode_header(token).map_err(|_| NO_TOKEN)?;
         // RFC 7515, section 4.1.11: what must be understood is not.
         if header.crit.is_some() {
-            return Err("the token asks for more than is offered");
+            return Err(Unverified::Wrong("the token asks for more than is offered"));
         }
         let fitting = self.0.iter().filter(|key| {
             let is_named = header.kid.is_none() || key.id.is_none() || key.id == header.kid;
@@ -65,13 +105,15 @@ impl Keys {
         let mut validation = Validation::new(header.alg);
         validation.required_spec_claims = HashSet::new();
         (validation.validate_exp, validation.validate_nbf, validation.validate_aud) = (false, false, false);
-        let mut refusal = "there is no key for this token";
+        let mut refusal = Unverified::NoKey;
         for key in fitting.take(Self::TRIES) {
             match decode(token, &key.key, &validation) {
                 Ok(token) => return Ok(token.claims),
                 Err(error) => {
                     refusal = match error.kind() {
-                        ErrorKind::InvalidSignature => "the signature of the token is wrong",
+                        ErrorKind::InvalidSignature => {
+                            Unverified::Wrong("the signature of the token is wrong")
+                        }
                         _ => NO_TOKEN,
                     }
                 }
@@ -148,5 +190,39 @@ fn is(written: KeyAlgorithm, algorithm: Algorithm) -> bool {
 impl std::fmt::Debug for Key {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Keys;
+
+    #[test]
+    fn of_a_set_what_can_be_used_is_taken() {
+        let good = json!({ "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" });
+        let with = |name: &str, value: &str| {
+            let mut key = good.clone();
+            key[name] = value.into();
+            key
+        };
+        let secret = json!({ "kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY" });
+        let keys = json!([
+            good,
+            with("use", "sig"),
+            with("use", "enc"),
+            with("kty", "new"),
+            with("d", "AA"),
+            secret,
+            7
+        ]);
+        let taken = |keys: serde_json::Value| Keys::of_set(json!({ "keys": keys }).to_string().as_bytes());
+        assert_eq!(taken(keys).map(|keys| keys.0.len()), Some(2));
+        assert!(taken(json!([secret])).is_none());
+        assert!(taken(json!([])).is_none());
+        for text in ["", "{}", "[]", "{\"keys\":7}", "<html>"] {
+            assert!(Keys::of_set(text.as_bytes()).is_none(), "{text}");
+        }
     }
 }

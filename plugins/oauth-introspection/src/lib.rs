@@ -1,0 +1,77 @@
+//! Is this token valid, by the word of whoever has issued it?
+//!
+//! The issuer is asked (RFC 7662), and what it says is kept in the store for all instances: for a time, and no longer
+//! than the token is valid. Tokens are named there by a keyed digest.
+
+mod cache;
+mod introspection;
+mod settings;
+
+use cache::Cache;
+use introspection::Answer;
+use settings::{Settings, Unavailable};
+use tollgate_plugin_bearer::{Claims, Refusal, now};
+use tollgate_plugin_sdk::{
+    OnRequest, Plugin, Verdict, http_client,
+    log::{self, Level},
+};
+
+impl Plugin for Settings {
+    fn configure(config: &str) -> Result<Self, String> {
+        Self::read(config)
+    }
+}
+
+impl OnRequest for Settings {
+    fn on_request(&self) -> Verdict {
+        self.bearer.conclude(self.bearer.token().and_then(|token| self.check(&token, now())))
+    }
+}
+
+/// Bytes of a token.
+const LONGEST: usize = 16 << 10;
+
+impl Settings {
+    /// What the issuer says of a token, if it is valid at a time (in seconds since 1970) and enough.
+    fn check(&self, token: &str, now: u64) -> Result<Claims, Refusal> {
+        if token.len() > LONGEST {
+            return Err(Refusal::Invalid("the token is too long"));
+        }
+        let answer = match self.answer(token, now) {
+            Ok(answer) => answer,
+            Err(reason) => {
+                log::write(Level::Warn, &format!("a token cannot be checked: {reason}"));
+                return match self.unavailable {
+                    Unavailable::Refuse => Err(Refusal::Unknown("tokens cannot be checked")),
+                    Unavailable::Pass => Ok(Claims::new()),
+                };
+            }
+        };
+        let Answer::Active(claims) = answer else {
+            return Err(Refusal::Invalid("the token is not valid"));
+        };
+        self.validity.check(&claims, now).map_err(Refusal::Invalid)?;
+        self.bearer.check(&claims)?;
+        match introspection::has_scopes(&claims, &self.scopes) {
+            true => Ok(claims),
+            false => Err(Refusal::Insufficient),
+        }
+    }
+
+    /// From the store, or else from the issuer.
+    fn answer(&self, token: &str, now: u64) -> Result<Answer, String> {
+        let cache = Cache::open();
+        let key = cache.as_ref().map(|cache| cache.key(token));
+        if let Some(answer) = key.as_deref().and_then(cache::get) {
+            return Ok(answer);
+        }
+        let response = http_client::send(&self.request(token)).map_err(|error| error.name().to_owned())?;
+        let answer = Answer::read(response.status, &response.body)?;
+        if let (Some(key), Some(seconds)) = (key, self.keep(&answer, now)) {
+            cache::put(&key, &answer, seconds);
+        }
+        Ok(answer)
+    }
+}
+
+tollgate_plugin_sdk::export!(Settings: OnRequest);
