@@ -9,10 +9,19 @@ fn main() -> ExitCode {
     let tests = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let root = tests.parent().expect("the crate is in the workspace");
-    for path in ["guests", "../wit", "../examples/privacy-routing/router"] {
+    for path in
+        ["guests", "../wit", "../examples/privacy-routing/router", "../examples/privacy-routing/body-router"]
+    {
         println!("cargo::rerun-if-changed={}", tests.join(path).display());
     }
-    let guests = ["guest", "granted-guest", "waiting-guest", "told-guest", "example-privacy-router"];
+    let guests = [
+        "guest",
+        "granted-guest",
+        "waiting-guest",
+        "told-guest",
+        "example-privacy-router",
+        "example-privacy-body-router",
+    ];
     let packages = guests.map(|guest| format!("tollgate-{guest}"));
     let copied = component::compile(root, &out, &packages).and_then(|components| {
         for (guest, component) in guests.iter().zip(components) {

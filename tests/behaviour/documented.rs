@@ -21,7 +21,7 @@ use tollgate::{
     plugin::{Engine, EngineSettings},
     snapshot::Builder,
 };
-use tollgate_tests::{Authority, privacy_router, shipped};
+use tollgate_tests::{Authority, privacy_body_router, privacy_router, shipped};
 use toml::{Table, Value};
 
 /// A key that no table has, and so unlike any that one has that there is no hint at what may be meant.
@@ -226,7 +226,8 @@ fn config_toml_shows_the_defaults() {
 fn every_example_is_accepted() {
     let folders = fs::read_dir(repository().join("examples")).expect("there are examples");
     let configs: Vec<_> = folders
-        .map(|entry| entry.expect("the folder can be read").path().join("config.toml"))
+        .map(|entry| entry.expect("the folder can be read").path())
+        .flat_map(|folder| ["config.toml", "by-body.toml"].map(|name| folder.join(name)))
         .filter(|path| path.is_file())
         .collect();
     assert!(!configs.is_empty(), "an example has a config.toml");
@@ -235,6 +236,8 @@ fn every_example_is_accepted() {
     let plugins = folder.path().join("plugins");
     fs::create_dir(&plugins).expect("a folder can be made");
     fs::write(plugins.join("privacy-router.wasm"), privacy_router()).expect("a file can be written");
+    fs::write(plugins.join("privacy-body-router.wasm"), privacy_body_router())
+        .expect("a file can be written");
     for path in configs {
         check(&path, read(&path), folder.path());
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rustix::process::Signal;
-use tollgate_tests::{Executable, Proxy, Response, privacy_router, until};
+use tollgate_tests::{Executable, Proxy, Response, privacy_body_router, privacy_router, until};
 
 use crate::TOLLGATE;
 
@@ -18,7 +18,10 @@ async fn backend(proxy: &Proxy, name: &str, policy: &str, lifetime: &str) -> Exe
 }
 
 async fn ask(proxy: &Proxy, headers: &str) -> Response {
-    let body = "{\"question\": 1}";
+    ask_with(proxy, headers, "{\"question\": 1}").await
+}
+
+async fn ask_with(proxy: &Proxy, headers: &str, body: &str) -> Response {
     let length = body.len();
     let head = format!("POST /ask HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n{headers}\r\n");
     proxy.request(&(head + body)).await
@@ -78,4 +81,33 @@ async fn servers_register_with_a_policy_and_get_the_requests_that_need_it() {
     assert_eq!(ask(&proxy, "x-privacy-policy: 222\r\n").await.status, 503);
     assert_eq!(answering(&proxy, "111", 1).await, ["anna"]);
     drop(anna);
+}
+
+#[tokio::test]
+async fn a_body_says_which_policy_it_needs_and_personal_data_stays_in_its_region() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/privacy-routing/by-body.toml");
+    let config = std::fs::read_to_string(example).expect("the example is there");
+    let config = config.replace("127.0.0.1:8080", "127.0.0.1:0").replace("127.0.0.1:9901", "127.0.0.1:0");
+    let proxy = Proxy::start_with(&config, &[("privacy-body-router", privacy_body_router())]).await;
+    let anna = backend(&proxy, "anna", "111", "1h").await;
+    let carl = backend(&proxy, "carl", "222", "1h").await;
+    for (body, name) in [
+        (r#"{"policy":"111","question":1}"#, "anna"),
+        (r#"{"policy":"222","question":1}"#, "carl"),
+        (r#"{"customer":{"email":"ann@example.com"}}"#, "anna"),
+    ] {
+        let answer = ask_with(&proxy, "", body).await;
+        assert_eq!(answer.status, 200, "{body}: {answer:?}");
+        assert_eq!(answer.json()["backend"], name, "{body}");
+        assert_eq!(answer.json()["body"]["length"], body.len(), "it goes on as it came");
+    }
+    for (body, status) in [
+        (r#"{"policy":"222","customer":{"email":"ann@example.com"}}"#, 403),
+        (r#"{"policy":"333"}"#, 403),
+        (r#"{"question":1}"#, 400),
+        ("policy=111", 400),
+    ] {
+        assert_eq!(ask_with(&proxy, "", body).await.status, status, "{body}");
+    }
+    drop((anna, carl));
 }

@@ -15,6 +15,14 @@ pub fn privacy_router() -> Vec<u8> {
     PRIVACY_ROUTER.to_vec()
 }
 
+static PRIVACY_BODY_ROUTER: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/example-privacy-body-router.wasm"));
+
+/// The one that reads bodies.
+pub fn privacy_body_router() -> Vec<u8> {
+    PRIVACY_BODY_ROUTER.to_vec()
+}
+
 /// The component.
 pub fn guest() -> Vec<u8> {
     GUEST.to_vec()

@@ -17,7 +17,9 @@ mod tls;
 pub use client::{Client, Response};
 pub use dns::{NameServer, Resource};
 pub use executable::Executable;
-pub use guest::{granted_guest, guest, guest_version, privacy_router, told_guest, waiting_guest};
+pub use guest::{
+    granted_guest, guest, guest_version, privacy_body_router, privacy_router, told_guest, waiting_guest,
+};
 pub use load::Load;
 pub use log::logged;
 pub use metrics::Metrics;
