@@ -23,7 +23,7 @@ interop *arguments:
     tests/interop/run {{arguments}}
     tests/interop/websocket {{arguments}}
 
-# Slow clients, idle connections and handshakes, beside nginx: attack, idle, handshakes, or all.
+# Slow clients, idle connections, handshakes and HTTP/2, beside nginx: attack, idle, handshakes, http2, or all.
 front *arguments:
     benches/front/run {{arguments}}
 
