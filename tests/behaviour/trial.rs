@@ -262,6 +262,21 @@ fn the_command_shows_what_is_in_a_component() {
 }
 
 #[test]
+fn whoever_reads_what_is_printed_may_have_seen_enough() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    fs::write(folder.path().join("guest.wasm"), guest()).expect("it can be written");
+    let (reader, writer) = std::io::pipe().expect("there is a pipe");
+    drop(reader);
+    let output = Command::new(crate::TOLLGATE)
+        .args(["plugin", "inspect", "guest.wasm"])
+        .current_dir(folder.path())
+        .stdout(writer)
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn a_plugin_begins_with_a_project_that_builds_and_passes() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let (code, printed) = tollgate(folder.path(), &["plugin", "new", "rust", "my-gate"]);

@@ -56,7 +56,7 @@ pub(super) async fn run(arguments: BackendArguments) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on 127.0.0.1:{}", arguments.port))?;
     let address = listener.local_addr()?;
     let name = arguments.name.unwrap_or_else(|| format!("backend-{}", address.port()));
-    println!("{name} listens on http://{address}");
+    say!("{name} listens on http://{address}");
     let registration = Registration::new(arguments.register, &name, address)?;
     let backend = Backend::new(name, arguments.delay, listener)?;
     let mut terminate = signal(SignalKind::terminate())?;

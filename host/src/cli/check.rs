@@ -19,7 +19,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
     let builder = Builder::new(Arc::new(engine), settings.folder, kept, 1);
     let snapshot = tokio::task::spawn_blocking(move || builder.build(config, &source, None)).await??;
-    println!(
+    say!(
         "{} is fine: listeners {}, upstreams {}, routes {}, plugins {}",
         path.display(),
         snapshot.config.listeners.len(),
@@ -28,7 +28,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         snapshot.plugins.len(),
     );
     for loaded in &snapshot.plugins {
-        println!("  plugin {} from {}", loaded.plugin.name, loaded.origin);
+        say!("  plugin {} from {}", loaded.plugin.name, loaded.origin);
     }
     Ok(())
 }

@@ -75,7 +75,7 @@ config = {{ header = "x-api-key", keys = {{ demo = "{KEY}" }} }}
     let snapshot = server.snapshot();
     let certificate = snapshot.terminations.iter().flatten().find_map(|tls| tls.self_signed());
     let trust = certificate.map_or("-k".to_owned(), |path| format!("--cacert '{}'", path.display()));
-    println!(
+    say!(
         "Tollgate listens on http://{address} and https://localhost:{secure}, in front of three sample backends.
 
 The configuration is:

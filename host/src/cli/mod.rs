@@ -2,6 +2,14 @@
 //!
 //! The only place that prints, ends the process, and uses `anyhow`.
 
+/// Prints a line. That whoever reads has seen enough, as `head` has, is no error.
+macro_rules! say {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($line)*);
+    }};
+}
+
 mod admin;
 mod backend;
 mod check;

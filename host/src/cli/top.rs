@@ -39,7 +39,7 @@ pub(super) async fn run(arguments: TopArguments) -> anyhow::Result<()> {
     if !is_live {
         // Of one reading there is no rate.
         tokio::time::sleep(INTERVAL).await;
-        print!("{}", Board::new(read(&admin).await?, Some(&first)).plain());
+        say!("{}", Board::new(read(&admin).await?, Some(&first)).plain().trim_end());
         return Ok(());
     }
     let mut terminal = ratatui::try_init()?;

@@ -97,7 +97,7 @@ impl Registration {
             let answer = self.admin.ask(Method::PUT, &self.path, Some(&about)).await;
             match &answer {
                 Ok(_) if is_registered != Some(true) => {
-                    println!("registered with {} for the upstream {}", self.url, self.upstream);
+                    say!("registered with {} for the upstream {}", self.url, self.upstream);
                 }
                 Err(error) if is_registered != Some(false) => {
                     eprintln!("not registered, trying again: {error:#}");
@@ -112,7 +112,7 @@ impl Registration {
     /// Takes the backend out, so that no more requests come.
     pub async fn end(&self) {
         match self.admin.ask(Method::DELETE, &self.path, None).await {
-            Ok(_) => println!("taken out of the upstream {}", self.upstream),
+            Ok(_) => say!("taken out of the upstream {}", self.upstream),
             Err(error) => eprintln!("not taken out, which the proxy will do by itself: {error:#}"),
         }
     }

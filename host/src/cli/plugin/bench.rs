@@ -59,8 +59,8 @@ pub(super) async fn run(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
         .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
     let started = Instant::now();
     let code = engine.load(&bytes)?;
-    println!("{}", Colors::of_terminal().bold(&subject.name));
-    println!("  compile: {}, {}", print::duration(started.elapsed()), ByteSize::bytes(bytes.len()));
+    say!("{}", Colors::of_terminal().bold(&subject.name));
+    say!("  compile: {}, {}", print::duration(started.elapsed()), ByteSize::bytes(bytes.len()));
     measure(&Trial { name: subject.name.clone(), code }, file, time)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -88,9 +88,9 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
                 start()?;
                 starts.push(started.elapsed());
             }
-            println!("  instantiate and configure: {}", Spread::of(&mut starts));
+            say!("  instantiate and configure: {}", Spread::of(&mut starts));
         }
-        println!("  {}", print::printable(&case.name));
+        say!("  {}", print::printable(&case.name));
         let mut stage = start()?;
         let mut endpoints = Vec::new();
         for step in &steps {
@@ -113,11 +113,11 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
                 while Instant::now() < until {
                     calls.push(stage.call(hook, &request, &response, &tried)?);
                 }
-                println!("    {}: {}", hook.name(), Spread::of(&mut calls));
+                say!("    {}: {}", hook.name(), Spread::of(&mut calls));
             }
         }
         if let Some(memory) = stage.memory() {
-            println!("    memory: {}", ByteSize::bytes(memory));
+            say!("    memory: {}", ByteSize::bytes(memory));
         }
     }
     anyhow::ensure!(!starts.is_empty(), "no case can be measured: all expect a failure");

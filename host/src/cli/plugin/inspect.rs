@@ -34,12 +34,12 @@ pub(super) async fn run(arguments: InspectArguments) -> anyhow::Result<ExitCode>
     let anatomy = Anatomy::of(&bytes).with_context(|| path.display().to_string())?;
     let verdict = super::engine()?.load(&bytes).map(drop).map_err(|error| with_sources(&error));
     if arguments.json {
-        println!("{:#}", to_json(&anatomy, verdict.as_ref().err()));
+        say!("{:#}", to_json(&anatomy, verdict.as_ref().err()));
     } else {
         tell(&anatomy);
         match &verdict {
-            Ok(()) => println!("verdict:    this Tollgate can load it"),
-            Err(error) => println!("verdict:    {}", super::print::printable(error)),
+            Ok(()) => say!("verdict:    this Tollgate can load it"),
+            Err(error) => say!("verdict:    {}", super::print::printable(error)),
         }
     }
     Ok(ExitCode::from(u8::from(verdict.is_err())))
@@ -50,32 +50,32 @@ fn tell(anatomy: &Anatomy) {
         [] => "none".to_owned(),
         items => items.join(", "),
     };
-    println!("digest:     {}", anatomy.digest);
-    println!("size:       {}", ByteSize::bytes(anatomy.size));
+    say!("digest:     {}", anatomy.digest);
+    say!("size:       {}", ByteSize::bytes(anatomy.size));
     let contract: Vec<&str> = anatomy.contract.iter().map(String::as_str).collect();
-    println!("contract:   {} (this Tollgate speaks {})", list(&contract), Anatomy::spoken());
-    println!("hooks:      {}", list(&hooks(anatomy)));
-    println!("imports:    {}", list(&anatomy.imported()));
+    say!("contract:   {} (this Tollgate speaks {})", list(&contract), Anatomy::spoken());
+    say!("hooks:      {}", list(&hooks(anatomy)));
+    say!("imports:    {}", list(&anatomy.imported()));
     let grants = grants(anatomy);
     match grants.as_slice() {
-        [] => println!("grants:     none needed"),
+        [] => say!("grants:     none needed"),
         lines => {
-            println!("grants:     in its table [plugins.<name>]:");
-            lines.iter().for_each(|line| println!("              {line}"));
+            say!("grants:     in its table [plugins.<name>]:");
+            lines.iter().for_each(|line| say!("              {line}"));
         }
     }
-    println!("WASI:       {}", list(&anatomy.wasi()));
+    say!("WASI:       {}", list(&anatomy.wasi()));
     if !anatomy.foreign().is_empty() {
-        println!("not known:  {}", list(&anatomy.foreign()));
+        say!("not known:  {}", list(&anatomy.foreign()));
     }
     for memory in &anatomy.memories {
-        println!("memory:     {}", range(memory, |bytes| ByteSize::bytes(bytes as usize).to_string()));
+        say!("memory:     {}", range(memory, |bytes| ByteSize::bytes(bytes as usize).to_string()));
     }
     for table in &anatomy.tables {
-        println!("table:      {}", range(table, |elements| format!("{elements} elements")));
+        say!("table:      {}", range(table, |elements| format!("{elements} elements")));
     }
     for (kind, name, version) in &anatomy.producers {
-        println!("{:<12}{}", format!("{kind}:"), format!("{name} {version}").trim());
+        say!("{:<12}{}", format!("{kind}:"), format!("{name} {version}").trim());
     }
 }
 
@@ -136,9 +136,9 @@ fn to_json(anatomy: &Anatomy, error: Option<&String>) -> serde_json::Value {
 /// What a component imports, against what it has to be granted, in a line.
 pub(super) fn tell_imports(bytes: &[u8]) {
     let Ok(anatomy) = Anatomy::of(bytes) else { return };
-    println!("  imports: {}", anatomy.imported().join(", "));
+    say!("  imports: {}", anatomy.imported().join(", "));
     match grants(&anatomy).as_slice() {
-        [] => println!("  grants: none needed"),
-        lines => println!("  grants: {}", lines.join(", ")),
+        [] => say!("  grants: none needed"),
+        lines => say!("  grants: {}", lines.join(", ")),
     }
 }

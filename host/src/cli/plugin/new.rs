@@ -178,7 +178,7 @@ pub(super) async fn run(arguments: NewArguments) -> anyhow::Result<ExitCode> {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         fs::write(&path, filled(text, &name)).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    println!(
+    say!(
         "{name} is in {}. What to do next:\n\n  cd {}\n  tollgate plugin test\n",
         folder.display(),
         folder.display(),

@@ -45,10 +45,10 @@ impl Colors {
 pub(super) fn case(case: &CaseReport, colors: &Colors) {
     let time = colors.faint(&duration(case.time));
     if case.has_passed() {
-        println!("  {} {} {time}", colors.green("ok  "), printable(&case.name));
+        say!("  {} {} {time}", colors.green("ok  "), printable(&case.name));
         return;
     }
-    println!("  {} {} {time}", colors.red("FAIL"), printable(&case.name));
+    say!("  {} {} {time}", colors.red("FAIL"), printable(&case.name));
     for (number, step) in case.steps.iter().enumerate() {
         let place = if case.steps.len() > 1 { format!("step {}: ", number + 1) } else { String::new() };
         step.differences.iter().for_each(|found| difference(&place, found, colors));
@@ -56,12 +56,12 @@ pub(super) fn case(case: &CaseReport, colors: &Colors) {
 }
 
 fn difference(place: &str, difference: &Difference, colors: &Colors) {
-    println!("       {place}{}", printable(&difference.place()));
+    say!("       {place}{}", printable(&difference.place()));
     for line in difference.expected.lines() {
-        println!("         {}", colors.green(&format!("- {}", printable(line))));
+        say!("         {}", colors.green(&format!("- {}", printable(line))));
     }
     for line in difference.actual.lines() {
-        println!("         {}", colors.red(&format!("+ {}", printable(line))));
+        say!("         {}", colors.red(&format!("+ {}", printable(line))));
     }
 }
 
@@ -75,13 +75,13 @@ pub(super) fn conformance(found: &Conformance, all: bool, colors: &Colors) {
             Finding::Failed(words) => (colors.red("FAIL"), Some(words)),
             Finding::Environment(words) => (colors.yellow("ENVIRONMENT"), Some(words)),
         };
-        println!("  {label} {} {}", check.id(), check.name());
+        say!("  {label} {} {}", check.id(), check.name());
         for line in words.into_iter().flat_map(|words| words.lines()) {
-            println!("         {}", printable(line));
+            say!("         {}", printable(line));
         }
     }
     let count = |is: fn(&Finding) -> bool| found.findings.iter().filter(|(_, finding)| is(finding)).count();
-    println!(
+    say!(
         "  conformance {}: {} passed, {} failed, {} skipped",
         conformance::VERSION,
         count(|finding| matches!(finding, Finding::Passed)),
@@ -94,10 +94,10 @@ pub(super) fn conformance(found: &Conformance, all: bool, colors: &Colors) {
 pub(super) fn soak(soak: &Soak) {
     for (hook, calls, time) in &soak.hooks {
         if let Some(mean) = time.checked_div(*calls) {
-            println!("  {}: {} a call, over {calls}", hook.name(), duration(mean));
+            say!("  {}: {} a call, over {calls}", hook.name(), duration(mean));
         }
     }
-    println!("  memory: {} after {} calls", crate::config::ByteSize::bytes(soak.memory), soak.calls);
+    say!("  memory: {} after {} calls", crate::config::ByteSize::bytes(soak.memory), soak.calls);
 }
 
 /// With a unit that leaves few digits.

@@ -31,9 +31,9 @@ pub(super) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode
     let answer = admin.ask(method, &path, None).await?;
     let told = |key: &str| answer[key].as_str().unwrap_or("an unknown version").to_owned();
     if undo {
-        println!("{name}: version {} serves", told("digest"));
+        say!("{name}: version {} serves", told("digest"));
     } else {
-        println!("{name}: version {} serves in the place of {}", told("to"), told("from"));
+        say!("{name}: version {} serves in the place of {}", told("to"), told("from"));
     }
     Ok(ExitCode::SUCCESS)
 }

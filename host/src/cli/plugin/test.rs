@@ -106,18 +106,18 @@ fn one(engine: &Engine, subject: &Subject, arguments: &TestArguments) -> anyhow:
             return Ok((Result::Environment, suite));
         }
     };
-    println!("{}", colors.bold(&subject.name));
+    say!("{}", colors.bold(&subject.name));
     let code = match engine.load(&bytes) {
         Ok(code) => code,
         Err(error) => {
             let error = with_sources(&error);
-            println!("  {} C001 it can be loaded", colors.red("FAIL"));
-            println!("         {}", print::printable(&error));
+            say!("  {} C001 it can be loaded", colors.red("FAIL"));
+            say!("         {}", print::printable(&error));
             return Ok((Result::Failed, not_tried(subject.name.clone(), error, true)));
         }
     };
     if arguments.conformance {
-        println!("  {} C001 it can be loaded", colors.green("ok  "));
+        say!("  {} C001 it can be loaded", colors.green("ok  "));
     }
     let trial = Trial { name: subject.name.clone(), code };
     let file = subject.tests.as_ref().map(|(file, _)| file);
@@ -127,13 +127,13 @@ fn one(engine: &Engine, subject: &Subject, arguments: &TestArguments) -> anyhow:
         report.cases.iter().for_each(|case| print::case(case, &colors));
         let failed = report.cases.iter().filter(|case| !case.has_passed()).count();
         let text = format!("{} passed, {failed} failed", report.cases.len() - failed);
-        println!("  {}", if failed == 0 { colors.green(&text) } else { colors.red(&text) });
+        say!("  {}", if failed == 0 { colors.green(&text) } else { colors.red(&text) });
         if failed > 0 {
             result = Result::Failed;
         }
     } else if file.is_none() {
         let hint = format!("no cases: there is no {}.test.toml", subject.name);
-        println!("  {}", colors.yellow(&hint));
+        say!("  {}", colors.yellow(&hint));
     }
     if let (true, Some(report), Some((file, source))) = (arguments.bless, &report, &subject.tests) {
         let blessed = bless(&source.text, file, report).context("the tests cannot be written")?;
@@ -141,9 +141,9 @@ fn one(engine: &Engine, subject: &Subject, arguments: &TestArguments) -> anyhow:
             fs::write(&source.path, &blessed.text)
                 .with_context(|| format!("cannot write {}", source.path.display()))?;
         }
-        println!("  blessed: {} changed in {}", blessed.changed, source.path.display());
+        say!("  blessed: {} changed in {}", blessed.changed, source.path.display());
         for name in &blessed.left {
-            println!("  {} not blessed, since the plugin fails: {name}", colors.yellow("note"));
+            say!("  {} not blessed, since the plugin fails: {name}", colors.yellow("note"));
         }
         result = if blessed.left.is_empty() { Result::Passed } else { Result::Failed };
     }
@@ -183,7 +183,7 @@ fn watch(engine: &Engine, arguments: &TestArguments) -> anyhow::Result<ExitCode>
         if let Err(error) = all(engine, arguments) {
             eprintln!("error: {error:#}");
         }
-        println!("{}", Colors::of_terminal().faint("waiting for a change"));
+        say!("{}", Colors::of_terminal().faint("waiting for a change"));
         for folder in &before.folders {
             if !watched.contains(folder) && watcher.watch(folder, RecursiveMode::NonRecursive).is_ok() {
                 watched.push(folder.clone());
