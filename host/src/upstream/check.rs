@@ -20,6 +20,7 @@ use hyper::{
     rt::Executor,
 };
 use hyper_util::rt::TokioIo;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, transport::Stream};
@@ -77,9 +78,20 @@ pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settin
             }
         };
         upstream.note(&endpoint, event);
-        let interval = settings.interval.get().mul_f64(0.9 + fastrand::f64() / 5.0);
-        tokio::time::sleep_until(began + interval).await;
+        sleep_until(began + settings.interval.get().mul_f64(0.9 + fastrand::f64() / 5.0), &settings).await;
     }
+}
+
+/// Sleeps a little longer than that, to a beat that all checks of this interval keep: where there are many, one waking
+/// serves some of them.
+async fn sleep_until(due: Instant, settings: &config::Health) {
+    let beat = (settings.interval.get() / 25).clamp(Duration::from_millis(1), Duration::from_millis(40));
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
+    let wait = due.saturating_duration_since(Instant::now());
+    let over = (now + wait).as_nanos() % beat.as_nanos();
+    let rest = beat - Duration::from_nanos(u64::try_from(over).unwrap_or(0));
+    tokio::time::sleep(wait + rest).await;
 }
 
 /// Asks an endpoint for its load for as long as it runs.
