@@ -27,10 +27,11 @@ interop *arguments:
 front *arguments:
     benches/front/run {{arguments}}
 
-# One policy in nine languages, built and tested; fetches their tools.
+# One policy in nine languages, built, tested and measured, and what `plugin new` begins; fetches their tools.
 languages *arguments:
-    cargo build --workspace
-    examples/languages/build --test {{arguments}}
+    cargo build --profile release --package tollgate
+    TOLLGATE=target/release/tollgate examples/languages/build --test {{arguments}}
+    TOLLGATE=target/release/tollgate examples/languages/scaffolds {{arguments}}
 
 # Endpoints from ZooKeeper, which is a feature: with a real one, where Debian's package `zookeeper` is installed.
 zookeeper:

@@ -147,7 +147,8 @@ impl Language {
         match self {
             Self::Rust => "/target\n",
             Self::C | Self::Cpp | Self::Zig | Self::Go | Self::Python => "/build\n/*.wasm\n",
-            Self::Javascript | Self::Assemblyscript => "/node_modules\n/*.wasm\n",
+            Self::Javascript => "/node_modules\n/*.wasm\n",
+            Self::Assemblyscript => "/node_modules\n/build\n/*.wasm\n",
             Self::Typescript => "/node_modules\n/policy.js\n/*.wasm\n",
         }
     }
