@@ -1,7 +1,7 @@
 //! What a bad plugin costs: its own request, and nothing else.
 
 use tokio::time::{Duration, sleep};
-use tollgate_tests::{Client, Executable, Load, Origin, Proxy, endpoints, guest, logged};
+use tollgate_tests::{Client, Executable, Handmade, Load, Origin, Proxy, endpoints, guest, logged};
 
 use crate::TOLLGATE;
 
@@ -303,4 +303,77 @@ async fn what_is_of_a_message_does_nothing_where_there_is_none() {
     assert_eq!(origin.last().target, "/elsewhere");
     assert_eq!(proxy.get("/bad", &["x-do-response: meddle"]).await.status, 500);
     assert_eq!(proxy.get("/good", &["x-do-pick: meddle"]).await.status, 200);
+}
+
+/// A route `/bad` through this plugin, and any other without one.
+fn by_hand(origin: &Origin, plugin: Handmade, settings: &str) -> String {
+    format!(
+        "[upstreams.app]
+        endpoints = {}
+        [[routes]]
+        match = {{ path = \"/bad\" }}
+        upstream = \"app\"
+        plugins = [\"{1}\"]
+        [[routes]]
+        upstream = \"app\"
+        [plugins.{1}]
+        {settings}
+        ",
+        endpoints(&[origin]),
+        plugin.name(),
+    )
+}
+
+#[tokio::test]
+async fn a_module_that_no_compiler_makes_costs_its_own_requests_alone() {
+    let origin = Origin::start().await;
+    // Asked each time, however often it has failed.
+    let settings = "breaker = { failures = 1_000 }";
+    for (plugin, status, reason) in [
+        (Handmade::Harmless, 200, ""),
+        (Handmade::GrowsTable, 200, ""),
+        (Handmade::GrowsTableForever, 503, "ran longer than 10 ms"),
+        (Handmade::AnswersNowhere, 503, "trapped: "),
+        (Handmade::AnswersNonsense, 503, "trapped: "),
+        (Handmade::AnswersWithoutEnd, 503, "trapped: "),
+        (Handmade::AnswersNoText, 503, "trapped: "),
+    ] {
+        let file = &[(plugin.name(), plugin.component())];
+        let proxy = Proxy::start_with(&by_hand(&origin, plugin, settings), file).await;
+        let load = Load::start(proxy.address(), "/good", 3);
+        for number in 0..5 {
+            let response = proxy.get("/bad", &[]).await;
+            assert_eq!(response.status, status, "{plugin:?}, request {number}");
+        }
+        if status != 200 {
+            is_logged(plugin.name(), &["the plugin", reason]);
+        }
+        load.has_answered(10).await;
+        load.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_module_that_wants_what_it_may_not_have_is_refused() {
+    let origin = Origin::start().await;
+    let harmless = by_hand(&origin, Handmade::Harmless, "");
+    let file = &[(Handmade::Harmless.name(), Handmade::Harmless.component())];
+    let proxy = Proxy::start_with(&harmless, file).await;
+    let load = Load::start(proxy.address(), "/good", 3);
+    for (plugin, reason) in [
+        (Handmade::HasHugeTable, "table"),
+        (Handmade::HasManyTables, "tables"),
+        (Handmade::HasHugeMemory, "fails while it starts: wanted more than 32"),
+        (Handmade::LoopsAtStart, "fails while it starts: ran longer than 1000 ms"),
+        (Handmade::AllocatesNowhere, "fails while it is configured: trapped: "),
+        (Handmade::AllocatesForever, "fails while it is configured: ran longer than 1000 ms"),
+        (Handmade::CallsWhileItAllocates, "fails while it is configured: trapped: "),
+    ] {
+        proxy.drop_plugin(plugin.name(), &plugin.component());
+        let error = proxy.reload(&by_hand(&origin, plugin, "")).await.expect_err(plugin.name()).to_string();
+        assert!(error.contains(plugin.name()) && error.contains(reason), "{plugin:?}: {error}");
+        assert_eq!(proxy.get("/bad", &[]).await.status, 200, "the one before serves");
+    }
+    load.has_answered(10).await;
+    load.stop().await;
 }

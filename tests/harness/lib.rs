@@ -6,6 +6,7 @@ mod client;
 mod dns;
 mod executable;
 mod guest;
+mod handmade;
 pub mod http2;
 mod load;
 mod log;
@@ -20,6 +21,7 @@ pub use executable::Executable;
 pub use guest::{
     granted_guest, guest, guest_version, privacy_body_router, privacy_router, told_guest, waiting_guest,
 };
+pub use handmade::Handmade;
 pub use load::Load;
 pub use log::logged;
 pub use metrics::Metrics;

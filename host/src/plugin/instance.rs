@@ -75,6 +75,8 @@ pub enum StartError {
     Refused(String),
     #[error("fails while it is configured: {0}")]
     Configure(CallError),
+    #[error("fails while it starts: {0}")]
+    Begin(CallError),
     #[error("cannot be instantiated")]
     Instantiate(#[source] wasmtime::Error),
 }
@@ -83,7 +85,7 @@ impl StartError {
     /// Whether it is the machine that has no place for an instance, and not the plugin's fault.
     pub fn is_environments(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Configure(_) => false,
+            Self::Refused(_) | Self::Configure(_) | Self::Begin(_) => false,
             Self::Instantiate(error) => {
                 error.is::<wasmtime::PoolConcurrencyLimitError>()
                     || error.is::<std::io::Error>()
@@ -200,7 +202,7 @@ impl Instance {
             let lifecycle = code.lifecycle.load(&mut *store, &instance)?;
             Ok((instance, lifecycle))
         };
-        let (instance, lifecycle) = start(&mut store).map_err(StartError::Instantiate)?;
+        let (instance, lifecycle) = start(&mut store).map_err(|error| store.data().limits.stopped(error))?;
         match lifecycle.call_configure(&mut store, &plugin.config) {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => return Err(StartError::Refused(refusal(&reason))),
@@ -238,7 +240,8 @@ impl Instance {
         desk: Arc<Desk>,
     ) -> Result<Self, StartError> {
         let code: &Code = &plugin.code;
-        let instance = code.instance.instantiate_async(&mut store).await.map_err(StartError::Instantiate)?;
+        let instance = code.instance.instantiate_async(&mut store).await;
+        let instance = instance.map_err(|error| store.data().limits.stopped(error))?;
         let functions = code.waiting.as_ref().expect("only what has them waits");
         let configure = instance
             .get_typed_func::<(&str,), (Result<(), String>,)>(&mut store, &functions.configure)
@@ -487,6 +490,14 @@ fn refusal(reason: &str) -> String {
 }
 
 impl Limits {
+    /// Why there is no instance: for what its own code did, or for what the machine has not.
+    fn stopped(&self, error: wasmtime::Error) -> StartError {
+        match self.exceeded.is_some() || error.is::<wasmtime::Trap>() {
+            true => StartError::Begin(self.blame(&error)),
+            false => StartError::Instantiate(error),
+        }
+    }
+
     /// What went wrong, in words for the log.
     fn blame(&self, error: &wasmtime::Error) -> CallError {
         match self.exceeded {

@@ -667,7 +667,9 @@ fn blame(error: &StartError) -> Fault {
     let text = format!("the plugin {}", with_sources(error));
     match error {
         error if error.is_environments() => Fault::Environments(text),
-        StartError::Configure(CallError::Deadline(_)) => Fault::Slowness(text),
+        StartError::Configure(CallError::Deadline(_)) | StartError::Begin(CallError::Deadline(_)) => {
+            Fault::Slowness(text)
+        }
         _ => Fault::Plugins(text),
     }
 }

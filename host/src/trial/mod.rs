@@ -160,9 +160,9 @@ fn not_started(error: &StartError, step: Option<&Step>) -> StepReport {
             };
             (Some(message.clone()), difference)
         }
-        StartError::Configure(_) | StartError::Instantiate(_) => {
+        StartError::Configure(_) | StartError::Begin(_) | StartError::Instantiate(_) => {
             let kind = match error {
-                StartError::Configure(error) => fault(error),
+                StartError::Configure(error) | StartError::Begin(error) => fault(error),
                 StartError::Instantiate(_) | StartError::Refused(_) => Fault::Start,
             };
             let difference = (expected_error != Some(kind)).then(|| Difference {

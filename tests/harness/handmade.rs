@@ -1,0 +1,201 @@
+//! Plugins that no compiler makes, written by hand.
+//!
+//! A plugin in Rust cannot make its table grow, return a pointer to where there is no memory, or have a start function
+//! that never ends. Whoever wants to harm the proxy can.
+
+/// What such a plugin does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handmade {
+    /// Nothing: it lets requests pass. What the others are compared with.
+    Harmless,
+    /// Has its table grow until that is refused, lets the request pass, and traps where it got more than it should.
+    GrowsTable,
+    /// Asks for more of its table until the end of time.
+    GrowsTableForever,
+    /// Has a table that is too large from the beginning.
+    HasHugeTable,
+    /// Has a memory that is too large from the beginning.
+    HasHugeMemory,
+    /// Has more tables than anybody needs.
+    HasManyTables,
+    /// Does not come to the end of its start.
+    LoopsAtStart,
+    /// Says that the host can put what it passes where there is no memory.
+    AllocatesNowhere,
+    /// Never comes to an end of finding room for what the host passes.
+    AllocatesForever,
+    /// Calls the host while the host passes something.
+    CallsWhileItAllocates,
+    /// Says that its verdict stands where there is no memory.
+    AnswersNowhere,
+    /// Gives a verdict that there is not.
+    AnswersNonsense,
+    /// Answers with more headers than memory could hold.
+    AnswersWithoutEnd,
+    /// Names an upstream in bytes that are no text.
+    AnswersNoText,
+}
+
+/// Around the module in the place of `@module@`: the contract with what these plugins use of it.
+const COMPONENT: &str = r#"(component
+  (import "tollgate:policy/sequence@0.1.0" (instance $sequence
+    (export "next" (func (param "id" u32) (result u32)))))
+  (core func $next (canon lower (func $sequence "next")))
+  @module@
+  (core instance $core (instantiate $module (with "host" (instance (export "next" (func $next))))))
+
+  (func $configure (param "config" string) (result (result (error string)))
+    (canon lift (core func $core "configure") 
+      (memory (core memory $core "memory")) (realloc (core func $core "allocate"))))
+  (instance (export "tollgate:policy/lifecycle@0.1.0") (export "configure" (func $configure)))
+
+  (type $reply (record
+    (field "status" u16) (field "headers" (list (tuple string string))) (field "body" (list u8))))
+  (type $verdict (variant (case "next") (case "reply" $reply) (case "forward" string)))
+  (func $on-request (result $verdict)
+    (canon lift (core func $core "on-request") (memory (core memory $core "memory"))))
+  ;; What an interface exports has to have a name in it, types as well.
+  (component $hook
+    (type $reply' (record
+      (field "status" u16) (field "headers" (list (tuple string string))) (field "body" (list u8))))
+    (import "with-reply" (type $reply (eq $reply')))
+    (type $verdict' (variant (case "next") (case "reply" $reply) (case "forward" string)))
+    (import "with-verdict" (type $verdict (eq $verdict')))
+    (import "with-on-request" (func $on-request (result $verdict)))
+    (export $named-reply "reply" (type $reply))
+    (type $named-verdict' (variant (case "next") (case "reply" $named-reply) (case "forward" string)))
+    (export $named-verdict "verdict" (type $named-verdict'))
+    (export "on-request" (func $on-request) (func (result $named-verdict))))
+  (instance $request-hook (instantiate $hook
+    (with "with-reply" (type $reply))
+    (with "with-verdict" (type $verdict))
+    (with "with-on-request" (func $on-request))))
+  (export "tollgate:policy/request-hook@0.1.0" (instance $request-hook)))"#;
+
+/// The parts of a module that differ, as text.
+struct Parts {
+    /// Pages of 64 KiB.
+    memory: u32,
+    /// Tables of one element each.
+    tables: usize,
+    /// Data, and what else there is to say.
+    more: &'static str,
+    /// The body of the function that finds room for what the host passes; an address.
+    allocate: &'static str,
+    /// The body of the hook; the address of its verdict. At 0 stands `next`.
+    on_request: &'static str,
+}
+
+const HARMLESS: Parts =
+    Parts { memory: 1, tables: 0, more: "", allocate: "i32.const 4096", on_request: "i32.const 0" };
+
+impl Handmade {
+    pub const ALL: [Self; 14] = [
+        Self::Harmless,
+        Self::GrowsTable,
+        Self::GrowsTableForever,
+        Self::HasHugeTable,
+        Self::HasHugeMemory,
+        Self::HasManyTables,
+        Self::LoopsAtStart,
+        Self::AllocatesNowhere,
+        Self::AllocatesForever,
+        Self::CallsWhileItAllocates,
+        Self::AnswersNowhere,
+        Self::AnswersNonsense,
+        Self::AnswersWithoutEnd,
+        Self::AnswersNoText,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Harmless => "harmless",
+            Self::GrowsTable => "grows-table",
+            Self::GrowsTableForever => "grows-table-forever",
+            Self::HasHugeTable => "has-huge-table",
+            Self::HasHugeMemory => "has-huge-memory",
+            Self::HasManyTables => "has-many-tables",
+            Self::LoopsAtStart => "loops-at-start",
+            Self::AllocatesNowhere => "allocates-nowhere",
+            Self::AllocatesForever => "allocates-forever",
+            Self::CallsWhileItAllocates => "calls-while-it-allocates",
+            Self::AnswersNowhere => "answers-nowhere",
+            Self::AnswersNonsense => "answers-nonsense",
+            Self::AnswersWithoutEnd => "answers-without-end",
+            Self::AnswersNoText => "answers-no-text",
+        }
+    }
+
+    /// The plugin, as a file of it would be.
+    pub fn component(self) -> Vec<u8> {
+        let Parts { memory, tables, more, allocate, on_request } = self.parts();
+        let tables = "(table 1 funcref)".repeat(tables);
+        let module = format!(
+            "(core module $module
+              (import \"host\" \"next\" (func $next (param i32) (result i32)))
+              (memory (export \"memory\") {memory})
+              {tables}
+              {more}
+              (func (export \"allocate\") (param i32 i32 i32 i32) (result i32) {allocate})
+              (func (export \"configure\") (param i32 i32) (result i32) i32.const 0)
+              (func (export \"on-request\") (result i32) {on_request}))"
+        );
+        wat::parse_str(COMPONENT.replace("@module@", &module))
+            .unwrap_or_else(|error| panic!("{} is no component: {error}", self.name()))
+    }
+
+    fn parts(self) -> Parts {
+        match self {
+            Self::Harmless => HARMLESS,
+            Self::GrowsTable => Parts {
+                more: "(table $table 1 funcref)",
+                on_request: "
+                    (loop $again
+                      (br_if $again
+                        (i32.ne (table.grow $table (ref.null func) (i32.const 1000)) (i32.const -1))))
+                    (if (i32.gt_u (table.size $table) (i32.const 65536)) (then unreachable))
+                    i32.const 0",
+                ..HARMLESS
+            },
+            Self::GrowsTableForever => Parts {
+                more: "(table $table 1 funcref)",
+                on_request: "
+                    (loop $again
+                      (drop (table.grow $table (ref.null func) (i32.const 1000)))
+                      (br $again))
+                    unreachable",
+                ..HARMLESS
+            },
+            Self::HasHugeTable => Parts { more: "(table 10000000 funcref)", ..HARMLESS },
+            Self::HasHugeMemory => Parts { memory: 16 << 10, ..HARMLESS },
+            Self::HasManyTables => Parts { tables: 100, ..HARMLESS },
+            Self::LoopsAtStart => {
+                Parts { more: "(func $start (loop $again (br $again))) (start $start)", ..HARMLESS }
+            }
+            Self::AllocatesNowhere => Parts { allocate: "i32.const -64", ..HARMLESS },
+            Self::AllocatesForever => Parts { allocate: "(loop $again (br $again)) unreachable", ..HARMLESS },
+            Self::CallsWhileItAllocates => Parts {
+                allocate: "
+                    (drop (call $next (i32.const 0)))
+                    i32.const 4096",
+                ..HARMLESS
+            },
+            Self::AnswersNowhere => Parts { on_request: "i32.const -64", ..HARMLESS },
+            Self::AnswersNonsense => {
+                Parts { more: "(data (i32.const 64) \"\\4d\")", on_request: "i32.const 64", ..HARMLESS }
+            }
+            // A reply of status 200, with 2^31 - 1 headers at 0.
+            Self::AnswersWithoutEnd => Parts {
+                more: "(data (i32.const 64) \"\\01\\00\\00\\00\\c8\\00\\00\\00\\00\\00\\00\\00\\ff\\ff\\ff\\7f\\00\\00\\00\\00\\00\\00\\00\\00\")",
+                on_request: "i32.const 64",
+                ..HARMLESS
+            },
+            // `forward`, with the two bytes at 128.
+            Self::AnswersNoText => Parts {
+                more: "(data (i32.const 64) \"\\02\\00\\00\\00\\80\\00\\00\\00\\02\\00\\00\\00\") (data (i32.const 128) \"\\ff\\fe\")",
+                on_request: "i32.const 64",
+                ..HARMLESS
+            },
+        }
+    }
+}
