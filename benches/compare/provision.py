@@ -19,6 +19,10 @@ FILTER_TARGET = "wasm32-wasip1"
 PACKAGES = {
     "nginx": ("nginx", "nginx"),
     "nginx-lua": ("libnginx-mod-http-lua", "/usr/lib/nginx/modules/ngx_http_lua_module.so"),
+    "nginx-brotli": (
+        "libnginx-mod-http-brotli-filter",
+        "/usr/lib/nginx/modules/ngx_http_brotli_filter_module.so",
+    ),
     "haproxy": ("haproxy", "haproxy"),
     "varnish": ("varnish", "varnishd"),
     "wrk": ("wrk", "wrk"),

@@ -7,7 +7,7 @@ from load import Round
 from subjects import Subject
 
 # What the others are compared with.
-REFERENCES = ["nginx", "nginx+lua", "haproxy+lua", "nginx-cache-1k", "nginx-cache-64k", "nginx-gzip"]
+REFERENCES = ["nginx", "nginx+lua", "haproxy+lua", "nginx-cache-1k", "nginx-cache-64k", "nginx-gzip", "nginx-br"]
 
 
 @dataclass

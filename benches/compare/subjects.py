@@ -13,7 +13,7 @@ BODY_SIZE = 1024
 # What is stored or encoded: path and size.
 STORED = {"1k": 1 << 10, "64k": 64 << 10}
 PAGE_SIZE = 64 << 10
-GZIP_LEVEL = 5
+LEVEL = 5
 
 KEY_HEADER = "x-api-key"
 KEYS = {f"tenant-{n}": f"key-{n:04}-abcdef0123456789" for n in range(32)}
@@ -172,8 +172,16 @@ def nginx_cache(setting: Setting) -> list:
 
 
 def nginx_gzip(setting: Setting) -> list:
+    return _nginx_encoding(setting, "", "gzip", "gzip_proxied any;")
+
+
+def nginx_brotli(setting: Setting) -> list:
+    return _nginx_encoding(setting, f"load_module {setting.tools['nginx-brotli']};", "brotli")
+
+
+def _nginx_encoding(setting: Setting, module: str, encoding: str, more: str = "") -> list:
     setting.write("temp-paths.conf")
-    return _nginx(setting, "nginx-gzip.conf", level=GZIP_LEVEL)
+    return _nginx(setting, "nginx-encoding.conf", module=module, encoding=encoding, level=LEVEL, more=more)
 
 
 def _nginx(setting: Setting, template: str, **values: object) -> list:
@@ -257,7 +265,7 @@ def tollgate_gate_cache(setting: Setting) -> list:
 
 
 def tollgate_encoding(setting: Setting, encoding: str) -> list:
-    settings = f'compress = {{ encodings = ["{encoding}"], levels = {{ gzip = {GZIP_LEVEL}, br = {GZIP_LEVEL} }} }}'
+    settings = f'compress = {{ encodings = ["{encoding}"], levels = {{ gzip = {LEVEL}, br = {LEVEL} }} }}'
     return _tollgate(setting, setting.origins[:1], settings=settings)
 
 
@@ -314,6 +322,7 @@ upstream = "app"
 # Name, command, tools, and what it is encoded with.
 ENCODING = [
     ("nginx-gzip", nginx_gzip, {"nginx"}, "gzip"),
+    ("nginx-br", nginx_brotli, {"nginx", "nginx-brotli"}, "br"),
     ("tollgate-gzip", lambda setting: tollgate_encoding(setting, "gzip"), {"tollgate"}, "gzip"),
     ("tollgate-br", lambda setting: tollgate_encoding(setting, "br"), {"tollgate"}, "br"),
 ]

@@ -250,8 +250,7 @@ impl fmt::Debug for Encoder {
 
 impl Encoder {
     fn new(encoding: Encoding, levels: &Levels, length: Option<u64>) -> Self {
-        // There is nothing to remember beyond the length; tables of this size are cheaper to set up.
-        let window = length.map_or(WINDOW, |length| length.max(1).ilog2() + 1).clamp(10, WINDOW);
+        let window = window(encoding, length);
         let level = |level: u8| Level::Precise(level.into());
         Self(match encoding {
             Encoding::Gzip => Box::new(GzipEncoder::new(level(levels.gzip).into())),
@@ -274,6 +273,17 @@ impl Encoder {
     ) -> Result<(), Error> {
         Ok(self.0.encode(input, output)?)
     }
+}
+
+/// The window for a body of this length, as a power of two. There is nothing to remember beyond the length; tables of
+/// this size are cheaper to set up.
+fn window(encoding: Encoding, length: Option<u64>) -> u32 {
+    let least = match encoding {
+        // With a smaller one this encoder searches in another way from level 5 on, which takes it twenty times as long.
+        Encoding::Brotli => 17,
+        Encoding::Gzip | Encoding::Deflate | Encoding::Zstd => 10,
+    };
+    length.map_or(WINDOW, |length| length.max(1).ilog2() + 1).clamp(least, WINDOW)
 }
 
 struct Decoder {
@@ -508,6 +518,23 @@ mod tests {
         }
         text.truncate(length);
         text
+    }
+
+    #[test]
+    fn windows_are_as_large_as_the_body() {
+        for (encoding, length, expected) in [
+            (Encoding::Zstd, Some(0), 10),
+            (Encoding::Zstd, Some(65_535), 16),
+            (Encoding::Zstd, Some(65_536), 17),
+            (Encoding::Zstd, Some(u64::MAX), WINDOW),
+            (Encoding::Zstd, None, WINDOW),
+            (Encoding::Brotli, Some(0), 17),
+            (Encoding::Brotli, Some(65_535), 17),
+            (Encoding::Brotli, Some(1 << 18), WINDOW),
+            (Encoding::Brotli, None, WINDOW),
+        ] {
+            assert_eq!(window(encoding, length), expected, "{encoding:?} {length:?}");
+        }
     }
 
     #[test]
