@@ -25,7 +25,7 @@ pub use error::{Blame, Error};
 pub use headers::{BadRequest, BadResponse, Peer};
 pub use tunnel::Tunnel;
 
-use std::rc::Rc;
+use std::{pin::pin, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
@@ -79,8 +79,9 @@ pub async fn handle(
     let call = grpc::Call::of(&request);
     let connect = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let context = Context { worker, generation, connection, meter, call };
-    // In a box, since hyper moves the future about before it runs.
-    let answer = match Box::pin(forward(&context, request, &mut record)).await {
+    // In a box, since hyper moves the future about before it runs; and made there, since it is large.
+    let way = Box::into_pin(Box::write(Box::new_uninit(), forward(&context, request, &mut record)));
+    let answer = match way.await {
         Ok((response, _)) if connect.is_some() && response.status().is_success() => {
             Err(Error::NotSwitched.into())
         }
@@ -225,8 +226,10 @@ async fn forward(
         (false, true) => Expects::Continue,
         (false, false) => Expects::Nothing,
     };
-    let sending = send::send(context, upstream, route, &mut exchange, Some(body), expects, record);
-    let answer = before(deadline.as_ref(), sending).await.unwrap_or(Err(Error::DeadlineExceeded));
+    let answer = {
+        let sending = pin!(send::send(context, upstream, route, &mut exchange, Some(body), expects, record));
+        before(deadline.as_ref(), sending).await.unwrap_or(Err(Error::DeadlineExceeded))
+    };
     let mut answer = cached::settle(&mut visit, route, &mut exchange, answer, record).map_err(&failed)?;
     if let Some(sent) = &mut answer.sent {
         sent.deadline = deadline;

@@ -147,8 +147,11 @@ pub(super) async fn send(
             timer.start(left);
             timer
         });
-        let attempt = send_to(context, target, endpoint, exchange, &mut outgoing);
-        let answer = before(limit.as_ref(), attempt).await.unwrap_or_else(|source| {
+        let answer = {
+            let attempt = pin!(send_to(context, target, endpoint, exchange, &mut outgoing));
+            before(limit.as_ref(), attempt).await
+        };
+        let answer = answer.unwrap_or_else(|source| {
             let endpoint = name(endpoint);
             Err(Failure { error: Error::AttemptsTimedOut { endpoint, source }, outcome: None })
         });
