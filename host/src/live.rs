@@ -15,7 +15,12 @@ use std::{
 };
 
 use crate::{
-    address::Address, clock::Clock, drain::Drain, plugin::Slot, snapshot::Snapshot, telemetry::Writer,
+    address::Address,
+    clock::Clock,
+    drain::Drain,
+    plugin::{Plugin, Slot},
+    snapshot::Snapshot,
+    telemetry::Writer,
     upstream::Pool,
 };
 
@@ -26,31 +31,46 @@ pub struct Generation {
     /// The worker, as it counts.
     pub writer: Writer,
     /// By place, as in the snapshot's list of plugins.
-    slots: Vec<Rc<Slot>>,
+    seats: Vec<Seat>,
+}
+
+/// The instances of a plugin on this worker.
+#[derive(Debug)]
+struct Seat {
+    in_force: Rc<Slot>,
+    /// Of the version that is tried beside it.
+    candidate: Option<Rc<Slot>>,
 }
 
 impl Generation {
     /// Plugins that are the same as before keep their instances.
     fn new(snapshot: Arc<Snapshot>, writer: Writer, previous: Option<&Generation>) -> Self {
-        let known: HashMap<_, _> = previous
-            .iter()
-            .flat_map(|previous| &previous.slots)
+        let known = previous.iter().flat_map(|previous| &previous.seats);
+        let known: HashMap<_, _> = known
+            .flat_map(|seat| [Some(&seat.in_force), seat.candidate.as_ref()])
+            .flatten()
             .map(|slot| (Arc::as_ptr(slot.plugin()), slot))
             .collect();
-        let slots = snapshot
-            .plugins
-            .iter()
-            .map(|loaded| match known.get(&Arc::as_ptr(&loaded.plugin)) {
-                Some(slot) => Rc::clone(slot),
-                None => Rc::new(Slot::new(loaded.plugin.clone(), writer)),
-            })
-            .collect();
-        Self { snapshot, writer, slots }
+        let slot = |plugin: &Arc<Plugin>| match known.get(&Arc::as_ptr(plugin)) {
+            Some(slot) => Rc::clone(slot),
+            None => Rc::new(Slot::new(plugin.clone(), writer)),
+        };
+        let seats = snapshot.plugins.iter().map(|loaded| Seat {
+            in_force: slot(&loaded.plugin),
+            candidate: loaded.candidate.as_ref().map(|candidate| slot(&candidate.plugin)),
+        });
+        let seats = seats.collect();
+        Self { snapshot, writer, seats }
     }
 
     /// The instance of the plugin at a place of the snapshot's list.
     pub fn slot(&self, place: usize) -> &Slot {
-        &self.slots[place]
+        &self.seats[place].in_force
+    }
+
+    /// The same of the version that is tried beside it, if there is one.
+    pub fn candidate(&self, place: usize) -> Option<&Slot> {
+        self.seats[place].candidate.as_deref()
     }
 }
 

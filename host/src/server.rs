@@ -24,8 +24,8 @@ use crate::{
     drain::Drain,
     listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
-    plugin::{self, Digest, Engine, EngineSettings, TakeBackError, Versions},
-    snapshot::{Builder, Loads, Snapshot},
+    plugin::{self, Digest, Ended, Engine, EngineSettings, Judgement, TakeBackError, Versions},
+    snapshot::{Builder, Candidate, Loaded, Loads, Snapshot},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
     tls::Termination,
     upstream::Keepers,
@@ -211,6 +211,7 @@ impl Server {
         server.order(&current).await?;
         server.keep(&current.snapshot);
         server.note_versions(&current.snapshot).await;
+        server.drain.spawn(server.clone().judge_candidates());
         Ok(server)
     }
 
@@ -320,7 +321,12 @@ impl Server {
         let _one_at_a_time = self.replacing.lock().await;
         let before = self.snapshot();
         let plugin = before.plugin(name).ok_or(RollBackError::Unknown)?;
-        let from = plugin.plugin.code.digest();
+        // What is tried is what is taken back, and gets no more requests.
+        let candidate = plugin.candidate.as_ref();
+        let from = candidate.map_or(plugin.plugin.code.digest(), Candidate::digest);
+        if let Some(candidate) = candidate {
+            candidate.comparison.end(Ended::TakenBack);
+        }
         let versions = &self.builder.versions;
         let version = blocking({
             let (server, name) = (self.clone(), name.to_owned());
@@ -331,7 +337,7 @@ impl Server {
         let refused = match &result {
             Err(error) => with_sources(error),
             Ok(snapshot) => match snapshot.plugin(name) {
-                Some(loaded) if loaded.plugin.code.digest() == to => {
+                Some(loaded) if loaded.plugin.code.digest() == to && loaded.candidate.is_none() => {
                     tracing::warn!(plugin = name, %from, %to, "plugin rolled back");
                     return Ok(RolledBack { from, to, generation: snapshot.number });
                 }
@@ -343,6 +349,72 @@ impl Server {
         };
         versions.allow(name, Some(from));
         Err(RollBackError::Refused { version: to, reason: refused })
+    }
+
+    /// Judges versions that are tried beside those in force, whenever there are any. Runs until the drain starts.
+    async fn judge_candidates(self: Arc<Self>) {
+        /// Between two looks at what has been counted.
+        const LOOK: Duration = Duration::from_millis(250);
+        let mut changes = self.changes();
+        let judging = async {
+            loop {
+                let snapshot = self.snapshot();
+                let tried = |loaded: &Loaded| Some((loaded.plugin.name.clone(), loaded.candidate.clone()?));
+                let candidates: Vec<_> = snapshot.plugins.iter().filter_map(tried).collect();
+                drop(snapshot);
+                if candidates.is_empty() {
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                for (name, candidate) in candidates {
+                    self.judge(&name, &candidate).await;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = self.drain.started() => {}
+            () = judging => {}
+        }
+    }
+
+    /// Has a candidate take over, or takes it back, if it is time.
+    async fn judge(self: &Arc<Self>, name: &str, candidate: &Candidate) {
+        /// Until an end that could not be put in force is tried once more.
+        const AGAIN: Duration = Duration::from_secs(5);
+        let digest = candidate.digest();
+        match candidate.comparison.ended() {
+            Some(_) => tokio::time::sleep(AGAIN).await,
+            None => match candidate.comparison.judge(&candidate.rule) {
+                Judgement::GoesOn => return,
+                Judgement::Passes => {
+                    candidate.comparison.end(Ended::Passed);
+                }
+                // From now on it gets no more requests, however long the reload takes.
+                Judgement::Fails(reason) => {
+                    candidate.comparison.end(Ended::Failed(reason));
+                }
+            },
+        }
+        let _one_at_a_time = self.replacing.lock().await;
+        let now = self.snapshot();
+        let is_tried = now.plugin(name).and_then(|loaded| loaded.candidate.as_ref());
+        if !is_tried.is_some_and(|tried| Arc::ptr_eq(&tried.comparison, &candidate.comparison)) {
+            return;
+        }
+        if candidate.comparison.ended() != Some(&Ended::Passed) {
+            let (server, name) = (self.clone(), name.to_owned());
+            let taken_back = blocking(move || server.builder.versions.take_back(&name, digest)).await;
+            if let Err(error) = taken_back {
+                tracing::warn!(%digest, %error, "cannot remember that the version was taken back");
+            }
+        }
+        if let Err(error) = self.replace_alone(now.config.clone(), now.source.clone()).await {
+            let error = with_sources(&error);
+            tracing::error!(plugin = name, error, "cannot end what was tried, which is tried again");
+        }
     }
 
     /// Lets versions of a plugin serve again that were taken back. What lies in its file is loaded, if it can be.

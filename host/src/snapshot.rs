@@ -6,7 +6,7 @@
 
 mod loading;
 
-pub use loading::{Loaded, Loads, Origin, Refused, Stage, Tested, write_loads};
+pub use loading::{Candidate, Loaded, Loads, Origin, Refused, Stage, Tested, write_loads};
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -457,7 +457,7 @@ fn routes(
         let mut hooks = |name: &Spanned<String>| {
             // A plugin that is not there has been reported where it was to be loaded.
             let place = *places.get(name.get_ref().as_str())?;
-            let hooks = plugins[place].plugin.code.hooks();
+            let hooks = plugins[place].hooks();
             if !hooks.are_for_routes() {
                 let problem = Problem::at(name.span(), "this plugin has no hook for requests or responses");
                 problems
@@ -470,7 +470,7 @@ fn routes(
         let everywhere = plugins.iter().enumerate().filter(|(place, loaded)| {
             loaded.is_on_all_routes() && named.iter().all(|(named, _)| named != place)
         });
-        let everywhere = everywhere.map(|(place, loaded)| (place, loaded.plugin.code.hooks()));
+        let everywhere = everywhere.map(|(place, loaded)| (place, loaded.hooks()));
         let hooks: Vec<_> = everywhere.chain(named.iter().copied()).collect();
         let steps: Vec<_> = hooks
             .iter()

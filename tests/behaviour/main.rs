@@ -7,6 +7,7 @@ mod breaker;
 mod caching;
 mod caching_disk;
 mod caching_encoded;
+mod canary;
 mod capabilities;
 mod completed;
 mod compression;

@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     cache::write_cache,
-    plugin::{write_on_routes, write_plugins},
+    plugin::{Comparison, write_canaries, write_on_routes, write_plugins},
     server::Server,
-    snapshot::write_loads,
+    snapshot::{Loaded, write_loads},
     telemetry::{
         Page,
         metrics::Format,
@@ -37,6 +37,13 @@ fn write(page: &mut Page, server: &Server) {
     write_loads(page, server.loads());
     write_on_routes(page, &snapshot.plugin_calls());
     write_plugins(page, snapshot.plugins.iter().map(|loaded| &*loaded.plugin));
+    write_canaries(page, snapshot.plugins.iter().filter_map(tried));
+}
+
+/// The version that is tried beside the one in force, if one is.
+fn tried(loaded: &Loaded) -> Option<(&str, f64, &Comparison)> {
+    let candidate = loaded.candidate.as_ref()?;
+    Some((&loaded.plugin.name, candidate.share(), &candidate.comparison))
 }
 
 /// Writes the families of the process as a whole.

@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{
     config,
-    plugin::{FailureKind, Hook, RouteCalls},
+    plugin::{self, FailureKind, Hook, RouteCalls, Side},
     server::{RollBackError, Server},
-    snapshot::{Loaded, Refused, Snapshot},
+    snapshot::{Candidate, Loaded, Refused, Snapshot},
     telemetry::{Distribution, PerWorker, with_sources},
 };
 
@@ -42,6 +42,8 @@ struct Plugin {
     hooks: Vec<&'static str>,
     fail: &'static str,
     last_load: LastLoad,
+    /// The version that is tried beside the one in force.
+    canary: Option<Canary>,
     /// Cases of its own tests that it has passed before it came into force.
     tests_passed: Option<usize>,
     /// Those that have served, the last one last.
@@ -60,6 +62,50 @@ struct Plugin {
     routes: BTreeMap<String, OnRoute>,
     /// What the plugin counts itself.
     metrics: BTreeMap<String, f64>,
+}
+
+/// A version that decides a share of the requests, and what both have come to since.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Canary {
+    digest: String,
+    size: usize,
+    share: f64,
+    since: String,
+    /// When it takes over at the earliest.
+    until: String,
+    /// Requests that it must have decided by then.
+    requests: u32,
+    in_force: Seen,
+    candidate: Seen,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Seen {
+    requests: u64,
+    failed: u64,
+    calls: u64,
+    crashes: u64,
+}
+
+impl Canary {
+    fn of(Candidate { plugin, rule, comparison, .. }: &Candidate) -> Self {
+        let seen = |side| {
+            let plugin::Seen { calls, crashes, requests, failed } = comparison.seen(side);
+            Seen { requests, failed, calls, crashes }
+        };
+        Self {
+            digest: plugin.code.digest().to_string(),
+            size: plugin.code.size(),
+            share: rule.share.get(),
+            since: timestamp(comparison.since),
+            until: timestamp(comparison.since + rule.time.get()),
+            requests: rule.requests.get(),
+            in_force: seen(Side::InForce),
+            candidate: seen(Side::Candidate),
+        }
+    }
 }
 
 /// Whether it is left alone because it keeps failing.
@@ -216,6 +262,7 @@ fn plugin(context: &Context, snapshot: &Snapshot, loaded: &Loaded) -> Plugin {
             config::Failure::Open => "open",
         },
         last_load: LastLoad::of(loaded),
+        canary: loaded.candidate.as_ref().map(Canary::of),
         tests_passed: loaded.tested.map(|tested| tested.cases),
         versions: history
             .served

@@ -31,7 +31,7 @@ pub use listener::{
     FileMode, Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect, TrustedProxies,
 };
 pub use plugin::{
-    AllRoutes, BodyGrant, Failure, Grants, HttpGrant, Isolation, Plugin, PluginBreaker, PluginLimits,
+    AllRoutes, BodyGrant, Canary, Failure, Grants, HttpGrant, Isolation, Plugin, PluginBreaker, PluginLimits,
     SecretSource, StoreGrant,
 };
 pub use problem::{Problem, Problems, Source};

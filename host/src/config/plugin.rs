@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
-    ByteSize, Duration, Endpoint, PublicKey, Sha256, Signature, UpstreamTls,
+    ByteSize, Duration, Endpoint, PublicKey, Sha256, Share, Signature, UpstreamTls,
     read::{optional_table, optional_word, table, word},
 };
 
@@ -38,6 +38,9 @@ pub struct Plugin {
     /// The routes that it is on beside those that name it; before the plugins that they name.
     #[serde(deserialize_with = "optional_word")]
     pub routes: Option<Spanned<AllRoutes>>,
+    /// How a new version is tried beside the one in force; it takes over at once if absent.
+    #[serde(deserialize_with = "canary")]
+    pub canary: Option<Canary>,
     /// What the file must be, to the bit.
     pub sha256: Option<Sha256>,
     /// Who must have signed the file.
@@ -126,6 +129,83 @@ impl Default for PluginBreaker {
             pause_max: Duration::from_secs(30),
         }
     }
+}
+
+/// How a new version of a plugin proves itself. Written as the share alone, or as a table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Canary {
+    /// Of the requests, those that the new version decides. More than none, and not all.
+    pub share: Share,
+    /// How long, at least.
+    #[serde(rename = "for", default = "default_canary_time")]
+    pub time: Duration,
+    /// How many requests it must have decided before its failures are compared, and before it takes over.
+    #[serde(default = "default_canary_requests")]
+    pub requests: NonZero<u32>,
+    /// How much larger the share of its requests that fail may be.
+    #[serde(default = "default_canary_tolerance")]
+    pub tolerance: Share,
+}
+
+impl Canary {
+    fn new(share: Share) -> Self {
+        Self {
+            share,
+            time: default_canary_time(),
+            requests: default_canary_requests(),
+            tolerance: default_canary_tolerance(),
+        }
+    }
+
+    fn check(self) -> Result<Self, &'static str> {
+        let share = self.share.get();
+        let is_part = share > 0.0 && share < 1.0;
+        is_part
+            .then_some(self)
+            .ok_or("the new version is compared with the one in force: a share between 0 and 1")
+    }
+}
+
+fn default_canary_time() -> Duration {
+    Duration::from_secs(5 * 60)
+}
+
+fn default_canary_requests() -> NonZero<u32> {
+    NonZero::new(100).expect("100 is not 0")
+}
+
+const fn default_canary_tolerance() -> Share {
+    Share::new(0.005)
+}
+
+/// Reads a share, or a table with more to say.
+fn canary<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Canary>, D::Error> {
+    struct Visitor;
+
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Canary;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("a share such as 0.1, or a table with `share`")
+        }
+
+        fn visit_f64<E: de::Error>(self, share: f64) -> Result<Canary, E> {
+            let share = Share::deserialize(de::IntoDeserializer::<E>::into_deserializer(share))?;
+            Canary::new(share).check().map_err(E::custom)
+        }
+
+        fn visit_i64<E: de::Error>(self, share: i64) -> Result<Canary, E> {
+            self.visit_f64(share as f64)
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Canary, A::Error> {
+            let canary = Canary::deserialize(de::value::MapAccessDeserializer::new(map))?;
+            canary.check().map_err(de::Error::custom)
+        }
+    }
+
+    deserializer.deserialize_any(Visitor).map(Some)
 }
 
 /// What a plugin may reach. Nothing, unless it is written here.

@@ -85,6 +85,7 @@ breaker = { failures = 3, pause = "1s", pause-max = "5s" }
 grants.store = { memory = "1MiB", entries = 10 }
 grants.secrets = { token = { env = "TOKEN" }, key = { file = "key.pem" } }
 routes = "all"
+canary = { share = 0.25, for = "1h", requests = 1000, tolerance = 0.01 }
 sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
 public-key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 signature = "5VZDAMNgrHKQhuLMgG6CioSHfx645dl02HPgZSJJAVVfuIIVkKM7rMYeOXAc+bRr0lv18FlbviRlUUFDjnoQCw=="
@@ -274,6 +275,30 @@ fn a_grant_is_written_short_or_with_its_measure() {
             found.iter().any(|(at, said, _)| (at.as_str(), said.as_str()) == (place, message)),
             "{found:?}"
         );
+    }
+}
+
+#[test]
+fn a_canary_is_a_share_or_a_table() {
+    let canary = |written: &str| config(&format!("[plugins.a]\n{written}")).plugins["a"].canary.clone();
+    assert_eq!(canary(""), None);
+    let short = canary("canary = 0.1").unwrap();
+    assert_eq!((short.share.get(), short.time.get().as_secs(), short.tolerance.get()), (0.1, 300, 0.005));
+    assert_eq!(canary("canary = { share = 0.1 }"), Some(short));
+    let whole = config(GOOD).plugins["api-key"].canary.clone().unwrap();
+    assert_eq!((whole.share.get(), whole.time.get().as_secs(), whole.requests.get()), (0.25, 3600, 1000));
+    for (written, place, message) in [
+        ("true", "true", "expected a share such as 0.1, or a table with `share`, found true or false"),
+        ("0", "0", "the new version is compared with the one in force: a share between 0 and 1"),
+        ("1.0", "1.0", "the new version is compared with the one in force: a share between 0 and 1"),
+        ("{ for = '5m' }", "{ for = '5m' }", "the key `share` is missing"),
+        ("{ share = 0.1, form = '5m' }", "form", "unknown key `form`"),
+        ("{ share = 0.1, requests = 0 }", "0", "expected a whole number from 1 to 4294967295"),
+    ] {
+        let found = problems(&format!("[plugins.a]\ncanary = {written}"));
+        let is_it =
+            |(at, said, _): &(String, String, String)| (at.as_str(), said.as_str()) == (place, message);
+        assert!(found.iter().any(is_it), "{written}: {found:?}");
     }
 }
 

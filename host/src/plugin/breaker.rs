@@ -94,16 +94,8 @@ impl Breaker {
 
     #[cold]
     fn fail(&self, error: &CallError, now: fn() -> Duration) {
-        let counts = match FailureKind::from(error) {
-            FailureKind::Deadline | FailureKind::Memory | FailureKind::Trap | FailureKind::Start => true,
-            // What a request brings about says nothing of the next.
-            FailureKind::InvalidReply
-            | FailureKind::UnknownUpstream
-            | FailureKind::Busy
-            | FailureKind::Breaker => false,
-        };
         let state = self.state.get();
-        if !counts {
+        if !FailureKind::from(error).is_crash() {
             // It has answered, if not well.
             if matches!(state, State::Probing { .. }) {
                 self.close();

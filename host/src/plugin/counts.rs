@@ -91,6 +91,14 @@ impl FailureKind {
             Self::Breaker => "breaker",
         }
     }
+
+    /// Whether the plugin was not able to decide; what a request or a moment brings about says nothing of the next.
+    pub(super) fn is_crash(self) -> bool {
+        match self {
+            Self::Deadline | Self::Memory | Self::Trap | Self::Start => true,
+            Self::InvalidReply | Self::UnknownUpstream | Self::Busy | Self::Breaker => false,
+        }
+    }
 }
 
 impl From<&CallError> for FailureKind {

@@ -8,6 +8,7 @@ mod anatomy;
 mod artifact;
 mod bindings;
 mod breaker;
+mod canary;
 mod capability;
 mod client;
 mod code;
@@ -29,6 +30,7 @@ mod wasi;
 
 pub use anatomy::{Anatomy, AnatomyError, Range};
 pub use artifact::Digest;
+pub use canary::{Comparison, Ended, Judgement, Seen, Side, write_canaries};
 pub use capability::{Capabilities, Capability, Quota, SecretError, Secrets, Store, StoreError, Usage};
 pub use client::{Outgoing, Received, SendError, Target};
 pub use code::{Code, Hooks};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
-use super::{Context, Error, cached::Answer, errands::Call};
+use super::{Context, Error, cached::Answer, canary, errands::Call};
 use crate::{
     body::{Arriving, Content, Leaving},
     clock::Timer,
@@ -41,38 +41,50 @@ pub(super) async fn on_request(
     let generation = &context.generation;
     let mut decision = Decision::Next;
     for Step { place, calls } in &route.on_request {
-        let slot = generation.slot(*place);
+        let (slot, side) = canary::version(context, *place, exchange);
         let calls = calls.of(generation.writer);
         calls.calls.add(1);
         let verdict = if slot.waits() {
             // In a box, since most requests do without.
             let body = body.as_deref_mut();
-            Box::pin(request_waiting(context, *place, exchange, body, deadline, calls)).await
+            Box::pin(request_waiting(context, *place, slot, exchange, body, deadline, calls)).await
         } else {
             slot.on_request(exchange, Some(calls))
         };
-        let verdict = match verdict {
-            Ok(RequestVerdict::Next) => Ok(()),
-            Ok(RequestVerdict::Reply(reply)) => return Ok(Decision::Reply(reply)),
-            Ok(RequestVerdict::Forward(name)) => match generation.snapshot.upstream(&name) {
-                Some(place) => {
-                    exchange.upstream = generation.snapshot.upstreams[place].upstream.name.clone();
-                    decision = Decision::Forward(place);
-                    Ok(())
-                }
-                None => Err(CallError::UnknownUpstream(brief(&name))),
-            },
-            Err(error) => Err(error),
-        };
-        verdict.or_else(|error| by_policy(slot, calls, error))?;
+        let decided = verdict.and_then(|verdict| Decision::of(verdict, generation));
+        canary::called(context, *place, side, decided.as_ref().err());
+        match decided {
+            Ok(Decision::Next) => {}
+            Ok(Decision::Reply(reply)) => return Ok(Decision::Reply(reply)),
+            Ok(Decision::Forward(place)) => {
+                exchange.upstream = generation.snapshot.upstreams[place].upstream.name.clone();
+                decision = Decision::Forward(place);
+            }
+            Err(error) => by_policy(slot, calls, error)?,
+        }
     }
     Ok(decision)
+}
+
+impl Decision {
+    /// What a verdict means here.
+    fn of(verdict: RequestVerdict, generation: &Generation) -> Result<Self, CallError> {
+        match verdict {
+            RequestVerdict::Next => Ok(Self::Next),
+            RequestVerdict::Reply(reply) => Ok(Self::Reply(reply)),
+            RequestVerdict::Forward(name) => {
+                let place = generation.snapshot.upstream(&name);
+                place.map(Self::Forward).ok_or_else(|| CallError::UnknownUpstream(brief(&name)))
+            }
+        }
+    }
 }
 
 /// Calls the request hook of a plugin that may wait.
 async fn request_waiting(
     context: &Context,
     place: usize,
+    slot: &Slot,
     exchange: &mut InHand,
     mut body: Option<&mut Arriving>,
     deadline: Option<&Timer>,
@@ -86,7 +98,7 @@ async fn request_waiting(
         response: None,
         deadline,
     };
-    let verdict = context.generation.slot(place).on_request_waiting(exchange, &mut call, Some(calls)).await;
+    let verdict = slot.on_request_waiting(exchange, &mut call, Some(calls)).await;
     if let Some(content) = exchange.take_made_request_body()
         && let Some(body) = body
     {
@@ -153,13 +165,13 @@ async fn run(
     let mut body = Leaving::Untouched(content);
     let mut is_left = false;
     for Step { place, calls } in &route.on_response {
-        let slot = context.generation.slot(*place);
+        let (slot, side) = canary::version(context, *place, exchange);
         let calls = calls.of(context.generation.writer);
         calls.calls.add(1);
         let verdict = if slot.waits() {
             // In a box, since most responses do without.
             let (verdict, made) =
-                Box::pin(response_waiting(context, *place, exchange, &mut body, deadline, calls)).await;
+                Box::pin(response_waiting(context, *place, slot, exchange, &mut body, deadline, calls)).await;
             if let Some(content) = made {
                 is_left |= !body.is_read();
                 body = Leaving::Untouched(Content::Whole(content));
@@ -168,6 +180,7 @@ async fn run(
         } else {
             slot.on_response(exchange, Some(calls))
         };
+        canary::called(context, *place, side, verdict.as_ref().err());
         match verdict {
             Ok(ResponseVerdict::Next) => {}
             Ok(ResponseVerdict::Reply(reply)) => {
@@ -189,6 +202,7 @@ async fn run(
 async fn response_waiting(
     context: &Context,
     place: usize,
+    slot: &Slot,
     exchange: &mut InHand,
     body: &mut Leaving,
     deadline: Option<&Timer>,
@@ -202,7 +216,7 @@ async fn response_waiting(
         response: Some(body),
         deadline,
     };
-    let verdict = context.generation.slot(place).on_response_waiting(exchange, &mut call, Some(calls)).await;
+    let verdict = slot.on_response_waiting(exchange, &mut call, Some(calls)).await;
     let made = exchange.take_made_response_body();
     let is_head = exchange.request.method == Method::HEAD;
     let made = made.zip(exchange.response.as_mut()).and_then(|(content, response)| {
@@ -232,7 +246,7 @@ fn into_response(reply: Reply) -> Response<Content> {
 /// Which endpoint of an upstream is to serve the request: a place among the usable ones of its roster. None if all
 /// have been tried.
 pub(super) fn pick(
-    generation: &Generation,
+    context: &Context,
     target: &Target,
     roster: &Arc<Roster>,
     exchange: &mut InHand,
@@ -243,8 +257,10 @@ pub(super) fn pick(
     }
     let is_untried = |place: &usize| !tried.contains(&(*place as u32));
     let picked = target.balancers.iter().find_map(|place| {
-        let slot = generation.slot(*place);
-        let picked = slot.pick(exchange, roster, tried).unwrap_or_else(|error| {
+        let (slot, side) = canary::version(context, *place, exchange);
+        let picked = slot.pick(exchange, roster, tried);
+        canary::called(context, *place, side, picked.as_ref().err());
+        let picked = picked.unwrap_or_else(|error| {
             slot.counts().failed(&error);
             // Of one that is left alone, the log knows.
             if !matches!(error, CallError::Broken) {

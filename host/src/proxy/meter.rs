@@ -7,6 +7,7 @@ use std::{
 
 use http::StatusCode;
 
+use super::canary::Decided;
 use crate::{
     live::Generation,
     telemetry::{
@@ -22,11 +23,13 @@ pub(super) struct Meter {
     pub started: Instant,
     /// A place in the snapshot's list.
     route: Cell<Option<usize>>,
+    /// By which versions of plugins.
+    pub decided: Decided,
 }
 
 impl Meter {
     pub fn start() -> Self {
-        Self { started: Instant::now(), route: Cell::new(None) }
+        Self { started: Instant::now(), route: Cell::new(None), decided: Decided::default() }
     }
 
     /// Notes the route that takes it.
@@ -52,5 +55,6 @@ impl Meter {
     ) {
         let counts = generation.snapshot.counts(self.route.get()).of(generation.writer);
         counts.answered(status, bytes, duration, is_complete);
+        self.decided.count(generation, status);
     }
 }

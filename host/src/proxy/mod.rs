@@ -5,6 +5,7 @@
 
 mod afterwards;
 mod cached;
+mod canary;
 mod connection;
 mod errands;
 mod error;

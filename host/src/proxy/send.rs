@@ -255,7 +255,7 @@ impl Attempts<'_> {
         let most = self.upstream.settings.limits.endpoint_requests;
         // Each time round there is one less to pick.
         loop {
-            let place = hooks::pick(&context.generation, target, &roster, exchange, &tried)?;
+            let place = hooks::pick(context, target, &roster, exchange, &tried)?;
             match roster.begin(place, self.made > 1, most) {
                 Some(in_flight) => return Some(in_flight),
                 None => tried.push(place as u32),

@@ -19,8 +19,8 @@ use super::{Builder, Snapshot};
 use crate::{
     config::{self, ByteSize, Config, Problem, Problems, read_document},
     plugin::{
-        Capabilities, Capability, Code, Demand, Digest, Hook, LoadError, Plugin, SecretError, StartError,
-        TrustError, shipped, signature_file,
+        Capabilities, Capability, Code, Comparison, Demand, Digest, Ended, Hook, Hooks, LoadError, Plugin,
+        SecretError, StartError, TrustError, shipped, signature_file,
     },
     telemetry::{Page, with_sources},
     trial::{CaseReport, Report, TestFile, Trial},
@@ -40,7 +40,30 @@ pub struct Loaded {
     pub tested: Option<Tested>,
     /// Since when it is in force.
     pub since: SystemTime,
+    /// The version that is tried beside it.
+    pub candidate: Option<Candidate>,
     settings: Settings,
+}
+
+/// A version that has passed all that can be asked of it alone, and serves a share of the requests to show the rest.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub plugin: Arc<Plugin>,
+    pub rule: config::Canary,
+    /// With the version in force. It outlasts reloads that leave the candidate what it is.
+    pub comparison: Arc<Comparison>,
+    tested: Option<Tested>,
+}
+
+impl Candidate {
+    pub fn digest(&self) -> Digest {
+        self.plugin.code.digest()
+    }
+
+    /// Its part of the requests.
+    pub fn share(&self) -> f64 {
+        self.rule.share.get()
+    }
 }
 
 /// Where the code of a plugin came from.
@@ -109,6 +132,8 @@ pub enum Stage {
     /// Does it take its configuration?
     Configure,
     Tests,
+    /// Does it do as well as the one in force, with a share of the requests?
+    Canary,
     /// All of it was right.
     InForce,
 }
@@ -124,6 +149,7 @@ impl Stage {
             Self::Grants => "grants",
             Self::Configure => "configure",
             Self::Tests => "tests",
+            Self::Canary => "canary",
             Self::InForce => "in-force",
         }
     }
@@ -203,6 +229,10 @@ enum PluginError {
     Tests(String),
     #[error("it fails its tests: {0}")]
     Fails(String),
+    #[error("it was tried beside the version in force, and is not to take over")]
+    NotAsGood,
+    #[error("it lacks a hook that the version in force has and that is called: {0}")]
+    LacksHook(&'static str),
 }
 
 /// What is to be loaded.
@@ -251,7 +281,9 @@ impl Builder {
                     error = reason,
                     "new version not used, the loaded one stays in force"
                 );
-                loaded.push(Loaded { refused: Some(refused), ..known.clone() });
+                // What lies there is not the candidate any more, unless nobody has come to look.
+                let candidate = known.candidate.clone().filter(|_| refused.stage == Stage::Settings);
+                loaded.push(Loaded { refused: Some(refused), candidate, ..known.clone() });
             } else if let Some(span) = needed.get(name.as_str()) {
                 let place = error.place().filter(|_| !is_beside).unwrap_or_else(|| span.clone());
                 problems.push(Problem::at(place, refused.reason));
@@ -327,48 +359,23 @@ impl Builder {
                 };
                 PluginError::Load { path, source }
             })?;
-        check_grants(name, &code, &table.grants)?;
-        if table.routes.is_some() && !code.hooks().are_for_routes() {
-            return Err(PluginError::NothingOnRoutes);
-        }
         let known_origins = known.map(|known| &*known.origins);
         let origins =
             Origins::new(name, &table.grants.http, &self.folder, known_origins).map_err(|mut problems| {
                 let general = || Problem::general("an origin cannot be reached by TLS as it is written");
                 PluginError::Origin(if problems.is_empty() { general() } else { problems.swap_remove(0) })
             })?;
-        let before = known.map(|known| known.plugin.capabilities());
-        let capabilities = Capabilities::granted(&table.grants, &self.folder, before)?;
-        let same = known.filter(|known| known.plugin.is_same(&code, table, &capabilities));
-        let plugin = match same {
-            Some(known) => known.plugin.clone(),
-            None => {
-                warn_of(name, &code, table);
-                let known = known.map(|known| &*known.plugin);
-                let warm = self.warm + usize::from(table.tick.is_some() || code.hooks().complete);
-                Plugin::new(name.into(), code.clone(), table, capabilities, known, warm)?.into()
+        let loaded = Loading { builder: self, name, settings, origins: origins.into(), known };
+        let serving = match known {
+            Some(known) => Some(Cow::Borrowed(known)),
+            None => loaded.last_served(&chosen, config),
+        };
+        match (&table.canary, serving) {
+            (Some(rule), Some(serving)) if is_to_be_tried(name, table, config, &serving, &code, &chosen) => {
+                loaded.beside(&serving, code, chosen, rule)
             }
-        };
-        let tested = match &chosen.origin {
-            Origin::File(path) => test(name, &code, path, known)?,
-            // They have passed, where somebody has made them so or they have served.
-            Origin::Shipped | Origin::Kept(_) => None,
-        };
-        if same.is_none() {
-            self.versions.keep(chosen.digest, &chosen.bytes);
-            self.loads.note(name, Stage::InForce);
-            let tests = tested.map_or(0, |tested| tested.cases);
-            tracing::info!(plugin = name, digest = %chosen.digest, tests, "plugin loaded");
+            _ => loaded.alone(code, chosen),
         }
-        Ok(Loaded {
-            plugin,
-            origin: chosen.origin,
-            origins: origins.into(),
-            refused: chosen.refused,
-            tested,
-            since: same.map_or_else(SystemTime::now, |known| known.since),
-            settings: settings.clone(),
-        })
     }
 
     /// What lies in the file or is shipped; in the place of a version that was taken back, the one before it.
@@ -411,12 +418,23 @@ impl Builder {
         }
         let kept = self.versions.last_good(name).ok_or(PluginError::TakenBack(digest))?.digest;
         let was_refused = known.and_then(|known| known.refused.as_ref());
-        let refused = was_refused.filter(|refused| refused.stage == Stage::TakenBack).cloned();
-        let refused = refused.unwrap_or_else(|| {
-            self.loads.note(name, Stage::TakenBack);
-            let reason = format!("version {digest} was taken back; version {kept} serves in its place");
+        let is_it = |refused: &&Refused| matches!(refused.stage, Stage::TakenBack | Stage::Canary);
+        let refused = was_refused.filter(is_it).cloned().unwrap_or_else(|| {
+            let candidate = known.and_then(|known| known.candidate.as_ref());
+            let candidate = candidate.filter(|candidate| candidate.digest() == digest);
+            let (stage, reason) = match candidate.and_then(|candidate| candidate.comparison.ended()) {
+                Some(Ended::Failed(reason)) => (
+                    Stage::Canary,
+                    format!("version {digest} was tried and taken back: {reason}; version {kept} serves"),
+                ),
+                Some(Ended::Passed | Ended::TakenBack) | None => (
+                    Stage::TakenBack,
+                    format!("version {digest} was taken back; version {kept} serves in its place"),
+                ),
+            };
+            self.loads.note(name, stage);
             tracing::warn!(plugin = name, reason);
-            Refused { stage: Stage::TakenBack, reason, at: SystemTime::now() }
+            Refused { stage, reason, at: SystemTime::now() }
         });
         let bytes =
             self.versions.component(kept).map_err(|source| PluginError::Kept { digest: kept, source })?;
@@ -435,10 +453,188 @@ impl Builder {
     }
 }
 
+/// A plugin on its way into force.
+struct Loading<'a> {
+    builder: &'a Builder,
+    name: &'a str,
+    settings: &'a Settings,
+    origins: Arc<Origins>,
+    known: Option<&'a Loaded>,
+}
+
+impl Loading<'_> {
+    /// Has it serve all requests.
+    fn alone(self, code: Arc<Code>, chosen: Chosen<'_>) -> Result<Loaded, PluginError> {
+        let Self { builder, name, known, .. } = self;
+        let candidate = known.and_then(|known| known.candidate.as_ref());
+        let candidate = candidate.filter(|candidate| candidate.digest() == code.digest());
+        let before = known.map(|known| &known.plugin);
+        let (plugin, is_new) =
+            self.make(&code, candidate.map(|candidate| &candidate.plugin).or(before), before)?;
+        let passed = candidate.map_or(known.and_then(|known| known.tested), |candidate| candidate.tested);
+        let tested = test(name, &code, &chosen.origin, passed)?;
+        let same = known.filter(|known| Arc::ptr_eq(&known.plugin, &plugin));
+        if is_new {
+            builder.versions.keep(chosen.digest, &chosen.bytes);
+        }
+        if same.is_none() {
+            builder.loads.note(name, Stage::InForce);
+            let tests = tested.map_or(0, |tested| tested.cases);
+            tracing::info!(plugin = name, digest = %chosen.digest, tests, "plugin loaded");
+        }
+        Ok(Loaded {
+            plugin,
+            origin: chosen.origin,
+            origins: self.origins,
+            refused: chosen.refused,
+            tested,
+            since: same.map_or_else(SystemTime::now, |known| known.since),
+            candidate: None,
+            settings: self.settings.clone(),
+        })
+    }
+
+    /// Has it serve a share of the requests, and the one that has served until now the others. What is said of the plugin
+    /// holds for both.
+    fn beside(
+        self,
+        serving: &Loaded,
+        code: Arc<Code>,
+        chosen: Chosen<'_>,
+        rule: &config::Canary,
+    ) -> Result<Loaded, PluginError> {
+        let Self { builder, name, .. } = self;
+        let candidate = serving.candidate.as_ref().filter(|candidate| candidate.digest() == chosen.digest);
+        if candidate.is_some_and(|candidate| candidate.comparison.ended().is_some()) {
+            return Err(PluginError::NotAsGood);
+        }
+        let (had, has) = (serving.plugin.code.hooks(), code.hooks());
+        if had.are_for_routes() && !has.are_for_routes() {
+            return Err(PluginError::LacksHook("`on-request`, `on-response` or `on-complete`"));
+        }
+        if had.balance && (!has.balance || code.waits()) {
+            return Err(PluginError::LacksHook("`pick`, which must not wait"));
+        }
+        let (in_force, _) = self.make(&serving.plugin.code, Some(&serving.plugin), Some(&serving.plugin))?;
+        let known = candidate.map_or(&serving.plugin, |candidate| &candidate.plugin);
+        let (plugin, _) = self.make(&code, Some(known), Some(&in_force))?;
+        let tested = test(name, &code, &chosen.origin, candidate.and_then(|candidate| candidate.tested))?;
+        let comparison = candidate.map(|candidate| candidate.comparison.clone()).unwrap_or_else(|| {
+            builder.versions.keep(chosen.digest, &chosen.bytes);
+            let (digest, share, time) = (chosen.digest, rule.share.get(), rule.time.get());
+            tracing::info!(plugin = name, %digest, share, ?time, "new version tried beside the one in force");
+            Comparison::new(digest).into()
+        });
+        Ok(Loaded {
+            plugin: in_force,
+            origin: match &serving.origin {
+                Origin::Kept(_) => serving.origin.clone(),
+                Origin::File(_) | Origin::Shipped => Origin::Kept(chosen.origin.into()),
+            },
+            origins: self.origins,
+            refused: None,
+            tested: serving.tested,
+            since: serving.since,
+            candidate: Some(Candidate { plugin, rule: rule.clone(), comparison, tested }),
+            settings: self.settings.clone(),
+        })
+    }
+
+    /// The plugin with this code: the one that is known, if it would be the same. Whether it is another. What it keeps,
+    /// it shares with the one before.
+    fn make(
+        &self,
+        code: &Arc<Code>,
+        known: Option<&Arc<Plugin>>,
+        before: Option<&Arc<Plugin>>,
+    ) -> Result<(Arc<Plugin>, bool), PluginError> {
+        let Self { builder, name, settings: Settings { table, .. }, .. } = self;
+        check_grants(name, code, &table.grants)?;
+        if table.routes.is_some() && !code.hooks().are_for_routes() {
+            return Err(PluginError::NothingOnRoutes);
+        }
+        let before = before.map(|before| &**before);
+        let kept = before.map(Plugin::capabilities);
+        let capabilities = Capabilities::granted(&table.grants, &builder.folder, kept)?;
+        if let Some(known) = known.filter(|known| known.is_same(code, table, &capabilities)) {
+            return Ok((known.clone(), false));
+        }
+        warn_of(name, code, table);
+        let warm = builder.warm + usize::from(table.tick.is_some() || code.hooks().complete);
+        Ok((Plugin::new((*name).into(), code.clone(), table, capabilities, before, warm)?.into(), true))
+    }
+
+    /// What served before the process started, where another version is now to be tried beside it.
+    fn last_served(&self, chosen: &Chosen<'_>, config: &Config) -> Option<Cow<'static, Loaded>> {
+        self.settings.table.canary.as_ref()?;
+        let versions = &self.builder.versions;
+        let last = versions.last_good(self.name).filter(|last| last.digest != chosen.digest)?.digest;
+        let load = || -> Result<Loaded, String> {
+            let bytes = versions.component(last).map_err(|error| error.to_string())?;
+            let within = config.limits.plugin_compile.get();
+            let code =
+                self.builder.engine.load_within(&bytes, within).map_err(|error| with_sources(&error))?;
+            let (plugin, _) = self.make(&code, None, None).map_err(|error| error.to_string())?;
+            Ok(Loaded {
+                plugin,
+                origin: Origin::Kept(chosen.origin.clone().into()),
+                origins: self.origins.clone(),
+                refused: None,
+                tested: None,
+                since: SystemTime::now(),
+                candidate: None,
+                settings: self.settings.clone(),
+            })
+        };
+        let loaded = load().inspect_err(|error| {
+            tracing::warn!(plugin = self.name, digest = %last, error, "what served last cannot serve beside it");
+        });
+        loaded.ok().map(Cow::Owned)
+    }
+}
+
+/// Whether a version is to be tried beside the one that serves: it is another, there is something to compare, and it was not
+/// found to be as good already.
+fn is_to_be_tried(
+    name: &str,
+    table: &config::Plugin,
+    config: &Config,
+    serving: &Loaded,
+    code: &Code,
+    chosen: &Chosen<'_>,
+) -> bool {
+    let has_passed = serving.candidate.as_ref().is_some_and(|candidate| {
+        candidate.digest() == chosen.digest && candidate.comparison.ended() == Some(&Ended::Passed)
+    });
+    let is_called = |hooks: Hooks| hooks.request || hooks.response || hooks.balance;
+    let is_named = || {
+        let routes = config.routes.iter().flat_map(|route| &route.get_ref().plugins);
+        let balancers = config.upstreams.values().flat_map(|upstream| &upstream.balance);
+        table.routes.is_some() || routes.chain(balancers).any(|named| named.get_ref() == name)
+    };
+    serving.plugin.code.digest() != chosen.digest
+        && chosen.refused.is_none()
+        && !has_passed
+        && is_called(code.hooks())
+        && is_called(serving.plugin.code.hooks())
+        && is_named()
+}
+
 impl Loaded {
     /// Between two ticks, if it is to tick.
     pub fn tick(&self) -> Option<Duration> {
         self.settings.table.tick.as_ref().map(|tick| tick.get_ref().get())
+    }
+
+    /// What it has to be called for, whichever version decides; only the one in force is told of requests that have ended.
+    pub fn hooks(&self) -> Hooks {
+        let (in_force, candidate) = (self.plugin.code.hooks(), self.candidate.as_ref());
+        let candidate = candidate.map_or(in_force, |candidate| candidate.plugin.code.hooks());
+        Hooks {
+            request: in_force.request || candidate.request,
+            response: in_force.response || candidate.response,
+            ..in_force
+        }
     }
 
     /// Whether it is on routes that do not name it.
@@ -458,10 +654,11 @@ impl PluginError {
             Self::Missing(_) | Self::Read { .. } | Self::TooLarge { .. } => Stage::File,
             Self::Untrusted { .. } => Stage::Trust,
             Self::TakenBack(_) | Self::Kept { .. } => Stage::TakenBack,
-            Self::Load { .. } => Stage::Component,
+            Self::Load { .. } | Self::LacksHook(_) => Stage::Component,
             Self::NotGranted { .. } => Stage::Grants,
             Self::Start(_) => Stage::Configure,
             Self::Tests(_) | Self::Fails(_) => Stage::Tests,
+            Self::NotAsGood => Stage::Canary,
         }
     }
 
@@ -483,7 +680,9 @@ impl PluginError {
             | Self::NotGranted { .. }
             | Self::Start(_)
             | Self::Tests(_)
-            | Self::Fails(_) => None,
+            | Self::Fails(_)
+            | Self::NotAsGood
+            | Self::LacksHook(_) => None,
         }
     }
 }
@@ -526,9 +725,11 @@ fn beside(path: &Path, config: &Config) -> Result<config::Plugin, PluginError> {
 fn test(
     name: &str,
     code: &Arc<Code>,
-    path: &Path,
-    known: Option<&Loaded>,
+    origin: &Origin,
+    passed: Option<Tested>,
 ) -> Result<Option<Tested>, PluginError> {
+    // Others have passed, where somebody has made them so or they have served.
+    let Origin::File(path) = origin else { return Ok(None) };
     let path = path.with_extension("test.toml");
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -536,7 +737,6 @@ fn test(
         Err(source) => return Err(PluginError::Read { path, source }),
     };
     let (tests, code_digest) = (Digest::of(&text), code.digest());
-    let passed = known.and_then(|known| known.tested);
     if let Some(passed) = passed.filter(|passed| (passed.tests, passed.code) == (tests, code_digest)) {
         return Ok(Some(passed));
     }

@@ -1,7 +1,7 @@
 //! A plugin that does what its configuration says, however bad: one component stands for many guests.
 //!
 //! Each hook has a key: `{ "configure": "refuse", "request": "loop", "response": "trap", "pick": "first" }`.
-//! With "obey" the request says it: in `x-do`, `x-do-response` and `x-do-pick`.
+//! With "obey" the request says it: in `x-do`, `x-do-response` and `x-do-pick`. "request-0001" is what version 1 does alone.
 
 use std::{
     hint::black_box,
@@ -52,7 +52,10 @@ static CALLS: AtomicU32 = AtomicU32::new(0);
 /// What a hook is to do; `header` is where the request says it, if it may.
 fn behaviour(hook: &str, header: &str) -> String {
     CALLS.fetch_add(1, Ordering::Relaxed);
-    let behaviour = CONFIG.get().and_then(|config| config.get(hook)?.as_str()).unwrap_or("next");
+    let number = black_box(VERSION).rsplit('-').next().unwrap_or_default();
+    let of_this =
+        |config: &'static Value| config.get(format!("{hook}-{number}")).or_else(|| config.get(hook));
+    let behaviour = CONFIG.get().and_then(|config| of_this(config)?.as_str()).unwrap_or("next");
     if behaviour == "obey" {
         return request::header(header).unwrap_or_default();
     }
@@ -322,6 +325,7 @@ impl request_hook::Guest for Guest {
             }
             "header" => drop(request::set_header("x-guest", &says())),
             "reply" => return Verdict::Reply(reply(418, &[("x-a", "1"), ("x-a", "2")], "short and stout")),
+            "reply-error" => return Verdict::Reply(reply(503, &[], "")),
             "reply-empty" => return Verdict::Reply(reply(204, &[], "")),
             "reply-bad-header" => return Verdict::Reply(reply(200, &[("x-a", "a\r\nx-b: b")], "")),
             "reply-bad-name" => return Verdict::Reply(reply(200, &[("x a", "1")], "")),

@@ -294,7 +294,10 @@ fn plugins(rates: &Rates<'_>) -> Sheet {
         vec![
             name.clone(),
             text(plugin, "digest").chars().take(12).collect(),
-            text(&plugin["last-load"], "outcome"),
+            match plugin["canary"]["share"].as_f64() {
+                Some(share) => format!("canary {} %", share * 100.0),
+                None => text(&plugin["last-load"], "outcome"),
+            },
             text(&plugin["breaker"], "state"),
             shown(rates.of(&format!("calls {name}"), sum(&plugin["calls"]))),
             format!("{}", sum(&plugin["failures"])),
@@ -399,6 +402,9 @@ mod tests {
             plugin  version       last load  breaker  calls/s  failures  p99 ms  CPU %  instances   KiB\n\
             keys    0123456789ab  refused    open        20.0         3   0.013   7.81          2  3072\n";
         assert_eq!(board.plain(), expected);
+        let mut tries = reading(start, 5);
+        tries.plugins["plugins"][0]["canary"] = json!({ "share": 0.25 });
+        assert!(Board::new(tries, None).plain().contains("keys    0123456789ab  canary 25 %"));
         let alone = Board::new(reading(start, 5), None).plain();
         assert!(alone.contains("[::]:80     3         9        0         5           -\n"), "{alone}");
     }
