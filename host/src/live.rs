@@ -32,6 +32,8 @@ pub struct Generation {
     pub writer: Writer,
     /// By place, as in the snapshot's list of plugins.
     seats: Vec<Seat>,
+    /// The same of candidates in the shadow of plugins.
+    shadows: Vec<Rc<Slot>>,
 }
 
 /// The instances of a plugin on this worker.
@@ -49,6 +51,7 @@ impl Generation {
         let known: HashMap<_, _> = known
             .flat_map(|seat| [Some(&seat.in_force), seat.candidate.as_ref()])
             .flatten()
+            .chain(previous.iter().flat_map(|previous| &previous.shadows))
             .map(|slot| (Arc::as_ptr(slot.plugin()), slot))
             .collect();
         let slot = |plugin: &Arc<Plugin>| match known.get(&Arc::as_ptr(plugin)) {
@@ -60,12 +63,18 @@ impl Generation {
             candidate: loaded.candidate.as_ref().map(|candidate| slot(&candidate.plugin)),
         });
         let seats = seats.collect();
-        Self { snapshot, writer, seats }
+        let shadows = snapshot.shadows.iter().map(|shadow| slot(&shadow.plugin)).collect();
+        Self { snapshot, writer, seats, shadows }
     }
 
     /// The instance of the plugin at a place of the snapshot's list.
     pub fn slot(&self, place: usize) -> &Slot {
         &self.seats[place].in_force
+    }
+
+    /// The same of the candidate at a place of the snapshot's list of shadows.
+    pub fn shadow(&self, place: usize) -> &Slot {
+        &self.shadows[place]
     }
 
     /// The same of the version that is tried beside it, if there is one.

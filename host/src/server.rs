@@ -25,7 +25,7 @@ use crate::{
     listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
     plugin::{self, Digest, Ended, Engine, EngineSettings, Judgement, TakeBackError, Versions},
-    snapshot::{Builder, Candidate, Loaded, Loads, Snapshot},
+    snapshot::{Builder, Candidate, Loaded, Loads, Snapshot, files_named_beside},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
     tls::Termination,
     upstream::Keepers,
@@ -486,7 +486,9 @@ impl Server {
     fn keep(&self, snapshot: &Arc<Snapshot>) {
         let upstreams = snapshot.upstreams.iter().map(|target| &target.upstream);
         self.keepers.update(upstreams, &self.builder.folder.as_path().into(), &self.drain);
-        self.plugin_keepers.update(snapshot.plugins.iter().map(|loaded| &loaded.plugin), &self.drain);
+        let plugins = snapshot.plugins.iter().map(|loaded| &loaded.plugin);
+        let shadows = snapshot.shadows.iter().map(|shadow| &shadow.plugin);
+        self.plugin_keepers.update(plugins.chain(shadows), &self.drain);
         let mut aside = self.aside.lock().expect("no holder of this lock panics");
         match &*aside {
             Some(aside) => aside.replace(snapshot.clone()),
@@ -567,9 +569,10 @@ fn listeners(snapshot: &Snapshot) -> impl Iterator<Item = (config::Listener, Opt
     listeners.zip(snapshot.terminations.iter().cloned())
 }
 
-/// The files that a configuration names, besides plugins.
+/// The files that a configuration names, besides plugins, and that settings beside plugins name.
 pub fn named_files(config: &Config, folder: &Path) -> Vec<PathBuf> {
-    config.files().map(|file| folder.join(file)).collect()
+    let beside = files_named_beside(&folder.join(&config.plugin_dir), config);
+    config.files().map(Path::to_owned).chain(beside).map(|file| folder.join(file)).collect()
 }
 
 fn cores() -> usize {

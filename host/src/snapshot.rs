@@ -5,8 +5,11 @@
 //! fails, there are [`Problems`] to show and what runs goes on.
 
 mod loading;
+mod shadows;
 
-pub use loading::{Candidate, Loaded, Loads, Origin, Refused, Stage, Tested, write_loads};
+pub use loading::{
+    Candidate, Loaded, Loads, Origin, Refused, Stage, Tested, files_named_beside, write_loads,
+};
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,7 +24,7 @@ use crate::{
     cache::{Cache, Rules},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{Engine, Outcomes, RouteCalls, Versions},
+    plugin::{Engine, Outcomes, RouteCalls, Shadow, Versions},
     route,
     telemetry::{PerWorker, traffic::RouteCounts},
     tls::{self, Origination, Termination},
@@ -40,6 +43,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     pub upstreams: Vec<Target>,
     pub plugins: Vec<Loaded>,
+    /// Candidates that are shown what plugins are shown.
+    pub shadows: Vec<Arc<Shadow>>,
     /// The TLS of each listener that speaks it, in the order of the configuration.
     pub terminations: Vec<Option<Arc<Termination>>>,
     /// What routes that cache share.
@@ -83,6 +88,8 @@ pub struct Step {
     pub place: usize,
     /// What is counted of it here, and on a route of this name before.
     pub calls: Arc<PerWorker<RouteCalls>>,
+    /// Who is shown the same: a place in [`Snapshot::shadows`].
+    pub shadow: Option<usize>,
 }
 
 /// An upstream with its balancers resolved.
@@ -128,13 +135,15 @@ impl Builder {
         let places: HashMap<&str, usize> =
             plugins.iter().enumerate().map(|(place, loaded)| (&*loaded.plugin.name, place)).collect();
 
+        let shadows = self.shadows(&config, previous, &plugins, &places, &mut problems);
         let upstreams = self.upstreams(&config, previous, &plugins, &places, &mut problems);
         let upstreams_by_name: HashMap<Arc<str>, usize> = upstreams
             .iter()
             .enumerate()
             .map(|(place, target)| (target.upstream.name.clone(), place))
             .collect();
-        let (table, routes) = routes(&config, previous, &upstreams_by_name, &plugins, &places, &mut problems);
+        let (table, routes) =
+            routes(&config, previous, &upstreams_by_name, &plugins, &places, &shadows, &mut problems);
         let terminations = self.terminations(&config, previous, &mut problems);
         if config.listeners.is_empty() {
             problems.push(
@@ -163,6 +172,7 @@ impl Builder {
             routes,
             upstreams,
             plugins,
+            shadows,
             terminations,
             cache,
             upstreams_by_name,
@@ -416,6 +426,7 @@ fn routes(
     upstreams: &HashMap<Arc<str>, usize>,
     plugins: &[Loaded],
     places: &HashMap<&str, usize>,
+    shadows: &[Arc<Shadow>],
     problems: &mut Vec<Problem>,
 ) -> (route::Table, Vec<Route>) {
     let mut table = route::Table::default();
@@ -477,9 +488,23 @@ fn routes(
             .map(|(place, hooks)| {
                 let plugin = &plugins[*place].plugin.name;
                 let calls = calls.entry((name.clone(), plugin.clone())).or_default().clone();
-                (Step { place: *place, calls }, hooks)
+                let shadow = route.shadow.as_ref().map(Spanned::get_ref);
+                let shadow = shadow.filter(|shadow| shadow.plugin == **plugin);
+                let shadow = shadow.and_then(|wanted| {
+                    shadows
+                        .iter()
+                        .position(|shadow| *shadow.of == *wanted.plugin && shadow.file == wanted.file)
+                });
+                (Step { place: *place, calls, shadow }, hooks)
             })
             .collect();
+        if let Some(shadow) = &route.shadow
+            && steps.iter().all(|(step, _)| *plugins[step.place].plugin.name != *shadow.get_ref().plugin)
+        {
+            let problem = Problem::at(shadow.span(), "this route has no plugin of this name");
+            problems
+                .push(problem.help("name one of those in `plugins`, and a file: \"limiter@candidate.wasm\""));
+        }
         let counts = counts.entry(name.clone()).or_default().clone();
         routes.push(Route {
             name,

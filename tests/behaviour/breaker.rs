@@ -193,4 +193,5 @@ async fn calls_are_counted_by_the_route_that_they_are_for() {
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("tollgate_plugin_route_calls_total", &labels), 7.0);
     assert_eq!(metrics.sum("tollgate_plugin_route_failures_total", &labels), 1.0);
+    assert!(metrics.sum("tollgate_plugin_route_call_duration_seconds_count", &labels) > 0.0);
 }

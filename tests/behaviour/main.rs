@@ -32,6 +32,7 @@ mod retries;
 mod rollout;
 mod routing;
 mod safety;
+mod shadow;
 mod sockets;
 mod sticky;
 mod ticks;

@@ -5,7 +5,9 @@ use aws_lc_rs::{
     signature::{Ed25519KeyPair, KeyPair},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use tollgate_tests::{Executable, Origin, Proxy, endpoints, guest, guest_version, logged, soon, until};
+use tollgate_tests::{
+    Executable, Origin, Proxy, endpoints, granted_guest, guest, guest_version, logged, soon, until,
+};
 
 use crate::TOLLGATE;
 
@@ -201,6 +203,25 @@ async fn two_dropped_files_put_a_policy_on_all_routes() {
 
     std::fs::remove_file(proxy.folder().join("plugins/everywhere.toml")).expect("the file was there");
     soon("no policy", async { while proxy.get("/", &[]).await.text() != origin.port() {} }).await;
+}
+
+#[tokio::test]
+async fn a_file_that_settings_beside_a_plugin_name_is_watched() {
+    let origin = Origin::start().await;
+    let upstream = format!("[upstreams.app]\nendpoints = {}\n", endpoints(&[&origin]));
+    let proxy = Proxy::start(&format!("{upstream}[[routes]]\nupstream = \"app\"\n")).await;
+    proxy.watch();
+    std::fs::write(proxy.folder().join("token"), "one").expect("a file can be written");
+    let grants = "grants = { store = true, secrets = { token = { file = \"token\" } } }";
+    write(&proxy, "secretive.toml", format!("routes = \"all\"\n{grants}\n"));
+    proxy.drop_plugin("secretive", &granted_guest());
+    let is = async |token: &str| {
+        let command = format!("X-Do: verify token {token}");
+        soon(token, async { while proxy.get("/", &[&command]).await.text() != "true" {} }).await;
+    };
+    is("one").await;
+    std::fs::write(proxy.folder().join("token"), "two").expect("a file can be written");
+    is("two").await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     cache::write_cache,
-    plugin::{Comparison, write_canaries, write_on_routes, write_plugins},
+    plugin::{Comparison, write_canaries, write_on_routes, write_plugins, write_shadows},
     server::Server,
     snapshot::{Loaded, write_loads},
     telemetry::{
@@ -37,6 +37,7 @@ fn write(page: &mut Page, server: &Server) {
     write_loads(page, server.loads());
     write_on_routes(page, &snapshot.plugin_calls());
     write_plugins(page, snapshot.plugins.iter().map(|loaded| &*loaded.plugin));
+    write_shadows(page, snapshot.shadows.iter().map(|shadow| &**shadow));
     write_canaries(page, snapshot.plugins.iter().filter_map(tried));
 }
 

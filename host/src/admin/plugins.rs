@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config,
-    plugin::{self, FailureKind, Hook, RouteCalls, Side},
+    plugin::{self, DifferenceKind, FailureKind, Hook, RouteCalls, Shadow, Side},
     server::{RollBackError, Server},
     snapshot::{Candidate, Loaded, Refused, Snapshot},
     telemetry::{Distribution, PerWorker, with_sources},
@@ -44,6 +44,8 @@ struct Plugin {
     last_load: LastLoad,
     /// The version that is tried beside the one in force.
     canary: Option<Canary>,
+    /// Candidates that are shown what it is shown, by their files.
+    shadows: BTreeMap<String, Shown>,
     /// Cases of its own tests that it has passed before it came into force.
     tests_passed: Option<usize>,
     /// Those that have served, the last one last.
@@ -62,6 +64,39 @@ struct Plugin {
     routes: BTreeMap<String, OnRoute>,
     /// What the plugin counts itself.
     metrics: BTreeMap<String, f64>,
+}
+
+/// A candidate, and how often it would have decided otherwise.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Shown {
+    digest: String,
+    calls: u64,
+    /// Calls that decided otherwise, or failed.
+    different: u64,
+    /// By hook and kind.
+    differences: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
+    failures: BTreeMap<&'static str, u64>,
+    cpu_seconds: f64,
+    memory_bytes: usize,
+}
+
+impl Shown {
+    fn of(shadow: &Shadow) -> Self {
+        let by_kind = |hook| {
+            let kinds = DifferenceKind::ALL.into_iter();
+            kinds.map(|kind| (kind.name(), shadow.differences(hook, kind))).collect()
+        };
+        Self {
+            digest: shadow.plugin.code.digest().to_string(),
+            calls: shadow.calls(),
+            different: shadow.different(),
+            differences: Shadow::HOOKS.into_iter().map(|hook| (hook.name(), by_kind(hook))).collect(),
+            failures: FailureKind::ALL.into_iter().map(|kind| (kind.name(), shadow.failures(kind))).collect(),
+            cpu_seconds: shadow.plugin.durations().sum().as_secs_f64(),
+            memory_bytes: shadow.plugin.memory(),
+        }
+    }
 }
 
 /// A version that decides a share of the requests, and what both have come to since.
@@ -124,6 +159,7 @@ struct Breaker {
 struct OnRoute {
     calls: u64,
     failures: u64,
+    failures_by_kind: BTreeMap<&'static str, u64>,
     cpu_seconds: f64,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
@@ -263,6 +299,12 @@ fn plugin(context: &Context, snapshot: &Snapshot, loaded: &Loaded) -> Plugin {
         },
         last_load: LastLoad::of(loaded),
         canary: loaded.candidate.as_ref().map(Canary::of),
+        shadows: snapshot
+            .shadows
+            .iter()
+            .filter(|shadow| shadow.of == plugin.name)
+            .map(|shadow| (shadow.file.clone(), Shown::of(shadow)))
+            .collect(),
         tests_passed: loaded.tested.map(|tested| tested.cases),
         versions: history
             .served
@@ -298,9 +340,12 @@ fn routes(context: &Context, snapshot: &Snapshot, name: &str) -> BTreeMap<String
         let (count, cpu_seconds) = (calls.sum(|part| &part.calls), durations.sum().as_secs_f64());
         let recent =
             context.recent.since(&format!("plugin {name} on {route}"), Sample { count, durations }).durations;
+        let failures = |kind: FailureKind| (kind.name(), calls.sum(|part| part.failures(kind)));
+        let failures: BTreeMap<_, _> = FailureKind::ALL.into_iter().map(failures).collect();
         let on_route = OnRoute {
             calls: count,
-            failures: calls.sum(|part| &part.failures),
+            failures: failures.values().sum(),
+            failures_by_kind: failures,
             cpu_seconds,
             p50_ms: recent.quantile(0.5).map(milliseconds),
             p99_ms: recent.quantile(0.99).map(milliseconds),

@@ -37,7 +37,7 @@ pub use plugin::{
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;
-pub use route::{HostPattern, Match, Route, UpgradeProtocol};
+pub use route::{HostPattern, Match, Route, ShadowOf, UpgradeProtocol};
 pub use shown::shown;
 pub use tls::{
     CertificateFiles, CertificateName, ClientAuth, ForwardedCertificate, ListenerTls, Roots, TlsVersion,

@@ -1,6 +1,10 @@
 //! The tables `[plugins.<name>]`.
 
-use std::{collections::BTreeMap, num::NonZero, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    num::NonZero,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
@@ -225,10 +229,14 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// The files that it names for TLS.
-    pub fn files(&self) -> impl Iterator<Item = &std::path::Path> {
+    /// The files that it names, for secrets and for TLS.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let secrets = self.secrets.values().filter_map(|secret| match secret.get_ref() {
+            SecretSource::File(path) => Some(path.as_path()),
+            SecretSource::Env(_) => None,
+        });
         let tables = self.http.iter().filter_map(|grant| grant.get_ref().tls.as_ref());
-        tables.flat_map(UpstreamTls::files)
+        secrets.chain(tables.flat_map(UpstreamTls::files))
     }
 }
 

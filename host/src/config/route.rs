@@ -24,6 +24,9 @@ pub struct Route {
     /// Request hooks run in this order, response hooks in reverse.
     #[serde(default)]
     pub plugins: Vec<Spanned<String>>,
+    /// A candidate that is shown what one of them is shown, without effect.
+    #[serde(default)]
+    pub shadow: Option<Spanned<ShadowOf>>,
     /// Whether a request of any method may be sent to an upstream twice.
     #[serde(default)]
     pub repeatable: bool,
@@ -36,6 +39,26 @@ pub struct Route {
     /// Whether and how responses are cached; not at all if absent.
     #[serde(default, deserialize_with = "super::cache::route")]
     pub cache: Option<RouteCache>,
+}
+
+/// A candidate in the shadow of a plugin: `limiter@candidate.wasm`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShadowOf {
+    pub plugin: String,
+    /// The file in `plugin-dir`.
+    pub file: String,
+}
+
+impl<'de> Deserialize<'de> for ShadowOf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a plugin of the route and a file in `plugin-dir`, such as \"limiter@candidate.wasm\"";
+        written(deserializer, expected, |text| {
+            let (plugin, file) = text.split_once('@')?;
+            let is_file =
+                file.strip_suffix(".wasm").is_some_and(|stem| !stem.is_empty()) && !file.contains('/');
+            (!plugin.is_empty() && is_file).then(|| Self { plugin: plugin.to_owned(), file: file.to_owned() })
+        })
+    }
 }
 
 /// What a request must be for a route to take it. What is absent matches everything.

@@ -62,6 +62,7 @@ name = "öffentlich"
 match = { host = "*.Example.com", path = "/v1/", methods = ["GET"], headers = { X-Beta = "1" } }
 upstream = "app"
 plugins = ["api-key"]
+shadow = "api-key@next.wasm"
 repeatable = true
 upgrades = ["websocket", "Echo/1"]
 compress = { encodings = ["gzip"], minimum = "2KiB", types = ["text/*"], levels = { gzip = 1, deflate = 9, br = 0, zstd = 19 }, decode = { ratio = 1, size = "1MiB" } }
@@ -411,7 +412,7 @@ error: unclosed array table, expected `]`
 
 #[test]
 fn a_key_that_is_not_known_comes_with_the_nearest_or_with_all() {
-    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `repeatable`, `upgrades`, `compress`, `cache`";
+    let all = "the keys of this table are `name`, `match`, `upstream`, `plugins`, `shadow`, `repeatable`, `upgrades`, `compress`, `cache`";
     for (key, help) in [
         ("upsteam", "did you mean `upstream`?"),
         ("plugin", "did you mean `plugins`?"),

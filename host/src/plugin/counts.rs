@@ -25,8 +25,20 @@ pub struct PluginCounts {
 #[derive(Debug, Default)]
 pub struct RouteCalls {
     pub calls: Tally,
-    pub failures: Tally,
+    failures: [Tally; FailureKind::ALL.len()],
     pub durations: Histogram,
+}
+
+impl RouteCalls {
+    /// Counts a call that brought no verdict.
+    pub fn failed(&self, error: &CallError) {
+        self.failures[FailureKind::from(error) as usize].add(1);
+    }
+
+    /// Calls that failed in this way.
+    pub fn failures(&self, kind: FailureKind) -> &Tally {
+        &self.failures[kind as usize]
+    }
 }
 
 /// What is called.
@@ -161,10 +173,11 @@ impl Plugin {
     }
 }
 
+/// How long calls take that are told apart: from a microsecond to half a second.
+const OCTAVES: std::ops::Range<usize> = 1..23;
+
 /// Writes the families of plugins.
 pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plugin> + Clone) {
-    /// From a microsecond to half a second.
-    const OCTAVES: std::ops::Range<usize> = 1..23;
     page.counter("tollgate_plugin_calls_total", "Calls of hooks.", |family| {
         for plugin in plugins.clone() {
             for hook in Hook::ALL {
@@ -228,16 +241,25 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
 
 /// Writes what is counted of plugins on routes, by the names of both.
 pub fn write_on_routes(page: &mut Page, calls: &BTreeMap<(&str, &str), &PerWorker<RouteCalls>>) {
-    let row = |count: fn(&RouteCalls) -> &Tally| {
-        calls
-            .iter()
-            .map(move |((plugin, route), calls)| ([("plugin", *plugin), ("route", *route)], calls.sum(count)))
-    };
     page.counter("tollgate_plugin_route_calls_total", "Calls of hooks for requests of a route.", |family| {
-        row(|part| &part.calls).for_each(|(labels, count)| family.row(&labels, count));
+        for ((plugin, route), calls) in calls {
+            family.row(&[("plugin", plugin), ("route", route)], calls.sum(|part| &part.calls));
+        }
     });
     page.counter("tollgate_plugin_route_failures_total", "Those that brought no verdict.", |family| {
-        row(|part| &part.failures).for_each(|(labels, count)| family.row(&labels, count));
+        for ((plugin, route), calls) in calls {
+            for kind in FailureKind::ALL {
+                let labels = [("plugin", *plugin), ("route", *route), ("kind", kind.name())];
+                family.row(&labels, calls.sum(|part| part.failures(kind)));
+            }
+        }
+    });
+    let help = "Time of those; of many, one in eight is taken and stands for eight.";
+    page.histogram("tollgate_plugin_route_call_duration_seconds", help, |family| {
+        for ((plugin, route), calls) in calls {
+            let durations = Distribution::of(calls.parts().map(|part| &part.durations));
+            family.distribution(&[("plugin", plugin), ("route", route)], &durations, OCTAVES);
+        }
     });
 }
 

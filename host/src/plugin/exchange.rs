@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, resp
 use crate::{address::Caller, path, tls::ClientCertificate};
 
 /// One request and, once there is one, the head of its response.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Exchange {
     /// As it will be forwarded, or has been: the target in origin form and canonical, `Host` as the authority.
     pub request: request::Parts,
@@ -30,7 +30,7 @@ pub struct Exchange {
     bodies: Option<Box<Bodies>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Bodies {
     request: Option<Known>,
     response: Option<Known>,
@@ -107,7 +107,7 @@ impl std::ops::DerefMut for InHand {
 }
 
 /// The head of a response on its way to the client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ResponseHead {
     pub parts: response::Parts,
     /// The endpoint that answered.
@@ -196,6 +196,17 @@ impl Exchange {
             room: Self::ROOM,
             bodies: None,
         }
+    }
+
+    /// The same once more, for whoever is to change it without effect. What others have left with the messages for
+    /// themselves stays with this one.
+    pub fn copy(&self) -> Self {
+        let mut copy = self.clone();
+        copy.request.extensions.clear();
+        if let Some(response) = &mut copy.response {
+            response.parts.extensions.clear();
+        }
+        copy
     }
 
     /// The body that a plugin wants in the place of the request's; once.

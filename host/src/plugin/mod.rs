@@ -21,6 +21,7 @@ mod host;
 mod instance;
 mod keep;
 mod outcome;
+mod shadow;
 pub mod shipped;
 mod slot;
 mod surroundings;
@@ -43,6 +44,9 @@ pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead, brief};
 pub use instance::{CallError, StartError};
 pub use keep::Keepers;
 pub use outcome::{Batch, Completed, Outcomes};
+pub use shadow::{
+    Difference, DifferenceKind, Shadow, request_differences, response_differences, write_shadows,
+};
 pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
 pub use surroundings::{Journal, Logged, Surroundings, Time};
 pub use trust::{Demand, TrustError, signature_file};

@@ -27,9 +27,15 @@ pub struct Surroundings {
     pub time: Option<Arc<Time>>,
 }
 
-/// Lines that a plugin has logged, in order.
-#[derive(Debug, Default)]
-pub struct Journal(Mutex<Vec<Logged>>);
+/// Lines that a plugin has logged, in order; or nothing, if nobody is going to read them.
+#[derive(Debug)]
+pub struct Journal(Option<Mutex<Vec<Logged>>>);
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self(Some(Mutex::default()))
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logged {
@@ -38,14 +44,21 @@ pub struct Logged {
 }
 
 impl Journal {
+    /// Takes lines, and keeps none.
+    pub const fn closed() -> Self {
+        Self(None)
+    }
+
     pub(super) fn keep(&self, level: Level, text: &str) {
+        let Some(lines) = &self.0 else { return };
         let line = Logged { level, text: text.to_owned() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }
 
     /// The lines since this was asked last.
     pub fn take(&self) -> Vec<Logged> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        let Some(lines) = &self.0 else { return Vec::new() };
+        std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
-use super::{Context, Error, cached::Answer, canary, errands::Call};
+use super::{Context, Error, cached::Answer, canary, errands::Call, shadow::Shown};
 use crate::{
     body::{Arriving, Content, Leaving},
     clock::Timer,
@@ -40,8 +40,9 @@ pub(super) async fn on_request(
 ) -> Result<Decision, Error> {
     let generation = &context.generation;
     let mut decision = Decision::Next;
-    for Step { place, calls } in &route.on_request {
+    for Step { place, calls, shadow } in &route.on_request {
         let (slot, side) = canary::version(context, *place, exchange);
+        let shown = shadow.map(|place| Shown::to(context, place, exchange));
         let calls = calls.of(generation.writer);
         calls.calls.add(1);
         let verdict = if slot.waits() {
@@ -51,6 +52,9 @@ pub(super) async fn on_request(
         } else {
             slot.on_request(exchange, Some(calls))
         };
+        if let Some(shown) = shown {
+            shown.request(&verdict, exchange);
+        }
         let decided = verdict.and_then(|verdict| Decision::of(verdict, generation));
         canary::called(context, *place, side, decided.as_ref().err());
         match decided {
@@ -164,8 +168,9 @@ async fn run(
 ) -> Result<(Response<Content>, bool), Error> {
     let mut body = Leaving::Untouched(content);
     let mut is_left = false;
-    for Step { place, calls } in &route.on_response {
+    for Step { place, calls, shadow } in &route.on_response {
         let (slot, side) = canary::version(context, *place, exchange);
+        let shown = shadow.map(|place| Shown::to(context, place, exchange));
         let calls = calls.of(context.generation.writer);
         calls.calls.add(1);
         let verdict = if slot.waits() {
@@ -180,6 +185,9 @@ async fn run(
         } else {
             slot.on_response(exchange, Some(calls))
         };
+        if let Some(shown) = shown {
+            shown.response(&verdict, exchange);
+        }
         canary::called(context, *place, side, verdict.as_ref().err());
         match verdict {
             Ok(ResponseVerdict::Next) => {}
@@ -278,7 +286,7 @@ pub(super) fn pick(
 fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Result<(), Error> {
     let plugin = slot.plugin();
     slot.counts().failed(&error);
-    calls.failures.add(1);
+    calls.failed(&error);
     match plugin.failure {
         Failure::Closed => Err(Error::Plugin { plugin: plugin.name.clone(), source: error }),
         Failure::Open if matches!(error, CallError::Broken) => Ok(()),

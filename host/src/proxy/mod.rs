@@ -17,6 +17,7 @@ mod record;
 mod retry;
 mod secure;
 mod send;
+mod shadow;
 mod tunnel;
 mod upgrade;
 

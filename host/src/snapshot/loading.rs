@@ -193,7 +193,7 @@ struct Settings {
 
 /// Why a plugin could not be made.
 #[derive(Debug, thiserror::Error)]
-enum PluginError {
+pub(super) enum PluginError {
     #[error("there is no file {} and no plugin of this name is shipped", .0.display())]
     Missing(PathBuf),
     #[error("cannot read {}: {source}", path.display())]
@@ -231,6 +231,12 @@ enum PluginError {
     Fails(String),
     #[error("it was tried beside the version in force, and is not to take over")]
     NotAsGood,
+    #[error(
+        "it imports `tollgate:policy/{0}`, for which it may have to wait, and a candidate is not waited for"
+    )]
+    Waits(&'static str),
+    #[error("it has neither `on-request` nor `on-response`, so there is nothing to show it")]
+    NothingToShow,
     #[error("it lacks a hook that the version in force has and that is called: {0}")]
     LacksHook(&'static str),
 }
@@ -328,9 +334,11 @@ impl Builder {
             };
             all.insert(name, settings);
         }
-        // A file that a table names under another name is not a plugin of its own name, too.
+        // A file that a table or a route names under another name is not a plugin of its own name, too.
         let beside = all.values().flatten().map(|settings| &settings.table);
         let claimed = tables.values().copied().chain(beside).filter_map(|table| table.file.as_deref());
+        let shadows = config.routes.iter().filter_map(|route| route.get_ref().shadow.as_ref());
+        let claimed = claimed.chain(shadows.map(|shadow| shadow.get_ref().file.as_str()));
         let claimed: BTreeSet<String> = claimed.map(|file| stem(file).to_owned()).collect();
         let named = needed.keys().map(|name| (*name).to_owned());
         for name in named.chain(dropped.into_iter().filter(|name| !claimed.contains(name))) {
@@ -626,6 +634,11 @@ impl Loaded {
         self.settings.table.tick.as_ref().map(|tick| tick.get_ref().get())
     }
 
+    /// What is written of it, wherever that stands.
+    pub(super) fn table(&self) -> &config::Plugin {
+        &self.settings.table
+    }
+
     /// What it has to be called for, whichever version decides; only the one in force is told of requests that have ended.
     pub fn hooks(&self) -> Hooks {
         let (in_force, candidate) = (self.plugin.code.hooks(), self.candidate.as_ref());
@@ -654,7 +667,7 @@ impl PluginError {
             Self::Missing(_) | Self::Read { .. } | Self::TooLarge { .. } => Stage::File,
             Self::Untrusted { .. } => Stage::Trust,
             Self::TakenBack(_) | Self::Kept { .. } => Stage::TakenBack,
-            Self::Load { .. } | Self::LacksHook(_) => Stage::Component,
+            Self::Load { .. } | Self::LacksHook(_) | Self::Waits(_) | Self::NothingToShow => Stage::Component,
             Self::NotGranted { .. } => Stage::Grants,
             Self::Start(_) => Stage::Configure,
             Self::Tests(_) | Self::Fails(_) => Stage::Tests,
@@ -682,13 +695,15 @@ impl PluginError {
             | Self::Tests(_)
             | Self::Fails(_)
             | Self::NotAsGood
+            | Self::Waits(_)
+            | Self::NothingToShow
             | Self::LacksHook(_) => None,
         }
     }
 }
 
 /// The file of a plugin, if it is there.
-fn read(path: &Path, most: ByteSize) -> Result<Option<Vec<u8>>, PluginError> {
+pub(super) fn read(path: &Path, most: ByteSize) -> Result<Option<Vec<u8>>, PluginError> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // One more than may be, which tells that it is too much whatever the file says of its size.
@@ -775,7 +790,7 @@ fn in_a_line(path: &Path, problems: &Problems) -> String {
 }
 
 /// A component gets what its table grants, and one that asks for more is not run.
-fn check_grants(name: &str, code: &Code, grants: &config::Grants) -> Result<(), PluginError> {
+pub(super) fn check_grants(name: &str, code: &Code, grants: &config::Grants) -> Result<(), PluginError> {
     match code.imports().iter().find(|capability| !capability.is_in(grants)) {
         None => Ok(()),
         Some(capability) => Err(PluginError::NotGranted {
@@ -821,6 +836,14 @@ fn needed_plugins(config: &Config) -> BTreeMap<&str, Range<usize>> {
         needed.entry(name.get_ref().as_str()).or_insert_with(|| name.span());
     }
     needed
+}
+
+/// The files that settings beside plugins name, relative to the folder of the configuration.
+pub fn files_named_beside(plugins: &Path, config: &Config) -> Vec<PathBuf> {
+    let tables = dropped_files(plugins, ".toml").into_iter();
+    // What cannot be read is told of where it is loaded.
+    let tables = tables.filter_map(|name| beside(&plugins.join(format!("{name}.toml")), config).ok());
+    tables.flat_map(|table| table.grants.files().map(Path::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// The names of the files in the drop folder that end like this. A folder that is not there is an empty one.

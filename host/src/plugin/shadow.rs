@@ -1,0 +1,350 @@
+//! Would another version of a plugin have decided otherwise?
+//!
+//! A candidate in the shadow of a plugin is shown what the plugin was shown, on a copy. What it makes of that is compared with
+//! what the plugin made of it, counted, and forgotten. It has a store, sequences and metrics of its own, and no log.
+
+use std::{fmt, sync::Arc};
+
+use http::HeaderMap;
+
+use super::{CallError, Exchange, FailureKind, Hook, Plugin, RequestVerdict, ResponseVerdict};
+use crate::telemetry::{Page, PerWorker, Tally, Writer};
+
+/// A candidate, and what came of showing it requests.
+#[derive(Debug)]
+pub struct Shadow {
+    pub plugin: Arc<Plugin>,
+    /// The plugin that decides.
+    pub of: Arc<str>,
+    /// Where it is, as the configuration has it.
+    pub file: String,
+    counts: PerWorker<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    calls: Tally,
+    failures: [Tally; FailureKind::ALL.len()],
+    differences: [[Tally; DifferenceKind::ALL.len()]; Shadow::HOOKS.len()],
+    /// Calls that decided otherwise.
+    different: Tally,
+}
+
+/// What a candidate does otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DifferenceKind {
+    /// One goes on, another answers.
+    Verdict,
+    Status,
+    Headers,
+    Body,
+    Target,
+    Upstream,
+    Notes,
+}
+
+impl DifferenceKind {
+    pub const ALL: [Self; 7] =
+        [Self::Verdict, Self::Status, Self::Headers, Self::Body, Self::Target, Self::Upstream, Self::Notes];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Verdict => "verdict",
+            Self::Status => "status",
+            Self::Headers => "headers",
+            Self::Body => "body",
+            Self::Target => "target",
+            Self::Upstream => "upstream",
+            Self::Notes => "notes",
+        }
+    }
+}
+
+/// One difference, in words that hold nothing of what a message says but names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    pub kind: DifferenceKind,
+    words: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.kind.name(), self.words)
+    }
+}
+
+impl Shadow {
+    /// What a candidate is shown.
+    pub const HOOKS: [Hook; 2] = [Hook::OnRequest, Hook::OnResponse];
+
+    pub fn new(plugin: Arc<Plugin>, of: Arc<str>, file: String) -> Self {
+        Self { plugin, of, file, counts: PerWorker::default() }
+    }
+
+    /// Counts what a candidate decided, and logs what of it is new.
+    pub fn decided(
+        &self,
+        writer: Writer,
+        hook: Hook,
+        request: Option<&str>,
+        differences: Result<Vec<Difference>, CallError>,
+    ) {
+        let counts = self.counts.of(writer);
+        counts.calls.add(1);
+        let words = match differences {
+            Ok(differences) if differences.is_empty() => return,
+            Ok(differences) => {
+                let place = usize::from(hook == Hook::OnResponse);
+                for difference in &differences {
+                    counts.differences[place][difference.kind as usize].add(1);
+                }
+                let words: Vec<String> = differences.iter().map(ToString::to_string).collect();
+                words.join("; ")
+            }
+            Err(error) => {
+                counts.failures[FailureKind::from(&error) as usize].add(1);
+                format!("it {error}")
+            }
+        };
+        counts.different.add(1);
+        // All of the first, and then ever fewer: whoever reads knows by then, and the log has an end.
+        let count = counts.different.get();
+        if count <= Self::LOGGED || count.is_power_of_two() {
+            let (plugin, candidate, hook) = (&*self.of, &self.file, hook.name());
+            tracing::info!(
+                plugin,
+                candidate,
+                request,
+                hook,
+                count,
+                "the candidate decides otherwise: {words}"
+            );
+        }
+    }
+
+    /// Differences that each worker logs before it logs fewer.
+    const LOGGED: u64 = 16;
+
+    pub fn calls(&self) -> u64 {
+        self.counts.sum(|counts| &counts.calls)
+    }
+
+    /// Calls that decided otherwise, or failed.
+    pub fn different(&self) -> u64 {
+        self.counts.sum(|counts| &counts.different)
+    }
+
+    pub fn failures(&self, kind: FailureKind) -> u64 {
+        self.counts.sum(|counts| &counts.failures[kind as usize])
+    }
+
+    pub fn differences(&self, hook: Hook, kind: DifferenceKind) -> u64 {
+        let place = usize::from(hook == Hook::OnResponse);
+        self.counts.sum(|counts| &counts.differences[place][kind as usize])
+    }
+}
+
+/// How a candidate's `on-request` differs. `plugin` and `candidate` are what each made of the request, by its verdict and by
+/// the request as it left it.
+pub fn request_differences(
+    plugin: (&Result<RequestVerdict, CallError>, &Exchange),
+    candidate: (&RequestVerdict, &Exchange),
+) -> Vec<Difference> {
+    use RequestVerdict::{Forward, Next, Reply};
+    let told = |verdict: &RequestVerdict| match verdict {
+        Next => "next".to_owned(),
+        Reply(reply) => format!("reply {}", reply.status.as_u16()),
+        Forward(_) => "forward".to_owned(),
+    };
+    let mut all = Vec::new();
+    match (plugin.0, candidate.0) {
+        (Ok(Next), Next) => {}
+        (Ok(Reply(one)), Reply(other)) => {
+            return of_replies(
+                (one.status, &one.headers, &one.body),
+                (other.status, &other.headers, &other.body),
+            );
+        }
+        (Ok(Forward(one)), Forward(other)) => {
+            note(&mut all, DifferenceKind::Upstream, one != other, || "another".to_owned());
+        }
+        (one, other) => {
+            let one = one.as_ref().map_or_else(|_| "no verdict".to_owned(), told);
+            let words = format!("{one}, and the candidate {}", told(other));
+            return vec![Difference { kind: DifferenceKind::Verdict, words }];
+        }
+    }
+    let (one, other) = (plugin.1, candidate.1);
+    let names = || differing(&one.request.headers, &other.request.headers);
+    note(&mut all, DifferenceKind::Headers, one.request.headers != other.request.headers, names);
+    note(&mut all, DifferenceKind::Target, one.request.uri != other.request.uri, || "another".to_owned());
+    of_notes(&mut all, one, other);
+    all
+}
+
+/// The same of `on-response`; the response is that of the exchange.
+pub fn response_differences(
+    plugin: (&Result<ResponseVerdict, CallError>, &Exchange),
+    candidate: (&ResponseVerdict, &Exchange),
+) -> Vec<Difference> {
+    use ResponseVerdict::{Next, Reply};
+    let told = |verdict: &ResponseVerdict| match verdict {
+        Next => "next".to_owned(),
+        Reply(reply) => format!("reply {}", reply.status.as_u16()),
+    };
+    match (plugin.0, candidate.0) {
+        (Ok(Next), Next) => {}
+        (Ok(Reply(one)), Reply(other)) => {
+            return of_replies(
+                (one.status, &one.headers, &one.body),
+                (other.status, &other.headers, &other.body),
+            );
+        }
+        (one, other) => {
+            let one = one.as_ref().map_or_else(|_| "no verdict".to_owned(), told);
+            let words = format!("{one}, and the candidate {}", told(other));
+            return vec![Difference { kind: DifferenceKind::Verdict, words }];
+        }
+    }
+    let mut all = match (&plugin.1.response, &candidate.1.response) {
+        (Some(one), Some(other)) => of_replies(
+            (one.parts.status, &one.parts.headers, &[]),
+            (other.parts.status, &other.parts.headers, &[]),
+        ),
+        _ => Vec::new(),
+    };
+    of_notes(&mut all, plugin.1, candidate.1);
+    all
+}
+
+type Answer<'a> = (http::StatusCode, &'a HeaderMap, &'a [u8]);
+
+fn of_replies(one: Answer<'_>, other: Answer<'_>) -> Vec<Difference> {
+    let mut all = Vec::new();
+    let statuses = || format!("{}, and the candidate {}", one.0.as_u16(), other.0.as_u16());
+    note(&mut all, DifferenceKind::Status, one.0 != other.0, statuses);
+    note(&mut all, DifferenceKind::Headers, one.1 != other.1, || differing(one.1, other.1));
+    note(&mut all, DifferenceKind::Body, one.2 != other.2, || "another".to_owned());
+    all
+}
+
+fn of_notes(all: &mut Vec<Difference>, one: &Exchange, other: &Exchange) {
+    let differ = one.notes().len() != other.notes().len()
+        || one.notes().iter().any(|(name, value)| other.note(name) != Some(value));
+    note(all, DifferenceKind::Notes, differ, || "others".to_owned());
+}
+
+fn note(all: &mut Vec<Difference>, kind: DifferenceKind, differs: bool, words: impl FnOnce() -> String) {
+    if differs {
+        all.push(Difference { kind, words: words() });
+    }
+}
+
+/// The names of fields that are not the same in both, up to so many.
+fn differing(one: &HeaderMap, other: &HeaderMap) -> String {
+    const MOST: usize = 8;
+    let values =
+        |headers: &HeaderMap, name: &str| -> Vec<_> { headers.get_all(name).iter().cloned().collect() };
+    let mut names: Vec<&str> = one
+        .keys()
+        .chain(other.keys())
+        .map(http::HeaderName::as_str)
+        .filter(|name| values(one, name) != values(other, name))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let more = if names.len() > MOST { " and more" } else { "" };
+    names.truncate(MOST);
+    format!("{}{more}", names.join(", "))
+}
+
+/// Writes the families of candidates in the shadow of plugins.
+pub fn write_shadows<'a>(page: &mut Page, shadows: impl Iterator<Item = &'a Shadow> + Clone) {
+    let labels = |shadow: &'a Shadow| [("plugin", &*shadow.of), ("candidate", shadow.file.as_str())];
+    page.counter("tollgate_shadow_calls_total", "Calls of candidates in the shadow of a plugin.", |family| {
+        for shadow in shadows.clone() {
+            family.row(&labels(shadow), shadow.calls());
+        }
+    });
+    let help = "What candidates decided otherwise than the plugin.";
+    page.counter("tollgate_shadow_differences_total", help, |family| {
+        for shadow in shadows.clone() {
+            for hook in Shadow::HOOKS {
+                for kind in DifferenceKind::ALL {
+                    let [plugin, candidate] = labels(shadow);
+                    let labels = [plugin, candidate, ("hook", hook.name()), ("kind", kind.name())];
+                    family.row(&labels, shadow.differences(hook, kind));
+                }
+            }
+        }
+    });
+    page.counter(
+        "tollgate_shadow_failures_total",
+        "Calls of candidates that brought no verdict.",
+        |family| {
+            for shadow in shadows.clone() {
+                for kind in FailureKind::ALL {
+                    let [plugin, candidate] = labels(shadow);
+                    family.row(&[plugin, candidate, ("kind", kind.name())], shadow.failures(kind));
+                }
+            }
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::StatusCode;
+
+    use super::*;
+    use crate::{address::Caller, plugin::Reply};
+
+    fn exchange(target: &str, headers: &[(&'static str, &'static str)]) -> Exchange {
+        let mut request = http::Request::get(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        Exchange::new(parts, Caller::Unix, "http", "route".into(), "upstream".into())
+    }
+
+    fn reply(status: StatusCode, body: &'static str) -> Reply {
+        Reply { status, headers: HeaderMap::new(), body: Bytes::from_static(body.as_bytes()) }
+    }
+
+    #[test]
+    fn whatever_a_candidate_does_otherwise_is_found() {
+        use RequestVerdict::{Forward, Next, Reply};
+        let same = exchange("/a", &[("x-a", "1")]);
+        let failed = || Err(CallError::Trap(String::new()));
+        let mut noted = exchange("/a", &[("x-a", "1")]);
+        noted.set_note("consumer".to_owned(), "demo".to_owned());
+        for (plugin, candidate, other, expected) in [
+            (Ok(Next), Next, &same, ""),
+            (Ok(Next), Next, &exchange("/a", &[("x-a", "2"), ("x-b", "1")]), "headers: x-a, x-b"),
+            (Ok(Next), Next, &exchange("/b", &[("x-a", "1")]), "target: another"),
+            (Ok(Next), Next, &noted, "notes: others"),
+            (
+                Ok(Next),
+                Reply(reply(StatusCode::UNAUTHORIZED, "")),
+                &same,
+                "verdict: next, and the candidate reply 401",
+            ),
+            (failed(), Next, &same, "verdict: no verdict, and the candidate next"),
+            (Ok(Forward("a".to_owned())), Forward("a".to_owned()), &same, ""),
+            (Ok(Forward("a".to_owned())), Forward("b".to_owned()), &same, "upstream: another"),
+            (
+                Ok(Reply(reply(StatusCode::UNAUTHORIZED, "a"))),
+                Reply(reply(StatusCode::FORBIDDEN, "b")),
+                // What a request looks like that is answered does not matter.
+                &noted,
+                "status: 401, and the candidate 403; body: another",
+            ),
+        ] {
+            let found = request_differences((&plugin, &same), (&candidate, other));
+            let words: Vec<_> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(words.join("; "), expected);
+        }
+    }
+}
