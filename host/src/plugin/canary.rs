@@ -256,13 +256,14 @@ pub fn write_canaries<'a>(
     page: &mut Page,
     all: impl Iterator<Item = (&'a str, f64, &'a Comparison)> + Clone,
 ) {
+    type Count = fn(Seen) -> u64;
     let help = "The share of requests that a new version decides, of plugins that try one.";
     page.gauge("tollgate_plugin_canary_share", help, |family| {
         for (plugin, share, _) in all.clone() {
             family.row(&[("plugin", plugin)], share);
         }
     });
-    let families: [(_, _, fn(Seen) -> u64); 4] = [
+    let families: [(&'static str, &str, Count); 4] = [
         (
             "tollgate_plugin_canary_requests_total",
             "Requests that either version has decided since the new one is tried.",

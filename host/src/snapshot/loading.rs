@@ -374,11 +374,13 @@ impl Builder {
                 PluginError::Origin(if problems.is_empty() { general() } else { problems.swap_remove(0) })
             })?;
         let loaded = Loading { builder: self, name, settings, origins: origins.into(), known };
+        // Where it is written which version is to serve, no other does beside it.
+        let rule = table.canary.as_ref().filter(|_| table.sha256.is_none());
         let serving = match known {
             Some(known) => Some(Cow::Borrowed(known)),
-            None => loaded.last_served(&chosen, config),
+            None => rule.and_then(|_| loaded.last_served(&chosen, config)),
         };
-        match (&table.canary, serving) {
+        match (rule, serving) {
             (Some(rule), Some(serving)) if is_to_be_tried(name, table, config, &serving, &code, &chosen) => {
                 loaded.beside(&serving, code, chosen, rule)
             }
@@ -574,7 +576,6 @@ impl Loading<'_> {
 
     /// What served before the process started, where another version is now to be tried beside it.
     fn last_served(&self, chosen: &Chosen<'_>, config: &Config) -> Option<Cow<'static, Loaded>> {
-        self.settings.table.canary.as_ref()?;
         let versions = &self.builder.versions;
         let last = versions.last_good(self.name).filter(|last| last.digest != chosen.digest)?.digest;
         let load = || -> Result<Loaded, String> {
