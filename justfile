@@ -33,6 +33,10 @@ languages *arguments:
     TOLLGATE=target/release/tollgate examples/languages/build --test {{arguments}}
     TOLLGATE=target/release/tollgate examples/languages/scaffolds {{arguments}}
 
+# What plugins cost, and what bad ones cost others: hostile, reloads, chain, store, http-client, or all.
+plugins *arguments:
+    benches/plugins/run {{arguments}}
+
 # Endpoints from ZooKeeper, which is a feature: with a real one, where Debian's package `zookeeper` is installed.
 zookeeper:
     cargo test --workspace --features tollgate-tests/zookeeper --test behaviour -- zookeeper

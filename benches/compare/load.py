@@ -5,7 +5,8 @@ import re
 import resource
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from processes import Failed, Service, busy_machine, used_between
@@ -17,6 +18,7 @@ class Load:
     wrk: Path
     connections: int
     threads: int
+    headers: Mapping[str, str] = field(default_factory=lambda: REQUEST_HEADERS)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def measure(
     services = (service, origin)
     started, busy, wrk = time.monotonic(), busy_machine(), _finished_children()
     before = [each.cpu() for each in services]
-    output = _wrk(load, port, path, seconds)
+    output = run_wrk(load, port, path, seconds)
     after = [each.cpu() for each in services]
     elapsed, busy, wrk = time.monotonic() - started, busy_machine() - busy, _finished_children() - wrk
 
@@ -60,8 +62,8 @@ def measure(
     )
 
 
-def _wrk(load: Load, port: int, path: str, seconds: int) -> str:
-    headers = [f"--header={name}: {value}" for name, value in REQUEST_HEADERS.items()]
+def run_wrk(load: Load, port: int, path: str, seconds: int) -> str:
+    headers = [f"--header={name}: {value}" for name, value in load.headers.items()]
     options = [f"-c{load.connections}", f"-t{load.threads}", f"-d{seconds}s", "--latency", *headers]
     try:
         # It ends by itself; the limit is for the day it does not.

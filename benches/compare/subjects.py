@@ -242,14 +242,14 @@ def tollgate(setting: Setting) -> list:
 
 
 def tollgate_gate(setting: Setting) -> list:
-    plugins = {"api-key": _api_key(), "round-robin": ""}
+    plugins = {"api-key": api_key(), "round-robin": ""}
     return _tollgate(setting, setting.origins, plugins, route=["api-key"], balance="round-robin")
 
 
 def tollgate_chain(setting: Setting, length: int) -> list:
     """So many tables on one plugin file, each of which does the whole check and leaves the key in place."""
     names = [f"check-{n}" for n in range(1, length + 1)]
-    plugins = {name: 'file = "api-key"\n' + _api_key(forward=True) for name in names}
+    plugins = {name: 'file = "api-key"\n' + api_key(forward=True) for name in names}
     return _tollgate(setting, setting.origins[:1], plugins, route=names)
 
 
@@ -260,7 +260,7 @@ def tollgate_cache(setting: Setting) -> list:
 
 def tollgate_gate_cache(setting: Setting) -> list:
     settings = 'cache = { request-directives = "ignore" }'
-    plugins = {"api-key": _api_key(forward=True)}
+    plugins = {"api-key": api_key(forward=True)}
     return _tollgate(setting, setting.origins[:1], plugins, route=["api-key"], settings=settings)
 
 
@@ -269,7 +269,7 @@ def tollgate_encoding(setting: Setting, encoding: str) -> list:
     return _tollgate(setting, setting.origins[:1], settings=settings)
 
 
-def _api_key(forward: bool = False) -> str:
+def api_key(forward: bool = False) -> str:
     keys = ", ".join(f'{tenant} = "{key}"' for tenant, key in KEYS.items())
     forward_key = "forward = true, " if forward else ""
     return f'config = {{ header = "{KEY_HEADER}", {forward_key}keys = {{ {keys} }} }}\n'

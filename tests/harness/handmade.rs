@@ -45,7 +45,7 @@ const COMPONENT: &str = r#"(component
   (core instance $core (instantiate $module (with "host" (instance (export "next" (func $next))))))
 
   (func $configure (param "config" string) (result (result (error string)))
-    (canon lift (core func $core "configure") 
+    (canon lift (core func $core "configure")
       (memory (core memory $core "memory")) (realloc (core func $core "allocate"))))
   (instance (export "tollgate:policy/lifecycle@0.1.0") (export "configure" (func $configure)))
 
@@ -90,23 +90,6 @@ const HARMLESS: Parts =
     Parts { memory: 1, tables: 0, more: "", allocate: "i32.const 4096", on_request: "i32.const 0" };
 
 impl Handmade {
-    pub const ALL: [Self; 14] = [
-        Self::Harmless,
-        Self::GrowsTable,
-        Self::GrowsTableForever,
-        Self::HasHugeTable,
-        Self::HasHugeMemory,
-        Self::HasManyTables,
-        Self::LoopsAtStart,
-        Self::AllocatesNowhere,
-        Self::AllocatesForever,
-        Self::CallsWhileItAllocates,
-        Self::AnswersNowhere,
-        Self::AnswersNonsense,
-        Self::AnswersWithoutEnd,
-        Self::AnswersNoText,
-    ];
-
     pub fn name(self) -> &'static str {
         match self {
             Self::Harmless => "harmless",

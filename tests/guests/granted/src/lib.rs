@@ -2,10 +2,16 @@
 //! of it.
 //!
 //! `x-do` holds commands such as `set a 1; get a`; the answer is the outcome of each, a line each. With the
-//! configuration `{ "request": "take" }` each request takes from one bucket, and with `"get"` reads one value,
-//! for benchmarks.
+//! configuration `{ "request": "take", "times": 100 }` each request takes from one bucket so many times, and goes on; with
+//! `"get"`, `"set"` and `"increment"` it does that with one value. For benchmarks.
 
-use std::{hint::black_box, sync::OnceLock};
+use std::{
+    hint::black_box,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use serde_json::Value;
 
@@ -38,6 +44,9 @@ use tollgate::policy::{
 struct Guest;
 
 static BEHAVIOUR: OnceLock<String> = OnceLock::new();
+
+/// How often a request does what is configured.
+static TIMES: AtomicU32 = AtomicU32::new(1);
 
 fn number<T: std::str::FromStr>(word: &str) -> T {
     word.parse().unwrap_or_else(|_| panic!("{word} is not a number"))
@@ -98,6 +107,9 @@ impl lifecycle::Guest for Guest {
     fn configure(config: String) -> Result<(), String> {
         let config: Value = serde_json::from_str(&config).map_err(|error| error.to_string())?;
         let _ = BEHAVIOUR.set(config["request"].as_str().unwrap_or_default().to_owned());
+        if let Some(times) = config["times"].as_u64() {
+            TIMES.store(times.try_into().unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
         let once = config["once"].as_str().unwrap_or_default();
         match once.is_empty() {
             true => Ok(()),
@@ -108,13 +120,30 @@ impl lifecycle::Guest for Guest {
 
 impl request_hook::Guest for Guest {
     fn on_request() -> Verdict {
+        let again = 0..TIMES.load(Ordering::Relaxed);
         match BEHAVIOUR.get().map(String::as_str) {
             Some("take") => {
-                let _ = black_box(store::take("192.0.2.1", 1, 1e9, 1000));
+                for _ in again {
+                    let _ = black_box(store::take("192.0.2.1", 1, 1e9, 1000));
+                }
                 return Verdict::Next;
             }
             Some("get") => {
-                let _ = black_box(store::get("192.0.2.1"));
+                for _ in again {
+                    let _ = black_box(store::get("192.0.2.1"));
+                }
+                return Verdict::Next;
+            }
+            Some("set") => {
+                for _ in again {
+                    let _ = black_box(store::set("192.0.2.1", b"a value", None));
+                }
+                return Verdict::Next;
+            }
+            Some("increment") => {
+                for _ in again {
+                    let _ = black_box(store::increment("192.0.2.1", 1, None));
+                }
                 return Verdict::Next;
             }
             Some("nothing") => return Verdict::Next,
