@@ -234,6 +234,43 @@ async fn a_plugin_that_may_wait_and_computes_is_held_to_its_time() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_never_stops_sending_is_stopped_while_others_are_answered() {
+    let (origin, other) = (Origin::start().await, Origin::start().await);
+    let settings = format!("{}\nlimits = {{ wait = \"100ms\" }}", grants(&format!("{:?}", other.url())));
+    let before = format!("workers = 1\n{}", config(&origin, "insists", &settings));
+    let proxy = Proxy::start_with(&before, &[("waiting", waiting_guest())]).await;
+    let mut sending = proxy.connect().await;
+    sending.send(request(&format!("x-do: send-forever GET {}/\r\n", other.url()))).await;
+    until("it sends", || other.received().len() > 2).await;
+    assert_eq!(proxy.get("/", &["x-do: calls"]).await.status, 200);
+    assert_eq!(sending.response().await.status, 503);
+    assert_eq!(logged(&["`insists` ran longer than 10 ms"]).len(), 1);
+
+    // Time for all of it, so that it is not that which stops it.
+    let settings = settings.replace("wait = \"100ms\"", "time = \"30s\"");
+    let after = format!("workers = 1\n{}", config(&origin, "insists", &settings));
+    proxy.reload(&after).await.expect("the configuration is fine");
+    let sent = other.received().len();
+    let commands = format!("many 100000 {0}/; send GET {0}/", other.url());
+    let expected = ["invalid-request".to_owned(), format!("200  {}", other.port())];
+    assert_eq!(outcomes(&proxy, &commands).await, expected);
+    assert_eq!(other.received().len(), sent + 1);
+}
+
+#[tokio::test]
+async fn there_is_no_body_where_there_is_no_request() {
+    let origin = Origin::start().await;
+    let settings = format!(
+        "{}\ntick = \"20ms\"\nconfig = {{ tick = \"body; set unseen; request-body\" }}",
+        grants("\"http://127.0.0.1:1\"")
+    );
+    let proxy = start(&origin, "bodiless", &settings).await;
+    until("a tick", || !logged(&["ticks: unavailable; set; unavailable", "bodiless"]).is_empty()).await;
+    assert_eq!(proxy.get("/", &[]).await.status, 200);
+    assert!(origin.last().body.is_empty());
+}
+
+#[tokio::test]
 async fn a_plugin_that_waits_and_was_not_granted_it_is_refused() {
     let origin = Origin::start().await;
     for (plugin, grants, refusal) in [

@@ -91,6 +91,13 @@ fn obey(command: &str, of_response: bool) -> String {
             let headers = vec![(name.to_owned(), value.to_owned())];
             send(&Outgoing { headers, ..outgoing("GET", url) })
         }
+        ["send-forever", method, url] => loop {
+            black_box(send(&outgoing(method, url)));
+        },
+        ["many", count, url] => {
+            let headers = vec![("x-many".to_owned(), String::new()); count.parse().unwrap_or_default()];
+            send(&Outgoing { headers, ..outgoing("GET", url) })
+        }
         ["body"] => {
             let read = if of_response { body::response_body() } else { body::request_body() };
             read.map_or_else(|error| error.name().to_owned(), |content| shown(&content))
