@@ -93,6 +93,53 @@ impl Table {
         }
         find(&self.any)
     }
+
+    /// The routes that were near, the nearest first, each with what it did not like; up to so many. One that has no
+    /// objection stands where [`Table::find`] would have come to it, so the first of those is the one that it finds.
+    pub fn near(
+        &self,
+        host: &str,
+        path: &str,
+        method: &Method,
+        headers: &HeaderMap,
+        most: usize,
+    ) -> Vec<(usize, Option<Objection>)> {
+        let path = path.strip_prefix('/').unwrap_or(path);
+        let of_host = std::iter::successors(host.split_once('.').map(|(_, parent)| parent), |name| {
+            name.split_once('.').map(|(_, parent)| parent)
+        })
+        .filter_map(|parent| self.below.get(parent));
+        let of_host = self.exact.get(host).into_iter().chain(of_host).chain([&self.any]);
+        let asked: Vec<&Node> = of_host.collect();
+        let on_path = asked.iter().flat_map(|node| node.along(path));
+        let weighed = |entry: &Entry| (entry.route, entry.objection(method, headers));
+        let mut near: Vec<_> = on_path.map(weighed).take(most).collect();
+        let others = self.exact.values().chain(self.below.values());
+        let others = others.filter(|node| !asked.iter().any(|asked| std::ptr::eq(*asked, *node)));
+        let mut elsewhere: Vec<_> = others
+            .flat_map(|node| node.along(path))
+            .map(|entry| (entry.route, Some(Objection::Host)))
+            .chain(
+                asked
+                    .iter()
+                    .flat_map(|node| node.below())
+                    .filter(|entry| !near.iter().any(|(route, _)| *route == entry.route))
+                    .map(|entry| (entry.route, Some(Objection::Path))),
+            )
+            .collect();
+        elsewhere.sort_by_key(|(route, _)| *route);
+        near.extend(elsewhere.into_iter().take(most.saturating_sub(near.len())));
+        near
+    }
+}
+
+/// Why a route does not want a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Objection {
+    Host,
+    Path,
+    Method,
+    Header(HeaderName),
 }
 
 impl Node {
@@ -100,27 +147,55 @@ impl Node {
     ///
     /// Goes no deeper than the trie, whatever the length of the path.
     fn find(&self, path: &str, method: &Method, headers: &HeaderMap) -> Option<usize> {
-        if !self.children.is_empty() {
-            let (segment, rest) = path.split_once('/').unwrap_or((path, ""));
-            // `/admin;x=1` is `/admin` to servers that know parameters (RFC 3986, section 3.3), and to the rest
-            // it is nothing they have: it must not get past what guards `/admin`.
-            let bare = || self.children.get(segment.split_once(';')?.0);
-            if let Some(child) = self.children.get(segment).or_else(bare)
-                && let Some(route) = child.find(rest, method, headers)
-            {
-                return Some(route);
-            }
+        if let Some((child, rest)) = self.child(path)
+            && let Some(route) = child.find(rest, method, headers)
+        {
+            return Some(route);
         }
-        self.entries.iter().find(|entry| entry.agrees(method, headers)).map(|entry| entry.route)
+        self.entries.iter().find(|entry| entry.objection(method, headers).is_none()).map(|entry| entry.route)
+    }
+
+    /// What is one segment further along `path`, and the rest of it.
+    fn child<'a>(&self, path: &'a str) -> Option<(&Node, &'a str)> {
+        if self.children.is_empty() {
+            return None;
+        }
+        let (segment, rest) = path.split_once('/').unwrap_or((path, ""));
+        // `/admin;x=1` is `/admin` to servers that know parameters (RFC 3986, section 3.3), and to the rest
+        // it is nothing they have: it must not get past what guards `/admin`.
+        let bare = || self.children.get(segment.split_once(';')?.0);
+        self.children.get(segment).or_else(bare).map(|child| (child, rest))
+    }
+
+    /// All entries along `path`, the deepest first.
+    fn along(&self, path: &str) -> Vec<&Entry> {
+        let (mut nodes, mut rest) = (vec![self], path);
+        while let Some((child, after)) = nodes[nodes.len() - 1].child(rest) {
+            nodes.push(child);
+            rest = after;
+        }
+        nodes.iter().rev().flat_map(|node| &node.entries).collect()
+    }
+
+    /// All entries from here on.
+    fn below(&self) -> Vec<&Entry> {
+        let mut found: Vec<_> = self.entries.iter().collect();
+        found.extend(self.children.values().flat_map(Node::below));
+        found
     }
 }
 
 impl Entry {
-    fn agrees(&self, method: &Method, headers: &HeaderMap) -> bool {
-        (self.methods.is_empty() || self.methods.contains(method))
-            && self.headers.iter().all(|(name, value)| {
-                headers.get_all(name).iter().any(|field| field.as_bytes() == value.as_bytes())
-            })
+    /// What it does not like about a request, if anything.
+    fn objection(&self, method: &Method, headers: &HeaderMap) -> Option<Objection> {
+        if !self.methods.is_empty() && !self.methods.contains(method) {
+            return Some(Objection::Method);
+        }
+        let is_there = |(name, value): &&(HeaderName, String)| {
+            headers.get_all(name).iter().any(|field| field.as_bytes() == value.as_bytes())
+        };
+        let missing = self.headers.iter().find(|header| !is_there(header));
+        missing.map(|(name, _)| Objection::Header(name.clone()))
     }
 
     fn rank(&self) -> (usize, bool) {
@@ -209,6 +284,43 @@ mod tests {
             (Method::PUT, &with_beta, 2),
         ] {
             assert_eq!(table.find("", "/a/b", &method, headers), Some(expected), "{method}");
+        }
+    }
+
+    #[test]
+    fn what_was_near_is_told_with_its_objection_and_agrees_with_what_is_found() {
+        let beta = vec![(HeaderName::from_static("x-beta"), "1".to_owned())];
+        let table = table([
+            rule("", "/"),
+            rule("example.com", "/"),
+            rule("*.example.com", "/api"),
+            Match { methods: vec![Method::PUT], ..rule("example.com", "/api") },
+            Match { headers: beta, ..rule("example.com", "/api") },
+            rule("other.org", "/api/v1"),
+        ]);
+        let near = |host, path| table.near(host, path, &Method::GET, &HeaderMap::new(), 8);
+        let missing = Some(Objection::Header(HeaderName::from_static("x-beta")));
+        assert_eq!(
+            near("example.com", "/api/v1"),
+            [
+                (4, missing),
+                (3, Some(Objection::Method)),
+                (1, None),
+                (0, None),
+                (2, Some(Objection::Host)),
+                (5, Some(Objection::Host)),
+            ]
+        );
+        assert_eq!(table.near("example.com", "/api/v1", &Method::GET, &HeaderMap::new(), 2).len(), 2);
+        for host in ["", "example.com", "a.example.com", "b.a.example.com", "other.org", "nobody"] {
+            for path in ["/", "/api", "/api;x", "/api/v1/x", "/elsewhere"] {
+                for method in [Method::GET, Method::PUT] {
+                    let found = table.find(host, path, &method, &HeaderMap::new());
+                    let near = table.near(host, path, &method, &HeaderMap::new(), usize::MAX);
+                    let first = near.iter().find(|(_, objection)| objection.is_none());
+                    assert_eq!(first.map(|(route, _)| *route), found, "{method} {host}{path}");
+                }
+            }
         }
     }
 

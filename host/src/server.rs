@@ -25,6 +25,7 @@ use crate::{
     listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
     plugin::{self, Digest, Ended, Engine, EngineSettings, Judgement, TakeBackError, Versions},
+    proxy::{self, Explanation, Question, Unexplained},
     snapshot::{Builder, Candidate, Loaded, Loads, Snapshot, files_named_beside},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
     tls::Termination,
@@ -106,6 +107,7 @@ struct WorkerThread {
 #[derive(Debug)]
 enum Order {
     Replace { current: Current, done: oneshot::Sender<io::Result<()>> },
+    Explain { question: Box<Question>, answer: oneshot::Sender<Result<Explanation, Unexplained>> },
     Drain,
 }
 
@@ -429,6 +431,15 @@ impl Server {
         result.map_err(|error| RollBackError::Replace(error.into()))
     }
 
+    /// Has a worker tell what would become of a request.
+    pub async fn explain(&self, question: Question) -> Result<Explanation, Unexplained> {
+        let worker = &self.workers[fastrand::usize(..self.workers.len())];
+        let (answer, explained) = oneshot::channel();
+        let order = Order::Explain { question: Box::new(question), answer };
+        worker.orders.send(order).map_err(|_| Unexplained::Stopping)?;
+        explained.await.unwrap_or(Err(Unexplained::Stopping))
+    }
+
     /// Which versions of plugins have served.
     pub fn versions(&self) -> &Versions {
         &self.builder.versions
@@ -630,6 +641,13 @@ fn work(
                     worker.replace(current.snapshot);
                     // Whoever asked may have stopped waiting.
                     let _ = done.send(result);
+                }
+                Order::Explain { question, answer } => {
+                    let worker = worker.clone();
+                    drain.spawn_local(async move {
+                        // Whoever asked may have stopped waiting.
+                        let _ = answer.send(proxy::explain(worker, *question).await);
+                    });
                 }
                 Order::Drain => {
                     acceptors.stop();

@@ -16,6 +16,7 @@ mod connections;
 mod discovery;
 mod documented;
 mod examples;
+mod explain;
 mod forwarding;
 mod grpc;
 mod health;

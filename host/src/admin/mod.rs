@@ -8,6 +8,7 @@ mod access;
 mod actions;
 mod cache;
 mod config;
+mod explain;
 mod health;
 mod metrics;
 mod page;
@@ -27,7 +28,7 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::FromRef,
+    extract::{DefaultBodyLimit, FromRef},
     routing::{MethodRouter, delete, get, post, put},
 };
 use http::{Request, Response, StatusCode};
@@ -75,7 +76,7 @@ impl FromRef<Context> for Arc<Server> {
 
 /// Everything there is. Whoever asks for a thing with a token where one is wanted, or from this machine.
 fn endpoints() -> Router<Context> {
-    let list: [(&str, MethodRouter<Context>); 13] = [
+    let list: [(&str, MethodRouter<Context>); 14] = [
         ("/", get(page::show)),
         ("/healthz", get(health::live)),
         ("/readyz", get(health::ready)),
@@ -87,6 +88,7 @@ fn endpoints() -> Router<Context> {
         ("/api/plugins", get(plugins::list)),
         ("/api/plugins/{name}/rollback", post(plugins::roll_back).delete(plugins::allow)),
         ("/api/config", get(config::show)),
+        ("/api/explain", post(explain::explain).layer(DefaultBodyLimit::max(explain::LARGEST))),
         ("/api/reload", post(actions::reload)),
         ("/api/drain", post(actions::drain)),
     ];

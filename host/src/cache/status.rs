@@ -74,7 +74,8 @@ impl Served {
 }
 
 impl Forward {
-    fn name(self) -> &'static str {
+    /// As `Cache-Status` has it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::UriMiss => "uri-miss",
             Self::VaryMiss => "vary-miss",

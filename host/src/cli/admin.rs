@@ -4,11 +4,29 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::body::{Body, to_bytes};
+use clap::Args;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
+
+/// Whom a command asks.
+#[derive(Debug, Args)]
+pub(super) struct AdminArguments {
+    /// Where the admin API of the proxy is
+    #[arg(long, default_value = "http://127.0.0.1:9901", value_name = "URL")]
+    admin: String,
+    /// What the admin API wants to be shown; TOLLGATE_ADMIN_TOKEN of the environment if absent
+    #[arg(long)]
+    token: Option<String>,
+}
+
+impl AdminArguments {
+    pub fn open(&self) -> anyhow::Result<Admin> {
+        Admin::new(&self.admin, self.token.as_deref())
+    }
+}
 
 /// An admin API that is asked.
 #[derive(Debug)]
@@ -16,10 +34,12 @@ pub(super) struct Admin {
     authority: String,
     host: String,
     credentials: Option<HeaderValue>,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 impl Admin {
-    /// How long an answer may take.
+    /// How long an answer may take, unless more is known.
     const PATIENCE: Duration = Duration::from_secs(5);
     /// How long it may be.
     const LARGEST: usize = 64 << 20;
@@ -43,7 +63,13 @@ impl Admin {
             authority: format!("{}:{port}", authority.host()),
             host: authority.to_string(),
             credentials,
+            patience: Self::PATIENCE,
         })
+    }
+
+    /// The same with another limit on how long an answer may take.
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// What it says at a path.
@@ -53,7 +79,7 @@ impl Admin {
 
     /// What it answers to a request.
     pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let answer = tokio::time::timeout(Self::PATIENCE, self.exchange(method, path, body)).await;
+        let answer = tokio::time::timeout(self.patience, self.exchange(method, path, body)).await;
         answer
             .unwrap_or_else(|_| bail!("no answer in time"))
             .with_context(|| format!("cannot ask the admin API on {}", self.authority))

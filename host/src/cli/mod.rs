@@ -14,6 +14,7 @@ mod admin;
 mod backend;
 mod check;
 mod demo;
+mod explain;
 mod plugin;
 mod run;
 mod top;
@@ -53,6 +54,8 @@ enum Command {
     Backend(backend::BackendArguments),
     /// Show live what a running proxy does, from its admin API; q ends
     Top(top::TopArguments),
+    /// Ask a running proxy what would become of a request, and why, without sending it
+    Explain(explain::ExplainArguments),
     /// Write, test and look into plugins
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -120,6 +123,7 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Check(arguments) => check::run(arguments).await?,
             Command::Backend(arguments) => backend::run(arguments).await?,
             Command::Top(arguments) => top::run(arguments).await?,
+            Command::Explain(arguments) => explain::run(arguments).await?,
             Command::Plugin(command) => return plugin::run(command).await,
         }
         Ok(ExitCode::SUCCESS)

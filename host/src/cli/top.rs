@@ -13,17 +13,13 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
 };
 
-use super::admin::Admin;
+use super::admin::{Admin, AdminArguments};
 use board::{Board, Reading};
 
 #[derive(Debug, Args)]
 pub(super) struct TopArguments {
-    /// Where the admin API of the proxy is
-    #[arg(long, default_value = "http://127.0.0.1:9901", value_name = "URL")]
-    admin: String,
-    /// What the admin API wants to be shown; TOLLGATE_ADMIN_TOKEN of the environment if absent
-    #[arg(long)]
-    token: Option<String>,
+    #[command(flatten)]
+    admin: AdminArguments,
     /// Print the tables once, and end
     #[arg(long)]
     once: bool,
@@ -33,7 +29,7 @@ pub(super) struct TopArguments {
 const INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(arguments: TopArguments) -> anyhow::Result<()> {
-    let admin = Admin::new(&arguments.admin, arguments.token.as_deref())?;
+    let admin = arguments.admin.open()?;
     let first = read(&admin).await?;
     let is_live = !arguments.once && std::io::stdout().is_terminal();
     if !is_live {

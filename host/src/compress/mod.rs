@@ -68,6 +68,12 @@ impl<'a> Wishes<'a> {
             known: headers.get(header::IF_NONE_MATCH).cloned(),
         }
     }
+
+    /// The encoding that the client would get of a content that is worth it, if there is one that it can read.
+    pub fn best(&self) -> Option<Encoding> {
+        let may_change = self.sees_end && !self.forbids_changes;
+        self.accept.best(&self.settings.encodings).filter(|_| may_change)
+    }
 }
 
 /// Decides on a content of this many bytes; none if that is not known.

@@ -38,7 +38,7 @@ pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;
 pub use route::{HostPattern, Match, Route, ShadowOf, UpgradeProtocol};
-pub use shown::shown;
+pub use shown::{is_secret, shown};
 pub use tls::{
     CertificateFiles, CertificateName, ClientAuth, ForwardedCertificate, ListenerTls, Roots, TlsVersion,
     UpstreamTls, Verify,

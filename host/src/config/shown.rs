@@ -58,7 +58,8 @@ fn show(value: toml::Value, is_hidden: bool) -> Value {
     }
 }
 
-fn is_secret(key: &str) -> bool {
+/// Whether the name of a key, or of a header, speaks of a secret.
+pub fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     SECRETS.iter().any(|word| key.contains(word))
 }

@@ -8,6 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response, uri::PathAndQuery};
 
+use super::surroundings::Journal;
 use crate::{address::Caller, path, tls::ClientCertificate};
 
 /// One request and, once there is one, the head of its response.
@@ -23,6 +24,8 @@ pub struct Exchange {
     pub route: Arc<str>,
     pub upstream: Arc<str>,
     pub response: Option<ResponseHead>,
+    /// Keeps what plugins log of it, in place of the proxy's log.
+    pub journal: Option<Arc<Journal>>,
     notes: Vec<(String, String)>,
     /// Bytes of headers that plugins may still add.
     room: usize,
@@ -192,10 +195,16 @@ impl Exchange {
             route,
             upstream,
             response: None,
+            journal: None,
             notes: Vec::new(),
             room: Self::ROOM,
             bodies: None,
         }
+    }
+
+    /// Whether it has come from a client, and is not only explained.
+    pub fn is_traffic(&self) -> bool {
+        self.journal.is_none()
     }
 
     /// The same once more, for whoever is to change it without effect. What others have left with the messages for

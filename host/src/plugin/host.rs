@@ -269,19 +269,21 @@ impl LogLines {
 
     /// Logs what was printed.
     pub fn print(&self, line: &Line<'_>) {
-        self.write(log::Level::Info, line);
+        self.write(log::Level::Info, line, None);
     }
 
-    fn write(&self, level: log::Level, line: &Line<'_>) {
+    /// Logs a line, to the journal of the request in hand if it has one.
+    fn write(&self, level: log::Level, line: &Line<'_>, of_request: Option<&Journal>) {
+        let journal = of_request.or(self.journal.as_deref());
         let left = self.left.load(Ordering::Relaxed);
         if left == 0 {
             return;
         }
         self.left.store(left - 1, Ordering::Relaxed);
-        line.write(level, self.journal.as_deref());
+        line.write(level, journal);
         if left == 1 {
             let text = "the plugin logs too much, the rest of this call's lines are dropped";
-            Line { text, ..*line }.write(log::Level::Warn, self.journal.as_deref());
+            Line { text, ..*line }.write(log::Level::Warn, journal);
         }
     }
 }
@@ -290,7 +292,8 @@ impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String) {
         let request = self.exchange.as_ref().and_then(|exchange| exchange.id()).map(to_string);
         let line = Line { plugin: &self.plugin, request: request.as_deref(), text: &message };
-        self.log_lines.write(level, &line);
+        let journal = self.exchange.as_ref().and_then(|exchange| exchange.journal.as_deref());
+        self.log_lines.write(level, &line, journal);
     }
 }
 

@@ -30,6 +30,7 @@ use crate::{
         key::Key,
         policy::{self, RequestDirectives, Reuse, Time, Update},
         status::{self, Forward, Served},
+        store::Resource,
         stored::{Stored, StoredBody, storable_headers, tags},
     },
     clock::{Timer, before},
@@ -117,61 +118,31 @@ pub(super) async fn lookup(
     let Some(rules) = &route.cache else { return Ok(Lookup::Ask(None)) };
     let cache = &context.generation.snapshot.cache;
     let mut visit = Visit::new(context, rules, target, exchange);
-    let question = question(rules, &exchange.request, body);
-    match question {
-        Question::None => return Ok(visit.ask(Forward::Method, &exchange.request.headers)),
-        Question::Target => {}
-        Question::Body(length) => {
-            // Here and below in a box, since most requests do not wait for it.
-            let reading = Box::pin(digest(context, body, length));
-            let digest = before(deadline, reading).await.map_err(|_| Error::DeadlineExceeded)??;
-            visit.is_question = true;
-            let content_type = exchange.request.headers.get(header::CONTENT_TYPE);
-            visit.key = visit.key.with_body(content_type.map_or(b"", HeaderValue::as_bytes), &digest);
-        }
+    if let Some(forward) = visit.is_kept_out(context, rules, &exchange.request, body, deadline).await? {
+        return Ok(visit.ask(forward, &exchange.request.headers));
     }
     let head = &exchange.request;
-    if visit.directives.no_store || policy::is_met_elsewhere(&head.headers) {
-        return Ok(visit.ask(Forward::Bypass, &head.headers));
-    }
     let wait = target.upstream.settings.retry.timeout.map_or(cache.wait, |limit| limit.get().min(cache.wait));
     for _ in 0..TURNS {
         let now = Time::now();
         let mut resource = cache.store.get(&visit.key);
         visit.stored = resource.as_ref().and_then(|resource| resource.select(&head.headers)).cloned();
         if visit.stored.is_none() && cache.store.disk().is_some() {
+            // In a box, here and below, since most requests do not wait for it.
             let reading = Box::pin(cache.store.from_disk(&visit.key, &head.headers, cache.waiters));
             let read = before(deadline, context.worker.clock.within(wait, reading)).await;
             visit.stored = read.map_err(|_| Error::DeadlineExceeded)?.ok().flatten();
             resource = cache.store.get(&visit.key);
         }
-        if let Some(stored) = &visit.stored {
-            let served = match policy::reuse(&stored.freshness, &visit.directives, now) {
-                Reuse::Fresh => Some(Served::Hit),
-                Reuse::Stale => Some(Served::Stale),
-                // Its body is not there any more when it is renewed.
-                Reuse::StaleWhileRevalidate if visit.is_question => None,
-                Reuse::StaleWhileRevalidate => {
-                    if let Filling::Lead(lead) = cache.store.fill(&visit.key) {
-                        renew(context, route, target, exchange, stored, lead);
-                    }
-                    Some(Served::Stale)
+        visit.forward = match visit.judged(resource.as_ref(), now) {
+            Judged::Answers { stored, served, is_renewed } => {
+                if is_renewed && let Filling::Lead(lead) = cache.store.fill(&visit.key) {
+                    renew(context, route, target, exchange, &stored, lead);
                 }
-                Reuse::Validate => None,
-            };
-            if let Some(served) = served {
-                let stored = stored.clone();
                 return Ok(Lookup::Answer(visit.answered(&head.headers, stored, served, route, record)));
             }
-        }
-        if visit.directives.only_if_cached {
-            return Err(Error::OnlyIfCached);
-        }
-        visit.forward = match (&visit.stored, &resource) {
-            (Some(stored), _) if stored.freshness.left(now).is_some() => Forward::Request,
-            (Some(_), _) => Forward::Stale,
-            (None, Some(resource)) if resource.has_variants() => Forward::VaryMiss,
-            (None, _) => Forward::UriMiss,
+            Judged::Refused => return Err(Error::OnlyIfCached),
+            Judged::Asks(forward) => forward,
         };
         let conditions = visit
             .stored
@@ -240,6 +211,66 @@ pub(super) async fn lookup(
     }
     visit.asked = Time::now();
     Ok(Lookup::Ask(Some(Box::new(visit))))
+}
+
+/// What is to be done with a request, by what is stored for it.
+enum Judged {
+    Answers {
+        stored: Arc<Stored>,
+        served: Served,
+        /// It is renewed meanwhile.
+        is_renewed: bool,
+    },
+    /// Nothing may be used, and the request asks for nothing else.
+    Refused,
+    Asks(Forward),
+}
+
+/// What the cache would do for a request.
+pub(super) struct Foreseen {
+    pub key: Key,
+    pub what: Result<Served, Error>,
+    /// What is stored for it, in memory or on disk, and how old it is.
+    pub stored: Option<(Arc<Stored>, Time)>,
+    /// Why no answer to it would be stored, as far as the request says.
+    pub obstacle: Option<&'static str>,
+}
+
+/// What [`lookup`] would find now. Nothing is counted, fetched or renewed, and nobody is waited for.
+pub(super) async fn foresee(
+    context: &Context,
+    rules: &Rules,
+    target: &Target,
+    exchange: &InHand,
+    body: &mut Arriving,
+) -> Result<Foreseen, Error> {
+    let cache = &context.generation.snapshot.cache;
+    let head = &exchange.request;
+    let mut visit = Visit::new(context, rules, target, exchange);
+    let now = Time::now();
+    let what = match visit.is_kept_out(context, rules, head, body, None).await? {
+        Some(forward) => Ok(Served::Forwarded(forward)),
+        None => {
+            let mut resource = cache.store.get(&visit.key);
+            visit.stored = resource.as_ref().and_then(|resource| resource.select(&head.headers)).cloned();
+            if visit.stored.is_none() && cache.store.disk().is_some() {
+                let reading = cache.store.from_disk(&visit.key, &head.headers, cache.waiters);
+                visit.stored = context.worker.clock.within(cache.wait, reading).await.ok().flatten();
+                resource = cache.store.get(&visit.key);
+            }
+            match visit.judged(resource.as_ref(), now) {
+                Judged::Answers { served, .. } => Ok(served),
+                Judged::Refused => Err(Error::OnlyIfCached),
+                Judged::Asks(forward) => Ok(Served::Forwarded(forward)),
+            }
+        }
+    };
+    if let Ok(Served::Forwarded(forward)) = what {
+        visit.forward = forward;
+    }
+    visit.request = head.headers.clone();
+    let obstacle = visit.obstacle();
+    Ok(Foreseen { stored: visit.stored.take().map(|stored| (stored, now)), key: visit.key, what, obstacle })
 }
 
 /// What of a request is asked of the cache.
@@ -418,6 +449,56 @@ impl Visit {
             // Known when the upstream is asked.
             asked: Time(0),
         }
+    }
+
+    /// Why the cache is not asked, if it is not. Reads the body where that is part of the question.
+    async fn is_kept_out(
+        &mut self,
+        context: &Context,
+        rules: &Rules,
+        head: &http::request::Parts,
+        body: &mut Arriving,
+        deadline: Option<&Timer>,
+    ) -> Result<Option<Forward>, Error> {
+        match question(rules, head, body) {
+            Question::None => return Ok(Some(Forward::Method)),
+            Question::Target => {}
+            Question::Body(length) => {
+                // In a box, since most requests do not wait for it.
+                let reading = Box::pin(digest(context, body, length));
+                let digest = before(deadline, reading).await.map_err(|_| Error::DeadlineExceeded)??;
+                self.is_question = true;
+                let content_type = head.headers.get(header::CONTENT_TYPE);
+                self.key = self.key.with_body(content_type.map_or(b"", HeaderValue::as_bytes), &digest);
+            }
+        }
+        let is_kept_out = self.directives.no_store || policy::is_met_elsewhere(&head.headers);
+        Ok(is_kept_out.then_some(Forward::Bypass))
+    }
+
+    /// What is to be done, as far as what was selected tells; `resource` is all that is stored under its key.
+    fn judged(&self, resource: Option<&Resource>, now: Time) -> Judged {
+        if let Some(stored) = &self.stored {
+            let (served, is_renewed) = match policy::reuse(&stored.freshness, &self.directives, now) {
+                Reuse::Fresh => (Some(Served::Hit), false),
+                Reuse::Stale => (Some(Served::Stale), false),
+                // Its body is not there any more when it is renewed.
+                Reuse::StaleWhileRevalidate => ((!self.is_question).then_some(Served::Stale), true),
+                Reuse::Validate => (None, false),
+            };
+            if let Some(served) = served {
+                return Judged::Answers { stored: stored.clone(), served, is_renewed };
+            }
+        }
+        if self.directives.only_if_cached {
+            return Judged::Refused;
+        }
+        Judged::Asks(match (&self.stored, resource) {
+            (Some(stored), _) if stored.freshness.left(now).is_some() => Forward::Request,
+            (Some(_), _) => Forward::Stale,
+            (None, Some(resource)) if resource.has_variants() => Forward::VaryMiss,
+            (None, _) => Forward::UriMiss,
+        })
     }
 
     fn told(&self, served: Served, record: &mut Option<Box<Record>>) {

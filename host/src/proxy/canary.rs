@@ -46,9 +46,11 @@ pub(super) fn version<'a>(
             side
         }
     };
+    // What is explained counts for neither.
+    let counted = exchange.is_traffic().then_some(side);
     match side {
-        Side::InForce => (in_force, Some(side)),
-        Side::Candidate => (candidate, Some(side)),
+        Side::InForce => (in_force, counted),
+        Side::Candidate => (candidate, counted),
     }
 }
 

@@ -272,19 +272,9 @@ pub fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) -> Resu
     if request.method == Method::CONNECT {
         upgrade::from_connect(request)?;
     }
-    let line = request.method.as_str().len() + 1 + request.uri.path().len() + " HTTP/1.1".len();
-    let query = request.uri.query().map_or(0, |query| query.len() + 1);
-    if line + query > limits.request_line.as_usize() {
-        return Err(BadRequest::LongTarget);
-    }
-    // As in HTTP/1.
-    if request.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
-        return Err(BadRequest::Method);
-    }
+    check_line(request, limits)?;
     let headers = &mut request.headers;
-    if headers.len() > limits.header_count {
-        return Err(BadRequest::TooManyHeaders);
-    }
+    check_count(headers, limits)?;
     let (mut lengths, mut cookies) = (0, 0);
     for (name, value) in headers.iter() {
         // Section 8.2.1. In HTTP/1 such a space is not part of the value.
@@ -309,6 +299,28 @@ pub fn from_http2(request: &mut request::Parts, limits: &ListenerLimits) -> Resu
         headers.remove(header::EXPECT);
     }
     Ok(())
+}
+
+fn check_line(request: &request::Parts, limits: &ListenerLimits) -> Result<(), BadRequest> {
+    let line = request.method.as_str().len() + 1 + request.uri.path().len() + " HTTP/1.1".len();
+    let query = request.uri.query().map_or(0, |query| query.len() + 1);
+    if line + query > limits.request_line.as_usize() {
+        return Err(BadRequest::LongTarget);
+    }
+    // As in HTTP/1.
+    let is_lower = request.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase());
+    (!is_lower).then_some(()).ok_or(BadRequest::Method)
+}
+
+fn check_count(headers: &HeaderMap, limits: &ListenerLimits) -> Result<(), BadRequest> {
+    let is_within = headers.len() <= limits.header_count;
+    is_within.then_some(()).ok_or(BadRequest::TooManyHeaders)
+}
+
+/// What `framing` keeps of a request of HTTP/1, of one that has not come by a wire.
+pub fn check_limits(request: &request::Parts, limits: &ListenerLimits) -> Result<(), BadRequest> {
+    check_line(request, limits)?;
+    check_count(&request.headers, limits)
 }
 
 /// Makes a client's request the proxy's own: target and host in one canonical form, no field that ends at this

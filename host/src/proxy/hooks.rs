@@ -38,36 +38,47 @@ pub(super) async fn on_request(
     mut body: Option<&mut Arriving>,
     deadline: Option<&Timer>,
 ) -> Result<Decision, Error> {
-    let generation = &context.generation;
     let mut decision = Decision::Next;
-    for Step { place, calls, shadow } in &route.on_request {
-        let (slot, side) = canary::version(context, *place, exchange);
-        let shown = shadow.map(|place| Shown::to(context, place, exchange));
-        let calls = calls.of(generation.writer);
-        calls.calls.add(1);
-        let verdict = if slot.waits() {
-            // In a box, since most requests do without.
-            let body = body.as_deref_mut();
-            Box::pin(request_waiting(context, *place, slot, exchange, body, deadline, calls)).await
-        } else {
-            slot.on_request(exchange, Some(calls))
-        };
-        if let Some(shown) = shown {
-            shown.request(&verdict, exchange);
-        }
-        let decided = verdict.and_then(|verdict| Decision::of(verdict, generation));
-        canary::called(context, *place, side, decided.as_ref().err());
+    for step in &route.on_request {
+        let (slot, decided) = ask(context, step, exchange, body.as_deref_mut(), deadline).await;
         match decided {
             Ok(Decision::Next) => {}
             Ok(Decision::Reply(reply)) => return Ok(Decision::Reply(reply)),
-            Ok(Decision::Forward(place)) => {
-                exchange.upstream = generation.snapshot.upstreams[place].upstream.name.clone();
-                decision = Decision::Forward(place);
-            }
-            Err(error) => by_policy(slot, calls, error)?,
+            Ok(forward @ Decision::Forward(_)) => decision = forward,
+            Err(error) => by_policy(slot, step.calls.of(context.generation.writer), error)?,
         }
     }
     Ok(decision)
+}
+
+/// Runs the request hook of one plugin. Also says which of its versions was asked.
+pub(super) async fn ask<'a>(
+    context: &'a Context,
+    Step { place, calls, shadow }: &Step,
+    exchange: &mut InHand,
+    body: Option<&mut Arriving>,
+    deadline: Option<&Timer>,
+) -> (&'a Slot, Result<Decision, CallError>) {
+    let generation = &context.generation;
+    let (slot, side) = canary::version(context, *place, exchange);
+    let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
+    let calls = calls.of(generation.writer);
+    calls.calls.add(1);
+    let verdict = if slot.waits() {
+        // In a box, since most requests do without.
+        Box::pin(request_waiting(context, *place, slot, exchange, body, deadline, calls)).await
+    } else {
+        slot.on_request(exchange, Some(calls))
+    };
+    if let Some(shown) = shown {
+        shown.request(&verdict, exchange);
+    }
+    let decided = verdict.and_then(|verdict| Decision::of(verdict, generation));
+    canary::called(context, *place, side, decided.as_ref().err());
+    if let Ok(Decision::Forward(place)) = &decided {
+        exchange.upstream = generation.snapshot.upstreams[*place].upstream.name.clone();
+    }
+    (slot, decided)
 }
 
 impl Decision {
@@ -170,7 +181,7 @@ async fn run(
     let mut is_left = false;
     for Step { place, calls, shadow } in &route.on_response {
         let (slot, side) = canary::version(context, *place, exchange);
-        let shown = shadow.map(|place| Shown::to(context, place, exchange));
+        let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
         let calls = calls.of(context.generation.writer);
         calls.calls.add(1);
         let verdict = if slot.waits() {
@@ -260,14 +271,25 @@ pub(super) fn pick(
     exchange: &mut InHand,
     tried: &[u32],
 ) -> Option<usize> {
+    choose(context, target, roster, exchange, tried).map(|(place, _)| place)
+}
+
+/// The same with the balancer that chose it, a place in the snapshot's list; none if it was the host.
+pub(super) fn choose(
+    context: &Context,
+    target: &Target,
+    roster: &Arc<Roster>,
+    exchange: &mut InHand,
+    tried: &[u32],
+) -> Option<(usize, Option<usize>)> {
     if tried.len() >= roster.usable().len() {
         return None;
     }
     let is_untried = |place: &usize| !tried.contains(&(*place as u32));
-    let picked = target.balancers.iter().find_map(|place| {
-        let (slot, side) = canary::version(context, *place, exchange);
+    let picked = target.balancers.iter().find_map(|balancer| {
+        let (slot, side) = canary::version(context, *balancer, exchange);
         let picked = slot.pick(exchange, roster, tried);
-        canary::called(context, *place, side, picked.as_ref().err());
+        canary::called(context, *balancer, side, picked.as_ref().err());
         let picked = picked.unwrap_or_else(|error| {
             slot.counts().failed(&error);
             // Of one that is left alone, the log knows.
@@ -277,13 +299,13 @@ pub(super) fn pick(
             }
             None
         });
-        picked.filter(is_untried)
+        picked.filter(is_untried).map(|place| (place, Some(*balancer)))
     });
-    picked.or_else(|| roster.least_loaded_of_two(tried))
+    picked.or_else(|| Some((roster.least_loaded_of_two(tried)?, None)))
 }
 
 /// What becomes of a request whose plugin could not decide.
-fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Result<(), Error> {
+pub(super) fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Result<(), Error> {
     let plugin = slot.plugin();
     slot.counts().failed(&error);
     calls.failed(&error);

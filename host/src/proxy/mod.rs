@@ -9,6 +9,7 @@ mod canary;
 mod connection;
 mod errands;
 mod error;
+mod explain;
 mod grpc;
 pub mod headers;
 mod hooks;
@@ -24,6 +25,7 @@ mod upgrade;
 pub use afterwards::Afterwards;
 pub use connection::{Connection, Turn};
 pub use error::{Blame, Error};
+pub use explain::{Explanation, Question, Unexplained, explain};
 pub use headers::{BadRequest, BadResponse, Peer};
 pub use tunnel::Tunnel;
 

@@ -79,6 +79,16 @@ impl Session {
         }
     }
 
+    /// What a handshake would settle in which a client asks for this name, in lower case, and shows no certificate.
+    pub(super) fn expected(
+        server_name: Option<&str>,
+        protocol: Protocol,
+        certificates: Arc<Certificates>,
+    ) -> Self {
+        let server_name = server_name.map(Into::into);
+        Self { protocol, version: "1.3", is_resumed: false, client: None, server_name, certificates }
+    }
+
     /// Whether requests for this host may come on this connection: the one it was opened for, and those that the
     /// certificate is for which the client got. `host` is in lower case and without a port. A client that has
     /// asked for no name, and a host that is an address, which nobody can ask for, are let pass.

@@ -115,6 +115,11 @@ impl Termination {
         &self.config
     }
 
+    /// What a handshake would settle in which a client asks for this name, in lower case.
+    pub fn expected(&self, server_name: Option<&str>, protocol: Protocol) -> Session {
+        Session::expected(server_name, protocol, self.certificates.clone())
+    }
+
     /// What a handshake has settled that has ended.
     pub fn session(&self, connection: &ServerConnection) -> Session {
         Session::new(connection, self.certificates.clone(), self.forward)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use http::Method;
 
-use crate::cli::admin::Admin;
+use crate::cli::admin::AdminArguments;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RollbackArguments {
@@ -15,17 +15,13 @@ pub(in crate::cli) struct RollbackArguments {
     /// Let all versions serve again that were taken back, and load what lies in the file
     #[arg(long)]
     undo: bool,
-    /// Where the admin API of the proxy is
-    #[arg(long, default_value = "http://127.0.0.1:9901", value_name = "URL")]
-    admin: String,
-    /// What the admin API wants to be shown; TOLLGATE_ADMIN_TOKEN of the environment if absent
-    #[arg(long)]
-    token: Option<String>,
+    #[command(flatten)]
+    admin: AdminArguments,
 }
 
 pub(super) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode> {
-    let RollbackArguments { name, undo, admin, token } = arguments;
-    let admin = Admin::new(&admin, token.as_deref())?;
+    let RollbackArguments { name, undo, admin } = arguments;
+    let admin = admin.open()?;
     let path = format!("/api/plugins/{}/rollback", encoded(&name));
     let method = if undo { Method::DELETE } else { Method::POST };
     let answer = admin.ask(method, &path, None).await?;

@@ -92,6 +92,22 @@ impl Visit {
         Some(Key::new(&rules.key, self.scheme, &target.parse().ok()?, &self.request, upstream))
     }
 
+    /// Why no response to the request is stored, whatever it says, if that is so.
+    pub(super) fn obstacle(&self) -> Option<&'static str> {
+        // A GET that was not looked up is one with a body, which may have changed the answer, or on a route where GET
+        // is not cached.
+        let is_unkeyed = self.forward == Forward::Method && self.method == Method::GET;
+        if is_unkeyed {
+            Some("a GET with a body, or on a route where GET is not cached")
+        } else if self.forward == Forward::Bypass {
+            Some("the request keeps the cache out")
+        } else if changes_unkeyed(&self.request) {
+            Some("a field of the request may change the answer, and is in no key")
+        } else {
+            None
+        }
+    }
+
     /// Whether and how a response is stored.
     pub(super) fn storable(
         &self,
@@ -99,10 +115,7 @@ impl Visit {
         head: &response::Parts,
         now: Time,
     ) -> Option<(Freshness, Selection, HeaderMap)> {
-        // A GET that was not looked up is one with a body, which may have changed the answer, or on a route where GET
-        // is not cached.
-        let is_unkeyed = self.forward == Forward::Method && self.method == Method::GET;
-        if is_unkeyed || self.forward == Forward::Bypass || changes_unkeyed(&self.request) {
+        if self.obstacle().is_some() {
             return None;
         }
         if self.method == Method::POST && !self.is_question {

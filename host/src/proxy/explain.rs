@@ -1,0 +1,778 @@
+//! What would become of a request, if it came now?
+//!
+//! [`explain`] goes the way of `forward` and asks the same functions in the same order, up to the point where the
+//! request would be sent, and writes down what each says and how long it took. Plugins are really called. What has
+//! an effect on others stays undone: nothing is sent, counted as traffic, stored, or taken of a limit, and nobody's
+//! health is touched.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request, response};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Connection, Context, Error, Peer, cached, find_route, headers,
+    hooks::{self, Decision},
+    meter::Meter,
+    secure,
+};
+use crate::{
+    body::Arriving,
+    cache::{policy::Time, status},
+    compress::{self, Wishes},
+    config::{Listener, is_secret},
+    live::Worker,
+    plugin::{Exchange, InHand, Journal},
+    route::Objection,
+    snapshot::{Route, Snapshot, Step, Target},
+    telemetry::{Part, PerWorker, with_sources},
+    tls::Protocol,
+};
+
+/// A request that has not come.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Question {
+    method: String,
+    /// Absolute. By TLS, its host is the name that the client asks for.
+    url: String,
+    /// In order, names repeated where they are; `Host` is that of the URL if it is not among them.
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    body: String,
+    /// Whose connection it is; of this machine if absent.
+    client: Option<IpAddr>,
+    /// The address of a listener as it is configured; by scheme and port of the URL if absent.
+    listener: Option<String>,
+    #[serde(default)]
+    http2: bool,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unexplained {
+    #[error("the method is none")]
+    Method,
+    #[error("the URL is none of `http` or `https` with a host")]
+    Url,
+    #[error("the header `{0}` is none")]
+    Header(String),
+    #[error("no listener speaks this scheme")]
+    NoListener,
+    #[error("no listener is configured with this address")]
+    UnknownListener,
+    #[error("it takes too long")]
+    TimedOut,
+    #[error("the proxy is stopping")]
+    Stopping,
+}
+
+/// What was decided, stage by stage, as far as it came. Times are in microseconds.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Explanation {
+    generation: u64,
+    worker: usize,
+    listener: String,
+    micros: f64,
+    outcome: Outcome,
+    prepared: Option<Prepared>,
+    route: Option<Routed>,
+    /// Request hooks, in the order in which they were asked.
+    plugins: Vec<Asked>,
+    /// Plugins that were not asked, since one before them has answered.
+    not_asked: Vec<String>,
+    /// Who would see the response, in this order.
+    response_hooks: Vec<String>,
+    cache: Option<Cached>,
+    compression: Option<Compression>,
+    pick: Option<Picked>,
+}
+
+/// What it comes to.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Outcome {
+    verdict: Verdict,
+    /// What the client would get, where that does not depend on an upstream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    /// What would be sent, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    /// Nothing has decided.
+    #[default]
+    Undecided,
+    /// The proxy refuses it.
+    Refused,
+    /// The proxy answers by itself.
+    Answered,
+    /// A plugin answers.
+    Replied,
+    /// The cache answers.
+    FromCache,
+    /// It goes to an endpoint.
+    Sent,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Prepared {
+    micros: f64,
+    method: String,
+    scheme: &'static str,
+    host: String,
+    /// Canonical.
+    path: String,
+    query: Option<String>,
+    /// After `trusted-proxies`.
+    client: String,
+    is_https: bool,
+    /// Fields that were taken away, since they end here or are not the client's to say.
+    removed: Vec<String>,
+    /// Fields that the proxy has set.
+    set: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Routed {
+    micros: f64,
+    name: Option<String>,
+    upstream: Option<String>,
+    /// Others, the nearest first, and why they did not get it.
+    near: Vec<Near>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Near {
+    name: String,
+    objection: String,
+}
+
+/// What one plugin made of it.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Asked {
+    name: String,
+    micros: f64,
+    /// `next`, `reply`, `forward` or `failed`.
+    verdict: &'static str,
+    /// Of its reply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// Where it sends the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// It failed, and the request goes on without it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    is_passed_over: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    set: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    removed: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    notes: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    logs: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Line {
+    level: String,
+    text: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cached {
+    micros: f64,
+    key: String,
+    /// As `X-Cache` would begin: `hit`, `stale`, `miss` or `bypass`.
+    decision: &'static str,
+    /// Why the upstream is asked, as `Cache-Status` (RFC 9211) has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forward: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<f64>,
+    /// Of what is stored; negative if it is stale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_seconds: Option<f64>,
+    /// Why no answer would be stored, as far as the request says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_stored: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Compression {
+    /// `settled`, `as-is`, `encode` or `decode` where the response is known; otherwise `possible` or `no`.
+    decision: &'static str,
+    encoding: Option<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Picked {
+    micros: f64,
+    upstream: String,
+    /// The plugins that are asked, in order.
+    balance: Vec<String>,
+    endpoint: Option<String>,
+    /// The plugin that chose it; the proxy itself if absent.
+    by: Option<String>,
+    is_panicking: bool,
+    /// Requests at once, where they are limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<Limited>,
+    endpoints: Vec<Candidate>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    logs: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Limited {
+    requests: u32,
+    limit: u32,
+    waiting: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Candidate {
+    address: String,
+    state: &'static str,
+    weight: u32,
+    active: u32,
+    is_usable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objection: Option<String>,
+}
+
+/// Tells what would become of a request on this worker, by the generation in force.
+pub async fn explain(worker: Rc<Worker>, question: Question) -> Result<Explanation, Unexplained> {
+    /// Plugins may wait, each as long as its table says.
+    const LONGEST: Duration = Duration::from_secs(60);
+    let generation = worker.generation();
+    let place = listener(&generation.snapshot, &question)?;
+    let connection = connection(&worker, &generation.snapshot, place, &question)?;
+    let request = request(&question)?;
+    let listener = connection.listener.address.to_string();
+    let mut told = Explanation {
+        generation: generation.snapshot.number,
+        worker: worker.writer.number,
+        listener,
+        ..Explanation::default()
+    };
+    let meter = Meter::start();
+    let clock = worker.clock.clone();
+    let context = Context { worker, generation, connection: Rc::new(connection), meter, call: None };
+    let walking = walk(&context, request, question.body.into(), &mut told);
+    let outcome = clock.within(LONGEST, Box::pin(walking)).await.map_err(|_| Unexplained::TimedOut)?;
+    told.outcome = outcome.unwrap_or_else(|error| Outcome {
+        verdict: Verdict::Refused,
+        status: Some(error.verdict().0.as_u16()),
+        reason: Some(with_sources(&error)),
+        ..Outcome::default()
+    });
+    told.micros = micros(context.meter.started);
+    Ok(told)
+}
+
+/// The way of the request. What it comes to, unless the proxy refuses it.
+async fn walk(
+    context: &Context,
+    mut head: request::Parts,
+    body: Bytes,
+    told: &mut Explanation,
+) -> Result<Outcome, Error> {
+    let Context { connection, generation, .. } = context;
+    let length = Some(body.len() as u64);
+    let mut body = Arriving::Made { content: body, was_read: true };
+    let since = Instant::now();
+    let before = head.headers.clone();
+    match head.version {
+        Version::HTTP_2 => headers::from_http2(&mut head, &connection.listener.limits)?,
+        _ => headers::check_limits(&head, &connection.listener.limits)?,
+    }
+    let mut prepared =
+        headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
+    let host = head.headers.get(header::HOST).map(|host| headers::host_name(host).into_owned());
+    let changed = Changed::between(&before, &head.headers);
+    told.prepared = Some(Prepared {
+        micros: micros(since),
+        method: head.method.to_string(),
+        scheme: connection.peer.scheme,
+        host: host.clone().unwrap_or_default(),
+        path: head.uri.path().to_owned(),
+        query: head.uri.query().map(str::to_owned),
+        client: prepared.client.to_string(),
+        is_https: prepared.is_https,
+        removed: changed.removed,
+        set: changed.set,
+    });
+    if let Some(response) = secure::redirect(connection, &head, &prepared)? {
+        let reason = "it has come in clear, and the listener sends it to TLS";
+        return Ok(Outcome::answered(&response.into_parts().0, reason));
+    }
+    if !secure::is_at_the_right_door(connection, &head) {
+        return Err(Error::Misdirected);
+    }
+    if prepared.is_last_hop {
+        let (head, ()) = http::Response::new(()).into_parts();
+        return Ok(Outcome::answered(&head, "`Max-Forwards` has come to zero"));
+    }
+    let since = Instant::now();
+    let route = find_route(context, &head);
+    told.route = Some(routed(context, route, host.as_deref().unwrap_or_default(), &head, micros(since)));
+    let route = route.ok_or(Error::NoRoute)?;
+    let is_upgrade = match prepared.offer.take() {
+        Some(offer) => offer.accept(&route.upgrades, &mut head)?,
+        None => false,
+    };
+    let mut target = &generation.snapshot.upstreams[route.upstream];
+    let mut exchange = Exchange::new(
+        head,
+        prepared.client,
+        connection.peer.scheme,
+        route.name.clone(),
+        target.upstream.name.clone(),
+    );
+    exchange.journal = Some(Arc::default());
+    let mut exchange = InHand::new(exchange);
+    let wishes =
+        route.compress.as_ref().map(|settings| Wishes::of(settings, &route.name, &mut exchange.request));
+    told.response_hooks = names(&generation.snapshot, route.on_response.iter().map(|step| step.place));
+    match ask(context, route, &mut exchange, (!is_upgrade).then_some(&mut body), told).await? {
+        Decision::Next => {}
+        Decision::Forward(place) => target = &generation.snapshot.upstreams[place],
+        Decision::Reply(reply) => {
+            let by = told.plugins.last().map(|asked| asked.name.clone()).unwrap_or_default();
+            let response = hooks::on_reply(context, route, &mut exchange, reply).await?;
+            let (head, content) = response.into_parts();
+            let length = http_body::Body::size_hint(&content).exact();
+            told.compression = wishes.as_ref().map(|wishes| Compression::of(wishes, &head, length));
+            return Ok(Outcome {
+                verdict: Verdict::Replied,
+                body_bytes: length.and_then(|length| usize::try_from(length).ok()),
+                ..Outcome::answered(&head, &format!("the plugin `{by}` replies"))
+            });
+        }
+    }
+    if let Some(rules) = route.cache.as_ref().filter(|_| !is_upgrade) {
+        let since = Instant::now();
+        let foreseen = cached::foresee(context, rules, target, &exchange, &mut body).await?;
+        told.cache = Some(Cached::of(&foreseen, micros(since)));
+        if foreseen.what?.is_from_cache()
+            && let Some((stored, _)) = foreseen.stored
+        {
+            let (mut head, ()) = http::Response::new(()).into_parts();
+            (head.status, head.headers) = (stored.status, stored.headers.clone());
+            told.compression =
+                wishes.as_ref().map(|wishes| Compression::of(wishes, &head, Some(stored.body.len())));
+            return Ok(Outcome {
+                verdict: Verdict::FromCache,
+                ..Outcome::answered(&head, "what is stored answers")
+            });
+        }
+    }
+    told.compression = wishes.as_ref().map(Compression::foreseen);
+    let picked = pick(context, target, &mut exchange);
+    let endpoint = picked.endpoint.clone();
+    let is_none_usable = !picked.endpoints.iter().any(|candidate| candidate.is_usable);
+    told.pick = Some(picked);
+    let endpoint = endpoint.ok_or(if is_none_usable { Error::NoEndpoint } else { Error::Overloaded })?;
+    Ok(Outcome {
+        verdict: Verdict::Sent,
+        upstream: Some(target.upstream.name.to_string()),
+        endpoint: Some(endpoint),
+        target: Some(exchange.request.uri.to_string()),
+        headers: shown(&exchange.request.headers),
+        ..Outcome::default()
+    })
+}
+
+/// Asks the request hooks as [`hooks::on_request`] does, and writes down what each has changed.
+async fn ask(
+    context: &Context,
+    route: &Route,
+    exchange: &mut InHand,
+    mut body: Option<&mut Arriving>,
+    told: &mut Explanation,
+) -> Result<Decision, Error> {
+    let snapshot = &context.generation.snapshot;
+    let mut decision = Decision::Next;
+    for (number, step) in route.on_request.iter().enumerate() {
+        let before = Before::of(exchange);
+        let since = Instant::now();
+        let (slot, answer) = hooks::ask(context, step, exchange, body.as_deref_mut(), None).await;
+        let mut asked = before.asked(&snapshot.plugins[step.place].plugin.name, exchange, micros(since));
+        let result = match answer {
+            Ok(Decision::Next) => Ok(()),
+            Ok(Decision::Reply(reply)) => {
+                (asked.verdict, asked.status) = ("reply", Some(reply.status.as_u16()));
+                told.plugins.push(asked);
+                let rest = route.on_request[number + 1..].iter().map(|step: &Step| step.place);
+                told.not_asked = names(snapshot, rest);
+                return Ok(Decision::Reply(reply));
+            }
+            Ok(forward @ Decision::Forward(_)) => {
+                (asked.verdict, asked.upstream) = ("forward", Some(exchange.upstream.to_string()));
+                decision = forward;
+                Ok(())
+            }
+            Err(error) => {
+                (asked.verdict, asked.error) = ("failed", Some(with_sources(&error)));
+                let calls = step.calls.of(context.generation.writer);
+                let result = hooks::by_policy(slot, calls, error);
+                asked.is_passed_over = result.is_ok();
+                result
+            }
+        };
+        told.plugins.push(asked);
+        result?;
+    }
+    Ok(decision)
+}
+
+/// Which endpoint would get it, as [`super::send`] would find it first. Nobody is occupied by it.
+fn pick(context: &Context, target: &Target, exchange: &mut InHand) -> Picked {
+    let snapshot = &context.generation.snapshot;
+    let upstream = &target.upstream;
+    let roster = upstream.roster();
+    let most = upstream.settings.limits.endpoint_requests;
+    let is_full = |active: u32| most.is_some_and(|most| active >= most.get());
+    let since = Instant::now();
+    let mut tried = Vec::new();
+    let chosen = loop {
+        match hooks::choose(context, target, &roster, exchange, &tried) {
+            Some((place, _)) if is_full(roster.usable()[place].endpoint.active()) => {
+                tried.push(u32::try_from(place).unwrap_or(u32::MAX));
+            }
+            chosen => break chosen,
+        }
+    };
+    let micros = micros(since);
+    let candidate = |entry: &crate::upstream::Entry| {
+        let is_one = |usable: &crate::upstream::Entry| Arc::ptr_eq(&usable.endpoint, &entry.endpoint);
+        let (is_usable, active) = (roster.usable().iter().any(is_one), entry.endpoint.active());
+        let objection = match is_usable {
+            false => Some(format!("it is {}", entry.state.name())),
+            true => is_full(active).then(|| "it has as many requests as it may have".to_owned()),
+        };
+        Candidate {
+            address: entry.endpoint.authority.to_string(),
+            state: entry.state.name(),
+            weight: entry.weight,
+            active,
+            is_usable,
+            objection,
+        }
+    };
+    Picked {
+        micros,
+        upstream: upstream.name.to_string(),
+        balance: names(snapshot, target.balancers.iter().copied()),
+        endpoint: chosen.map(|(place, _)| roster.usable()[place].endpoint.authority.to_string()),
+        by: chosen.and_then(|(_, by)| names(snapshot, by).pop()),
+        is_panicking: roster.is_panicking(),
+        limit: upstream.load().map(|load| Limited {
+            requests: load.requests,
+            limit: load.limit,
+            waiting: load.waiting,
+        }),
+        endpoints: roster.all().iter().map(candidate).collect(),
+        logs: lines(exchange.journal.as_deref()),
+    }
+}
+
+/// Which route takes it, and which did not, though they were near.
+fn routed(
+    context: &Context,
+    route: Option<&Route>,
+    host: &str,
+    head: &request::Parts,
+    micros: f64,
+) -> Routed {
+    /// As many as a person looks at.
+    const NEAR: usize = 8;
+    let snapshot = &context.generation.snapshot;
+    let near = snapshot.table.near(host, head.uri.path(), &head.method, &head.headers, NEAR + 1);
+    let is_other = |place: usize| route.is_none_or(|route| !std::ptr::eq(route, &snapshot.routes[place]));
+    let near = near.into_iter().filter(|(place, _)| is_other(*place)).take(NEAR);
+    Routed {
+        micros,
+        name: route.map(|route| route.name.to_string()),
+        upstream: route.map(|route| snapshot.upstreams[route.upstream].upstream.name.to_string()),
+        near: near
+            .map(|(place, objection)| Near {
+                name: snapshot.routes[place].name.to_string(),
+                objection: match objection {
+                    None => "it matches, and another is closer".to_owned(),
+                    Some(Objection::Host) => "it is for another host".to_owned(),
+                    Some(Objection::Path) => "it is for another path".to_owned(),
+                    Some(Objection::Method) => format!("it does not take {}", head.method),
+                    Some(Objection::Header(name)) => format!("it wants another `{name}`"),
+                },
+            })
+            .collect(),
+    }
+}
+
+/// The listener that the request would come to: a place in the configuration.
+fn listener(snapshot: &Snapshot, question: &Question) -> Result<usize, Unexplained> {
+    let listeners: Vec<&Listener> =
+        snapshot.config.listeners.iter().map(|listener| listener.get_ref()).collect();
+    if let Some(address) = &question.listener {
+        let is_it = |listener: &&Listener| listener.address.to_string() == *address;
+        return listeners.iter().position(is_it).ok_or(Unexplained::UnknownListener);
+    }
+    let uri: Uri = question.url.parse().map_err(|_| Unexplained::Url)?;
+    let is_https = uri.scheme_str() == Some("https");
+    let fits = |listener: &Listener| listener.tls.is_some() == is_https;
+    let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    let has_port = |listener: &Listener| listener.address.ip().is_some_and(|own| own.port() == port);
+    let closest = listeners.iter().position(|listener| fits(listener) && has_port(listener));
+    closest.or_else(|| listeners.iter().position(|listener| fits(listener))).ok_or(Unexplained::NoListener)
+}
+
+/// The connection that it would come by. What is counted at it is nobody's.
+fn connection(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    place: usize,
+    question: &Question,
+) -> Result<Connection, Unexplained> {
+    let listener = Arc::new(snapshot.config.listeners[place].get_ref().clone());
+    let address = SocketAddr::new(question.client.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0);
+    let caller = crate::address::Caller::from(address);
+    let is_trusted = listener.trusted_proxies.holds(caller.client());
+    let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let peer = Peer::new(caller, scheme, is_trusted);
+    let counts = Part::new(Arc::<PerWorker<_>>::default(), worker.writer);
+    let Some(termination) = &snapshot.terminations[place] else {
+        let connection = Connection::http1(peer, listener, counts);
+        return Ok(if question.http2 { connection.to_http2() } else { connection });
+    };
+    let uri: Uri = question.url.parse().map_err(|_| Unexplained::Url)?;
+    let name = uri.host().map(|host| host.trim_end_matches('.').to_ascii_lowercase());
+    // Nobody can ask for an address.
+    let name = name.filter(|name| !name.starts_with('[') && name.parse::<IpAddr>().is_err());
+    let protocol = if question.http2 { Protocol::Http2 } else { Protocol::Http1 };
+    Ok(Connection::secure(peer, listener, counts, termination.expected(name.as_deref(), protocol)))
+}
+
+/// The head of the request as it would come.
+fn request(question: &Question) -> Result<request::Parts, Unexplained> {
+    let Question { method, url, headers, body, http2, .. } = question;
+    let uri: Uri = url.parse().map_err(|_| Unexplained::Url)?;
+    let authority = match (uri.scheme_str(), uri.authority()) {
+        (Some("http" | "https"), Some(authority)) => authority.as_str().to_owned(),
+        _ => return Err(Unexplained::Url),
+    };
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = Method::from_bytes(method.as_bytes()).map_err(|_| Unexplained::Method)?;
+    for (name, value) in headers {
+        let wrong = || Unexplained::Header(name.clone());
+        let field = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| wrong())?;
+        head.headers.try_append(field, value).map_err(|_| wrong())?;
+    }
+    // The length is that of the body which is there.
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        head.headers.remove(name);
+    }
+    if !body.is_empty() {
+        head.headers.insert(header::CONTENT_LENGTH, body.len().into());
+    }
+    if *http2 {
+        (head.version, head.uri) = (Version::HTTP_2, uri);
+        return Ok(head);
+    }
+    if !head.headers.contains_key(header::HOST) {
+        let host = HeaderValue::try_from(authority).map_err(|_| Unexplained::Url)?;
+        head.headers.insert(header::HOST, host);
+    }
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+    head.uri = target.parse().map_err(|_| Unexplained::Url)?;
+    Ok(head)
+}
+
+impl Outcome {
+    fn answered(head: &response::Parts, reason: &str) -> Self {
+        Self {
+            verdict: Verdict::Answered,
+            status: Some(head.status.as_u16()),
+            reason: Some(reason.to_owned()),
+            headers: shown(&head.headers),
+            ..Self::default()
+        }
+    }
+}
+
+impl Cached {
+    fn of(foreseen: &cached::Foreseen, micros: f64) -> Self {
+        let seconds = |milliseconds: u64| milliseconds as f64 / 1e3;
+        let stored = foreseen.stored.as_ref().map(|(stored, now): &(_, Time)| (&stored.freshness, *now));
+        Self {
+            micros,
+            key: foreseen.key.as_str().to_owned(),
+            decision: foreseen.what.as_ref().map_or("refused", |what| what.name()),
+            forward: match &foreseen.what {
+                Ok(status::Served::Forwarded(forward)) => Some(forward.name()),
+                Ok(_) | Err(_) => None,
+            },
+            age_seconds: stored.map(|(freshness, now)| seconds(freshness.age(now))),
+            left_seconds: stored
+                .map(|(freshness, now)| freshness.lifetime as f64 - seconds(freshness.age(now))),
+            not_stored: foreseen.obstacle,
+        }
+    }
+}
+
+impl Compression {
+    fn of(wishes: &Wishes<'_>, head: &response::Parts, length: Option<u64>) -> Self {
+        let (decision, encoding) = match compress::negotiate(wishes, head, length) {
+            compress::Decision::Settled => ("settled", None),
+            compress::Decision::AsIs => ("as-is", None),
+            compress::Decision::Encode(encoding) => ("encode", Some(encoding)),
+            compress::Decision::Decode(encoding) => ("decode", Some(encoding)),
+        };
+        Self { decision, encoding: encoding.map(|encoding| encoding.name()) }
+    }
+
+    fn foreseen(wishes: &Wishes<'_>) -> Self {
+        let best = wishes.best();
+        let decision = if best.is_some() { "possible" } else { "no" };
+        Self { decision, encoding: best.map(|encoding| encoding.name()) }
+    }
+}
+
+/// A request before a plugin was asked.
+struct Before {
+    headers: HeaderMap,
+    target: Uri,
+    notes: Vec<(String, String)>,
+}
+
+impl Before {
+    fn of(exchange: &Exchange) -> Self {
+        Self {
+            headers: exchange.request.headers.clone(),
+            target: exchange.request.uri.clone(),
+            notes: exchange.notes().to_vec(),
+        }
+    }
+
+    /// What has changed since.
+    fn asked(self, plugin: &str, exchange: &InHand, micros: f64) -> Asked {
+        let name = plugin.to_owned();
+        // It is not there where a call was given up.
+        let Some(exchange) = exchange.there() else {
+            return Asked { name, micros, verdict: "failed", ..Asked::default() };
+        };
+        let Changed { set, removed } = Changed::between(&self.headers, &exchange.request.headers);
+        let uri = &exchange.request.uri;
+        let is_new = |note: &&(String, String)| !self.notes.contains(note);
+        Asked {
+            name,
+            micros,
+            verdict: "next",
+            set,
+            removed,
+            target: (*uri != self.target).then(|| uri.to_string()),
+            notes: exchange
+                .notes()
+                .iter()
+                .filter(is_new)
+                .map(|(name, value)| (name.clone(), hidden(name, value.clone())))
+                .collect(),
+            logs: lines(exchange.journal.as_deref()),
+            ..Asked::default()
+        }
+    }
+}
+
+/// How headers differ.
+struct Changed {
+    set: BTreeMap<String, String>,
+    removed: Vec<String>,
+}
+
+impl Changed {
+    fn between(before: &HeaderMap, after: &HeaderMap) -> Self {
+        let is_new = |name: &&HeaderName| !before.get_all(*name).iter().eq(after.get_all(*name).iter());
+        Self {
+            set: after.keys().filter(is_new).map(|name| field(after, name)).collect(),
+            removed: before
+                .keys()
+                .filter(|name| !after.contains_key(*name))
+                .map(|name| name.as_str().to_owned())
+                .collect(),
+        }
+    }
+}
+
+/// All fields, those that speak of a secret without their values.
+fn shown(headers: &HeaderMap) -> BTreeMap<String, String> {
+    headers.keys().map(|name| field(headers, name)).collect()
+}
+
+fn field(headers: &HeaderMap, name: &HeaderName) -> (String, String) {
+    let values: Vec<_> =
+        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
+    (name.as_str().to_owned(), hidden(name.as_str(), values.join(", ")))
+}
+
+fn hidden(name: &str, value: String) -> String {
+    if is_secret(name) { "[hidden]".to_owned() } else { value }
+}
+
+fn lines(journal: Option<&Journal>) -> Vec<Line> {
+    let lines = journal.map(Journal::take).unwrap_or_default();
+    let line = |line: crate::plugin::Logged| Line {
+        level: line.level.as_str().to_ascii_lowercase(),
+        text: line.text,
+    };
+    lines.into_iter().map(line).collect()
+}
+
+fn names(snapshot: &Snapshot, places: impl IntoIterator<Item = usize>) -> Vec<String> {
+    places.into_iter().map(|place| snapshot.plugins[place].plugin.name.to_string()).collect()
+}
+
+fn micros(since: Instant) -> f64 {
+    (since.elapsed().as_nanos() as f64 / 100.0).round() / 10.0
+}
