@@ -11,14 +11,14 @@ use tollgate::{
     plugin::{Code, Engine, EngineSettings, shipped::SHIPPED},
     trial::{Report, TestFile, Trial, bless, conformance::Finding},
 };
-use tollgate_tests::{granted_guest, guest, shipped, waiting_guest};
+use tollgate_tests::{granted_guest, guest, shipped, told_guest, waiting_guest};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()
 }
 
 /// One for all tests, as it is for a process.
-fn load(component: &[u8]) -> Arc<Code> {
+pub(crate) fn load(component: &[u8]) -> Arc<Code> {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| {
         let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
@@ -713,4 +713,58 @@ fn a_plugin_on_trial_ticks_when_its_tests_say_so() {
     let found = differs_with(guest(), "[[case]]\nname = 'a'\ntick = true\nexpect = { logs = [] }");
     let missing = ("tick", "a plugin with on-tick", "the plugin does not export it");
     assert_eq!(found, [(missing.0.to_owned(), missing.1.to_owned(), missing.2.to_owned())]);
+}
+
+#[test]
+fn a_plugin_is_told_of_requests_that_have_ended() {
+    let told = |cases: &str| {
+        let file = read(&format!("limits = {{ time = '2s' }}\n{cases}"));
+        Trial { name: "told".into(), code: load(&told_guest()) }.run(&file)
+    };
+    let report = told(
+        "[[case]]
+        name = 'each is written down, and counted until the next tick'
+        [[case.step]]
+        complete = [
+            { method = 'POST', target = '/a/./b?c', status = 502, route = 'api', endpoint = 'a:1', attempts = 2,
+              bytes-out = 5, duration = '2ms', upstream-duration = '1ms', notes = { consumer = 'demo' } },
+            {},
+        ]
+        expect = { logs = [
+            { contains = '\"target\":\"/a/b?c\"' },
+            { contains = '\"status\":200' },
+        ] }
+        [[case.step]]
+        tick = true
+        expect = { logs = [{ level = 'info', contains = 'told of so far: 2;' }] }
+        [[case]]
+        name = 'the plugin may fail'
+        config = { told = 'trap' }
+        complete = [{}]
+        expect = { error = 'trap' }
+        ",
+    );
+    assert_eq!(differences(&report), []);
+    let step = report.cases[0].steps[0].outcome.as_ref().expect("it came so far");
+    let line = &step.logs[0].text;
+    for words in [
+        "\"method\":\"POST\"",
+        "\"status\":502",
+        "\"route\":\"api\"",
+        "\"endpoint\":\"a:1\"",
+        "\"attempts\":2",
+        "\"out\":5.0",
+        "\"duration\":2000",
+        "\"upstream-duration\":1000",
+        "[\"consumer\",\"demo\"]",
+        "\"time\":1767225600000.0",
+    ] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    let report = told("[[case]]\nname = 'not told'\ncomplete = [{}]\nexpect = { logs = [] }\n");
+    assert!(!report.has_passed(), "it logs");
+    let silent = run("[[case]]\nname = 'has no such hook'\ncomplete = [{}]\nexpect = { logs = [] }\n");
+    let expected = ("complete", "a plugin with on-complete", "the plugin does not export it");
+    let expected = (expected.0.to_owned(), expected.1.to_owned(), expected.2.to_owned());
+    assert_eq!(differences(&silent), [expected]);
 }

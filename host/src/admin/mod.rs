@@ -15,6 +15,7 @@ mod page;
 mod plugins;
 mod problem;
 mod recent;
+mod record;
 mod status;
 mod upstreams;
 
@@ -76,7 +77,7 @@ impl FromRef<Context> for Arc<Server> {
 
 /// Everything there is. Whoever asks for a thing with a token where one is wanted, or from this machine.
 fn endpoints() -> Router<Context> {
-    let list: [(&str, MethodRouter<Context>); 14] = [
+    let list: [(&str, MethodRouter<Context>); 15] = [
         ("/", get(page::show)),
         ("/healthz", get(health::live)),
         ("/readyz", get(health::ready)),
@@ -87,6 +88,7 @@ fn endpoints() -> Router<Context> {
         ("/api/upstreams/{name}/endpoints/{address}", put(upstreams::register).delete(upstreams::take_out)),
         ("/api/plugins", get(plugins::list)),
         ("/api/plugins/{name}/rollback", post(plugins::roll_back).delete(plugins::allow)),
+        ("/api/plugins/{name}/record", post(record::record)),
         ("/api/config", get(config::show)),
         ("/api/explain", post(explain::explain).layer(DefaultBodyLimit::max(explain::LARGEST))),
         ("/api/reload", post(actions::reload)),

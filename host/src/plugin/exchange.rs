@@ -37,6 +37,9 @@ pub struct Exchange {
 struct Bodies {
     request: Option<Known>,
     response: Option<Known>,
+    /// As they were read, whatever has been put in their place since.
+    request_came: Option<Bytes>,
+    response_came: Option<Bytes>,
 }
 
 /// A body that a plugin has read or made.
@@ -231,7 +234,7 @@ impl Exchange {
     /// There is another response than the one whose body may be known.
     pub fn forget_response_body(&mut self) {
         if let Some(bodies) = &mut self.bodies {
-            bodies.response = None;
+            (bodies.response, bodies.response_came) = (None, None);
         }
     }
 
@@ -245,12 +248,26 @@ impl Exchange {
 
     /// The request's body has been read.
     pub(super) fn know_request_body(&mut self, content: Bytes) {
-        self.bodies.get_or_insert_default().request = Some(Known::Read(content));
+        let bodies = self.bodies.get_or_insert_default();
+        bodies.request_came = Some(content.clone());
+        bodies.request = Some(Known::Read(content));
+    }
+
+    /// The request's body as it was read, if it was.
+    pub(super) fn request_as_it_came(&self) -> Option<&Bytes> {
+        self.bodies.as_ref()?.request_came.as_ref()
+    }
+
+    /// The same of the response's.
+    pub(super) fn response_as_it_came(&self) -> Option<&Bytes> {
+        self.bodies.as_ref()?.response_came.as_ref()
     }
 
     /// The response's body has been read.
     pub(super) fn know_response_body(&mut self, content: Bytes) {
-        self.bodies.get_or_insert_default().response = Some(Known::Read(content));
+        let bodies = self.bodies.get_or_insert_default();
+        bodies.response_came = Some(content.clone());
+        bodies.response = Some(Known::Read(content));
     }
 
     /// Puts a body in the place of the request's. False if that has been sent already.

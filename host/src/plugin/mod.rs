@@ -22,6 +22,7 @@ mod instance;
 mod keep;
 mod outcome;
 mod shadow;
+mod recording;
 pub mod shipped;
 mod slot;
 mod surroundings;
@@ -44,6 +45,7 @@ pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead, brief};
 pub use instance::{CallError, StartError};
 pub use keep::Keepers;
 pub use outcome::{Batch, Completed, Outcomes};
+pub use recording::{Begun, Call, Decided, Recorded, Recording, SeenExchange, SeenResponse};
 pub use shadow::{
     Difference, DifferenceKind, Shadow, request_differences, response_differences, write_shadows,
 };
@@ -56,7 +58,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -65,6 +67,7 @@ use crate::{
     telemetry::PerWorker,
 };
 use instance::Instance;
+use recording::Recorder;
 
 /// One table `[plugins.<name>]`, ready to run. Immutable but for what its instances share.
 pub struct Plugin {
@@ -97,6 +100,9 @@ pub struct Shared {
     /// How often one has come to that.
     breaker_opened: AtomicU64,
     outcomes: Arc<Outcomes>,
+    /// Who records it, if anybody does; looked for only if `is_recorded`.
+    recorder: Mutex<Option<Arc<Recorder>>>,
+    is_recorded: AtomicBool,
     counts: PerWorker<PluginCounts>,
 }
 

@@ -15,7 +15,8 @@ use crate::{
     config::{Failure, ResponseHooks},
     live::Generation,
     plugin::{
-        CallError, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, RouteCalls, Slot, brief,
+        CallError, Hook, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, RouteCalls, Slot,
+        brief,
     },
     snapshot::{Route, Step, Target},
     upstream::Roster,
@@ -64,12 +65,16 @@ pub(super) async fn ask<'a>(
     let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
     let calls = calls.of(generation.writer);
     calls.calls.add(1);
+    let recorded = slot.plugin().begin_recording(Hook::OnRequest, exchange);
     let verdict = if slot.waits() {
         // In a box, since most requests do without.
         Box::pin(request_waiting(context, *place, slot, exchange, body, deadline, calls)).await
     } else {
         slot.on_request(exchange, Some(calls))
     };
+    if let Some(recorded) = recorded {
+        recorded.end(exchange.there(), verdict.as_ref());
+    }
     if let Some(shown) = shown {
         shown.request(&verdict, exchange);
     }
@@ -184,6 +189,7 @@ async fn run(
         let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
         let calls = calls.of(context.generation.writer);
         calls.calls.add(1);
+        let recorded = slot.plugin().begin_recording(Hook::OnResponse, exchange);
         let verdict = if slot.waits() {
             // In a box, since most responses do without.
             let (verdict, made) =
@@ -196,6 +202,9 @@ async fn run(
         } else {
             slot.on_response(exchange, Some(calls))
         };
+        if let Some(recorded) = recorded {
+            recorded.end(exchange.there(), verdict.as_ref());
+        }
         if let Some(shown) = shown {
             shown.response(&verdict, exchange);
         }

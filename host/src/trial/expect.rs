@@ -142,6 +142,7 @@ fn missing_hooks(step: &Step, outcome: &Outcome, found: &mut Differences) {
         (step.request.is_some() && only_request, "request", Hook::OnRequest),
         (step.pick.as_ref().is_some_and(|pick| pick.calls > 0) && !has_replied, "pick", Hook::Pick),
         (step.response.is_some(), "response", Hook::OnResponse),
+        (step.complete.is_some(), "complete", Hook::OnComplete),
     ] {
         if asks && !ran(hook) {
             found.add(&[key], format!("a plugin with {}", hook.name()), "the plugin does not export it");

@@ -18,12 +18,12 @@ use toml::Spanned;
 use super::{conformance::Check, world::Grants};
 use crate::{
     config::{
-        Duration, PluginLimits, Problem, Problems, Source,
+        self, Duration, PluginLimits, Problem, Problems, Source,
         read::{table, tables, written},
         read_document,
     },
     path,
-    plugin::{Outgoing, Target},
+    plugin::{Completed, Outgoing, Target},
 };
 
 /// The whole of `<name>.test.toml`.
@@ -36,6 +36,8 @@ pub struct TestFile {
     pub build: Option<String>,
     #[serde(default)]
     pub config: toml::Table,
+    /// Where `config` is taken from in its place.
+    pub config_from: Option<Spanned<ConfigFrom>>,
     #[serde(default, deserialize_with = "table")]
     pub limits: PluginLimits,
     /// How much it is granted of what it imports.
@@ -58,6 +60,29 @@ pub struct TestFile {
     pub conformance: Exceptions,
     #[serde(default, rename = "case", deserialize_with = "tables")]
     pub cases: Vec<Spanned<Case>>,
+}
+
+/// The table of a plugin in a configuration, with its variables filled in from the environment.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ConfigFrom {
+    /// The configuration, relative to the folder of the tests.
+    pub file: PathBuf,
+    pub plugin: String,
+}
+
+impl ConfigFrom {
+    fn read(&self, tests: &Path) -> Result<toml::Table, String> {
+        let path = tests.parent().unwrap_or(Path::new("")).join(&self.file);
+        let (config, _) = config::read(&path).map_err(|problems| {
+            let first = problems.iter().next().map(|problem| problem.message.clone()).unwrap_or_default();
+            format!("{} cannot be read: {first}", path.display())
+        })?;
+        let table = config.plugins.into_iter().find(|(name, _)| *name.get_ref() == self.plugin);
+        table
+            .map(|(_, plugin)| plugin.config)
+            .ok_or_else(|| format!("there is no [plugins.{}] in {}", self.plugin, path.display()))
+    }
 }
 
 /// What the plugin is not asked for.
@@ -100,6 +125,8 @@ pub struct Case {
     pick: Option<Picks>,
     #[serde(default, deserialize_with = "table_if")]
     response: Option<Response>,
+    #[serde(default, deserialize_with = "tables_if")]
+    complete: Option<Vec<Ended>>,
     #[serde(default, deserialize_with = "table_if")]
     expect: Option<Expect>,
 }
@@ -127,6 +154,9 @@ pub struct Step {
     /// Calls `on-response`.
     #[serde(deserialize_with = "table_if")]
     pub response: Option<Response>,
+    /// Calls `on-complete`, after anything else.
+    #[serde(deserialize_with = "tables_if")]
+    pub complete: Option<Vec<Ended>>,
     #[serde(deserialize_with = "table_if")]
     pub expect: Option<Expect>,
 }
@@ -268,6 +298,85 @@ pub struct Response {
 impl Default for Response {
     fn default() -> Self {
         Self { status: StatusCode::OK, headers: HeaderMap::new(), endpoint: None, body: String::new() }
+    }
+}
+
+/// A request that has ended, as a plugin is told of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Ended {
+    pub request_id: String,
+    /// When its head had come.
+    pub time: Moment,
+    #[serde(deserialize_with = "method")]
+    pub method: Method,
+    pub authority: String,
+    /// With the query.
+    #[serde(deserialize_with = "target")]
+    pub target: String,
+    pub client_address: IpAddr,
+    pub route: String,
+    pub upstream: String,
+    #[serde(deserialize_with = "status")]
+    pub status: StatusCode,
+    /// `host:port` of who answered.
+    pub endpoint: Option<String>,
+    pub attempts: u32,
+    pub from_cache: bool,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub duration: Option<Duration>,
+    pub upstream_duration: Option<Duration>,
+    pub notes: BTreeMap<String, String>,
+}
+
+impl Default for Ended {
+    fn default() -> Self {
+        let Request { method, path, authority, client_address, route, upstream, .. } = Request::default();
+        Self {
+            request_id: "0".repeat(32),
+            time: Moment::default(),
+            method,
+            authority,
+            target: path,
+            client_address,
+            route,
+            upstream,
+            status: StatusCode::OK,
+            endpoint: None,
+            attempts: 1,
+            from_cache: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: None,
+            upstream_duration: None,
+            notes: BTreeMap::new(),
+        }
+    }
+}
+
+impl Ended {
+    pub fn completed(&self) -> Completed {
+        let length = |duration: Option<Duration>| duration.map(Duration::get).unwrap_or_default();
+        Completed {
+            request_id: self.request_id.clone(),
+            time_ms: (self.time.since_epoch().as_micros() as f64 / 1e3).round(),
+            method: self.method.to_string(),
+            authority: self.authority.clone(),
+            target: self.target.clone(),
+            client_address: self.client_address.to_string(),
+            route: self.route.clone(),
+            upstream: self.upstream.clone(),
+            status: self.status.as_u16(),
+            endpoint: self.endpoint.clone(),
+            attempts: self.attempts,
+            from_cache: self.from_cache,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            duration: length(self.duration),
+            upstream_duration: length(self.upstream_duration),
+            notes: self.notes.clone().into_iter().collect(),
+        }
     }
 }
 
@@ -473,7 +582,16 @@ impl TestFile {
 
     /// Reads what was in the file at `path`.
     pub fn read_text(path: &Path, text: String) -> Result<(Self, Source), Problems> {
-        let (file, source): (Self, Source) = read_document(path, text, None)?;
+        let (mut file, source): (Self, Source) = read_document(path, text, None)?;
+        if let Some(from) = &file.config_from {
+            match from.get_ref().read(path) {
+                Ok(config) => file.config = config,
+                Err(message) => {
+                    let problem = Problem::at(from.span(), message);
+                    return Err(Problems::new(source, vec![problem]));
+                }
+            }
+        }
         let excepted = file.conformance.except.keys();
         let unknown = excepted.filter(|id| !Check::ALL.iter().any(|check| check.id() == id.get_ref()));
         let unknown = unknown.map(|id| {
@@ -499,6 +617,7 @@ impl Case {
             endpoints: self.endpoints.clone(),
             pick: self.pick.clone(),
             response: self.response.clone(),
+            complete: self.complete.clone(),
             expect: self.expect.clone(),
         }]
     }
@@ -518,6 +637,7 @@ fn check(case: &Spanned<Case>) -> Vec<Problem> {
         || case.endpoints.is_some()
         || case.pick.is_some()
         || case.response.is_some()
+        || case.complete.is_some()
         || case.expect.is_some();
     if case.has_steps() && says_a_step {
         let message = "a case has either steps, or the keys of one step itself";
@@ -526,7 +646,11 @@ fn check(case: &Spanned<Case>) -> Vec<Problem> {
     let places = case.steps.iter().map(Spanned::span).chain(std::iter::repeat(span));
     for (step, place) in case.steps().iter().zip(places) {
         let refuses = step.expect.as_ref().is_some_and(|expect| expect.refused.is_some());
-        let acts = step.tick || step.request.is_some() || step.pick.is_some() || step.response.is_some();
+        let acts = step.tick
+            || step.request.is_some()
+            || step.pick.is_some()
+            || step.response.is_some()
+            || step.complete.is_some();
         if !acts && !refuses {
             let message = "nothing happens here: there is no `request`, no `pick` and no `response`";
             problems

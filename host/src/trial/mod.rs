@@ -8,6 +8,7 @@ pub mod conformance;
 mod expect;
 mod file;
 pub mod junit;
+pub mod recorded;
 mod stage;
 pub mod subject;
 mod world;
@@ -15,8 +16,8 @@ mod world;
 pub use bless::{Blessed, bless};
 pub use expect::{Difference, compare};
 pub use file::{
-    Answered, Case, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request, Response,
-    Scheme, SendFault, Step, StepInstance, TestFile, Verdict, header_value,
+    Answered, Case, Ended, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request,
+    Response, Scheme, SendFault, Step, StepInstance, TestFile, Verdict, header_value,
 };
 pub use stage::{Outcome, Stage, fault};
 pub use world::{Grants, Props};

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
 
 use super::{
-    file::{Endpoint, Fault, Moment, Picks, Request, Response, Step, StepInstance, Verdict},
+    file::{Ended, Endpoint, Fault, Moment, Picks, Request, Response, Step, StepInstance, Verdict},
     world::{Props, World},
 };
 use crate::{
@@ -179,8 +179,20 @@ impl Stage {
         result.map(|()| time)
     }
 
+    /// Tells the plugin of these requests, and says how long that took.
+    pub fn tell(&mut self, ended: &[Ended]) -> Result<Duration, CallError> {
+        let outcomes: Vec<_> = ended.iter().map(|ended| Arc::new(ended.completed())).collect();
+        let started = Instant::now();
+        let result = at_once(self.aside.on_complete(&outcomes, &mut self.world));
+        let time = started.elapsed();
+        self.world.sent.clear();
+        self.world.unanswered.clear();
+        self.journal.take();
+        result.map(|()| time)
+    }
+
     /// Lets the request of a step go its way through the plugin: `on-request`, `pick`, `on-response`, as far as the
-    /// step asks for them and the plugin has them.
+    /// step asks for them and the plugin has them; then the plugin is told of what has ended.
     pub fn act(&mut self, step: &Step) -> Outcome {
         if let Some(by) = step.advance {
             self.time.advance(by.get());
@@ -281,6 +293,12 @@ impl Stage {
                     outcome.reply = Some(reply);
                 }
             }
+        }
+        if let Some(ended) = &step.complete
+            && has(Hook::OnComplete)
+        {
+            let outcomes: Vec<_> = ended.iter().map(|ended| Arc::new(ended.completed())).collect();
+            timed(outcome, Hook::OnComplete, || at_once(aside.on_complete(&outcomes, world)))?;
         }
         Ok(())
     }

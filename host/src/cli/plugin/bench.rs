@@ -115,6 +115,14 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
                 }
                 say!("    {}: {}", hook.name(), Spread::of(&mut calls));
             }
+            if let Some(ended) = step.complete.as_ref().filter(|_| trial.code.exports(Hook::OnComplete)) {
+                let mut calls = Vec::new();
+                let until = Instant::now() + time;
+                while Instant::now() < until {
+                    calls.push(stage.tell(ended)?);
+                }
+                say!("    {}: {}", Hook::OnComplete.name(), Spread::of(&mut calls));
+            }
         }
         if let Some(memory) = stage.memory() {
             say!("    memory: {}", ByteSize::bytes(memory));

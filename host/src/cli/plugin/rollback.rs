@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use http::Method;
 
+use super::encoded;
 use crate::cli::admin::AdminArguments;
 
 #[derive(Debug, Args)]
@@ -32,12 +33,4 @@ pub(super) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode
         say!("{name}: version {} serves in the place of {}", told("to"), told("from"));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A name as a segment of a path: what is not unreserved (RFC 3986, section 2.3) is percent-encoded.
-fn encoded(name: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encode =
-        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    name.bytes().map(encode).collect()
 }

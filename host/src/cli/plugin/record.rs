@@ -1,0 +1,96 @@
+//! `tollgate plugin record`
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Args;
+use http::Method;
+use serde_json::json;
+use toml_edit::{DocumentMut, InlineTable, Value};
+
+use super::encoded;
+use crate::cli::admin::AdminArguments;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RecordArguments {
+    /// The plugin, by the name that it has in the configuration
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// How long; ten minutes at most
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s")]
+    duration: jiff::SignedDuration,
+    /// The part of the calls that is recorded
+    #[arg(long, default_value_t = 1.0)]
+    sample: f64,
+    /// Cases after which it ends; a thousand at most
+    #[arg(long, default_value_t = 100)]
+    most: usize,
+    /// Record what the plugin reads of bodies, as it is
+    #[arg(long)]
+    bodies: bool,
+    /// A header, cookie, parameter of queries or note whose values are kept as they are; as often as there are such
+    #[arg(long, value_name = "NAME")]
+    keep: Vec<String>,
+    /// The file that the cases are added to; NAME.test.toml if absent
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    admin: AdminArguments,
+}
+
+pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> {
+    /// What the answer takes beside the recording.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let RecordArguments { name, duration, sample, most, bodies, keep, output, admin } = arguments;
+    let output = output.unwrap_or_else(|| format!("{name}.test.toml").into());
+    let before = match fs::read_to_string(&output) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", output.display())),
+    };
+    if let Some(text) = &before {
+        text.parse::<DocumentMut>().with_context(|| format!("{} is not TOML", output.display()))?;
+    }
+    let time = Duration::try_from(duration).context("--for is a length of time")?;
+    let admin = admin.open()?.patient(time + PATIENCE);
+    eprintln!("recording {name} for {duration:#}, or until there are {most} cases");
+    let wanted = json!({
+        "for": format!("{}ms", time.as_millis()), "sample": sample, "most": most, "bodies": bodies, "keep": keep,
+    });
+    let path = format!("/api/plugins/{}/record", encoded(&name));
+    let told = admin.ask(Method::POST, &path, Some(&wanted)).await?;
+    let (cases, calls) = (told["cases"].as_u64().unwrap_or_default(), &told["calls"]);
+    if cases == 0 {
+        say!("nothing recorded: there were {calls} calls");
+        return Ok(ExitCode::from(1));
+    }
+    let text = match before {
+        Some(text) => format!("{}\n\n", text.trim_end()),
+        None => head(&name, told["origin"].as_str().unwrap_or_default(), &admin.get("/api/config").await?),
+    };
+    let text = format!("{text}{}\n", told["text"].as_str().unwrap_or_default().trim_end());
+    fs::write(&output, text).with_context(|| format!("cannot write {}", output.display()))?;
+    say!("{cases} cases of {calls} calls in {}", output.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a file of tests begins with that is not there yet: where the component and its settings are. The settings
+/// themselves are not written, since there may be secrets among them.
+fn head(name: &str, origin: &str, config: &serde_json::Value) -> String {
+    let mut text = String::new();
+    if Path::new(origin).is_absolute() {
+        text.push_str(&format!("component = {}\n", Value::from(origin)));
+    }
+    if let Some(file) = config["file"].as_str() {
+        let mut from = InlineTable::new();
+        from.insert("file", file.into());
+        from.insert("plugin", name.into());
+        text.push_str(&format!("config-from = {from}\n"));
+    }
+    text + "\n"
+}

@@ -1,0 +1,456 @@
+//! How do calls of a plugin that serves become cases of its tests, without what is nobody's business?
+//!
+//! The values of headers are kept that stand in a list; all others, those of cookies and queries, and what looks like
+//! a token in a path, are replaced. The same value by the same placeholder, and by one of its kind, so that what a
+//! plugin copies, compares or counts comes out the same. What a plugin has made of its own is expected to be there,
+//! and no more is said of it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::SystemTime,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use toml_edit::{Array, InlineTable, Value};
+
+use super::stage::REQUEST_ID;
+use crate::{
+    address::Caller,
+    plugin::{Call, Decided, Hook, Secrets, SeenExchange},
+};
+
+/// Headers of requests and responses whose values are kept: what messages are about, and not whose they are.
+pub const KEPT: [&str; 44] = [
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "accept-ranges",
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+    "access-control-expose-headers",
+    "access-control-max-age",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "age",
+    "allow",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-type",
+    "date",
+    "expect",
+    "host",
+    "origin",
+    "permissions-policy",
+    "range",
+    "referrer-policy",
+    "retry-after",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "server",
+    "strict-transport-security",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "via",
+    "x-content-type-options",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-frame-options",
+];
+
+/// Writes calls down as cases, in the form of `<name>.test.toml`. Headers, cookies, parameters of queries and notes
+/// that are `wanted` by name keep their values, unless one is among the `secrets`.
+pub fn cases(calls: &[Call], wanted: &BTreeSet<String>, secrets: &Secrets) -> String {
+    let mut text = String::new();
+    for (number, call) in calls.iter().enumerate() {
+        // Anew for each: who compares cases learns nothing of whose they are.
+        let mut redaction = Redaction { wanted, secrets, placeholders: HashMap::new() };
+        let mut lines = vec!["[[case]]".to_owned()];
+        let decided = match &call.decided {
+            Decided::Next => "next".to_owned(),
+            Decided::Reply { status, .. } => format!("reply {}", status.as_u16()),
+            Decided::Forward(_) => "forward".to_owned(),
+        };
+        let target = redaction.target(&call.before.target.to_string());
+        let name = format!("recorded {}: {} {target}: {decided}", number + 1, call.before.method);
+        lines.push(format!("name = {}", Value::from(name)));
+        lines.push(format!("time = {}", Value::from(timestamp(call.at))));
+        lines.push(format!("request = {}", redaction.request(&call.before, target)));
+        if let Some(response) = redaction.response(&call.before) {
+            lines.push(format!("response = {response}"));
+        }
+        lines.push(format!("expect = {}", redaction.expect(call)));
+        text.push_str(&lines.join("\n"));
+        text.push_str("\n\n");
+    }
+    text
+}
+
+/// What stands for what in one case.
+struct Redaction<'a> {
+    wanted: &'a BTreeSet<String>,
+    secrets: &'a Secrets,
+    placeholders: HashMap<String, String>,
+}
+
+impl Redaction<'_> {
+    fn request(&mut self, seen: &SeenExchange, target: String) -> InlineTable {
+        let mut table = InlineTable::new();
+        if seen.method != Method::GET {
+            table.insert("method", seen.method.as_str().into());
+        }
+        table.insert("path", target.into());
+        let authority = text(seen.headers.get(header::HOST));
+        let client = match seen.client {
+            Caller::Ip(address) => address.to_string(),
+            Caller::Unix => String::new(),
+        };
+        // What the proxy says of every request is said by the trial, too.
+        let said = |name: &HeaderName, value: &HeaderValue| {
+            let value = text(Some(value));
+            match name.as_str() {
+                "host" | "x-request-id" => true,
+                "x-forwarded-for" => value == client,
+                "x-forwarded-host" => value == authority,
+                "x-forwarded-proto" => value == seen.scheme,
+                _ => false,
+            }
+        };
+        self.placeholders.insert(text(seen.headers.get("x-request-id")), text(Some(&REQUEST_ID)));
+        let headers = self.headers(&seen.headers, said);
+        if !headers.is_empty() {
+            table.insert("headers", headers.into());
+        }
+        table.insert("authority", authority.clone().into());
+        if seen.scheme != "http" {
+            table.insert("scheme", seen.scheme.into());
+        }
+        match seen.version {
+            Version::HTTP_10 => table.insert("http-version", "1.0".into()),
+            Version::HTTP_2 => table.insert("http-version", "2".into()),
+            _ => None,
+        };
+        if !client.is_empty() {
+            table.insert("client-address", client.into());
+        }
+        table.insert("route", seen.route.to_string().into());
+        table.insert("upstream", seen.upstream.to_string().into());
+        if let Some(body) = seen.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
+            table.insert("body", body.into());
+        }
+        table
+    }
+
+    fn response(&mut self, seen: &SeenExchange) -> Option<InlineTable> {
+        let response = seen.response.as_ref()?;
+        let mut table = InlineTable::new();
+        table.insert("status", i64::from(response.status.as_u16()).into());
+        let headers = self.headers(&response.headers, |_, _| false);
+        if !headers.is_empty() {
+            table.insert("headers", headers.into());
+        }
+        if let Some(endpoint) = &response.endpoint {
+            table.insert("endpoint", text(Some(endpoint)).into());
+        }
+        if let Some(body) = response.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
+            table.insert("body", body.into());
+        }
+        Some(table)
+    }
+
+    fn expect(&mut self, call: &Call) -> InlineTable {
+        let mut table = InlineTable::new();
+        match &call.decided {
+            Decided::Next => drop(table.insert("verdict", "next".into())),
+            Decided::Forward(upstream) => {
+                table.insert("verdict", "forward".into());
+                table.insert("upstream", upstream.as_str().into());
+            }
+            Decided::Reply { status, headers, body } => {
+                table.insert("verdict", "reply".into());
+                let mut reply = self.expected_response(*status, &HeaderMap::new(), headers);
+                if let Some(body) = body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
+                    reply.insert("body", body.into());
+                }
+                table.insert("reply", reply.into());
+            }
+        }
+        if call.hook == Hook::OnResponse {
+            let both = call.before.response.as_ref().zip(call.after.response.as_ref());
+            if let (Some((before, after)), Decided::Next) = (both, &call.decided) {
+                let mut response = self.expected_response(after.status, &before.headers, &after.headers);
+                removed(&before.headers, &after.headers, &mut response);
+                table.insert("response", response.into());
+            }
+            return table;
+        }
+        let (before, after) = (&call.before, &call.after);
+        let headers = self.expected(&before.headers, &after.headers);
+        if !headers.is_empty() {
+            table.insert("headers", headers.into());
+        }
+        removed(&before.headers, &after.headers, &mut table);
+        if before.target != after.target {
+            let target = self.target(&after.target.to_string());
+            table.insert("target", target.into());
+        }
+        let mut notes = InlineTable::new();
+        for (name, value) in after.notes.iter().filter(|note| !before.notes.contains(note)) {
+            notes.insert(name, self.made(name, value.clone()).into());
+        }
+        if !notes.is_empty() {
+            table.insert("notes", notes.into());
+        }
+        table
+    }
+
+    fn expected_response(
+        &mut self,
+        status: StatusCode,
+        before: &HeaderMap,
+        after: &HeaderMap,
+    ) -> InlineTable {
+        let mut table = InlineTable::new();
+        table.insert("status", i64::from(status.as_u16()).into());
+        let headers = self.expected(before, after);
+        if !headers.is_empty() {
+            table.insert("headers", headers.into());
+        }
+        table
+    }
+
+    /// Fields that are other than before.
+    fn expected(&mut self, before: &HeaderMap, after: &HeaderMap) -> InlineTable {
+        let mut table = InlineTable::new();
+        for name in after.keys() {
+            let values: Vec<_> = after.get_all(name).iter().collect();
+            if before.get_all(name).iter().eq(values.iter().copied()) {
+                continue;
+            }
+            let mut list: Vec<String> =
+                values.iter().map(|value| self.made(name.as_str(), text(Some(value)))).collect();
+            let value = match list.as_mut_slice() {
+                [one] => std::mem::take(one).into(),
+                many if many.iter().any(|value| value == PRESENT) => PRESENT.into(),
+                _ => Value::from(list.into_iter().collect::<Array>()),
+            };
+            table.insert(name.as_str(), value);
+        }
+        table
+    }
+
+    /// What is to be expected where a plugin has made this.
+    fn made(&self, name: &str, value: String) -> String {
+        match self.placeholders.get(&value) {
+            Some(placeholder) => placeholder.clone(),
+            None if self.keeps(name, &value) && value != PRESENT => value,
+            None => PRESENT.to_owned(),
+        }
+    }
+
+    fn headers(
+        &mut self,
+        headers: &HeaderMap,
+        is_said: impl Fn(&HeaderName, &HeaderValue) -> bool,
+    ) -> InlineTable {
+        let mut table = InlineTable::new();
+        for name in headers.keys() {
+            let values = headers.get_all(name).iter().filter(|value| !is_said(name, value));
+            let mut values: Vec<String> = values.map(|value| self.field(name, text(Some(value)))).collect();
+            let value = match values.as_mut_slice() {
+                [] => continue,
+                [one] => std::mem::take(one).into(),
+                _ => Value::from(values.into_iter().collect::<Array>()),
+            };
+            table.insert(name.as_str(), value);
+        }
+        table
+    }
+
+    /// The value of a header, as it may be written down.
+    fn field(&mut self, name: &HeaderName, value: String) -> String {
+        if self.keeps(name.as_str(), &value) {
+            return value;
+        }
+        match name.as_str() {
+            "authorization" | "proxy-authorization" => match value.split_once(' ') {
+                Some((scheme, credentials)) if scheme.eq_ignore_ascii_case("basic") => {
+                    let placeholder = self.placeholder(credentials);
+                    format!("{scheme} {}", BASE64_STANDARD.encode(format!("{placeholder}:{placeholder}")))
+                }
+                Some((scheme, credentials)) => format!("{scheme} {}", self.placeholder(credentials)),
+                None => self.placeholder(&value),
+            },
+            "cookie" => {
+                let crumbs: Vec<String> = value.split(';').map(|crumb| self.pair(crumb.trim())).collect();
+                crumbs.join("; ")
+            }
+            "set-cookie" => match value.split_once(';') {
+                Some((cookie, attributes)) => format!("{};{attributes}", self.pair(cookie)),
+                None => self.pair(&value),
+            },
+            _ => self.placeholder(&value),
+        }
+    }
+
+    /// `name=value`, of a cookie or a query.
+    fn pair(&mut self, pair: &str) -> String {
+        match pair.split_once('=') {
+            Some((name, value)) if self.is_wanted(name, value) => pair.to_owned(),
+            Some((name, value)) => format!("{name}={}", self.placeholder(value)),
+            None if looks_like_a_token(pair) => self.placeholder(pair),
+            None => pair.to_owned(),
+        }
+    }
+
+    /// Path and query, as they may be written down.
+    fn target(&mut self, target: &str) -> String {
+        let (path, query) =
+            target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let segments: Vec<String> = path
+            .split('/')
+            .map(|segment| match looks_like_a_token(segment) {
+                true => self.placeholder(segment),
+                false => segment.to_owned(),
+            })
+            .collect();
+        let path = segments.join("/");
+        match query {
+            Some(query) => {
+                let pairs: Vec<String> = query.split('&').map(|pair| self.pair(pair)).collect();
+                format!("{path}?{}", pairs.join("&"))
+            }
+            None => path,
+        }
+    }
+
+    fn keeps(&self, name: &str, value: &str) -> bool {
+        KEPT.contains(&name) && !self.secrets.holds(value.as_bytes()) || self.is_wanted(name, value)
+    }
+
+    fn is_wanted(&self, name: &str, value: &str) -> bool {
+        self.wanted.contains(&name.to_ascii_lowercase()) && !self.secrets.holds(value.as_bytes())
+    }
+
+    /// What stands for a value: the same for the same, and of the same kind.
+    fn placeholder(&mut self, value: &str) -> String {
+        if value.is_empty() {
+            return String::new();
+        }
+        let number = self.placeholders.len();
+        let made = || {
+            let length = value.len();
+            let is_all = |is: fn(&u8) -> bool| value.bytes().all(|byte| is(&byte));
+            if is_all(u8::is_ascii_digit) {
+                format!("{number:0>length$}")
+            } else if is_uuid(value) {
+                format!("00000000-0000-4000-8000-{number:012x}")
+            } else if length >= 16 && is_all(u8::is_ascii_hexdigit) {
+                format!("{number:0>length$x}")
+            } else {
+                format!("redacted-{number}")
+            }
+        };
+        self.placeholders.entry(value.to_owned()).or_insert_with(made).clone()
+    }
+}
+
+/// Matches any value.
+const PRESENT: &str = "*";
+
+fn removed(before: &HeaderMap, after: &HeaderMap, table: &mut InlineTable) {
+    let gone = before.keys().filter(|name| !after.contains_key(*name));
+    let gone: Array = gone.map(HeaderName::as_str).collect();
+    if !gone.is_empty() {
+        table.insert("removed", gone.into());
+    }
+}
+
+/// Whether a part of a path may be somebody's: long and of letters and digits, a long number, or an address of mail.
+fn looks_like_a_token(segment: &str) -> bool {
+    let has = |is: fn(&u8) -> bool| segment.bytes().any(|byte| is(&byte));
+    let is_mixed = has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic);
+    let is_number = segment.bytes().all(|byte| byte.is_ascii_digit());
+    (segment.len() >= 16 && is_mixed)
+        || (segment.len() >= 9 && is_number)
+        || segment.len() >= 40
+        || segment.contains('@')
+        || segment.contains("%40")
+}
+
+fn is_uuid(value: &str) -> bool {
+    value.len() == 36
+        && value.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// The string whose code points are the bytes, as in the contract.
+fn text(value: Option<&HeaderValue>) -> String {
+    value.map(|value| value.as_bytes().iter().map(|byte| char::from(*byte)).collect()).unwrap_or_default()
+}
+
+fn timestamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map(|time| format!("{time:.3}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(name: &'static str, value: &str) -> String {
+        let (wanted, secrets) = (BTreeSet::from(["x-wanted".to_owned()]), Secrets::default());
+        let mut redaction = Redaction { wanted: &wanted, secrets: &secrets, placeholders: HashMap::new() };
+        redaction.field(&HeaderName::from_static(name), value.to_owned())
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_harmless_is_replaced_by_something_of_its_kind() {
+        for (name, value, written) in [
+            ("accept", "text/html", "text/html"),
+            ("x-wanted", "hunter2", "hunter2"),
+            ("x-api-key", "hunter2", "redacted-0"),
+            ("x-anything", "hunter2", "redacted-0"),
+            ("authorization", "Bearer hunter2", "Bearer redacted-0"),
+            ("authorization", "hunter2", "redacted-0"),
+            ("authorization", "Basic aHVudGVyMg==", "Basic cmVkYWN0ZWQtMDpyZWRhY3RlZC0w"),
+            ("cookie", "a=hunter2; b=hunter3; a=hunter2", "a=redacted-0; b=redacted-1; a=redacted-0"),
+            ("set-cookie", "a=hunter2; Path=/; Secure", "a=redacted-0; Path=/; Secure"),
+            ("x-account", "12345", "00000"),
+            ("x-trace", "0af7651916cd43dd8448eb211c80319c", "00000000000000000000000000000000"),
+            ("x-id", "550e8400-e29b-41d4-a716-446655440000", "00000000-0000-4000-8000-000000000000"),
+            ("x-empty", "", ""),
+        ] {
+            assert_eq!(field(name, value), written, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn paths_keep_their_shape_and_queries_their_names() {
+        let (wanted, secrets) = (BTreeSet::from(["page".to_owned()]), Secrets::default());
+        for (target, written) in [
+            ("/v1/users", "/v1/users"),
+            ("/v1/users/42", "/v1/users/42"),
+            ("/v1/users/me@example.com/x", "/v1/users/redacted-0/x"),
+            ("/reset/sk9f8a7s6d5f4g3h2j1", "/reset/redacted-0"),
+            ("/a?page=2&token=abc&flag", "/a?page=2&token=redacted-0&flag"),
+            ("/a?t=abc&u=abc", "/a?t=redacted-0&u=redacted-0"),
+            ("/cards/4111111111111111", "/cards/0000000000000000"),
+        ] {
+            let mut redaction =
+                Redaction { wanted: &wanted, secrets: &secrets, placeholders: HashMap::new() };
+            assert_eq!(redaction.target(target), written);
+        }
+    }
+}

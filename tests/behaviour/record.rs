@@ -1,0 +1,136 @@
+//! Test cases from live traffic: what is in them, what is not, and that they pass.
+
+use std::fs;
+
+use serde_json::json;
+use tollgate::trial::{TestFile, Trial};
+use tollgate_tests::{Client, Executable, Origin, Proxy, endpoints, logged, shipped, until, waiting_guest};
+
+use crate::{TOLLGATE, trial::load};
+
+const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
+
+/// Asks for a recording on a connection of its own, and does not wait for what comes of it.
+async fn ask(proxy: &Proxy, plugin: &str, wanted: &serde_json::Value) -> Client {
+    let mut client = Client::connect(proxy.admin_address()).await;
+    let body = wanted.to_string();
+    let head = format!("POST /api/plugins/{plugin}/record HTTP/1.1\r\nHost: localhost\r\n");
+    client.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+    client
+}
+
+fn route(origin: &Origin, plugin: &str, settings: &str) -> String {
+    format!(
+        "{ADMIN}[upstreams.app]\nendpoints = {}\n[[routes]]\nname = \"all\"\nupstream = \"app\"
+        plugins = [\"{plugin}\"]\n[plugins.{plugin}]\n{settings}\n",
+        endpoints(&[origin])
+    )
+}
+
+#[tokio::test]
+async fn what_is_recorded_passes_and_holds_nothing_secret() {
+    let origin = Origin::start().await;
+    let settings = "config = { keys = { demo = \"k1-is-kept\", other = \"hunter2\" } }";
+    let proxy = Proxy::start(&route(&origin, "api-key", settings)).await;
+    let admin = format!("http://{}", proxy.admin_address());
+    let arguments = ["plugin", "record", "api-key", "--keep", "x-api-key", "--most", "4", "--admin", &admin];
+    let mut recording = Executable::start(TOLLGATE, proxy.folder(), &arguments);
+    until("the recording", || !logged(&["recording", "api-key"]).is_empty()).await;
+    let secret = ["Authorization: Bearer hunter2", "Cookie: session=hunter2", "X-Trace-Of: hunter2"];
+    assert_eq!(
+        proxy.get("/a?page=1&code=hunter2", &[&secret[..], &["x-api-key: k1-is-kept"]].concat()).await.status,
+        200
+    );
+    assert_eq!(proxy.get("/reset/hunter2hunter2hunter2", &secret).await.status, 401);
+    assert_eq!(proxy.get("/b", &["x-api-key: nobody"]).await.status, 401);
+    let post = "POST /b HTTP/1.1\r\nHost: test\r\nx-api-key: k1-is-kept\r\nContent-Length: 7\r\n\r\nhunter2";
+    assert_eq!(proxy.request(post).await.status, 200);
+    let (status, said, errors) = recording.end().await;
+    assert!(status.success(), "{errors}");
+    assert!(said.contains("4 cases of 4 calls in api-key.test.toml"), "{said}");
+
+    let tests = proxy.folder().join("api-key.test.toml");
+    let text = fs::read_to_string(&tests).expect("it was written");
+    assert!(!text.contains("hunter2"), "{text}");
+    for words in [
+        "config-from = {",
+        "name = \"recorded 1: GET /a?page=0&code=redacted-",
+        "authorization = \"Bearer redacted-",
+        "cookie = \"session=redacted-",
+        "x-api-key = \"k1-is-kept\"",
+        "GET /reset/redacted-",
+        "method = \"POST\"",
+        "verdict = \"reply\"",
+        "removed = [\"x-api-key\"]",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let (file, _) = TestFile::read(&tests).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(file.cases.len(), 4);
+    assert!(file.config.contains_key("keys"), "the settings are those of the configuration");
+    assert!(replay("api-key", &file), "it decides otherwise");
+
+    // What comes later is added.
+    let arguments = ["plugin", "record", "api-key", "--for", "30s", "--most", "1", "--admin", &admin];
+    let mut recording = Executable::start(TOLLGATE, proxy.folder(), &arguments);
+    until("another recording", || logged(&["recording", "api-key"]).len() > 1).await;
+    proxy.get("/c", &["x-api-key: k1-is-kept"]).await;
+    assert!(recording.end().await.0.success());
+    let (file, source) = TestFile::read(&tests).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(file.cases.len(), 5);
+    assert_eq!(source.text.matches("k1-is-kept").count(), text.matches("k1-is-kept").count());
+}
+
+#[tokio::test]
+async fn what_is_made_of_a_response_is_recorded_too() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route(&origin, "security-headers", "")).await;
+    let mut recording = ask(&proxy, "security-headers", &json!({ "for": "60s", "most": 1 })).await;
+    until("the recording", || !logged(&["recording", "security-headers"]).is_empty()).await;
+    proxy.get("/", &[]).await;
+    let told = recording.response().await.json();
+    assert_eq!((&told["cases"], &told["calls"]), (&json!(1), &json!(1)));
+    let text = told["text"].as_str().expect("it is text");
+    assert!(text.contains("response = {") && text.contains("x-content-type-options = \"nosniff\""), "{text}");
+    let tests = proxy.folder().join("security-headers.test.toml");
+    let (file, _) =
+        TestFile::read_text(&tests, text.to_owned()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(replay("security-headers", &file), "it decides otherwise");
+}
+
+/// Whether the plugin of this name in the executable passes, as `tollgate plugin test` would find.
+fn replay(plugin: &str, file: &TestFile) -> bool {
+    let report = Trial { name: plugin.to_owned(), code: load(&shipped(plugin)) }.run(file);
+    assert_eq!(report.cases.len(), file.cases.len());
+    report.has_passed()
+}
+
+#[tokio::test]
+async fn a_recording_is_bounded_and_ends_with_whoever_asked() {
+    let origin = Origin::start().await;
+    let settings = "file = \"waiting\"\ngrants = { http = [\"https://example.com\"], body = true }";
+    let more = "[plugins.bounded]\nfile = \"ip-filter\"\nconfig = { deny = [\"10.0.0.0/8\"] }\n";
+    let config = route(&origin, "asks", settings) + more;
+    let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
+    for (plugin, wanted, status, says) in [
+        ("nobody", json!({ "for": "1s" }), 404, "no plugin"),
+        ("asks", json!({ "for": "1s" }), 422, "asks others"),
+        ("bounded", json!({}), 400, "missing field `for`"),
+        ("bounded", json!({ "for": "11m" }), 400, "ten minutes"),
+        ("bounded", json!({ "for": "1s", "sample": 0.0 }), 400, "above 0"),
+        ("bounded", json!({ "for": "1s", "most": 1001 }), 400, "1000 at most"),
+    ] {
+        let answer = ask(&proxy, plugin, &wanted).await.response().await;
+        assert_eq!(answer.status, status, "{plugin} {wanted}: {}", answer.text());
+        assert!(answer.text().contains(says), "{}", answer.text());
+    }
+    let first = ask(&proxy, "bounded", &json!({ "for": "10m" })).await;
+    until("the recording", || !logged(&["recording", "bounded"]).is_empty()).await;
+    assert_eq!(ask(&proxy, "bounded", &json!({ "for": "1s" })).await.response().await.status, 409);
+    drop(first);
+    let mut answer = ask(&proxy, "bounded", &json!({ "for": "1ms" })).await.response().await;
+    while answer.status == 409 {
+        answer = ask(&proxy, "bounded", &json!({ "for": "1ms" })).await.response().await;
+    }
+    assert_eq!((answer.status, &answer.json()["cases"]), (200, &json!(0)));
+}
