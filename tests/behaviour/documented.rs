@@ -39,7 +39,7 @@ fn read(path: &Path) -> String {
 }
 
 /// The text with its optional keys and tables: lines of the form `# key = value` and `# [[name]]`.
-fn uncommented(text: &str) -> String {
+pub(crate) fn uncommented(text: &str) -> String {
     let is_in_keys = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
     let is_key =
         |text: &str| text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(is_in_keys);

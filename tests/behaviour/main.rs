@@ -35,6 +35,7 @@ mod retries;
 mod rollout;
 mod routing;
 mod safety;
+mod schema;
 mod shadow;
 mod sockets;
 mod sticky;

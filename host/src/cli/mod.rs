@@ -13,10 +13,12 @@ macro_rules! say {
 mod admin;
 mod backend;
 mod check;
+mod completions;
 mod demo;
 mod explain;
 mod plugin;
 mod run;
+mod schema;
 mod top;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -54,6 +56,10 @@ enum Command {
     Backend(backend::BackendArguments),
     /// Show live what a running proxy does, from its admin API; q ends
     Top(top::TopArguments),
+    /// Print the JSON Schema of the configuration, by which editors complete and check it
+    Schema,
+    /// Print what has a shell complete the commands and options of tollgate
+    Completions(completions::CompletionsArguments),
     /// Ask a running proxy what would become of a request, and why, without sending it
     Explain(explain::ExplainArguments),
     /// Write, test and look into plugins
@@ -123,6 +129,8 @@ fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Check(arguments) => check::run(arguments).await?,
             Command::Backend(arguments) => backend::run(arguments).await?,
             Command::Top(arguments) => top::run(arguments).await?,
+            Command::Schema => schema::run(),
+            Command::Completions(arguments) => completions::run(&arguments, Arguments::command()),
             Command::Explain(arguments) => explain::run(arguments).await?,
             Command::Plugin(command) => return plugin::run(command).await,
         }

@@ -14,6 +14,7 @@ mod problem;
 pub(crate) mod read;
 mod retry;
 mod route;
+mod schema;
 mod shown;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use retry::Retry;
 pub use route::{HostPattern, Match, Route, ShadowOf, UpgradeProtocol};
+pub use schema::schema;
 pub use shown::{is_secret, shown};
 pub use tls::{
     CertificateFiles, CertificateName, ClientAuth, ForwardedCertificate, ListenerTls, Roots, TlsVersion,

@@ -1,0 +1,7 @@
+//! `tollgate schema`
+
+use crate::config;
+
+pub(super) fn run() {
+    say!("{:#}", config::schema());
+}
