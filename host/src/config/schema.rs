@@ -129,7 +129,8 @@ fn table_of(place: &mut Vec<Step>, keys: &'static [&'static str]) -> Value {
     table
 }
 
-/// The keys that must be there. It is told of one at a time, so the table is filled with what it takes.
+/// The keys that must be there. It is told of one at a time, so the table is filled with what most would take; where one
+/// wants something else, those behind it are not found, which only makes the schema take more than the reader.
 fn required(place: &[Step]) -> Vec<&'static str> {
     let mut filled: Vec<&'static str> = Vec::new();
     while let Err(Error::Missing(key)) = probe(place, &Given::Filled(&filled)) {

@@ -5,8 +5,11 @@
 //! an effect on others stays undone: nothing is sent, counted as traffic, stored, or taken of a limit, and nobody's
 //! health is touched.
 
+mod told;
+
+pub use told::Explanation;
+
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -14,8 +17,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request, response};
-use serde::{Deserialize, Serialize};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header, request};
+use serde::Deserialize;
 
 use super::{
     Connection, Context, Error, Peer, cached, find_route, headers,
@@ -25,15 +28,18 @@ use super::{
 };
 use crate::{
     body::Arriving,
-    cache::{policy::Time, status},
-    compress::{self, Wishes},
-    config::{Listener, is_secret},
+    compress::Wishes,
+    config::Listener,
     live::Worker,
-    plugin::{Exchange, InHand, Journal},
+    plugin::{Exchange, InHand},
     route::Objection,
     snapshot::{Route, Snapshot, Step, Target},
     telemetry::{Part, PerWorker, with_sources},
     tls::Protocol,
+};
+use told::{
+    Before, Cached, Candidate, Changed, Compression, Limited, Near, Outcome, Picked, Prepared, Routed,
+    Verdict, lines, shown,
 };
 
 /// A request that has not come.
@@ -73,211 +79,6 @@ pub enum Unexplained {
     TimedOut,
     #[error("the proxy is stopping")]
     Stopping,
-}
-
-/// What was decided, stage by stage, as far as it came. Times are in microseconds.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Explanation {
-    generation: u64,
-    worker: usize,
-    listener: String,
-    micros: f64,
-    outcome: Outcome,
-    prepared: Option<Prepared>,
-    route: Option<Routed>,
-    /// Request hooks, in the order in which they were asked.
-    plugins: Vec<Asked>,
-    /// Plugins that were not asked, since one before them has answered.
-    not_asked: Vec<String>,
-    /// Who would see the response, in this order.
-    response_hooks: Vec<String>,
-    cache: Option<Cached>,
-    compression: Option<Compression>,
-    pick: Option<Picked>,
-}
-
-/// What it comes to.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Outcome {
-    verdict: Verdict,
-    /// What the client would get, where that does not depend on an upstream.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_bytes: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<String>,
-    /// What would be sent, if anything.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Verdict {
-    /// Nothing has decided.
-    #[default]
-    Undecided,
-    /// The proxy refuses it.
-    Refused,
-    /// The proxy answers by itself.
-    Answered,
-    /// A plugin answers.
-    Replied,
-    /// The cache answers.
-    FromCache,
-    /// It goes to an endpoint.
-    Sent,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Prepared {
-    micros: f64,
-    method: String,
-    scheme: &'static str,
-    host: String,
-    /// Canonical.
-    path: String,
-    query: Option<String>,
-    /// After `trusted-proxies`.
-    client: String,
-    is_https: bool,
-    /// Fields that were taken away, since they end here or are not the client's to say.
-    removed: Vec<String>,
-    /// Fields that the proxy has set.
-    set: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Routed {
-    micros: f64,
-    name: Option<String>,
-    upstream: Option<String>,
-    /// Others, the nearest first, and why they did not get it.
-    near: Vec<Near>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Near {
-    name: String,
-    objection: String,
-}
-
-/// What one plugin made of it.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Asked {
-    name: String,
-    micros: f64,
-    /// `next`, `reply`, `forward` or `failed`.
-    verdict: &'static str,
-    /// Of its reply.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<u16>,
-    /// Where it sends the request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    upstream: Option<String>,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// It failed, and the request goes on without it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    is_passed_over: bool,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    set: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    removed: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    notes: BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    logs: Vec<Line>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Line {
-    level: String,
-    text: String,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Cached {
-    micros: f64,
-    key: String,
-    /// As `X-Cache` would begin: `hit`, `stale`, `miss` or `bypass`.
-    decision: &'static str,
-    /// Why the upstream is asked, as `Cache-Status` (RFC 9211) has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    forward: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    age_seconds: Option<f64>,
-    /// Of what is stored; negative if it is stale.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    left_seconds: Option<f64>,
-    /// Why no answer would be stored, as far as the request says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_stored: Option<&'static str>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Compression {
-    /// `settled`, `as-is`, `encode` or `decode` where the response is known; otherwise `possible` or `no`.
-    decision: &'static str,
-    encoding: Option<&'static str>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Picked {
-    micros: f64,
-    upstream: String,
-    /// The plugins that are asked, in order.
-    balance: Vec<String>,
-    endpoint: Option<String>,
-    /// The plugin that chose it; the proxy itself if absent.
-    by: Option<String>,
-    is_panicking: bool,
-    /// Requests at once, where they are limited.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<Limited>,
-    endpoints: Vec<Candidate>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    logs: Vec<Line>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Limited {
-    requests: u32,
-    limit: u32,
-    waiting: u32,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Candidate {
-    address: String,
-    state: &'static str,
-    weight: u32,
-    active: u32,
-    is_usable: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    objection: Option<String>,
 }
 
 /// Tells what would become of a request on this worker, by the generation in force.
@@ -552,8 +353,7 @@ fn routed(
 
 /// The listener that the request would come to: a place in the configuration.
 fn listener(snapshot: &Snapshot, question: &Question) -> Result<usize, Unexplained> {
-    let listeners: Vec<&Listener> =
-        snapshot.config.listeners.iter().map(|listener| listener.get_ref()).collect();
+    let listeners: Vec<&Listener> = snapshot.config.listeners.iter().map(toml::Spanned::get_ref).collect();
     if let Some(address) = &question.listener {
         let is_it = |listener: &&Listener| listener.address.to_string() == *address;
         return listeners.iter().position(is_it).ok_or(Unexplained::UnknownListener);
@@ -628,145 +428,6 @@ fn request(question: &Question) -> Result<request::Parts, Unexplained> {
     let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
     head.uri = target.parse().map_err(|_| Unexplained::Url)?;
     Ok(head)
-}
-
-impl Outcome {
-    fn answered(head: &response::Parts, reason: &str) -> Self {
-        Self {
-            verdict: Verdict::Answered,
-            status: Some(head.status.as_u16()),
-            reason: Some(reason.to_owned()),
-            headers: shown(&head.headers),
-            ..Self::default()
-        }
-    }
-}
-
-impl Cached {
-    fn of(foreseen: &cached::Foreseen, micros: f64) -> Self {
-        let seconds = |milliseconds: u64| milliseconds as f64 / 1e3;
-        let stored = foreseen.stored.as_ref().map(|(stored, now): &(_, Time)| (&stored.freshness, *now));
-        Self {
-            micros,
-            key: foreseen.key.as_str().to_owned(),
-            decision: foreseen.what.as_ref().map_or("refused", |what| what.name()),
-            forward: match &foreseen.what {
-                Ok(status::Served::Forwarded(forward)) => Some(forward.name()),
-                Ok(_) | Err(_) => None,
-            },
-            age_seconds: stored.map(|(freshness, now)| seconds(freshness.age(now))),
-            left_seconds: stored
-                .map(|(freshness, now)| freshness.lifetime as f64 - seconds(freshness.age(now))),
-            not_stored: foreseen.obstacle,
-        }
-    }
-}
-
-impl Compression {
-    fn of(wishes: &Wishes<'_>, head: &response::Parts, length: Option<u64>) -> Self {
-        let (decision, encoding) = match compress::negotiate(wishes, head, length) {
-            compress::Decision::Settled => ("settled", None),
-            compress::Decision::AsIs => ("as-is", None),
-            compress::Decision::Encode(encoding) => ("encode", Some(encoding)),
-            compress::Decision::Decode(encoding) => ("decode", Some(encoding)),
-        };
-        Self { decision, encoding: encoding.map(|encoding| encoding.name()) }
-    }
-
-    fn foreseen(wishes: &Wishes<'_>) -> Self {
-        let best = wishes.best();
-        let decision = if best.is_some() { "possible" } else { "no" };
-        Self { decision, encoding: best.map(|encoding| encoding.name()) }
-    }
-}
-
-/// A request before a plugin was asked.
-struct Before {
-    headers: HeaderMap,
-    target: Uri,
-    notes: Vec<(String, String)>,
-}
-
-impl Before {
-    fn of(exchange: &Exchange) -> Self {
-        Self {
-            headers: exchange.request.headers.clone(),
-            target: exchange.request.uri.clone(),
-            notes: exchange.notes().to_vec(),
-        }
-    }
-
-    /// What has changed since.
-    fn asked(self, plugin: &str, exchange: &InHand, micros: f64) -> Asked {
-        let name = plugin.to_owned();
-        // It is not there where a call was given up.
-        let Some(exchange) = exchange.there() else {
-            return Asked { name, micros, verdict: "failed", ..Asked::default() };
-        };
-        let Changed { set, removed } = Changed::between(&self.headers, &exchange.request.headers);
-        let uri = &exchange.request.uri;
-        let is_new = |note: &&(String, String)| !self.notes.contains(note);
-        Asked {
-            name,
-            micros,
-            verdict: "next",
-            set,
-            removed,
-            target: (*uri != self.target).then(|| uri.to_string()),
-            notes: exchange
-                .notes()
-                .iter()
-                .filter(is_new)
-                .map(|(name, value)| (name.clone(), hidden(name, value.clone())))
-                .collect(),
-            logs: lines(exchange.journal.as_deref()),
-            ..Asked::default()
-        }
-    }
-}
-
-/// How headers differ.
-struct Changed {
-    set: BTreeMap<String, String>,
-    removed: Vec<String>,
-}
-
-impl Changed {
-    fn between(before: &HeaderMap, after: &HeaderMap) -> Self {
-        let is_new = |name: &&HeaderName| !before.get_all(*name).iter().eq(after.get_all(*name).iter());
-        Self {
-            set: after.keys().filter(is_new).map(|name| field(after, name)).collect(),
-            removed: before
-                .keys()
-                .filter(|name| !after.contains_key(*name))
-                .map(|name| name.as_str().to_owned())
-                .collect(),
-        }
-    }
-}
-
-/// All fields, those that speak of a secret without their values.
-fn shown(headers: &HeaderMap) -> BTreeMap<String, String> {
-    headers.keys().map(|name| field(headers, name)).collect()
-}
-
-fn field(headers: &HeaderMap, name: &HeaderName) -> (String, String) {
-    let values: Vec<_> =
-        headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
-    (name.as_str().to_owned(), hidden(name.as_str(), values.join(", ")))
-}
-
-fn hidden(name: &str, value: String) -> String {
-    if is_secret(name) { "[hidden]".to_owned() } else { value }
-}
-
-fn lines(journal: Option<&Journal>) -> Vec<Line> {
-    let lines = journal.map(Journal::take).unwrap_or_default();
-    let line = |line: crate::plugin::Logged| Line {
-        level: line.level.as_str().to_ascii_lowercase(),
-        text: line.text,
-    };
-    lines.into_iter().map(line).collect()
 }
 
 fn names(snapshot: &Snapshot, places: impl IntoIterator<Item = usize>) -> Vec<String> {
