@@ -106,6 +106,8 @@ async fn a_plugin_is_told_how_requests_have_ended() {
     rest.sort_by_key(|(status, ..)| status.as_u64());
     expected.sort_by_key(|(status, ..)| status.as_u64());
     assert_eq!(rest, expected);
+    // A call is counted when it has ended, which is after it has logged.
+    soon("the counts", async { while counted(&proxy, "witness", "told").await < 4.0 {} }).await;
     assert_eq!(counted(&proxy, "witness", "told").await, 4.0);
     // It is the instance that ticks.
     until("a tick that knows", || !logged(&["\"witness\"", "told of so far: 4;"]).is_empty()).await;
