@@ -366,6 +366,7 @@ async fn what_the_demo_says_to_try_works() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let mut demo = Executable::start(TOLLGATE, folder.path(), &["demo", "--listen", "127.0.0.1:0"]);
     demo.line(&["Ctrl-C ends it."]).await;
+    assert_eq!(demo.lines(&["WARN"]), Vec::<String>::new());
     // Those to be tried in clear, on the proxy.
     let mut commands: Vec<String> = demo.lines(&["  curl "]);
     commands.retain(|command| command.starts_with("  curl") && !command.contains("https://"));

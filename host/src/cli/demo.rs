@@ -91,6 +91,7 @@ Try:
 
 What it does, in a browser: http://{admin}/
 In a terminal:              tollgate top --admin http://{admin}
+One request, step by step:  tollgate explain GET http://{address}/ --admin http://{admin}
 For Prometheus:             curl http://{admin}/metrics
 
 Ctrl-C ends it.",

@@ -218,7 +218,8 @@ impl Disk {
         private::open_folder(&components)?;
         private::open_folder(&histories)?;
         let of = if of.as_os_str().is_empty() { Path::new(".") } else { of };
-        let of = of.canonicalize()?;
+        // One that is not there has no other name than this.
+        let of = of.canonicalize().or_else(|_| std::path::absolute(of))?;
         let name = format!("{}.json", Digest::of(of.as_os_str().as_encoded_bytes()));
         Ok(Self { components, history: histories.join(name) })
     }
@@ -330,6 +331,14 @@ mod tests {
         assert!(again.component(digests[0]).is_err(), "it was tampered with");
         fs::write(&again.disk.as_ref().unwrap().history, b"{").unwrap();
         assert_eq!(Versions::open(Some(folder.path()), of.path()).of("a"), History::default());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_has_its_versions() {
+        let (folder, none) = (tempfile::tempdir().unwrap(), Path::new("not-there"));
+        let digests = serve(&Versions::open(Some(folder.path()), none), &[b"one", b"two"]);
+        let again = Versions::open(Some(folder.path()), none);
+        assert_eq!(again.take_back("a", digests[1]).unwrap().digest, digests[0]);
     }
 
     #[test]
