@@ -9,7 +9,7 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     io::{self, IoSlice},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -23,10 +23,7 @@ use hyper::{
     server::conn::http2,
     service::service_fn,
 };
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    task::yield_now,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
     frames::{Allowance, CALM_DOWN, Frame, Frames, Kind},
@@ -59,10 +56,6 @@ const RESETS_BY_ERROR: usize = 100;
 
 /// What of a response hyper gets at a time, and the client has to take in the time for writing.
 const PIECE: usize = 32 << 10;
-
-/// How often a connection with several requests lets the worker's other tasks go first, so that what they have for it
-/// goes out in one write. That takes no time where there are no others.
-const COURTESY: u8 = 3;
 
 /// How long a client may take to go, once it has been asked to.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -112,16 +105,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     });
     let mut serving = builder.serve_connection(Socket(line.clone()), service);
     let mut generation = worker.generation().snapshot.number;
-    let mut courtesy = 0;
     let result = poll_fn(|cx| {
         let open = &streams.0;
-        if open.count.get() > 1 && courtesy < COURTESY {
-            courtesy += 1;
-            if pin!(yield_now()).poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-        }
-        courtesy = 0;
         let current = worker.generation().snapshot.number;
         let is_gone = std::mem::replace(&mut generation, current) != current
             && !worker.listens_on(&connection.listener.address);
