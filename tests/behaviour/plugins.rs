@@ -593,6 +593,9 @@ async fn a_plugin_cannot_fill_the_log() {
         assert_eq!(logged(&["flood ", &says]).len(), 64, "{flood}");
     }
     assert!(!logged(&["the plugin logs too much"]).is_empty());
+    // What the proxy has to say of a plugin counts as well.
+    assert_eq!(proxy.get("/", &["x-do: status-flood"]).await.status, 200);
+    assert_eq!(logged(&["plugin set a status that does not exist: 64007"]).len(), 64);
 }
 
 #[tokio::test]

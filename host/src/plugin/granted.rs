@@ -167,7 +167,7 @@ impl State {
 
     fn make(&mut self, of: &str, make: impl FnOnce(&mut Exchange) -> bool) {
         if !self.exchange.as_deref_mut().is_some_and(make) {
-            tracing::warn!(plugin = %self.plugin, of, "plugin set a body where there is none to be set");
+            self.complain(&format!("plugin set a body where there is none to be set: that of the {of}"));
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
         types::{self, HeaderError},
     },
     draw,
-    exchange::{Edit, Exchange, ResponseHead, joined, to_string},
+    exchange::{Edit, Exchange, ResponseHead, brief, joined, to_string},
     instance::State,
     surroundings::Journal,
 };
@@ -166,12 +166,11 @@ impl response::Host for State {
 
     fn set_status(&mut self, status: u16) {
         let valid = StatusCode::from_u16(status).ok().filter(|_| (200..600).contains(&status));
-        match (valid, self.exchange.as_mut().and_then(|exchange| exchange.response.as_mut())) {
-            (Some(status), Some(response)) => response.parts.status = status,
-            (None, _) => {
-                tracing::warn!(plugin = %self.plugin, status, "plugin set a status that does not exist");
-            }
-            (_, None) => {}
+        let Some(status) = valid else {
+            return self.complain(&format!("plugin set a status that does not exist: {status}"));
+        };
+        if let Some(response) = self.exchange.as_mut().and_then(|exchange| exchange.response.as_mut()) {
+            response.parts.status = status;
         }
     }
 
@@ -290,8 +289,19 @@ impl LogLines {
 
 impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String) {
+        self.say(level, &message);
+    }
+}
+
+impl State {
+    /// Logs that the plugin does what has no effect, as a line of its own: it may do so as often as it likes.
+    pub(super) fn complain(&self, of: &str) {
+        self.say(log::Level::Warn, of);
+    }
+
+    fn say(&self, level: log::Level, text: &str) {
         let request = self.exchange.as_ref().and_then(|exchange| exchange.id()).map(to_string);
-        let line = Line { plugin: &self.plugin, request: request.as_deref(), text: &message };
+        let line = Line { plugin: &self.plugin, request: request.as_deref(), text };
         let journal = self.exchange.as_ref().and_then(|exchange| exchange.journal.as_deref());
         self.log_lines.write(level, &line, journal);
     }
@@ -303,7 +313,7 @@ impl sequence::Host for State {
             return id as u32;
         }
         let sequence = self.shared.sequence(&name).unwrap_or_else(|| {
-            tracing::warn!(plugin = %self.plugin, name, "too many sequences, this one is not shared");
+            self.complain(&format!("too many sequences, this one is not shared: {}", brief(&name)));
             Arc::<AtomicU32>::default()
         });
         if self.sequences.len() >= super::Shared::SEQUENCES {
@@ -330,7 +340,7 @@ impl metrics::Host for State {
             return id as u32;
         }
         let Some(metric) = self.shared.metrics.open(&name, kind) else {
-            tracing::warn!(plugin = %self.plugin, name, "too many metrics, this one is not counted");
+            self.complain(&format!("too many metrics, this one is not counted: {}", brief(&name)));
             return u32::MAX;
         };
         self.metrics.push((name, metric));

@@ -119,6 +119,7 @@ fn misbehave(behaviour: &str) {
         "print-endless" => loop {
             println!("{} prints", says());
         },
+        "status-flood" => (0..10_000).for_each(|_| response::set_status(64_007)),
         "print-flood" => (0..10_000).for_each(|number| println!("flood {number} {}", says())),
         "files" => {
             assert!(std::fs::read("/etc/passwd").is_err());
