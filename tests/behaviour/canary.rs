@@ -9,20 +9,7 @@ const MARKS: &str = "request = \"mark-version\", response = \"mark-version\"";
 
 /// A route through a plugin of this name.
 fn through(origin: &Origin, plugin: &str, canary: &str, config: &str) -> String {
-    format!(
-        "[admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [plugins.{plugin}]
-        canary = {canary}
-        config = {{ {config} }}
-        ",
-        endpoints(&[origin])
-    )
+    tollgate_tests::through(origin, plugin, &format!("canary = {canary}\nconfig = {{ {config} }}"))
 }
 
 /// With version 0 in force and version 1 beside it.

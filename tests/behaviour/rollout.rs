@@ -13,20 +13,7 @@ use crate::TOLLGATE;
 
 /// A route through a plugin of this name, which tells its version.
 fn through(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "[admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [plugins.{plugin}]
-        config = {{ request = \"version\" }}
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+    tollgate_tests::through(origin, plugin, &format!("config = {{ request = \"version\" }}\n{settings}"))
 }
 
 async fn watched(origin: &Origin, plugin: &str, settings: &str) -> Proxy {

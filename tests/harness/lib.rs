@@ -25,7 +25,7 @@ pub use handmade::Handmade;
 pub use load::Load;
 pub use log::logged;
 pub use metrics::Metrics;
-pub use origin::{Answer, BareOrigin, Origin, Received, Then, endpoints};
+pub use origin::{Answer, BareOrigin, Origin, Received, Then, endpoints, through};
 pub use proxy::{Proxy, listener, route_to, shipped};
 pub use tls::{Authority, Identity, Secure};
 

@@ -233,6 +233,23 @@ impl Origin {
     }
 }
 
+/// A configuration with an admin API and a route through one plugin, of which its table says `table`.
+pub fn through(origin: &Origin, plugin: &str, table: &str) -> String {
+    format!(
+        "[admin]
+        address = \"127.0.0.1:0\"
+        [upstreams.app]
+        endpoints = {}
+        [[routes]]
+        upstream = \"app\"
+        plugins = [\"{plugin}\"]
+        [plugins.{plugin}]
+        {table}
+        ",
+        endpoints(&[origin])
+    )
+}
+
 /// The list that an upstream of these origins has: `["http://127.0.0.1:1234"]`.
 pub fn endpoints(origins: &[&Origin]) -> String {
     let urls: Vec<_> = origins.iter().map(|origin| format!("{:?}", origin.url())).collect();

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 
 use http::HeaderMap;
 
-use super::{CallError, Exchange, FailureKind, Hook, Plugin, RequestVerdict, ResponseVerdict};
+use super::{CallError, Exchange, FailureKind, Hook, Plugin, Reply, RequestVerdict, ResponseVerdict};
 use crate::telemetry::{Page, PerWorker, Tally, Writer};
 
 /// A candidate, and what came of showing it requests.
@@ -159,20 +159,11 @@ pub fn request_differences(
     let mut all = Vec::new();
     match (plugin.0, candidate.0) {
         (Ok(Next), Next) => {}
-        (Ok(Reply(one)), Reply(other)) => {
-            return of_replies(
-                (one.status, &one.headers, &one.body),
-                (other.status, &other.headers, &other.body),
-            );
-        }
+        (Ok(Reply(one)), Reply(other)) => return of_replies(of_reply(one), of_reply(other)),
         (Ok(Forward(one)), Forward(other)) => {
             note(&mut all, DifferenceKind::Upstream, one != other, || "another".to_owned());
         }
-        (one, other) => {
-            let one = one.as_ref().map_or_else(|_| "no verdict".to_owned(), told);
-            let words = format!("{one}, and the candidate {}", told(other));
-            return vec![Difference { kind: DifferenceKind::Verdict, words }];
-        }
+        (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
     }
     let (one, other) = (plugin.1, candidate.1);
     let names = || differing(&one.request.headers, &other.request.headers);
@@ -194,17 +185,8 @@ pub fn response_differences(
     };
     match (plugin.0, candidate.0) {
         (Ok(Next), Next) => {}
-        (Ok(Reply(one)), Reply(other)) => {
-            return of_replies(
-                (one.status, &one.headers, &one.body),
-                (other.status, &other.headers, &other.body),
-            );
-        }
-        (one, other) => {
-            let one = one.as_ref().map_or_else(|_| "no verdict".to_owned(), told);
-            let words = format!("{one}, and the candidate {}", told(other));
-            return vec![Difference { kind: DifferenceKind::Verdict, words }];
-        }
+        (Ok(Reply(one)), Reply(other)) => return of_replies(of_reply(one), of_reply(other)),
+        (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
     }
     let mut all = match (&plugin.1.response, &candidate.1.response) {
         (Some(one), Some(other)) => of_replies(
@@ -217,7 +199,18 @@ pub fn response_differences(
     all
 }
 
+/// Two that are not alike; the plugin has none if it failed.
+fn of_verdicts(one: Option<String>, other: String) -> Vec<Difference> {
+    let one = one.as_deref().unwrap_or("no verdict");
+    let words = format!("{one}, and the candidate {other}");
+    vec![Difference { kind: DifferenceKind::Verdict, words }]
+}
+
 type Answer<'a> = (http::StatusCode, &'a HeaderMap, &'a [u8]);
+
+fn of_reply(reply: &Reply) -> Answer<'_> {
+    (reply.status, &reply.headers, &reply.body)
+}
 
 fn of_replies(one: Answer<'_>, other: Answer<'_>) -> Vec<Difference> {
     let mut all = Vec::new();
