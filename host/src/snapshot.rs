@@ -232,6 +232,11 @@ impl Builder {
                 if !code.hooks().balance {
                     let problem = Problem::at(name.span(), "this plugin has no `pick`, so it cannot balance");
                     problems.push(problem.help("a balancer exports tollgate:policy/balance-hook"));
+                } else if plugins[place].plugin.yields() {
+                    let problem =
+                        Problem::at(name.span(), "the calls of this plugin take turns, and a balancer's must not");
+                    let table = name.get_ref();
+                    problems.push(problem.help(format!("take `yields = true` out of [plugins.{table}]")));
                 } else if code.waits() {
                     let problem = Problem::at(name.span(), "this plugin may wait, and a balancer must not");
                     problems.push(problem.help(

@@ -219,6 +219,7 @@ fn config_toml_shows_the_defaults() {
     let plugin = &shown.plugins["api-key"];
     assert_eq!(plugin.fail, Failure::default());
     assert_eq!(plugin.isolation, Isolation::default());
+    assert!(!plugin.yields);
     assert_eq!(plugin.limits, PluginLimits::default());
     assert_eq!(plugin.breaker, PluginBreaker::default());
 }

@@ -45,6 +45,7 @@ mod trial;
 mod upgrades;
 mod upstream_protocol;
 mod waiting;
+mod yields;
 
 /// The executable, as cargo has built it for these tests.
 const TOLLGATE: &str = env!("CARGO_BIN_EXE_tollgate-tested");

@@ -29,6 +29,8 @@ pub struct Plugin {
     /// What its instances are for.
     #[serde(deserialize_with = "word")]
     pub isolation: Isolation,
+    /// Whether its calls make way for others while they compute, on several instances.
+    pub yields: bool,
     #[serde(deserialize_with = "table")]
     pub limits: PluginLimits,
     /// When it is not asked any more because it keeps failing.
@@ -96,7 +98,7 @@ pub struct PluginLimits {
     pub recycle_after: u32,
     /// What a call may wait, in all, for what it was granted.
     pub wait: Duration,
-    /// Instances on each worker of a plugin that may wait, and so requests that it has in hand there.
+    /// Instances on each worker of a plugin that may wait or yields, and so requests that it has in hand there.
     pub instances: NonZero<u32>,
 }
 

@@ -81,6 +81,7 @@ file = "api-key.wasm"
 config = { header = "x-api-key", keys = [{ name = "demo", key = "${KEY}" }], since = 2024-05-01 }
 fail = "open"
 isolation = "request"
+yields = true
 limits = { time = "5ms", memory = "64MiB", recycle-after = 1000, wait = "2s", instances = 4, memory-in-all = "1GiB" }
 breaker = { failures = 3, pause = "1s", pause-max = "5s" }
 grants.store = { memory = "1MiB", entries = 10 }

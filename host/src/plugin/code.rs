@@ -26,8 +26,10 @@ pub struct Code {
     pub(super) request: Option<request_hook::GuestIndices>,
     pub(super) response: Option<response_hook::GuestIndices>,
     pub(super) balance: Option<balance_hook::GuestIndices>,
-    /// Where its functions are, if calls of them may wait.
-    pub(super) waiting: Option<Functions>,
+    /// Where its functions are, for calls of them that take several turns.
+    pub(super) functions: Functions,
+    /// Whether it imports what may have to be waited for.
+    waits: bool,
     /// Where `on-complete` is.
     pub(super) on_complete: Option<ComponentExportIndex>,
     /// Where `on-tick` is.
@@ -91,12 +93,11 @@ impl Code {
         let complete = exports("complete-hook").then(|| complete_hook::GuestIndices::new(&instance));
         complete.transpose().map_err(LoadError::Misfit)?;
         let imports = capabilities(instance.component());
-        let waits = imports.iter().any(|capability| capability.waits());
-        let waiting = waits.then(|| Functions::of(instance.component()).ok_or(LoadError::NoLifecycle));
         Ok(Self {
             digest,
             size,
-            waiting: waiting.transpose()?,
+            functions: Functions::of(instance.component()).ok_or(LoadError::NoLifecycle)?,
+            waits: imports.iter().any(|capability| capability.waits()),
             lifecycle: lifecycle::GuestIndices::new(&instance).map_err(LoadError::Misfit)?,
             request: request.transpose().map_err(LoadError::Misfit)?,
             response: response.transpose().map_err(LoadError::Misfit)?,
@@ -123,9 +124,9 @@ impl Code {
         &self.imports
     }
 
-    /// Whether a call of it may have to wait.
+    /// Whether a call of it may have to wait, for what it imports.
     pub fn waits(&self) -> bool {
-        self.waiting.is_some()
+        self.waits
     }
 
     /// Whether it has this hook.

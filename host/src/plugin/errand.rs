@@ -5,7 +5,7 @@
 //! plugin that decides what it reaches: the proxy sends requests and reads bodies, a trial has them written down.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     pin::pin,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::yield_now};
 
 use super::client::{Outgoing, Received, SendError};
 
@@ -179,33 +179,27 @@ pub(super) async fn drive<T>(
     errands: &mut impl Errands,
     cpu: fn() -> Duration,
 ) -> T {
-    enum Turn<T> {
-        Over(T),
-        Asks(Asked),
-    }
-
     let mut call = pin!(call);
     loop {
-        let turn = poll_fn(|cx| {
-            desk.resume(cpu);
-            let polled = call.as_mut().poll(cx);
-            match (polled, desk.pause(cpu)) {
-                (Poll::Ready(outcome), _) => Poll::Ready(Turn::Over(outcome)),
-                (Poll::Pending, Some(asked)) => Poll::Ready(Turn::Asks(asked)),
-                // It has used up its turn, and will be woken.
-                (Poll::Pending, None) => Poll::Pending,
-            }
-        });
+        desk.resume(cpu);
+        // What it waits for is at the desk, so nothing wakes it but this loop.
+        let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let asked = match (polled, desk.pause(cpu)) {
+            (Poll::Ready(outcome), _) => return outcome,
+            (Poll::Pending, asked) => asked,
+        };
         // Nobody is there to take an answer only if the call has ended.
-        match turn.await {
-            Turn::Over(outcome) => return outcome,
-            Turn::Asks(Asked::Send(request, answer)) => drop(answer.send(errands.send(*request).await)),
-            Turn::Asks(Asked::RequestBody { most, within, answer }) => {
+        match asked {
+            Some(Asked::Send(request, answer)) => drop(answer.send(errands.send(*request).await)),
+            Some(Asked::RequestBody { most, within, answer }) => {
                 drop(answer.send(errands.request_body(most, within).await));
             }
-            Turn::Asks(Asked::ResponseBody { most, within, answer }) => {
+            Some(Asked::ResponseBody { most, within, answer }) => {
                 drop(answer.send(errands.response_body(most, within).await));
             }
+            // It has used up its turn. wasmtime would have it run again at once, but there is nothing to be had from
+            // sockets while a task is ready: the runtime looks there only now and then, and when all have made way.
+            None => yield_now().await,
         }
     }
 }

@@ -124,7 +124,7 @@ pub(super) struct Instance {
     request: Option<request_hook::Guest>,
     response: Option<response_hook::Guest>,
     balance: Option<balance_hook::Guest>,
-    /// Where calls may wait. Then those above are not used.
+    /// Where calls may take several turns. Then those above are not used.
     waiting: Option<Waiting>,
     complete: Option<TypedFunc<(Vec<complete_hook::Outcome>,), ()>>,
     tick: Option<TypedFunc<(), ()>>,
@@ -132,7 +132,7 @@ pub(super) struct Instance {
     _counted: Counted,
 }
 
-/// The hooks of an instance that may wait.
+/// The hooks of an instance whose calls may take several turns.
 struct Waiting {
     desk: Arc<Desk>,
     /// How long a call may wait.
@@ -161,10 +161,10 @@ impl Instance {
     /// Time for `configure` and the start of the component, which may have more to do than a hook.
     const START: Duration = Duration::from_secs(1);
 
-    /// Instantiates and configures. Only a plugin that may wait takes more than one turn.
+    /// Instantiates and configures. Only a plugin that may wait or yields takes more than one turn.
     pub async fn start(plugin: &Plugin) -> Result<Self, StartError> {
         let code = &plugin.code;
-        let desk = code.waits().then(Arc::<Desk>::default);
+        let desk = plugin.waits().then(Arc::<Desk>::default);
         let log_lines = LogLines::new(plugin.surroundings.journal.clone());
         let state = State {
             plugin: plugin.name.clone(),
@@ -233,7 +233,7 @@ impl Instance {
         })
     }
 
-    /// The same for one that may wait, though not now.
+    /// The same for one whose calls may take several turns, though not now.
     async fn start_waiting(
         plugin: &Plugin,
         mut store: Store<State>,
@@ -242,7 +242,7 @@ impl Instance {
         let code: &Code = &plugin.code;
         let instance = code.instance.instantiate_async(&mut store).await;
         let instance = instance.map_err(|error| store.data().limits.stopped(error))?;
-        let functions = code.waiting.as_ref().expect("only what has them waits");
+        let functions = &code.functions;
         let configure = instance
             .get_typed_func::<(&str,), (Result<(), String>,)>(&mut store, &functions.configure)
             .map_err(StartError::Instantiate)?;

@@ -77,6 +77,8 @@ pub struct Plugin {
     pub config: String,
     pub failure: Failure,
     pub isolation: Isolation,
+    /// Whether its calls make way for others while they compute.
+    yields: bool,
     pub limits: PluginLimits,
     pub breaker: PluginBreaker,
     /// What survives a reload.
@@ -156,6 +158,7 @@ impl Plugin {
             config: json(&settings.config),
             failure: settings.fail,
             isolation: settings.isolation,
+            yields: settings.yields,
             limits: settings.limits.clone(),
             breaker: settings.breaker.clone(),
             shared: previous.map_or_else(Default::default, |plugin| plugin.shared.clone()),
@@ -179,6 +182,7 @@ impl Plugin {
             && self.config == json(&settings.config)
             && self.failure == settings.fail
             && self.isolation == settings.isolation
+            && self.yields == settings.yields
             && self.limits == settings.limits
             && self.breaker == settings.breaker
             && self.capabilities().is_same(capabilities)
@@ -202,6 +206,17 @@ impl Plugin {
     /// Instances there are.
     pub fn instances(&self) -> usize {
         self.shared.instances.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call of it may take several turns, and so several instances: because it may have to wait, or because it
+    /// is to make way for others.
+    pub fn waits(&self) -> bool {
+        self.yields || self.code.waits()
+    }
+
+    /// Whether its table says that its calls make way for others.
+    pub fn yields(&self) -> bool {
+        self.yields
     }
 
     /// Calls after which an instance makes room for a fresh one.

@@ -17,7 +17,7 @@ use crate::telemetry::Writer;
 
 /// The place of a plugin's instance on a worker. Empty before the first call and after a failure.
 ///
-/// A plugin that may wait has several: the request in hand is ambient, so an instance that waits is not there for
+/// A plugin that may wait or yields has several: the request in hand is ambient, so an instance that waits is not there for
 /// another.
 #[derive(Debug)]
 pub struct Slot {
@@ -125,7 +125,7 @@ impl Slot {
 
     /// Whether hooks are to be called by [`Slot::on_request_waiting`] and [`Slot::on_response_waiting`].
     pub fn waits(&self) -> bool {
-        self.plugin.code.waits()
+        self.plugin.waits()
     }
 
     /// Calls `on-request`. `route` is where its time is counted, too.

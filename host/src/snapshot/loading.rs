@@ -235,6 +235,11 @@ pub(super) enum PluginError {
         "it imports `tollgate:policy/{0}`, for which it may have to wait, and a candidate is not waited for"
     )]
     Waits(&'static str),
+    #[error(
+        "a candidate is not called in turns with others, and `[plugins.{0}]` says `yields = true`: take that out, or try the \
+         candidate with `canary`"
+    )]
+    Yields(String),
     #[error("it has neither `on-request` nor `on-response`, so there is nothing to show it")]
     NothingToShow,
     #[error("it lacks a hook that the version in force has and that is called: {0}")]
@@ -669,6 +674,7 @@ impl PluginError {
             Self::Untrusted { .. } => Stage::Trust,
             Self::TakenBack(_) | Self::Kept { .. } => Stage::TakenBack,
             Self::Load { .. } | Self::LacksHook(_) | Self::Waits(_) | Self::NothingToShow => Stage::Component,
+            Self::Yields(_) => Stage::Settings,
             Self::NotGranted { .. } => Stage::Grants,
             Self::Start(_) => Stage::Configure,
             Self::Tests(_) | Self::Fails(_) => Stage::Tests,
@@ -697,6 +703,7 @@ impl PluginError {
             | Self::Fails(_)
             | Self::NotAsGood
             | Self::Waits(_)
+            | Self::Yields(_)
             | Self::NothingToShow
             | Self::LacksHook(_) => None,
         }

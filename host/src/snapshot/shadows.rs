@@ -92,6 +92,9 @@ impl Builder {
         if let Some(capability) = code.imports().iter().find(|capability| Capability::waits(**capability)) {
             return Err(PluginError::Waits(capability.interface()));
         }
+        if table.yields {
+            return Err(PluginError::Yields(name.to_string()));
+        }
         if !(code.hooks().request || code.hooks().response) {
             return Err(PluginError::NothingToShow);
         }

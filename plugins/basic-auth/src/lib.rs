@@ -1,23 +1,16 @@
 //! Who is this, and is that the password?
 //!
 //! Read in this order: [`Settings`] is what was configured, [`Credentials`] what a client says, [`Hash`](hash::Hash)
-//! whether a password is right. That takes long, as it is meant to, so what was found is [`Remembered`], and no
-//! more passwords are checked in a second than the [`Allowance`] has.
+//! whether a password is right. That takes long, as it is meant to, so what was found is [`Remembered`] by all instances
+//! together, and no more passwords are checked in a second than they may.
 
-mod allowance;
 mod credentials;
 mod hash;
 mod remembered;
 mod settings;
 
-use std::{
-    cell::{Cell, RefCell},
-    time::{SystemTime, UNIX_EPOCH},
-};
-
-use allowance::Allowance;
 use credentials::Credentials;
-use remembered::Remembered;
+use remembered::{Kept, Remembered, Store};
 use settings::Settings;
 use tollgate_plugin_sdk::{HeaderError, OnRequest, Plugin, Problem, Reply, Verdict, log, request};
 
@@ -26,8 +19,7 @@ const CONSUMER: &str = "x-consumer";
 
 struct BasicAuth {
     settings: Settings,
-    remembered: RefCell<Remembered>,
-    allowance: Cell<Allowance>,
+    remembered: Remembered,
 }
 
 /// What is found out about credentials.
@@ -42,25 +34,18 @@ enum Finding {
 
 impl Plugin for BasicAuth {
     fn configure(config: &str) -> Result<Self, String> {
-        let mut secret = [0; 16];
-        getrandom::fill(&mut secret).map_err(|error| format!("there are no random numbers: {error}"))?;
         let settings = Settings::read(config)?;
-        Ok(Self {
-            remembered: RefCell::new(Remembered::new(&secret, settings.remember)),
-            allowance: Cell::new(Allowance::new(settings.checks)),
-            settings,
-        })
+        Ok(Self::new(settings, &Remembered::secret()?, config))
     }
 }
 
 impl OnRequest for BasicAuth {
     fn on_request(&self) -> Verdict {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let credentials = request::header("authorization").as_deref().and_then(Credentials::read);
         let Some(credentials) = credentials else {
             return Verdict::Reply(self.refusal("a name and a password are needed"));
         };
-        match self.find(&credentials, u64::try_from(now.as_millis()).unwrap_or(u64::MAX)) {
+        match self.find(&credentials, &Store) {
             Finding::User(place) => match self.pass(&self.settings.users[place].name) {
                 Ok(()) => Verdict::Next,
                 Err(error) => {
@@ -84,21 +69,21 @@ impl OnRequest for BasicAuth {
 }
 
 impl BasicAuth {
-    /// Whose credentials these are, at a time in milliseconds.
-    fn find(&self, credentials: &Credentials, now: u64) -> Finding {
-        let mut remembered = self.remembered.borrow_mut();
-        let digest = remembered.digest(credentials);
-        if let Some(finding) = remembered.get(digest, now) {
+    fn new(settings: Settings, secret: &[u8; 16], config: &str) -> Self {
+        Self { remembered: Remembered::new(secret, config, settings.remember), settings }
+    }
+
+    /// Whose credentials these are.
+    fn find(&self, credentials: &Credentials, kept: &impl Kept) -> Finding {
+        let key = self.remembered.key(credentials);
+        if let Some(finding) = self.remembered.get(&key, kept) {
             return finding;
         }
-        let mut allowance = self.allowance.get();
-        let is_allowed = allowance.take(now);
-        self.allowance.set(allowance);
-        if !is_allowed {
+        if !kept.take("checks", self.settings.checks) {
             return Finding::TooMany;
         }
-        let finding = self.check(credentials, remembered.digest_of_name(credentials));
-        remembered.put(digest, finding, now);
+        let finding = self.check(credentials, self.remembered.digest_of_name(credentials));
+        self.remembered.put(&key, finding, kept);
         finding
     }
 
@@ -134,12 +119,46 @@ tollgate_plugin_sdk::export!(BasicAuth: OnRequest);
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        cell::{Cell, RefCell},
+        collections::HashMap,
+    };
+
     use super::*;
 
     /// By libxcrypt and libargon2: `correct horse`, and `other`.
     const CONFIG: &str = r#"{"checks":3,"remember":"10m","users":[
         "ann:$2y$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e",
         "bob:$argon2d$v=19$m=64,t=2,p=2$c2FsdHNhbHRzYWx0c2FsdA$ze7+VY+D8J6Ak+RMnzSRLtDTx8jpS/ww"]}"#;
+
+    fn plugin() -> BasicAuth {
+        let settings = Settings::read(CONFIG).expect("the configuration is valid");
+        BasicAuth::new(settings, &[7; 16], CONFIG)
+    }
+
+    /// A store that forgets nothing, and lets so many be taken.
+    #[derive(Default)]
+    struct Memory {
+        values: RefCell<HashMap<String, (Vec<u8>, u32)>>,
+        left: Cell<u32>,
+    }
+
+    impl Kept for Memory {
+        fn get(&self, key: &str) -> Option<Vec<u8>> {
+            self.values.borrow().get(key).map(|(value, _)| value.clone())
+        }
+
+        fn put(&self, key: &str, value: &[u8], time_ms: u32) {
+            self.values.borrow_mut().insert(key.to_owned(), (value.to_owned(), time_ms));
+        }
+
+        fn take(&self, _: &str, per_second: u32) -> bool {
+            assert_eq!(per_second, 3);
+            let left = self.left.get();
+            self.left.set(left.saturating_sub(1));
+            left > 0
+        }
+    }
 
     fn credentials(user: &str, password: &str) -> Credentials {
         Credentials { user: user.into(), password: password.into() }
@@ -157,33 +176,27 @@ mod tests {
             ("", "", Finding::Wrong),
             ("Ann", "correct horse", Finding::Wrong),
         ] {
-            let plugin = BasicAuth::configure(CONFIG).expect("the configuration is valid");
-            assert_eq!(plugin.find(&credentials(user, password), 0), finding, "{user}");
+            let (plugin, memory) = (plugin(), Memory::default());
+            memory.left.set(1);
+            assert_eq!(plugin.find(&credentials(user, password), &memory), finding, "{user}");
             // From memory.
-            assert_eq!(plugin.find(&credentials(user, password), 1), finding, "{user}");
+            assert_eq!(plugin.find(&credentials(user, password), &memory), finding, "{user}");
+            let times: Vec<u32> = memory.values.borrow().values().map(|(_, time)| *time).collect();
+            assert_eq!(times, [if finding == Finding::Wrong { 10_000 } else { 600_000 }]);
         }
     }
 
     #[test]
     fn what_is_remembered_is_not_checked_and_so_many_others_are() {
-        let plugin = BasicAuth::configure(CONFIG).expect("the configuration is valid");
+        let (plugin, memory) = (plugin(), Memory::default());
+        memory.left.set(2);
         let right = credentials("ann", "correct horse");
-        assert_eq!(plugin.find(&right, 0), Finding::User(0));
-        for password in ["a", "b"] {
-            assert_eq!(plugin.find(&credentials("ann", password), 0), Finding::Wrong);
-        }
-        assert_eq!(plugin.find(&credentials("ann", "c"), 0), Finding::TooMany);
-        assert_eq!(plugin.find(&credentials("ann", "a"), 0), Finding::Wrong);
-        assert_eq!(plugin.find(&right, 0), Finding::User(0));
-        // A third of a second for each.
-        assert_eq!(plugin.find(&credentials("ann", "c"), 334), Finding::Wrong);
-        assert_eq!(plugin.find(&credentials("ann", "d"), 335), Finding::TooMany);
-        // It is forgotten in the end, and checked again.
-        assert_eq!(plugin.find(&right, 599_999), Finding::User(0));
-        assert_eq!(plugin.find(&right, 600_000), Finding::User(0));
-        assert_eq!(
-            plugin.remembered.borrow().get(plugin.remembered.borrow().digest(&right), 700_000),
-            Some(Finding::User(0))
-        );
+        assert_eq!(plugin.find(&right, &memory), Finding::User(0));
+        assert_eq!(plugin.find(&credentials("ann", "a"), &memory), Finding::Wrong);
+        assert_eq!(plugin.find(&credentials("ann", "b"), &memory), Finding::TooMany);
+        assert_eq!(plugin.find(&credentials("ann", "a"), &memory), Finding::Wrong);
+        assert_eq!(plugin.find(&right, &memory), Finding::User(0));
+        memory.left.set(1);
+        assert_eq!(plugin.find(&credentials("ann", "b"), &memory), Finding::Wrong);
     }
 }

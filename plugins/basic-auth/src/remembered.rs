@@ -1,76 +1,114 @@
-//! Which credentials have been checked before?
+//! Which credentials have been checked before, and may others be checked now?
 
-use std::{collections::HashMap, hash::Hasher as _};
+use std::hash::Hasher as _;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
-use tollgate_plugin_sdk::Seconds;
+use tollgate_plugin_sdk::{Seconds, log, store};
 
 use crate::{Finding, credentials::Credentials};
 
-/// Credentials that were checked, as digests under a secret that each instance draws for itself, for a time.
-///
-/// A bounded number of each kind: when they are too many, all of the kind are forgotten. Those that were wrong are kept
-/// apart, so that guesses push out nobody who has logged in.
-#[derive(Debug)]
-pub(crate) struct Remembered {
-    secret: SipHasher24,
-    /// In milliseconds.
-    remember: u64,
-    right: HashMap<u128, (u64, Finding)>,
-    wrong: HashMap<u128, u64>,
+/// What all instances on all workers know of in common.
+pub(crate) trait Kept {
+    fn get(&self, key: &str) -> Option<Vec<u8>>;
+
+    fn put(&self, key: &str, value: &[u8], time_ms: u32);
+
+    /// Takes one of so many in a second, if there is one.
+    fn take(&self, key: &str, per_second: u32) -> bool;
 }
 
-impl Remembered {
-    const MOST: usize = 1_024;
+/// The plugin's store. Where it has no room, nothing is remembered, and nothing that must be counted goes on.
+pub(crate) struct Store;
 
-    /// In milliseconds. A password that was set right is accepted by the configuration that is loaded with it.
-    const WRONG: u64 = 10_000;
+impl Kept for Store {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        store::get(key).ok().flatten()
+    }
 
-    pub(crate) fn new(secret: &[u8; 16], remember: Seconds) -> Self {
-        Self {
-            secret: SipHasher24::new_with_key(secret),
-            remember: u64::from(remember.get()) * 1000,
-            right: HashMap::new(),
-            wrong: HashMap::new(),
+    fn put(&self, key: &str, value: &[u8], time_ms: u32) {
+        if let Err(error) = store::set(key, value, Some(time_ms)) {
+            complain("what was found is not remembered", error);
         }
     }
 
-    /// Names the credentials for as long as the instance lives.
-    pub(crate) fn digest(&self, Credentials { user, password }: &Credentials) -> u128 {
-        let mut hasher = self.secret;
+    fn take(&self, key: &str, per_second: u32) -> bool {
+        match store::take(key, 1, f64::from(per_second), per_second) {
+            Ok(wait) => wait.is_none(),
+            Err(error) => {
+                complain("no password is checked", error);
+                false
+            }
+        }
+    }
+}
+
+fn complain(what: &str, error: store::Error) {
+    log::write(log::Level::Warn, &format!("{what}: the store says {}", error.name()));
+}
+
+/// Credentials that were checked, as digests under a secret, for a time.
+#[derive(Debug)]
+pub(crate) struct Remembered {
+    /// Begun with the secret and the configuration: under another one, nobody is remembered.
+    digest: SipHasher24,
+    remember_ms: u32,
+}
+
+impl Remembered {
+    /// A password that was set right is accepted by the configuration that is loaded with it.
+    const WRONG_MS: u32 = 10_000;
+
+    pub(crate) fn new(secret: &[u8; 16], config: &str, remember: Seconds) -> Self {
+        let mut digest = SipHasher24::new_with_key(secret);
+        digest.write(&(config.len() as u64).to_le_bytes());
+        digest.write(config.as_bytes());
+        Self { digest, remember_ms: remember.get().saturating_mul(1000) }
+    }
+
+    /// The secret that all instances draw together: the first one that was put in the store.
+    pub(crate) fn secret() -> Result<[u8; 16], String> {
+        const KEY: &str = "secret";
+        let mut drawn = [0; 16];
+        getrandom::fill(&mut drawn).map_err(|error| format!("there are no random numbers: {error}"))?;
+        let there = store::compare_and_set(KEY, None, &drawn, None).and_then(|_| store::get(KEY));
+        let there = there.map_err(|error| {
+            format!("the store has no room for a secret ({}): grant more of `store`", error.name())
+        })?;
+        there
+            .and_then(|secret| secret.try_into().ok())
+            .ok_or_else(|| "the store forgets what it is given".into())
+    }
+
+    /// The key under which credentials are remembered.
+    pub(crate) fn key(&self, Credentials { user, password }: &Credentials) -> String {
+        let mut hasher = self.digest;
         hasher.write(&(user.len() as u64).to_le_bytes());
         hasher.write(user);
         hasher.write(password);
-        hasher.finish128().as_u128()
+        format!("checked-{:032x}", hasher.finish128().as_u128())
     }
 
     /// Names the user alone.
     pub(crate) fn digest_of_name(&self, credentials: &Credentials) -> u128 {
-        let mut hasher = self.secret;
+        let mut hasher = self.digest;
         hasher.write(&credentials.user);
         hasher.finish128().as_u128()
     }
 
-    /// What was found, if it still holds at a time in milliseconds.
-    pub(crate) fn get(&self, digest: u128, now: u64) -> Option<Finding> {
-        let right = self.right.get(&digest).filter(|(until, _)| now < *until).map(|(_, finding)| *finding);
-        right.or_else(|| self.wrong.get(&digest).filter(|until| now < **until).map(|_| Finding::Wrong))
+    /// What was found, if that still holds.
+    pub(crate) fn get(&self, key: &str, kept: &impl Kept) -> Option<Finding> {
+        let found = kept.get(key)?;
+        if found.is_empty() {
+            return Some(Finding::Wrong);
+        }
+        let place = u32::from_le_bytes(found.try_into().ok()?);
+        Some(Finding::User(place as usize))
     }
 
-    pub(crate) fn put(&mut self, digest: u128, finding: Finding, now: u64) {
+    pub(crate) fn put(&self, key: &str, finding: Finding, kept: &impl Kept) {
         match finding {
-            Finding::User(_) => {
-                if self.right.len() >= Self::MOST {
-                    self.right.clear();
-                }
-                self.right.insert(digest, (now.saturating_add(self.remember), finding));
-            }
-            Finding::Wrong => {
-                if self.wrong.len() >= Self::MOST {
-                    self.wrong.clear();
-                }
-                self.wrong.insert(digest, now.saturating_add(Self::WRONG));
-            }
+            Finding::User(place) => kept.put(key, &(place as u32).to_le_bytes(), self.remember_ms),
+            Finding::Wrong => kept.put(key, &[], Self::WRONG_MS),
             Finding::TooMany => {}
         }
     }
@@ -80,28 +118,16 @@ impl Remembered {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_remembered_is_bounded_and_guesses_push_out_nobody() {
-        let mut remembered = Remembered::new(&[7; 16], Seconds::new(60).expect("a minute"));
-        remembered.put(1, Finding::User(3), 0);
-        for digest in 2..5_000 {
-            remembered.put(digest, Finding::Wrong, 0);
-            assert!(remembered.wrong.len() <= Remembered::MOST);
-        }
-        assert_eq!(remembered.get(1, 59_999), Some(Finding::User(3)));
-        assert_eq!(remembered.get(1, 60_000), None);
-        assert_eq!(remembered.get(4_999, 9_999), Some(Finding::Wrong));
-        assert_eq!(remembered.get(4_999, 10_000), None);
+    fn key(config: &str, user: &str, password: &str) -> String {
+        let remembered = Remembered::new(&[7; 16], config, Seconds::new(60).expect("a minute"));
+        remembered.key(&Credentials { user: user.into(), password: password.into() })
     }
 
     #[test]
-    fn a_digest_tells_name_and_password_apart() {
-        let remembered = Remembered::new(&[7; 16], Seconds::new(60).expect("a minute"));
-        let digest = |user: &str, password: &str| {
-            remembered.digest(&Credentials { user: user.into(), password: password.into() })
-        };
-        assert_eq!(digest("ann", "x"), digest("ann", "x"));
-        assert_ne!(digest("ann", "x"), digest("an", "nx"));
-        assert_ne!(digest("ann", "x"), digest("ann", "y"));
+    fn a_key_tells_name_password_and_configuration_apart() {
+        assert_eq!(key("{}", "ann", "x"), key("{}", "ann", "x"));
+        assert_ne!(key("{}", "ann", "x"), key("{}", "an", "nx"));
+        assert_ne!(key("{}", "ann", "x"), key("{}", "ann", "y"));
+        assert_ne!(key("{}", "ann", "x"), key("{ }", "ann", "x"));
     }
 }

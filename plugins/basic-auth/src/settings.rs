@@ -12,7 +12,7 @@ pub(crate) struct Settings {
     pub(crate) challenge: String,
     /// For how long credentials that were right are not checked again.
     pub(crate) remember: Seconds,
-    /// Passwords that an instance checks in a second, at most.
+    /// Passwords that are checked in a second, at most, by all instances together.
     pub(crate) checks: u32,
     /// Whether the upstream sees the credentials.
     pub(crate) forward: bool,

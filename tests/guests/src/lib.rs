@@ -102,6 +102,19 @@ fn misbehave(behaviour: &str) {
                 black_box(step);
             }
         }
+        "wait-for-another" => {
+            log::write(log::Level::Info, &format!("{} waits for another", says()));
+            let turns = sequence::open("turns");
+            let mut last = sequence::next(turns);
+            loop {
+                let now = sequence::next(turns);
+                if now != last.wrapping_add(1) {
+                    break;
+                }
+                last = now;
+            }
+        }
+        "be-another" => drop(black_box(sequence::next(sequence::open("turns")))),
         "spin" => {
             let started = Instant::now();
             while started.elapsed() < Duration::from_millis(says().parse().unwrap_or_default()) {}
