@@ -4,12 +4,13 @@
 //! calls [`Server::start`]: building generations, compiling plugins, watching files.
 
 use std::{
+    collections::HashMap,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -357,13 +358,18 @@ impl Server {
     async fn judge_candidates(self: Arc<Self>) {
         /// Between two looks at what has been counted.
         const LOOK: Duration = Duration::from_millis(250);
+        /// Until an end that could not be put in force is tried once more.
+        const AGAIN: Duration = Duration::from_secs(5);
         let mut changes = self.changes();
         let judging = async {
+            // Until when an end is not tried again, by the plugin's name. That of one must not hold up others.
+            let mut tried: HashMap<Arc<str>, Instant> = HashMap::new();
             loop {
                 let snapshot = self.snapshot();
-                let tried = |loaded: &Loaded| Some((loaded.plugin.name.clone(), loaded.candidate.clone()?));
-                let candidates: Vec<_> = snapshot.plugins.iter().filter_map(tried).collect();
+                let named = |loaded: &Loaded| Some((loaded.plugin.name.clone(), loaded.candidate.clone()?));
+                let candidates: Vec<_> = snapshot.plugins.iter().filter_map(named).collect();
                 drop(snapshot);
+                tried.retain(|name, _| candidates.iter().any(|(named, _)| named == name));
                 if candidates.is_empty() {
                     if changes.changed().await.is_err() {
                         return;
@@ -371,7 +377,13 @@ impl Server {
                     continue;
                 }
                 for (name, candidate) in candidates {
-                    self.judge(&name, &candidate).await;
+                    let is_for_later = tried.get(&name).is_some_and(|until| Instant::now() < *until);
+                    let has_ended = candidate.comparison.ended().is_some();
+                    if has_ended && is_for_later || !has_ended && !is_at_its_end(&candidate) {
+                        continue;
+                    }
+                    self.put_end_in_force(&name, &candidate).await;
+                    tried.insert(name, Instant::now() + AGAIN);
                 }
                 tokio::time::sleep(LOOK).await;
             }
@@ -382,24 +394,9 @@ impl Server {
         }
     }
 
-    /// Has a candidate take over, or takes it back, if it is time.
-    async fn judge(self: &Arc<Self>, name: &str, candidate: &Candidate) {
-        /// Until an end that could not be put in force is tried once more.
-        const AGAIN: Duration = Duration::from_secs(5);
+    /// Has a candidate whose comparison has ended take over, or takes it back.
+    async fn put_end_in_force(self: &Arc<Self>, name: &str, candidate: &Candidate) {
         let digest = candidate.digest();
-        match candidate.comparison.ended() {
-            Some(_) => tokio::time::sleep(AGAIN).await,
-            None => match candidate.comparison.judge(&candidate.rule) {
-                Judgement::GoesOn => return,
-                Judgement::Passes => {
-                    candidate.comparison.end(Ended::Passed);
-                }
-                // From now on it gets no more requests, however long the reload takes.
-                Judgement::Fails(reason) => {
-                    candidate.comparison.end(Ended::Failed(reason));
-                }
-            },
-        }
         let _one_at_a_time = self.replacing.lock().await;
         let now = self.snapshot();
         let is_tried = now.plugin(name).and_then(|loaded| loaded.candidate.as_ref());
@@ -535,6 +532,18 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// Whether it is time for a candidate to take over or to be taken back; then its comparison ends.
+fn is_at_its_end(candidate: &Candidate) -> bool {
+    let ended = match candidate.comparison.judge(&candidate.rule) {
+        Judgement::GoesOn => return false,
+        Judgement::Passes => Ended::Passed,
+        // From now on it gets no more requests, however long the reload takes.
+        Judgement::Fails(reason) => Ended::Failed(reason),
+    };
+    candidate.comparison.end(ended);
+    true
 }
 
 /// The folder where compiled plugins are kept by default: the user's cache.

@@ -207,6 +207,53 @@ async fn what_else_changes_leaves_it_as_it_is() {
 }
 
 #[tokio::test]
+async fn an_end_that_cannot_be_put_in_force_holds_up_no_other() {
+    let origin = Origin::start().await;
+    let rule = "canary = { share = 0.5, for = \"1h\" }\nconfig = { request-0001 = \"trap\" }";
+    let route = |plugin: &str| {
+        format!(
+            "[[routes]]\nmatch = {{ path = \"/{plugin}\" }}\nupstream = \"app\"\nplugins = [\"{plugin}\"]\n"
+        )
+    };
+    // This is the order in which they are judged.
+    let config = format!(
+        "[admin]\naddress = \"127.0.0.1:0\"\n[upstreams.app]\nendpoints = {}\n{}{}[plugins.b-next]\n{rule}\n",
+        endpoints(&[&origin]),
+        route("a-stuck"),
+        route("b-next")
+    );
+    let proxy = Proxy::start_with(&config, &[("a-stuck", guest()), ("b-next", guest())]).await;
+    // Settings beside the plugin: while they are damaged, what is in force and what is tried stay as they are.
+    let beside = proxy.plugin_path("a-stuck").with_extension("toml");
+    std::fs::write(&beside, rule).expect("a file can be written");
+    proxy.reload_files().await.expect("the settings are fine");
+    try_version(&proxy, "a-stuck", 1).await;
+    try_version(&proxy, "b-next", 1).await;
+    for plugin in ["a-stuck", "b-next"] {
+        assert!(told(&proxy, plugin).await["canary"].is_object(), "{plugin}");
+    }
+    std::fs::write(&beside, "canary = ").expect("a file can be written");
+
+    let generation = || proxy.server().snapshot().number;
+    let before = generation();
+    let until = async |path: &str, wanted: u64| {
+        soon("its end", async {
+            while generation() < wanted {
+                proxy.get(path, &[]).await;
+            }
+        })
+        .await;
+    };
+    until("/a-stuck", before + 1).await;
+    assert!(told(&proxy, "a-stuck").await["canary"].is_object(), "its end is not in force");
+    until("/b-next", before + 2).await;
+    assert!(told(&proxy, "b-next").await["canary"].is_null(), "the other was tried again first");
+    // And it is tried again, with the settings mended.
+    std::fs::write(&beside, rule).expect("a file can be written");
+    soon("its end, once more", async { while told(&proxy, "a-stuck").await["canary"].is_object() {} }).await;
+}
+
+#[tokio::test]
 async fn a_balancer_is_tried_as_well() {
     let (first, last) = (Origin::start().await, Origin::start().await);
     let config = |pick: &str| {
