@@ -98,6 +98,148 @@ fn what_is_wrong_is_found_by_schema_and_reader_alike() {
     }
 }
 
+/// Texts of which every key that must be there takes one.
+const TEXTS: [&str; 5] = ["127.0.0.1:1", "http://127.0.0.1:1", "/path", "GET", "1MiB"];
+
+/// The least that the schema takes at a place, in each way there is to write it.
+fn least(schema: &Value) -> Vec<Value> {
+    if let Some(kinds) = schema["anyOf"].as_array() {
+        return kinds.iter().flat_map(least).collect();
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        return words.clone();
+    }
+    match schema["type"].as_str() {
+        Some("string") if schema["pattern"].is_null() => TEXTS.map(Value::from).to_vec(),
+        Some("integer") => vec![1.into()],
+        Some("number") => vec![0.5.into()],
+        Some("boolean") => vec![true.into()],
+        Some("array") => least(&schema["items"]).into_iter().map(|item| Value::from(vec![item])).collect(),
+        Some("object") => {
+            let mut tables = vec![serde_json::Map::new()];
+            for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                let values = least(&schema["properties"][key]);
+                let with = |table: &serde_json::Map<String, Value>| -> Vec<_> {
+                    values.iter().map(|value| with(table.clone(), key, value.clone())).collect()
+                };
+                tables = tables.iter().flat_map(with).collect();
+            }
+            // Where one of several keys is enough, it is there alone.
+            let ways = schema["oneOf"].as_array().into_iter().flatten().map(|way| &way["required"][0]);
+            let ways: Vec<_> = ways.filter_map(Value::as_str).collect();
+            if !ways.is_empty() {
+                let alone = |key: &&str| {
+                    let values = least(&schema["properties"][key]).into_iter();
+                    values.map(|value| serde_json::json!({ *key: value })).collect::<Vec<_>>()
+                };
+                return ways.iter().flat_map(alone).collect();
+            }
+            tables.into_iter().map(Value::from).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn with(
+    mut table: serde_json::Map<String, Value>,
+    key: &str,
+    value: Value,
+) -> serde_json::Map<String, Value> {
+    table.insert(key.to_owned(), value);
+    table
+}
+
+/// What the reader says of a file, if anything.
+fn refusal(file: &Value) -> Option<String> {
+    let text = toml::to_string(file).expect("it is TOML");
+    let read = config::read_text(Path::new("config.toml"), text, &|_| None);
+    read.err().map(|problems| problems.to_string())
+}
+
+/// Looks at every table of the schema: with the keys alone that it says are required, the reader misses none, and without any
+/// one of them it does. `file` puts a value of the table's place into a file that is good without it. Notes what is wrong,
+/// and the places that were looked at.
+fn look(
+    schema: &Value,
+    place: &str,
+    file: &dyn Fn(Value) -> Value,
+    seen: &mut Vec<String>,
+    wrong: &mut Vec<String>,
+) {
+    for kind in schema["anyOf"].as_array().into_iter().flatten() {
+        look(kind, place, file, seen, wrong);
+    }
+    if schema["items"].is_object() {
+        look(&schema["items"], &format!("{place}[]"), &|item| file(vec![item].into()), seen, wrong);
+    }
+    if schema["additionalProperties"].is_object() {
+        let named = |value| file(serde_json::json!({ "name": value }));
+        look(&schema["additionalProperties"], &format!("{place}.*"), &named, seen, wrong);
+    }
+    let Some(properties) = schema["properties"].as_object() else { return };
+    let mut good = None;
+    let mut refusals = Vec::new();
+    for table in least(schema) {
+        match refusal(&file(table.clone())) {
+            None => good = good.or(Some(table)),
+            Some(refusal) => refusals.push(refusal),
+        }
+    }
+    let missed: Vec<&String> = refusals.iter().filter(|refusal| refusal.contains("is missing")).collect();
+    if let [missed, ..] = missed[..] {
+        wrong.push(format!("{place}: the schema takes what the reader does not: {missed}"));
+        return;
+    }
+    let Some(Value::Object(good)) = good else {
+        let refusal = refusals.last().map_or("there is nothing to try", String::as_str);
+        // What this executable cannot do has no good table.
+        if !refusals.iter().any(|refusal| refusal.contains("this executable was built without")) {
+            wrong.push(format!("{place}: nothing of it is taken: {refusal}"));
+        }
+        return;
+    };
+    seen.push(place.to_owned());
+    for key in good.keys() {
+        let mut without = good.clone();
+        without.remove(key);
+        if refusal(&file(without.into())).is_none() {
+            wrong.push(format!("{place}: the reader does without `{key}`"));
+        }
+    }
+    for (key, inner) in properties {
+        let inside = |value| file(with(good.clone(), key, value).into());
+        look(inner, &format!("{place}.{key}"), &inside, seen, wrong);
+    }
+}
+
+#[test]
+fn what_the_schema_takes_lacks_nothing() {
+    let schema = config::schema();
+    let base: serde_json::Map<String, Value> = match json(
+        "[[listeners]]\naddress = \"127.0.0.1:1\"\n[upstreams.app]\nendpoints = [\"http://127.0.0.1:2\"]\n\
+         [[routes]]\nupstream = \"app\"\n",
+    ) {
+        Value::Object(base) => base,
+        other => panic!("{other} is no table"),
+    };
+    assert_eq!(refusal(&base.clone().into()), None);
+    let (mut seen, mut wrong) = (Vec::new(), Vec::new());
+    for (key, inner) in schema["properties"].as_object().expect("it is a table") {
+        let file = |value| with(base.clone(), key, value).into();
+        look(inner, key, &file, &mut seen, &mut wrong);
+    }
+    assert_eq!(wrong, [] as [String; 0]);
+    for place in [
+        "listeners[].tls.certificates[]",
+        "upstreams.*.discover.consul",
+        "plugins.*.canary",
+        "plugins.*.grants.secrets.*",
+        "routes[].cache.query",
+    ] {
+        assert!(seen.iter().any(|known| known == place), "{place} was not looked at: {seen:?}");
+    }
+}
+
 #[test]
 fn keys_are_described_and_have_defaults() {
     let schema = config::schema();

@@ -125,21 +125,61 @@ fn table_of(place: &mut Vec<Step>, keys: &'static [&'static str]) -> Value {
     let required = required(place);
     if !required.is_empty() {
         table["required"] = required.into();
+    } else if !is_whole(place, &[]) {
+        let ways: Vec<_> = keys.iter().filter(|key| is_enough(place, key)).collect();
+        if !ways.is_empty() {
+            table["oneOf"] = ways.into_iter().map(|key| json!({ "required": [key] })).collect();
+        }
     }
     table
 }
 
-/// The keys that must be there. It is told of one at a time, so the table is filled with what most would take; where one
-/// wants something else, those behind it are not found, which only makes the schema take more than the reader.
+/// Whether a table is whole with this key alone.
+fn is_enough(place: &[Step], key: &'static str) -> bool {
+    FILLINGS.into_iter().any(|filling| is_whole(place, &[(key, filling)]))
+}
+
+/// Whether a table with these keys is taken, by what it is made into as well.
+fn is_whole(place: &[Step], entries: &[(&'static str, Given<'static>)]) -> bool {
+    let (result, answer) = ask(place, &Given::Filled(entries));
+    matches!(answer, Some(Ok(()))) && !matches!(result, Err(Error::Other))
+}
+
+/// What most keys that must be there would take, one or another.
+const FILLINGS: [Given<'static>; 5] = [
+    Given::Text("127.0.0.1:1"),
+    Given::Text("http://127.0.0.1:1"),
+    Given::Text("/path"),
+    Given::List("http://127.0.0.1:1"),
+    Given::Fraction(0.5),
+];
+
+/// The keys that must be there. It is told of one at a time, so the table is filled with what each of them takes. Where one
+/// takes none of this, those behind it are not found.
 fn required(place: &[Step]) -> Vec<&'static str> {
-    let mut filled: Vec<&'static str> = Vec::new();
-    while let Err(Error::Missing(key)) = probe(place, &Given::Filled(&filled)) {
-        if filled.contains(&key) {
+    let mut filled: Vec<(&'static str, Given<'static>)> = Vec::new();
+    let mut told = probe(place, &Given::Filled(&filled));
+    while let Err(Error::Missing(key)) = told {
+        let fillings = FILLINGS.into_iter().find_map(|filling| {
+            filled.push((key, filling));
+            let told = probe(place, &Given::Filled(&filled));
+            let is_taken = match told {
+                Ok(()) => true,
+                Err(Error::Missing(next)) => next != key,
+                Err(_) => false,
+            };
+            if !is_taken {
+                filled.pop();
+            }
+            is_taken.then_some(told)
+        });
+        let Some(next) = fillings else {
+            filled.push((key, Given::Items));
             break;
-        }
-        filled.push(key);
+        };
+        told = next;
     }
-    filled
+    filled.into_iter().map(|(key, _)| key).collect()
 }
 
 /// A word may come from the environment.
@@ -165,10 +205,10 @@ enum Given<'a> {
     Items,
     /// A table with these keys, whose values nobody has got to yet.
     Table(&'a [&'static str]),
-    /// A table with these keys and values that are taken.
-    Filled(&'a [&'static str]),
-    /// Whatever is taken.
-    Anything,
+    /// An array of one text.
+    List(&'a str),
+    /// A table with these keys and values.
+    Filled(&'a [(&'static str, Given<'static>)]),
 }
 
 /// What is said to it.
@@ -224,15 +264,20 @@ impl de::Error for Error {
 
 /// What the configuration says to a value at a place.
 fn probe(place: &[Step], given: &Given<'_>) -> Result<(), Error> {
+    match ask(place, given) {
+        // What is missing beside the place is not its fault.
+        (Err(Error::Missing(_) | Error::Other), answer) if !place.is_empty() => {
+            answer.unwrap_or(Err(Error::Kind))
+        }
+        (result, _) => result,
+    }
+}
+
+/// What the whole of the configuration says, and what was said at the place itself, if anybody came there.
+fn ask(place: &[Step], given: &Given<'_>) -> (Result<(), Error>, Option<Result<(), Error>>) {
     let answer = Cell::new(None);
     let result = Config::deserialize(Prober { place, given, answer: &answer }).map(drop);
-    match result {
-        // What is missing beside the place is not its fault.
-        Err(Error::Missing(_) | Error::Other) if !place.is_empty() => {
-            answer.into_inner().unwrap_or(Err(Error::Kind))
-        }
-        result => result,
-    }
+    (result, answer.into_inner())
 }
 
 /// Leads to a place, and gives something there.
@@ -280,11 +325,8 @@ impl<'a> Prober<'a> {
                 let result = visitor.visit_map(Keys { keys, inner, is_asked: Some(&is_asked) });
                 if is_asked.get() { Err(Error::Named) } else { result }
             }
-            Given::Filled(keys) => {
-                let inner = Prober { given: &Given::Anything, ..self };
-                visitor.visit_map(Keys { keys, inner, is_asked: None })
-            }
-            Given::Anything => visitor.visit_str("127.0.0.1:1"),
+            Given::List(text) => visitor.visit_seq(Item(Some(Prober { given: &Given::Text(text), ..self }))),
+            Given::Filled(entries) => visitor.visit_map(Entries { left: entries, inner: self }),
         }
     }
 }
@@ -306,14 +348,6 @@ impl<'de> Deserializer<'de> for Prober<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
-    }
-
-    /// A list takes what is there for as long as that is taken; of anything, nothing.
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match (self.place, self.given) {
-            ([], Given::Anything) => visitor.visit_seq(Item(None)),
-            _ => self.go(visitor),
-        }
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -349,7 +383,7 @@ impl<'de> Deserializer<'de> for Prober<'_> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
-        tuple tuple_struct map identifier ignored_any
+        seq tuple tuple_struct map identifier ignored_any
     }
 }
 
@@ -376,6 +410,27 @@ impl<'de> de::MapAccess<'de> for Keys<'_> {
             is_asked.set(true);
         }
         seed.deserialize(self.inner)
+    }
+}
+
+/// A table with these keys and values.
+struct Entries<'a> {
+    left: &'a [(&'static str, Given<'static>)],
+    inner: Prober<'a>,
+}
+
+impl<'de> de::MapAccess<'de> for Entries<'_> {
+    type Error = Error;
+
+    fn next_key_seed<K: de::DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+        let Some((key, _)) = self.left.first() else { return Ok(None) };
+        seed.deserialize(BorrowedStrDeserializer::<Error>::new(key)).map(Some)
+    }
+
+    fn next_value_seed<V: de::DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+        let Some(((_, given), rest)) = self.left.split_first() else { return Err(Error::Other) };
+        self.left = rest;
+        seed.deserialize(Prober { given, ..self.inner })
     }
 }
 
