@@ -14,8 +14,8 @@ use super::problem::Problem;
 use crate::{
     config::Duration,
     plugin::{Capability, Hook, Recorded},
-    server::Server,
-    trial::recorded,
+    server::{Server, blocking},
+    trial::recorded::{self, Written},
 };
 
 /// How long, and how much.
@@ -52,9 +52,11 @@ pub(super) struct Answer {
     plugin: String,
     digest: String,
     origin: String,
-    /// Calls that there were meanwhile.
+    /// Requests that there were meanwhile.
     calls: u64,
+    /// Those that pass, and those that do not and stand there as comments.
     cases: usize,
+    left: usize,
     /// The cases, in the form of `<name>.test.toml`.
     text: String,
 }
@@ -86,8 +88,8 @@ pub(super) async fn record(
         .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "there is no plugin of this name in force"))?;
     let plugin = &loaded.plugin;
     let cannot = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
-    if !plugin.code.exports(Hook::OnRequest) && !plugin.code.exports(Hook::OnResponse) {
-        return Err(cannot("this plugin decides neither on requests nor on responses"));
+    if ![Hook::OnRequest, Hook::Pick, Hook::OnResponse].into_iter().any(|hook| plugin.code.exports(hook)) {
+        return Err(cannot("this plugin decides neither on requests nor on responses nor on endpoints"));
     }
     if plugin.code.imports().contains(&Capability::HttpClient) {
         return Err(cannot("this plugin asks others while it decides, and what they answer is not recorded"));
@@ -109,13 +111,17 @@ pub(super) async fn record(
     }
     let (calls, all) = recording.finish();
     let keep: BTreeSet<String> = wanted.keep.iter().map(|name| name.to_ascii_lowercase()).collect();
-    tracing::info!(plugin = name, cases = calls.len(), "recorded");
+    let recorded = plugin.clone();
+    let written = blocking(move || recorded::cases(&calls, &keep, &recorded)).await;
+    let Written { text, cases, left } = written;
+    tracing::info!(plugin = name, cases, left, "recorded");
     Ok(Json(Answer {
-        text: recorded::cases(&calls, &keep, &plugin.capabilities().secrets),
         plugin: name,
         digest: plugin.code.digest().to_string(),
         origin: loaded.origin.to_string(),
         calls: all,
-        cases: calls.len(),
+        cases,
+        left,
+        text,
     }))
 }

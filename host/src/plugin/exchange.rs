@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response, uri::PathAndQuery};
 
-use super::surroundings::Journal;
+use super::{recording::UnderWay, surroundings::Journal};
 use crate::{address::Caller, path, tls::ClientCertificate};
 
 /// One request and, once there is one, the head of its response.
@@ -31,6 +31,8 @@ pub struct Exchange {
     room: usize,
     /// What plugins have read or made of the bodies; nothing as long as none has.
     bodies: Option<Box<Bodies>>,
+    /// What is recorded of it.
+    pub(super) recorded: UnderWay,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -202,6 +204,7 @@ impl Exchange {
             notes: Vec::new(),
             room: Self::ROOM,
             bodies: None,
+            recorded: UnderWay::default(),
         }
     }
 
@@ -301,7 +304,8 @@ impl Exchange {
         self.notes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn set_note(&mut self, name: String, value: String) {
+    /// Sets a note, if there is room for it.
+    pub fn set_note(&mut self, name: String, value: String) {
         self.notes.retain(|(key, _)| *key != name);
         let size: usize = self.notes.iter().map(|(name, value)| name.len() + value.len()).sum();
         if self.notes.len() < 64 && size + name.len() + value.len() <= Self::NOTES {

@@ -183,7 +183,7 @@ impl Instance {
                 shared: plugin.shared.clone(),
                 exceeded: None,
             },
-            wasi: wasi::context(&plugin.name, &log_lines, plugin.surroundings.time.as_ref()),
+            wasi: wasi::context(&plugin.name, &log_lines, &plugin.surroundings),
             log_lines,
             desk: desk.clone(),
             table: ResourceTable::new(),

@@ -45,12 +45,14 @@ pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead, brief};
 pub use instance::{CallError, StartError};
 pub use keep::Keepers;
 pub use outcome::{Batch, Completed, Outcomes};
-pub use recording::{Begun, Call, Decided, Recorded, Recording, SeenExchange, SeenResponse};
+pub use recording::{
+    Begun, Call, Choice, Decided, Recorded, Recording, SeenExchange, SeenPick, SeenResponse, Sides,
+};
 pub use shadow::{
     Difference, DifferenceKind, Shadow, request_differences, response_differences, write_shadows,
 };
 pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
-pub use surroundings::{Journal, Logged, Surroundings, Time};
+pub use surroundings::{Chance, Journal, Logged, Surroundings, Time};
 pub use trust::{Demand, TrustError, signature_file};
 pub use versions::{History, TakeBackError, Version, Versions};
 
@@ -124,6 +126,12 @@ impl Shared {
         sequences.insert(name.to_owned(), sequence.clone());
         Some(sequence)
     }
+
+    /// What is drawn next from each sequence.
+    fn next_numbers(&self) -> BTreeMap<String, u32> {
+        let sequences = self.sequences.lock().expect("no holder of this lock panics");
+        sequences.iter().map(|(name, next)| (name.clone(), next.load(Ordering::Relaxed))).collect()
+    }
 }
 
 impl Plugin {
@@ -196,6 +204,13 @@ impl Plugin {
     /// The metrics that the plugin has opened, by name.
     pub fn metrics(&self) -> BTreeMap<String, Arc<Metric>> {
         self.shared.metrics.all()
+    }
+
+    /// Has a sequence go on with this number.
+    pub fn set_sequence(&self, name: &str, next: u32) {
+        if let Some(sequence) = self.shared.sequence(name) {
+            sequence.store(next, Ordering::Relaxed);
+        }
     }
 
     /// What is counted of its calls.

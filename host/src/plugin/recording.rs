@@ -1,14 +1,15 @@
 //! What did a plugin see of a request, and what did it decide?
 //!
-//! While somebody records a plugin, some calls of its hooks are kept, whole and in memory, up to a number and a size.
-//! Whoever writes them down sees to it that nothing secret is. A plugin that nobody records pays for one look at a
-//! flag.
+//! While somebody records a plugin, what some requests are to it is kept, whole and in memory, up to a number and a
+//! size: what each of its hooks saw and decided. What is under way travels with the exchange. Whoever writes it down
+//! sees to it that nothing secret is. A plugin that nobody records pays for one look at a flag.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::SystemTime,
 };
@@ -16,45 +17,78 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use tokio::sync::Notify;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{CallError, Exchange, Hook, Plugin, Reply, RequestVerdict, ResponseVerdict, Shared};
+use super::{
+    CallError, Condition, Digest, Exchange, Hook, Members, Pick, Plugin, Reply, RequestVerdict,
+    ResponseVerdict, Shared,
+};
 use crate::address::Caller;
 
 /// What is kept of the calls of a plugin, and how much.
 #[derive(Debug)]
 pub struct Recorder {
     settings: Recorded,
-    kept: Mutex<Kept>,
-    /// Calls that there were, kept or not.
+    /// Which version of the plugin, and with which configuration: no other is recorded.
+    digest: Digest,
+    config: String,
+    /// Draws the sample: of a request all hooks are recorded, or none.
+    seed: u64,
+    kept: Mutex<Vec<Call>>,
+    /// Requests that there were, kept or not.
     calls: AtomicU64,
+    /// Of those, how many are kept or under way.
+    there: AtomicUsize,
+    /// And their bytes.
+    bytes: AtomicUsize,
     is_full: Notify,
 }
 
 /// How much is recorded.
 #[derive(Debug, Clone, Copy)]
 pub struct Recorded {
-    /// The part of the calls, from 0 to 1.
+    /// The part of the requests, from 0 to 1.
     pub sample: f64,
-    /// Calls.
+    /// Requests.
     pub most: usize,
     /// Bodies too, where the plugin has read them.
     pub bodies: bool,
 }
 
-#[derive(Debug, Default)]
-struct Kept {
-    calls: Vec<Call>,
-    bytes: usize,
-}
-
-/// One call of a hook.
+/// What one request was to a plugin, by the hooks that were called for it.
 #[derive(Debug)]
 pub struct Call {
     pub at: SystemTime,
-    pub hook: Hook,
+    pub request: Option<Sides>,
+    pub pick: Option<SeenPick>,
+    pub response: Option<Sides>,
+    /// Sequences that somebody has drawn from meanwhile, with the number that was next before.
+    pub sequences: BTreeMap<String, u32>,
+}
+
+/// What a hook was given, what it made of it, and what it decided.
+#[derive(Debug)]
+pub struct Sides {
     pub before: SeenExchange,
     pub after: SeenExchange,
     pub decided: Decided,
+}
+
+/// A call of `pick`.
+#[derive(Debug)]
+pub struct SeenPick {
+    pub before: SeenExchange,
+    pub choice: Choice,
+    pub picked: Pick,
+}
+
+/// What `pick` is given to choose from.
+#[derive(Debug)]
+pub struct Choice {
+    pub members: Arc<dyn Members>,
+    /// How each of them did when the call began.
+    pub conditions: Vec<Option<Condition>>,
+    pub tried: Vec<u32>,
 }
 
 /// A request, and its response if there is one, at one moment.
@@ -78,6 +112,7 @@ pub struct SeenResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub endpoint: Option<HeaderValue>,
+    pub from_cache: bool,
     pub body: Option<Bytes>,
 }
 
@@ -96,21 +131,58 @@ pub struct Recording {
     recorder: Arc<Recorder>,
 }
 
-/// A call that is being recorded.
+/// A request that is being recorded, with the hook that is called now. If it is dropped, nothing is kept.
 #[derive(Debug)]
 pub struct Begun {
+    shared: Arc<Shared>,
     recorder: Arc<Recorder>,
-    hook: Hook,
-    at: SystemTime,
-    before: SeenExchange,
+    call: Call,
+    now: Option<Now>,
+    /// The next numbers of sequences when it began.
+    sequences: BTreeMap<String, u32>,
+    bytes: usize,
+    /// No other hook adds to it.
+    is_last: bool,
+    is_kept: bool,
 }
 
+/// A hook that is called.
+#[derive(Debug)]
+struct Now {
+    hook: Hook,
+    before: SeenExchange,
+    choice: Option<Choice>,
+}
+
+/// What is recorded of an exchange between two hooks, by each recorder. It is kept when the exchange goes.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Vec<Box<Begun>>);
+
 impl Recorder {
-    /// Bytes of headers and bodies that are kept at most.
+    /// Bytes of headers, bodies and endpoints that are kept at most.
     const LARGEST: usize = 16 << 20;
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, Vec<Call>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_of(&self, plugin: &Plugin) -> bool {
+        self.digest == plugin.code.digest() && self.config == plugin.config
+    }
+
+    /// Whether a request is of the sample.
+    fn wants(&self, exchange: &Exchange) -> bool {
+        let id = exchange.id().map_or(&[][..], HeaderValue::as_bytes);
+        let drawn = xxh3_64_with_seed(id, self.seed) as f64 / u64::MAX as f64;
+        drawn < self.settings.sample || self.settings.sample >= 1.0
+    }
+
+    fn has_room(&self) -> bool {
+        let has_room = self.bytes.load(Ordering::Relaxed) <= Self::LARGEST;
+        if !has_room {
+            self.is_full.notify_one();
+        }
+        has_room
     }
 }
 
@@ -119,8 +191,13 @@ impl Plugin {
     pub fn record(&self, settings: Recorded) -> Option<Recording> {
         let recorder = Arc::new(Recorder {
             settings,
+            digest: self.code.digest(),
+            config: self.config.clone(),
+            seed: fastrand::u64(..),
             kept: Mutex::default(),
             calls: AtomicU64::new(0),
+            there: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             is_full: Notify::new(),
         });
         let mut place = self.shared.recorder();
@@ -134,58 +211,174 @@ impl Plugin {
 
     /// A call begins. None unless it is to be recorded.
     #[inline]
-    pub fn begin_recording(&self, hook: Hook, exchange: &Exchange) -> Option<Box<Begun>> {
+    pub fn begin_recording(&self, hook: Hook, exchange: &mut Exchange) -> Option<Box<Begun>> {
         if self.shared.is_recorded.load(Ordering::Relaxed) { self.begin(hook, exchange) } else { None }
     }
 
     #[cold]
-    fn begin(&self, hook: Hook, exchange: &Exchange) -> Option<Box<Begun>> {
-        // A response is recorded with the request that it answers; where that is for the plugin to decide, too, the
-        // request is what is recorded. What is explained is no traffic.
-        let is_the_requests = hook == Hook::OnResponse && self.code.exports(Hook::OnRequest);
-        if is_the_requests || exchange.journal.is_some() {
+    fn begin(&self, hook: Hook, exchange: &mut Exchange) -> Option<Box<Begun>> {
+        // What is explained is no traffic.
+        if !exchange.is_traffic() {
             return None;
         }
-        let recorder = self.shared.recorder().clone()?;
-        recorder.calls.fetch_add(1, Ordering::Relaxed);
-        if fastrand::f64() >= recorder.settings.sample {
-            return None;
-        }
+        let recorder = self.shared.recorder().clone().filter(|recorder| recorder.is_of(self))?;
+        let has = |hook| self.code.exports(hook);
+        let mut begun = match exchange.recorded.take(&recorder, hook) {
+            Some(begun) => begun,
+            // It is not known what came before: the request was under way when the recording began.
+            None if hook != Hook::OnRequest && has(Hook::OnRequest) => return None,
+            None => {
+                // A request whose endpoint it has picked was counted then.
+                let is_known = hook == Hook::OnResponse && has(Hook::Pick);
+                recorder.calls.fetch_add(u64::from(!is_known), Ordering::Relaxed);
+                if !recorder.wants(exchange) {
+                    return None;
+                }
+                recorder.calls.fetch_add(u64::from(is_known), Ordering::Relaxed);
+                Begun::new(self.shared.clone(), recorder)?
+            }
+        };
+        begun.is_last = match hook {
+            Hook::OnRequest => !has(Hook::Pick) && !has(Hook::OnResponse),
+            // Another attempt is a case of its own.
+            Hook::Pick => !has(Hook::OnResponse) || exchange.recorded.holds(&begun.recorder),
+            Hook::OnResponse | Hook::OnComplete | Hook::OnTick => true,
+        };
         let before = SeenExchange::of(exchange);
-        Some(Box::new(Begun { recorder, hook, at: SystemTime::now(), before }))
+        begun.grow(before.bytes());
+        begun.now = Some(Now { hook, before, choice: None });
+        begun.recorder.has_room().then_some(begun)
     }
 }
 
 impl Begun {
+    /// None if there is no room for another.
+    fn new(shared: Arc<Shared>, recorder: Arc<Recorder>) -> Option<Box<Self>> {
+        let is_one_too_many = recorder.there.fetch_add(1, Ordering::Relaxed) >= recorder.settings.most;
+        let sequences = shared.next_numbers();
+        let begun = Self {
+            shared,
+            recorder,
+            call: Call::new(),
+            now: None,
+            sequences,
+            bytes: 0,
+            is_last: false,
+            is_kept: false,
+        };
+        (!is_one_too_many).then(|| begun.into())
+    }
+
+    /// What `pick` is given to choose from.
+    pub fn choosing(mut self: Box<Self>, members: Arc<dyn Members>, tried: &[u32]) -> Box<Self> {
+        let conditions = (0..members.len()).map(|place| members.inspect(place)).collect();
+        // As much as is going to be said of an endpoint where it is written down.
+        self.grow(members.len() * 128);
+        if let Some(now) = &mut self.now {
+            now.choice = Some(Choice { members, conditions, tried: tried.to_vec() });
+        }
+        self
+    }
+
     /// The call has ended with this; one that has failed is not kept.
     pub fn end(
-        self: Box<Self>,
-        exchange: Option<&Exchange>,
+        mut self: Box<Self>,
+        exchange: &mut Exchange,
         verdict: Result<impl Into<Decided>, &CallError>,
     ) {
-        let Self { recorder, hook, at, mut before } = *self;
-        let (Some(exchange), Ok(verdict)) = (exchange, verdict) else { return };
-        let after = SeenExchange::of(exchange);
-        let mut decided = verdict.into();
-        if recorder.settings.bodies {
-            // Read while it ran, if at all.
-            before.body = exchange.request_as_it_came().cloned();
-            if let Some(response) = &mut before.response {
-                response.body = exchange.response_as_it_came().cloned();
+        let Some(Now { hook, mut before, .. }) = self.now.take() else { return };
+        if let Ok(verdict) = verdict {
+            let after = SeenExchange::of(exchange);
+            let mut decided = verdict.into();
+            if self.recorder.settings.bodies {
+                // Read while it ran, if at all.
+                before.body = exchange.request_as_it_came().cloned();
+                if let Some(response) = &mut before.response {
+                    response.body = exchange.response_as_it_came().cloned();
+                }
+            } else if let Decided::Reply { body, .. } = &mut decided {
+                *body = None;
             }
-        } else if let Decided::Reply { body, .. } = &mut decided {
-            *body = None;
+            self.grow(after.bytes() + before.bytes_of_bodies() + decided.bytes());
+            let sides = Some(Sides { before, after, decided });
+            match hook {
+                Hook::OnRequest => self.call.request = sides,
+                Hook::OnResponse => self.call.response = sides,
+                Hook::Pick | Hook::OnComplete | Hook::OnTick => {}
+            }
         }
-        let call = Call { at, hook, before, after, decided };
-        let bytes = call.bytes();
-        let mut kept = recorder.kept();
-        if kept.calls.len() < recorder.settings.most && kept.bytes + bytes <= Recorder::LARGEST {
-            kept.bytes += bytes;
-            kept.calls.push(call);
+        self.put(exchange);
+    }
+
+    /// The same of `pick`.
+    pub fn end_pick(mut self: Box<Self>, exchange: &mut Exchange, picked: Result<&Pick, &CallError>) {
+        let Some(Now { before, choice: Some(choice), .. }) = self.now.take() else { return };
+        if let Ok(picked) = picked {
+            self.call.pick = Some(SeenPick { before, choice, picked: *picked });
         }
-        if kept.calls.len() >= recorder.settings.most || kept.bytes + bytes > Recorder::LARGEST {
-            recorder.is_full.notify_one();
+        self.put(exchange);
+    }
+
+    fn grow(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.recorder.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The hook is over: it waits for the next, or is kept.
+    fn put(mut self: Box<Self>, exchange: &mut Exchange) {
+        let now = self.shared.next_numbers();
+        let drawn = self.sequences.iter().filter(|(name, next)| now.get(*name) != Some(*next));
+        self.call.sequences = drawn.map(|(name, next)| (name.clone(), *next)).collect();
+        if self.is_last { self.keep() } else { exchange.recorded.0.push(self) }
+    }
+
+    /// Keeps what there is, if there is anything, and room for it.
+    fn keep(mut self: Box<Self>) {
+        if self.call.is_empty() || !self.recorder.has_room() {
+            return;
         }
+        self.is_kept = true;
+        let call = std::mem::replace(&mut self.call, Call::new());
+        let mut kept = self.recorder.kept();
+        kept.push(call);
+        if kept.len() >= self.recorder.settings.most {
+            self.recorder.is_full.notify_one();
+        }
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.recorder.there.fetch_sub(1, Ordering::Relaxed);
+            self.recorder.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl UnderWay {
+    /// What has been recorded by this recorder, and not of this hook yet.
+    fn take(&mut self, recorder: &Arc<Recorder>, hook: Hook) -> Option<Box<Begun>> {
+        let is_it = |begun: &Box<Begun>| Arc::ptr_eq(&begun.recorder, recorder) && !begun.call.has(hook);
+        let place = self.0.iter().position(is_it)?;
+        Some(self.0.swap_remove(place))
+    }
+
+    fn holds(&self, recorder: &Arc<Recorder>) -> bool {
+        self.0.iter().any(|begun| Arc::ptr_eq(&begun.recorder, recorder))
+    }
+}
+
+impl Clone for UnderWay {
+    /// A copy of an exchange is not what is recorded.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Begun::keep);
     }
 }
 
@@ -195,9 +388,9 @@ impl Recording {
         self.recorder.is_full.notified().await;
     }
 
-    /// What was kept, and how many calls there were.
+    /// What was kept, and how many requests there were.
     pub fn finish(self) -> (Vec<Call>, u64) {
-        let calls = std::mem::take(&mut self.recorder.kept().calls);
+        let calls = std::mem::take(&mut *self.recorder.kept());
         (calls, self.recorder.calls.load(Ordering::Relaxed))
     }
 }
@@ -216,24 +409,36 @@ impl Shared {
 }
 
 impl Call {
-    /// What it takes in memory, roughly.
-    fn bytes(&self) -> usize {
-        let fields = |headers: &HeaderMap| -> usize {
-            headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum()
-        };
-        let seen = |seen: &SeenExchange| {
-            let body = seen.body.as_ref().map_or(0, Bytes::len);
-            let response = seen.response.as_ref().map_or(0, |response| {
-                fields(&response.headers) + response.body.as_ref().map_or(0, Bytes::len)
-            });
-            fields(&seen.headers) + body + response
-        };
-        let replied = match &self.decided {
-            Decided::Reply { headers, body, .. } => fields(headers) + body.as_ref().map_or(0, Bytes::len),
-            Decided::Next | Decided::Forward(_) => 0,
-        };
-        seen(&self.before) + seen(&self.after) + replied
+    fn new() -> Self {
+        Self { at: SystemTime::now(), request: None, pick: None, response: None, sequences: BTreeMap::new() }
     }
+
+    fn has(&self, hook: Hook) -> bool {
+        match hook {
+            Hook::OnRequest => self.request.is_some(),
+            Hook::Pick => self.pick.is_some(),
+            Hook::OnResponse => self.response.is_some(),
+            Hook::OnComplete | Hook::OnTick => false,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        Hook::ALL.iter().all(|hook| !self.has(*hook))
+    }
+}
+
+impl Decided {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Reply { headers, body, .. } => bytes(headers) + body.as_ref().map_or(0, Bytes::len),
+            Self::Next | Self::Forward(_) => 0,
+        }
+    }
+}
+
+/// What headers take in memory, roughly.
+fn bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum()
 }
 
 impl SeenExchange {
@@ -254,9 +459,21 @@ impl SeenExchange {
                 status: response.parts.status,
                 headers: response.parts.headers.clone(),
                 endpoint: response.endpoint.clone(),
+                from_cache: response.from_cache,
                 body: None,
             }),
         }
+    }
+
+    fn bytes(&self) -> usize {
+        let notes: usize = self.notes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let response = self.response.as_ref().map_or(0, |response| bytes(&response.headers));
+        bytes(&self.headers) + notes + response + self.bytes_of_bodies()
+    }
+
+    fn bytes_of_bodies(&self) -> usize {
+        let response = self.response.as_ref().and_then(|response| response.body.as_ref());
+        self.body.as_ref().map_or(0, Bytes::len) + response.map_or(0, Bytes::len)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tracing::Level;
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
+use wasmtime_wasi::{Deterministic, HostMonotonicClock, HostWallClock};
 
 use super::capability::Capabilities;
 
@@ -25,6 +25,8 @@ pub struct Surroundings {
     pub journal: Option<Arc<Journal>>,
     /// Tells the time, in place of the system.
     pub time: Option<Arc<Time>>,
+    /// Decides what comes by chance, in place of the system.
+    pub chance: Option<Arc<Chance>>,
 }
 
 /// Lines that a plugin has logged, in order; or nothing, if nobody is going to read them.
@@ -86,12 +88,45 @@ impl Time {
     }
 }
 
+/// What comes by chance, and is the same each time: each instance gets other random numbers, by its turn.
+#[derive(Debug)]
+pub struct Chance {
+    seed: u64,
+    instances: AtomicU64,
+}
+
+impl Chance {
+    /// Random bytes that an instance gets before they begin again.
+    const BYTES: usize = 64 << 10;
+
+    pub fn new(seed: u64) -> Self {
+        Self { seed, instances: AtomicU64::new(0) }
+    }
+
+    /// A source of random numbers that nobody has had yet.
+    pub(super) fn next(&self) -> fastrand::Rng {
+        let instance = self.instances.fetch_add(1, Ordering::Relaxed);
+        // What is near in a seed is far apart in what it gives, so the next may be the next number.
+        fastrand::Rng::with_seed((self.seed << 32).wrapping_add(instance))
+    }
+
+    pub(super) fn bytes(random: &mut fastrand::Rng) -> Deterministic {
+        let mut bytes = vec![0; Self::BYTES];
+        random.fill(&mut bytes);
+        Deterministic::new(bytes)
+    }
+}
+
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The same time for both clocks of WASI.
-pub(super) struct Clocks(pub Arc<Time>);
+/// The same time for both clocks of WASI, but that the one which may begin anywhere does so by chance, since some make a
+/// seed of it.
+pub(super) struct Clocks {
+    pub time: Arc<Time>,
+    pub chance: Option<Arc<Chance>>,
+}
 
 impl HostWallClock for Clocks {
     fn resolution(&self) -> Duration {
@@ -99,7 +134,7 @@ impl HostWallClock for Clocks {
     }
 
     fn now(&self) -> Duration {
-        self.0.now()
+        self.time.now()
     }
 }
 
@@ -109,6 +144,7 @@ impl HostMonotonicClock for Clocks {
     }
 
     fn now(&self) -> u64 {
-        nanoseconds(self.0.now())
+        let ahead = self.chance.as_ref().map_or(0, |chance| chance.seed);
+        nanoseconds(self.time.now()).saturating_add(ahead)
     }
 }

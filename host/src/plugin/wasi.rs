@@ -39,21 +39,29 @@ use wasmtime_wasi_io::bindings::wasi::io as waiting;
 
 use super::{
     host::{Line, LogLines},
-    surroundings::{Clocks, Time},
+    surroundings::{Chance, Clocks, Surroundings},
 };
 
 /// Random bytes that a plugin may ask for at once.
 const RANDOM: u64 = 64 << 10;
 
 /// What one instance sees of the system. Its output goes to the log, under the plugin's name.
-pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines, time: Option<&Arc<Time>>) -> WasiCtx {
+pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines, surroundings: &Surroundings) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder
         .max_random_size(RANDOM)
         .stdout(Output::new(plugin, log_lines))
         .stderr(Output::new(plugin, log_lines));
-    if let Some(time) = time {
-        builder.wall_clock(Clocks(time.clone())).monotonic_clock(Clocks(time.clone()));
+    if let Some(time) = &surroundings.time {
+        let clocks = || Clocks { time: time.clone(), chance: surroundings.chance.clone() };
+        builder.wall_clock(clocks()).monotonic_clock(clocks());
+    }
+    if let Some(chance) = &surroundings.chance {
+        let mut random = chance.next();
+        builder
+            .secure_random(Chance::bytes(&mut random))
+            .insecure_random(Chance::bytes(&mut random))
+            .insecure_random_seed(random.u128(..));
     }
     builder.build()
 }

@@ -73,7 +73,7 @@ pub(super) async fn ask<'a>(
         slot.on_request(exchange, Some(calls))
     };
     if let Some(recorded) = recorded {
-        recorded.end(exchange.there(), verdict.as_ref());
+        recorded.end(exchange, verdict.as_ref());
     }
     if let Some(shown) = shown {
         shown.request(&verdict, exchange);
@@ -203,7 +203,7 @@ async fn run(
             slot.on_response(exchange, Some(calls))
         };
         if let Some(recorded) = recorded {
-            recorded.end(exchange.there(), verdict.as_ref());
+            recorded.end(exchange, verdict.as_ref());
         }
         if let Some(shown) = shown {
             shown.response(&verdict, exchange);
@@ -297,7 +297,12 @@ pub(super) fn choose(
     let is_untried = |place: &usize| !tried.contains(&(*place as u32));
     let picked = target.balancers.iter().find_map(|balancer| {
         let (slot, side) = canary::version(context, *balancer, exchange);
+        let recorded = slot.plugin().begin_recording(Hook::Pick, exchange);
+        let recorded = recorded.map(|recorded| recorded.choosing(roster.clone(), tried));
         let picked = slot.pick(exchange, roster, tried);
+        if let Some(recorded) = recorded {
+            recorded.end_pick(exchange, picked.as_ref());
+        }
         canary::called(context, *balancer, side, picked.as_ref().err());
         let picked = picked.unwrap_or_else(|error| {
             slot.counts().failed(&error);

@@ -77,7 +77,7 @@ pub fn compare(step: &Step, outcome: &Outcome) -> Vec<Difference> {
     if let Some(response) = &expect.response {
         compare_response(response, outcome, &mut found);
     }
-    compare_picks(expect, outcome, &mut found);
+    compare_picks(step, expect, outcome, &mut found);
     for (name, expected) in &expect.notes {
         let note = outcome.notes.iter().find(|(key, _)| key == name);
         compare_text(&["notes", name], expected, note.map(|(_, value)| value.as_str()), &mut found);
@@ -317,11 +317,17 @@ fn compare_removed(
     }
 }
 
-fn compare_picks(expect: &Expect, outcome: &Outcome, found: &mut Differences) {
+fn compare_picks(step: &Step, expect: &Expect, outcome: &Outcome, found: &mut Differences) {
     if let Some(expected) = &expect.picks {
-        let actual: Vec<ExpectPick> =
-            outcome.picks.iter().map(|pick| ExpectPick(pick.map(|place| place as u32))).collect();
-        if *expected != actual {
+        let tried = step.pick.as_ref().map(|picks| picks.tried.as_slice()).unwrap_or_default();
+        let mut both = expected.iter().zip(&outcome.picks);
+        let is_it = expected.len() == outcome.picks.len()
+            && both.all(|(expected, picked)| expected.allows(*picked, tried));
+        if !is_it {
+            let place = |pick: &Option<usize>| {
+                pick.map_or(ExpectPick::Nothing, |place| ExpectPick::Place(place as u32))
+            };
+            let actual: Vec<ExpectPick> = outcome.picks.iter().map(place).collect();
             found.add(&["picks"], tell_picks(expected), tell_picks(&actual));
         }
     }
@@ -356,10 +362,12 @@ pub fn shares(outcome: &Outcome) -> BTreeMap<&str, f64> {
 }
 
 fn tell_picks(picks: &[ExpectPick]) -> String {
-    let picks: Vec<String> = picks
-        .iter()
-        .map(|pick| pick.0.map_or_else(|| "false".to_owned(), |place| place.to_string()))
-        .collect();
+    let tell = |pick: &ExpectPick| match pick {
+        ExpectPick::Nothing => "false".to_owned(),
+        ExpectPick::Place(place) => place.to_string(),
+        ExpectPick::Untried => "\"*\"".to_owned(),
+    };
+    let picks: Vec<String> = picks.iter().map(tell).collect();
     format!("[{}]", picks.join(", "))
 }
 

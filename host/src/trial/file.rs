@@ -46,6 +46,9 @@ pub struct TestFile {
     /// What is in its store when a case begins.
     #[serde(default)]
     pub store: BTreeMap<String, String>,
+    /// What it draws next from its sequences.
+    #[serde(default)]
+    pub sequences: BTreeMap<String, u32>,
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
     /// What others answer to its requests.
@@ -107,6 +110,7 @@ pub struct Case {
     #[serde(default, deserialize_with = "table_if")]
     pub grants: Option<Grants>,
     pub store: Option<BTreeMap<String, String>>,
+    pub sequences: Option<BTreeMap<String, u32>>,
     pub secrets: Option<BTreeMap<String, String>>,
     #[serde(default, deserialize_with = "tables_if")]
     pub http: Option<Vec<Answered>>,
@@ -202,6 +206,8 @@ pub struct Request {
     pub route: String,
     pub upstream: String,
     pub body: String,
+    /// What other plugins have noted of it.
+    pub notes: BTreeMap<String, String>,
 }
 
 impl Default for Request {
@@ -217,6 +223,7 @@ impl Default for Request {
             route: "route".to_owned(),
             upstream: "app".to_owned(),
             body: String::new(),
+            notes: BTreeMap::new(),
         }
     }
 }
@@ -292,12 +299,23 @@ pub struct Response {
     pub headers: HeaderMap,
     /// `host:port` of who answered.
     pub endpoint: Option<String>,
+    /// The cache has answered.
+    pub from_cache: bool,
     pub body: String,
+    /// What other plugins have noted of the request by then.
+    pub notes: BTreeMap<String, String>,
 }
 
 impl Default for Response {
     fn default() -> Self {
-        Self { status: StatusCode::OK, headers: HeaderMap::new(), endpoint: None, body: String::new() }
+        Self {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            endpoint: None,
+            from_cache: false,
+            body: String::new(),
+            notes: BTreeMap::new(),
+        }
     }
 }
 
@@ -441,7 +459,7 @@ pub struct Expect {
     /// The response as it is afterwards.
     #[serde(deserialize_with = "table_if")]
     pub response: Option<ExpectResponse>,
-    /// What each call of `pick` gives: a place, or false where the plugin has no opinion.
+    /// What each call of `pick` gives.
     pub picks: Option<Vec<ExpectPick>>,
     /// The part of the picks that falls on each address.
     pub share: BTreeMap<String, f64>,
@@ -544,8 +562,26 @@ pub enum Expected {
     Are(Vec<String>),
 }
 
+/// What a call of `pick` is to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpectPick(pub Option<u32>);
+pub enum ExpectPick {
+    /// No opinion.
+    Nothing,
+    Place(u32),
+    /// Any that is there and has not been tried.
+    Untried,
+}
+
+impl ExpectPick {
+    /// Whether this is it, with these places tried already.
+    pub fn allows(self, picked: Option<usize>, tried: &[u32]) -> bool {
+        match (self, picked.map(|place| place as u32)) {
+            (Self::Nothing, picked) => picked.is_none(),
+            (Self::Place(place), picked) => picked == Some(place),
+            (Self::Untried, picked) => picked.is_some_and(|place| !tried.contains(&place)),
+        }
+    }
+}
 
 /// A point in time, in RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -854,20 +890,28 @@ impl<'de> Deserialize<'de> for ExpectPick {
             type Value = ExpectPick;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("the place of an endpoint, from 0, or false for no opinion")
+                let expected = "the place of an endpoint, from 0, \"*\" for any that has not been tried, or false for none";
+                formatter.write_str(expected)
             }
 
             fn visit_bool<E: de::Error>(self, has_one: bool) -> Result<ExpectPick, E> {
                 if has_one {
                     return Err(E::invalid_value(de::Unexpected::Bool(true), &self));
                 }
-                Ok(ExpectPick(None))
+                Ok(ExpectPick::Nothing)
             }
 
             fn visit_i64<E: de::Error>(self, place: i64) -> Result<ExpectPick, E> {
                 u32::try_from(place)
-                    .map(|place| ExpectPick(Some(place)))
+                    .map(ExpectPick::Place)
                     .map_err(|_| E::invalid_value(de::Unexpected::Signed(place), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ExpectPick, E> {
+                match text {
+                    "*" => Ok(ExpectPick::Untried),
+                    _ => Err(E::invalid_value(de::Unexpected::Other("text"), &self)),
+                }
             }
         }
 

@@ -83,12 +83,18 @@ impl CaseReport {
 impl Trial {
     /// Lets the component go through all cases of a file, in order.
     pub fn run(&self, file: &TestFile) -> Report {
+        self.run_by_chance(file, 0)
+    }
+
+    /// The same with other random numbers: the same for the same seed.
+    pub fn run_by_chance(&self, file: &TestFile, seed: u64) -> Report {
         let mut stage = None;
-        Report { cases: file.cases.iter().map(|case| self.case(file, case.get_ref(), &mut stage)).collect() }
+        let mut run = |case: &Case| self.case(file, case, seed, &mut stage);
+        Report { cases: file.cases.iter().map(|case| run(case.get_ref())).collect() }
     }
 
     /// `stage` is that of the case before, and afterwards that of this one.
-    fn case(&self, file: &TestFile, case: &Case, stage: &mut Option<Stage>) -> CaseReport {
+    fn case(&self, file: &TestFile, case: &Case, seed: u64, stage: &mut Option<Stage>) -> CaseReport {
         let started = Instant::now();
         let steps = case.steps();
         if case.instance.unwrap_or(file.instance) == Instance::Fresh {
@@ -102,7 +108,7 @@ impl Trial {
                 Ok(())
             }
             None => {
-                let (settings, props) = (settings(file, case), Props::of(file, Some(case)));
+                let (settings, props) = (settings(file, case), Props { seed, ..Props::of(file, Some(case)) });
                 let started =
                     Stage::set(&self.code, &self.name, &settings, &props, case.time.unwrap_or(file.time));
                 started.map(|started| *stage = Some(started))

@@ -3,21 +3,23 @@
 //! The values of headers are kept that stand in a list; all others, those of cookies and queries, and what looks like
 //! a token in a path, are replaced. The same value by the same placeholder, and by one of its kind, so that what a
 //! plugin copies, compares or counts comes out the same. What a plugin has made of its own is expected to be there,
-//! and no more is said of it.
+//! and no more is said of it. What was written is tried on the plugin, so that no case fails on what it was recorded
+//! from.
 
 use std::{
     collections::{BTreeSet, HashMap},
-    time::SystemTime,
+    path::Path,
+    time::{Duration, Instant, SystemTime},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use toml_edit::{Array, InlineTable, Value};
 
-use super::stage::REQUEST_ID;
+use super::{TestFile, Trial, stage::REQUEST_ID};
 use crate::{
     address::Caller,
-    plugin::{Call, Decided, Hook, Secrets, SeenExchange},
+    plugin::{Call, Choice, Condition, Decided, Plugin, Secrets, SeenExchange, SeenPick, Sides},
 };
 
 /// Headers of requests and responses whose values are kept: what messages are about, and not whose they are.
@@ -68,32 +70,112 @@ pub const KEPT: [&str; 44] = [
     "x-frame-options",
 ];
 
-/// Writes calls down as cases, in the form of `<name>.test.toml`. Headers, cookies, parameters of queries and notes
-/// that are `wanted` by name keep their values, unless one is among the `secrets`.
-pub fn cases(calls: &[Call], wanted: &BTreeSet<String>, secrets: &Secrets) -> String {
-    let mut text = String::new();
+/// What was written of calls.
+#[derive(Debug)]
+pub struct Written {
+    /// In the form of `<name>.test.toml`.
+    pub text: String,
+    /// Cases that pass.
+    pub cases: usize,
+    /// Cases that stand there as comments, since they do not.
+    pub left: usize,
+}
+
+/// Writes calls of a plugin down as cases. Headers, cookies, parameters of queries and notes that are `wanted` by name
+/// keep their values, unless one is among the plugin's secrets.
+///
+/// Each case is tried on the plugin. What does not pass becomes a comment: what it has decided by was replaced, or is
+/// nothing that a case holds.
+pub fn cases(calls: &[Call], wanted: &BTreeSet<String>, plugin: &Plugin) -> Written {
+    let rehearsal = Rehearsal::of(plugin);
+    let mut written = Written { text: String::new(), cases: 0, left: 0 };
     for (number, call) in calls.iter().enumerate() {
+        let secrets = &plugin.capabilities().secrets;
         // Anew for each: who compares cases learns nothing of whose they are.
-        let mut redaction = Redaction { wanted, secrets, placeholders: HashMap::new() };
-        let mut lines = vec!["[[case]]".to_owned()];
-        let decided = match &call.decided {
-            Decided::Next => "next".to_owned(),
-            Decided::Reply { status, .. } => format!("reply {}", status.as_u16()),
-            Decided::Forward(_) => "forward".to_owned(),
-        };
-        let target = redaction.target(&call.before.target.to_string());
-        let name = format!("recorded {}: {} {target}: {decided}", number + 1, call.before.method);
-        lines.push(format!("name = {}", Value::from(name)));
-        lines.push(format!("time = {}", Value::from(timestamp(call.at))));
-        lines.push(format!("request = {}", redaction.request(&call.before, target)));
-        if let Some(response) = redaction.response(&call.before) {
-            lines.push(format!("response = {response}"));
+        let case = || Redaction { wanted, secrets, placeholders: HashMap::new() }.case(number + 1, call);
+        match rehearsal.proven(call, case) {
+            Ok(text) => {
+                written.cases += 1;
+                written.text.push_str(&text);
+            }
+            Err((text, reason)) => {
+                written.left += 1;
+                written.text.push_str(&format!("# Not a test as it stands: {reason}.\n"));
+                for line in text.lines() {
+                    written.text.push_str(&format!("# {line}\n"));
+                }
+            }
         }
-        lines.push(format!("expect = {}", redaction.expect(call)));
-        text.push_str(&lines.join("\n"));
-        text.push_str("\n\n");
+        written.text.push('\n');
     }
-    text
+    written
+}
+
+/// A plugin that goes through its cases once more.
+struct Rehearsal {
+    trial: Trial,
+    config: toml::Table,
+    /// No case is tried after this.
+    until: Instant,
+}
+
+impl Rehearsal {
+    /// For all cases together.
+    const TIME: Duration = Duration::from_secs(20);
+
+    fn of(plugin: &Plugin) -> Self {
+        let trial = Trial { name: plugin.name.to_string(), code: plugin.code.clone() };
+        // What was made of a table becomes one again.
+        let config = serde_json::from_str(&plugin.config).unwrap_or_default();
+        Self { trial, config, until: Instant::now() + Self::TIME }
+    }
+
+    /// The strictest form of a case that passes, whatever chance has in store; or why there is none.
+    fn proven(&self, call: &Call, case: impl Fn() -> CaseText) -> Result<String, (String, String)> {
+        let mut case = case();
+        let exact = case.text();
+        let Err(reason) = self.passes(&exact, call) else { return Ok(exact) };
+        if call.pick.as_ref().is_some_and(|pick| pick.picked.is_some()) {
+            case.expect.insert("picks", Value::Array(["*"].into_iter().collect()));
+            let any = case.text();
+            if self.passes(&any, call).is_ok() {
+                return Ok(any);
+            }
+        }
+        Err((exact, reason))
+    }
+
+    fn passes(&self, text: &str, call: &Call) -> Result<(), String> {
+        let seeds = 0..if call.pick.is_some() { 8 } else { 2 };
+        let cannot = |_| "it cannot be written down".to_owned();
+        let (mut file, _) =
+            TestFile::read_text(Path::new("recorded.test.toml"), text.to_owned()).map_err(cannot)?;
+        file.config.clone_from(&self.config);
+        for seed in seeds {
+            if Instant::now() > self.until {
+                return Err("there was no time to try it".to_owned());
+            }
+            let report = self.trial.run_by_chance(&file, seed);
+            let steps = report.cases.iter().flat_map(|case| &case.steps);
+            // What comes out may be anybody's secret: only the place is told.
+            if let Some(difference) = steps.flat_map(|step| &step.differences).next() {
+                return Err(format!("`{}` comes out otherwise when it is replayed", difference.place()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A case, as it is to be written.
+struct CaseText {
+    lines: Vec<String>,
+    expect: InlineTable,
+}
+
+impl CaseText {
+    fn text(&self) -> String {
+        format!("{}\nexpect = {}\n", self.lines.join("\n"), self.expect)
+    }
 }
 
 /// What stands for what in one case.
@@ -104,6 +186,47 @@ struct Redaction<'a> {
 }
 
 impl Redaction<'_> {
+    fn case(mut self, number: usize, call: &Call) -> CaseText {
+        let mut lines = vec!["[[case]]".to_owned()];
+        let first = call.request.as_ref().map(|sides| &sides.before);
+        let first = first.or(call.pick.as_ref().map(|pick| &pick.before));
+        let first = first.or(call.response.as_ref().map(|sides| &sides.before));
+        let Some(first) = first else { return CaseText { lines, expect: InlineTable::new() } };
+        let target = self.target(&first.target.to_string());
+        let decided = [
+            call.request.as_ref().map(|sides| sides.decided.in_words()),
+            call.pick.as_ref().map(SeenPick::in_words),
+            call.response.as_ref().map(|sides| sides.decided.in_words()),
+        ];
+        let decided: Vec<String> = decided.into_iter().flatten().collect();
+        let name = format!("recorded {number}: {} {target}: {}", first.method, decided.join(", "));
+        lines.push(format!("name = {}", Value::from(name)));
+        lines.push(format!("time = {}", Value::from(timestamp(call.at))));
+        if !call.sequences.is_empty() {
+            let sequences = call.sequences.iter();
+            let sequences = sequences.map(|(name, next)| (name.as_str(), Value::from(i64::from(*next))));
+            lines.push(format!("sequences = {}", sequences.collect::<InlineTable>()));
+        }
+        let mut request = self.request(first, target);
+        if let (None, Some(pick)) = (&call.request, &call.pick) {
+            request.insert("upstream", pick.choice.members.upstream().into());
+        }
+        lines.push(format!("request = {request}"));
+        if let Some(pick) = &call.pick {
+            lines.push(format!("endpoints = [\n{}]", self.endpoints(&pick.choice)));
+            let mut table = InlineTable::new();
+            if !pick.choice.tried.is_empty() {
+                let tried: Array = pick.choice.tried.iter().map(|place| i64::from(*place)).collect();
+                table.insert("tried", tried.into());
+            }
+            lines.push(format!("pick = {table}"));
+        }
+        if let Some(response) = self.response(call, first) {
+            lines.push(format!("response = {response}"));
+        }
+        CaseText { lines, expect: self.expect(call) }
+    }
+
     fn request(&mut self, seen: &SeenExchange, target: String) -> InlineTable {
         let mut table = InlineTable::new();
         if seen.method != Method::GET {
@@ -145,73 +268,156 @@ impl Redaction<'_> {
         }
         table.insert("route", seen.route.to_string().into());
         table.insert("upstream", seen.upstream.to_string().into());
+        let notes = self.notes(&seen.notes, &[]);
+        if !notes.is_empty() {
+            table.insert("notes", notes.into());
+        }
         if let Some(body) = seen.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
             table.insert("body", body.into());
         }
         table
     }
 
-    fn response(&mut self, seen: &SeenExchange) -> Option<InlineTable> {
-        let response = seen.response.as_ref()?;
+    /// Notes that were not there before.
+    fn notes(&mut self, notes: &[(String, String)], before: &[(String, String)]) -> InlineTable {
         let mut table = InlineTable::new();
-        table.insert("status", i64::from(response.status.as_u16()).into());
-        let headers = self.headers(&response.headers, |_, _| false);
-        if !headers.is_empty() {
-            table.insert("headers", headers.into());
+        for (name, value) in notes.iter().filter(|note| !before.contains(note)) {
+            let value = match self.is_wanted(name, value) {
+                true => value.clone(),
+                false => self.placeholder(value),
+            };
+            table.insert(name, value.into());
         }
-        if let Some(endpoint) = &response.endpoint {
-            table.insert("endpoint", text(Some(endpoint)).into());
+        table
+    }
+
+    /// A line for each of the endpoints that there were.
+    fn endpoints(&self, choice: &Choice) -> String {
+        let mut lines = String::new();
+        for (member, condition) in choice.members.describe().into_iter().zip(&choice.conditions) {
+            let mut table = InlineTable::new();
+            table.insert("address", member.address.into());
+            if member.weight != 1 {
+                table.insert("weight", i64::from(member.weight).into());
+            }
+            let tags = member.tags.iter().filter(|(_, value)| !self.secrets.holds(value.as_bytes()));
+            let tags: InlineTable = tags.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            if !tags.is_empty() {
+                table.insert("tags", tags.into());
+            }
+            if let Some(Condition { active, latency_us, failures, load }) = condition {
+                for (name, number) in [("active", active), ("failures", failures)] {
+                    if *number != 0 {
+                        table.insert(name, i64::from(*number).into());
+                    }
+                }
+                if *latency_us != 0 {
+                    table.insert("latency", format!("{latency_us}us").into());
+                }
+                // By its shortest form it is the same number again.
+                if let Some(load) = load.and_then(|load| load.to_string().parse::<f64>().ok()) {
+                    table.insert("load", load.into());
+                }
+            }
+            lines.push_str(&format!("    {table},\n"));
         }
-        if let Some(body) = response.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
-            table.insert("body", body.into());
+        lines
+    }
+
+    fn response(&mut self, call: &Call, first: &SeenExchange) -> Option<InlineTable> {
+        let before = &call.response.as_ref()?.before;
+        let response = before.response.as_ref()?;
+        let mut table = InlineTable::new();
+        let own = call.request.as_ref().is_some_and(|sides| matches!(sides.decided, Decided::Reply { .. }));
+        // Its own reply it makes again.
+        if !own {
+            table.insert("status", i64::from(response.status.as_u16()).into());
+            let headers = self.headers(&response.headers, |_, _| false);
+            if !headers.is_empty() {
+                table.insert("headers", headers.into());
+            }
+            if let Some(endpoint) = &response.endpoint {
+                table.insert("endpoint", text(Some(endpoint)).into());
+            }
+            if response.from_cache {
+                table.insert("from-cache", true.into());
+            }
+            if let Some(body) = response.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
+                table.insert("body", body.into());
+            }
+        }
+        let known = call.request.as_ref().map_or(&first.notes, |sides| &sides.after.notes);
+        let notes = self.notes(&before.notes, known);
+        if !notes.is_empty() {
+            table.insert("notes", notes.into());
         }
         Some(table)
     }
 
     fn expect(&mut self, call: &Call) -> InlineTable {
         let mut table = InlineTable::new();
-        match &call.decided {
-            Decided::Next => drop(table.insert("verdict", "next".into())),
-            Decided::Forward(upstream) => {
-                table.insert("verdict", "forward".into());
-                table.insert("upstream", upstream.as_str().into());
-            }
-            Decided::Reply { status, headers, body } => {
-                table.insert("verdict", "reply".into());
-                let mut reply = self.expected_response(*status, &HeaderMap::new(), headers);
-                if let Some(body) = body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
-                    reply.insert("body", body.into());
+        let both = [&call.request, &call.response].map(|sides| sides.as_ref().map(|sides| &sides.decided));
+        if let Some(last) = both[1].or(both[0]) {
+            table.insert("verdict", last.word().into());
+        }
+        for decided in both.into_iter().flatten() {
+            match decided {
+                Decided::Next => {}
+                Decided::Forward(upstream) => drop(table.insert("upstream", upstream.as_str().into())),
+                Decided::Reply { status, headers, body } => {
+                    let mut reply = self.expected_response(*status, &HeaderMap::new(), headers);
+                    if let Some(body) = body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
+                        reply.insert("body", body.into());
+                    }
+                    table.insert("reply", reply.into());
                 }
-                table.insert("reply", reply.into());
             }
-        }
-        if call.hook == Hook::OnResponse {
-            let both = call.before.response.as_ref().zip(call.after.response.as_ref());
-            if let (Some((before, after)), Decided::Next) = (both, &call.decided) {
-                let mut response = self.expected_response(after.status, &before.headers, &after.headers);
-                removed(&before.headers, &after.headers, &mut response);
-                table.insert("response", response.into());
-            }
-            return table;
-        }
-        let (before, after) = (&call.before, &call.after);
-        let headers = self.expected(&before.headers, &after.headers);
-        if !headers.is_empty() {
-            table.insert("headers", headers.into());
-        }
-        removed(&before.headers, &after.headers, &mut table);
-        if before.target != after.target {
-            let target = self.target(&after.target.to_string());
-            table.insert("target", target.into());
         }
         let mut notes = InlineTable::new();
-        for (name, value) in after.notes.iter().filter(|note| !before.notes.contains(note)) {
-            notes.insert(name, self.made(name, value.clone()).into());
+        if let Some(Sides { before, after, .. }) = &call.request {
+            let headers = self.expected(&before.headers, &after.headers);
+            if !headers.is_empty() {
+                table.insert("headers", headers.into());
+            }
+            removed(&before.headers, &after.headers, &mut table);
+            if before.target != after.target {
+                let target = self.target(&after.target.to_string());
+                table.insert("target", target.into());
+            }
+            // What another has noted since is no longer what this one has.
+            let last = call.response.as_ref().map_or(&after.notes, |sides| &sides.before.notes);
+            self.expect_notes(&before.notes, &after.notes, last, &mut notes);
+        }
+        if let Some(SeenPick { picked, .. }) = &call.pick {
+            let picked = picked.map_or(Value::from(false), |place| Value::from(place as i64));
+            table.insert("picks", Value::Array([picked].into_iter().collect()));
+        }
+        if let Some(Sides { before, after, decided }) = &call.response {
+            if let (Some(one), Some(other), Decided::Next) = (&before.response, &after.response, decided) {
+                let mut response = self.expected_response(other.status, &one.headers, &other.headers);
+                removed(&one.headers, &other.headers, &mut response);
+                table.insert("response", response.into());
+            }
+            self.expect_notes(&before.notes, &after.notes, &after.notes, &mut notes);
         }
         if !notes.is_empty() {
             table.insert("notes", notes.into());
         }
         table
+    }
+
+    /// Notes that were made between two moments, and are still there at a last one.
+    fn expect_notes(
+        &self,
+        before: &[(String, String)],
+        after: &[(String, String)],
+        last: &[(String, String)],
+        table: &mut InlineTable,
+    ) {
+        for note in after.iter().filter(|note| !before.contains(note) && last.contains(note)) {
+            let (name, value) = note;
+            table.insert(name, self.made(name, value.clone()).into());
+        }
     }
 
     fn expected_response(
@@ -367,6 +573,32 @@ impl Redaction<'_> {
 
 /// Matches any value.
 const PRESENT: &str = "*";
+
+impl Decided {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Reply { .. } => "reply",
+            Self::Forward(_) => "forward",
+        }
+    }
+
+    fn in_words(&self) -> String {
+        match self {
+            Self::Reply { status, .. } => format!("reply {}", status.as_u16()),
+            Self::Next | Self::Forward(_) => self.word().to_owned(),
+        }
+    }
+}
+
+impl SeenPick {
+    fn in_words(&self) -> String {
+        match self.picked.and_then(|place| self.choice.members.describe().into_iter().nth(place)) {
+            Some(member) => format!("picks {}", member.address),
+            None => "picks none".to_owned(),
+        }
+    }
+}
 
 fn removed(before: &HeaderMap, after: &HeaderMap, table: &mut InlineTable) {
     let gone = before.keys().filter(|name| !after.contains_key(*name));

@@ -19,9 +19,9 @@ use super::{
 use crate::{
     config,
     plugin::{
-        CallError, Code, Completed, Condition, Exchange, Hook, InHand, Journal, Logged, Member, Members,
-        Plugin, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store, Surroundings,
-        Time, at_once,
+        CallError, Chance, Code, Completed, Condition, Exchange, Hook, InHand, Journal, Logged, Member,
+        Members, Plugin, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store,
+        Surroundings, Time, at_once,
     },
     telemetry::Writer,
 };
@@ -103,9 +103,16 @@ impl Stage {
         let journal = Arc::<Journal>::default();
         let time = Arc::new(Time::new(time.since_epoch()));
         let capabilities = props.capabilities(time.now());
-        let surroundings =
-            Surroundings { capabilities, journal: Some(journal.clone()), time: Some(time.clone()) };
+        let surroundings = Surroundings {
+            capabilities,
+            journal: Some(journal.clone()),
+            time: Some(time.clone()),
+            chance: Some(Arc::new(Chance::new(props.seed))),
+        };
         let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)?;
+        for (sequence, next) in &props.sequences {
+            plugin.set_sequence(sequence, *next);
+        }
         let endpoints = Endpoints::new("app", Vec::new(), 0);
         let world = World::new(props.http.clone());
         let plugin = Arc::new(plugin);
@@ -203,9 +210,8 @@ impl Stage {
         let written = step.request.clone().unwrap_or_default();
         if let Some(endpoints) = &step.endpoints {
             self.endpoints = Endpoints::new(&written.upstream, endpoints.clone(), self.endpoints.version + 1);
-        } else if self.endpoints.upstream != written.upstream {
-            let Endpoints { list, version, .. } = &*self.endpoints;
-            self.endpoints = Endpoints::new(&written.upstream, list.clone(), version + 1);
+        } else {
+            self.endpoints = self.endpoints.of(&written.upstream);
         }
         let mut exchange = exchange(&written);
         let mut outcome = Outcome {
@@ -263,6 +269,8 @@ impl Stage {
                     outcome.reply = Some(reply);
                 }
                 RequestVerdict::Forward(upstream) => {
+                    exchange.upstream = upstream.as_str().into();
+                    *endpoints = endpoints.of(&upstream);
                     outcome.verdict = Some(Verdict::Forward);
                     outcome.upstream = Some(upstream);
                 }
@@ -283,6 +291,7 @@ impl Stage {
             let head = response_head(response, outcome.reply.as_ref());
             outcome.response_before = head.parts.headers.clone();
             exchange.response = Some(head);
+            note(exchange, &response.notes);
             if let Some(reply) = &outcome.reply {
                 world.response_body = reply.body.clone();
             }
@@ -365,13 +374,15 @@ pub fn exchange(written: &Request) -> InHand {
     }
     headers.extend(written.headers.clone());
     let (parts, ()) = request.into_parts();
-    InHand::new(Exchange::new(
+    let mut exchange = InHand::new(Exchange::new(
         parts,
         written.client_address.into(),
         written.scheme.as_str(),
         written.route.as_str().into(),
         written.upstream.as_str().into(),
-    ))
+    ));
+    note(&mut exchange, &written.notes);
+    exchange
 }
 
 /// The head of an upstream's response, or of what the plugin itself has answered, which response hooks see too.
@@ -387,7 +398,13 @@ fn response_head(written: &Response, reply: Option<&Reply>) -> ResponseHead {
     ResponseHead {
         parts,
         endpoint: endpoint.and_then(|text| HeaderValue::try_from(text).ok()),
-        from_cache: false,
+        from_cache: written.from_cache,
+    }
+}
+
+fn note(exchange: &mut InHand, notes: &BTreeMap<String, String>) {
+    for (name, value) in notes {
+        exchange.set_note(name.clone(), value.clone());
     }
 }
 
@@ -403,6 +420,14 @@ impl Endpoints {
     /// `version` is another number for another list.
     pub fn new(upstream: &str, list: Vec<Endpoint>, version: u64) -> Arc<Self> {
         Arc::new(Self { upstream: upstream.to_owned(), version, list })
+    }
+
+    /// The same in an upstream of this name.
+    fn of(self: &Arc<Self>, upstream: &str) -> Arc<Self> {
+        match self.upstream == upstream {
+            true => self.clone(),
+            false => Self::new(upstream, self.list.clone(), self.version + 1),
+        }
     }
 }
 

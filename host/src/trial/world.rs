@@ -18,8 +18,12 @@ pub struct Props {
     pub grants: Grants,
     /// What is in its store, before anything happens.
     pub store: BTreeMap<String, String>,
+    /// What it draws next from its sequences; 0 from those that are not named.
+    pub sequences: BTreeMap<String, u32>,
     pub secrets: BTreeMap<String, String>,
     pub http: Vec<Answered>,
+    /// Decides what comes by chance.
+    pub seed: u64,
 }
 
 /// How much a plugin is granted of what it imports.
@@ -39,8 +43,10 @@ impl Props {
         Self {
             grants: case.and_then(|case| case.grants.as_ref()).unwrap_or(&file.grants).clone(),
             store: of_case(case.and_then(|case| case.store.as_ref()), &file.store),
+            sequences: case.and_then(|case| case.sequences.as_ref()).unwrap_or(&file.sequences).clone(),
             secrets: of_case(case.and_then(|case| case.secrets.as_ref()), &file.secrets),
             http: case.and_then(|case| case.http.as_ref()).unwrap_or(&file.http).clone(),
+            seed: 0,
         }
     }
 

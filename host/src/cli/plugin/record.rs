@@ -24,7 +24,7 @@ pub(in crate::cli) struct RecordArguments {
     /// How long; ten minutes at most
     #[arg(long = "for", value_name = "DURATION", default_value = "60s")]
     duration: jiff::SignedDuration,
-    /// The part of the calls that is recorded
+    /// The part of the requests that is recorded
     #[arg(long, default_value_t = 1.0)]
     sample: f64,
     /// Cases after which it ends; a thousand at most
@@ -44,8 +44,8 @@ pub(in crate::cli) struct RecordArguments {
 }
 
 pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> {
-    /// What the answer takes beside the recording.
-    const PATIENCE: Duration = Duration::from_secs(10);
+    /// What the answer takes beside the recording: each case is tried.
+    const PATIENCE: Duration = Duration::from_secs(60);
     let RecordArguments { name, duration, sample, most, bodies, keep, output, admin } = arguments;
     let output = output.unwrap_or_else(|| format!("{name}.test.toml").into());
     let before = match fs::read_to_string(&output) {
@@ -64,8 +64,9 @@ pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> 
     });
     let path = format!("/api/plugins/{}/record", encoded(&name));
     let told = admin.ask(Method::POST, &path, Some(&wanted)).await?;
-    let (cases, calls) = (told["cases"].as_u64().unwrap_or_default(), &told["calls"]);
-    if cases == 0 {
+    let [cases, left] = ["cases", "left"].map(|key| told[key].as_u64().unwrap_or_default());
+    let calls = &told["calls"];
+    if cases + left == 0 {
         say!("nothing recorded: there were {calls} calls");
         return Ok(ExitCode::from(1));
     }
@@ -75,7 +76,11 @@ pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> 
     };
     let text = format!("{text}{}\n", told["text"].as_str().unwrap_or_default().trim_end());
     fs::write(&output, text).with_context(|| format!("cannot write {}", output.display()))?;
-    say!("{cases} cases of {calls} calls in {}", output.display());
+    let comments = match left {
+        0 => String::new(),
+        left => format!(", and {left} as comments, since they do not pass as they stand"),
+    };
+    say!("{cases} cases of {calls} calls in {}{comments}", output.display());
     Ok(ExitCode::SUCCESS)
 }
 
