@@ -585,14 +585,17 @@ async fn a_line_of_a_plugin_names_the_plugin_and_the_request() {
 #[tokio::test]
 async fn a_plugin_cannot_fill_the_log() {
     let origin = Origin::start().await;
-    let proxy = with_guest(&origin, "limits = { time = \"10s\" }\nconfig = { request = \"obey\" }").await;
-    for flood in ["log-flood", "print-flood"] {
+    // Under a name of its own, since other tests have plugins that log too much.
+    let settings = "file = \"guest\"\nlimits = { time = \"10s\" }\nconfig = { request = \"obey\" }";
+    let config = format!("workers = 1\n{}[plugins.floods]\n{settings}\n", app(&[&origin], &["floods"]));
+    let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
+    for (number, flood) in (1..).zip(["log-flood", "print-flood"]) {
         let says = format!("of {flood}");
         let response = proxy.get("/", &[&format!("x-do: {flood}"), &format!("x-says: {says}")]).await;
         assert_eq!(response.status, 200, "{flood}");
         assert_eq!(logged(&["flood ", &says]).len(), 64, "{flood}");
+        assert_eq!(logged(&["floods", "the plugin logs too much"]).len(), number, "{flood}");
     }
-    assert!(!logged(&["the plugin logs too much"]).is_empty());
     // What the proxy has to say of a plugin counts as well.
     assert_eq!(proxy.get("/", &["x-do: status-flood"]).await.status, 200);
     assert_eq!(logged(&["plugin set a status that does not exist: 64007"]).len(), 64);
