@@ -1,7 +1,9 @@
 //! What would become of a request, as it is told and as it is.
 
 use serde_json::{Value, json};
-use tollgate_tests::{Answer, Client, Executable, Origin, Proxy, Response, endpoints, guest, until};
+use tollgate_tests::{
+    Answer, Authority, Client, Executable, Origin, Proxy, Response, Secure, endpoints, guest, until,
+};
 
 use crate::TOLLGATE;
 
@@ -227,6 +229,92 @@ async fn by_tls_the_name_that_is_asked_for_says_which_hosts_are_served() {
     assert_eq!(told["outcome"]["status"], 421, "{told:#}");
     let told = explained(&proxy, "GET", "http://a.example/x", &[]).await;
     assert_eq!(told["outcome"]["headers"]["location"], "https://a.example/x", "{told:#}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_looked_at_as_in_a_handshake() {
+    let (authority, clients, origin) = (Authority::new(), Authority::new(), Origin::start().await);
+    let (known, stranger) = (clients.vouch(&["client"]), Authority::new().vouch(&["client"]));
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    authority.vouch(&["site.test"]).write(folder.path(), "site");
+    known.write(folder.path(), "known");
+    std::fs::write(folder.path().join("clients.pem"), &clients.certificate).expect("a file can be written");
+    let own = "certificates = [{ certificate = \"site.pem\", key = \"site.key\" }]";
+    let config = format!(
+        "{ADMIN}[[listeners]]\naddress = \"127.0.0.1:0\"
+        tls = {{ {own}, client-ca = \"clients.pem\", client-auth = \"optional\" }}
+        [[listeners]]\naddress = \"127.0.0.2:0\"\ntls = {{ {own}, client-ca = \"clients.pem\" }}
+        [[listeners]]\naddress = \"127.0.0.3:0\"\ntls = {{ {own} }}
+        [upstreams.app]\nendpoints = {}
+        [[routes]]\nupstream = \"app\"
+        [[routes]]\nmatch = {{ path = \"/seen\" }}\nupstream = \"app\"\nplugins = [\"guest\"]
+        [plugins.guest]\nconfig = {{ request = \"see\" }}\n",
+        endpoints(&[&origin])
+    );
+    let proxy = Proxy::try_start_in(folder, &config, &[("guest", guest())]).await;
+    let proxy = proxy.unwrap_or_else(|error| panic!("the proxy does not start: {error}"));
+    let ask = async |listener: &str, path: &str, certificate: Option<&str>| {
+        let question = json!({
+            "method": "GET", "url": format!("https://site.test{path}"), "listener": format!("{listener}:0"),
+            "client-certificate": certificate,
+        });
+        post(&proxy, &question.to_string(), "").await
+    };
+    let outcome = async |listener: &str, path: &str, certificate: Option<&str>| {
+        let answer = ask(listener, path, certificate).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["outcome"].clone()
+    };
+    // The plugin and the upstream see it, as they do when it is real.
+    let without = outcome("127.0.0.1", "/seen", None).await;
+    let with = outcome("127.0.0.1", "/seen", Some(&known.certificate)).await;
+    let stream = Secure::with_identity(&authority, &known).try_connect(proxy.address(), "site.test").await;
+    let mut client = Client::over(stream.expect("it is let in"));
+    client.send("GET /seen HTTP/1.1\r\nHost: site.test\r\n\r\n").await;
+    let seen = client.response().await;
+    assert!(seen.json()["certificate"].is_array(), "{seen:?}");
+    assert_eq!(with["body-bytes"], seen.body.len(), "{with:#}");
+    assert!(without["body-bytes"].as_u64() < with["body-bytes"].as_u64(), "{without:#}");
+    let sent = outcome("127.0.0.1", "/", Some(&known.certificate)).await;
+    assert!(sent["headers"]["client-cert"].is_string(), "{sent:#}");
+
+    // Whom the listener would not let in.
+    for (listener, certificate) in [
+        ("127.0.0.1", Some(stranger.certificate.as_str())),
+        ("127.0.0.2", Some(stranger.certificate.as_str())),
+        ("127.0.0.2", None),
+    ] {
+        let outcome = outcome(listener, "/", certificate).await;
+        assert_eq!((&outcome["verdict"], &outcome["status"]), (&json!("refused"), &Value::Null));
+        let reason = outcome["reason"].as_str().unwrap_or_default();
+        assert!(reason.starts_with("the handshake fails: "), "{outcome:#}");
+    }
+    assert_eq!(outcome("127.0.0.2", "/", Some(&known.certificate)).await["verdict"], "sent");
+    for (listener, certificate, words) in [
+        ("127.0.0.3", known.certificate.as_str(), "asks no client for a certificate"),
+        ("127.0.0.1", "nothing", "the client certificate is none in PEM"),
+    ] {
+        let refused = ask(listener, "/", Some(certificate)).await;
+        assert_eq!(refused.status, 400);
+        assert!(refused.text().contains(words), "{}", refused.text());
+    }
+
+    let admin = format!("http://{}", proxy.admin_address());
+    let both = format!("{}{}", known.key, known.certificate);
+    std::fs::write(proxy.folder().join("both.pem"), both).expect("a file can be written");
+    let run = async |more: &[&str]| {
+        let asked = ["explain", "GET", "https://site.test/", "--admin", &admin, "--listener", "127.0.0.2:0"];
+        let folder = proxy.folder().to_owned();
+        Executable::start(TOLLGATE, &folder, &[&asked[..], more].concat()).end().await
+    };
+    let both = proxy.folder().join("both.pem");
+    let (status, page, errors) = run(&["--client-cert", both.to_str().expect("it is text")]).await;
+    assert!(status.success() && page.contains("it would go to"), "{page}{errors}");
+    let (status, page, _) = run(&[]).await;
+    assert!(status.success() && page.contains("refused: the handshake fails"), "{page}");
+    let key = proxy.folder().join("known.key");
+    let (status, _, errors) = run(&["--client-cert", key.to_str().expect("it is text")]).await;
+    assert!(!status.success() && errors.contains("has no certificate in PEM"), "{errors}");
 }
 
 #[tokio::test]

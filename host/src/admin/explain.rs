@@ -33,7 +33,9 @@ pub(super) async fn explain(
             | Unexplained::Url
             | Unexplained::Header(_)
             | Unexplained::NoListener
-            | Unexplained::UnknownListener => StatusCode::BAD_REQUEST,
+            | Unexplained::UnknownListener
+            | Unexplained::Certificate
+            | Unexplained::NotAsked(_) => StatusCode::BAD_REQUEST,
             Unexplained::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Unexplained::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         };

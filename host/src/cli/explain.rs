@@ -1,6 +1,10 @@
 //! `tollgate explain`: what would become of a request, and why?
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -29,6 +33,9 @@ pub(super) struct ExplainArguments {
     /// The listener that it would come to, by its address in the configuration
     #[arg(long, value_name = "ADDRESS")]
     listener: Option<String>,
+    /// The client's certificate in PEM, and those between it and its authority; the key is not needed
+    #[arg(long, value_name = "FILE")]
+    client_cert: Option<PathBuf>,
     /// By HTTP/2
     #[arg(long)]
     http2: bool,
@@ -42,7 +49,8 @@ pub(super) struct ExplainArguments {
 pub(super) async fn run(arguments: ExplainArguments) -> anyhow::Result<()> {
     /// Plugins that wait are waited for; a little longer than the proxy itself does.
     const PATIENCE: Duration = Duration::from_secs(65);
-    let ExplainArguments { method, url, headers, data, client, listener, http2, json, admin } = arguments;
+    let ExplainArguments { method, url, headers, data, client, listener, client_cert, http2, json, admin } =
+        arguments;
     let headers: Vec<_> = headers.iter().map(|line| pair(line)).collect::<anyhow::Result<_>>()?;
     let mut question = json!({
         "method": method.to_ascii_uppercase(), "url": url, "headers": headers, "body": data, "http2": http2,
@@ -52,6 +60,9 @@ pub(super) async fn run(arguments: ExplainArguments) -> anyhow::Result<()> {
     }
     if let Some(listener) = listener {
         question["listener"] = listener.into();
+    }
+    if let Some(path) = client_cert {
+        question["client-certificate"] = certificates(&path)?.into();
     }
     let admin = admin.open()?.patient(PATIENCE);
     let told = admin.ask(Method::POST, "/api/explain", Some(&question)).await?;
@@ -64,6 +75,21 @@ pub(super) async fn run(arguments: ExplainArguments) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The certificates in a file. A key that stands beside them stays here.
+fn certificates(path: &Path) -> anyhow::Result<String> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
+    let file = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let blocks = file.split(BEGIN).skip(1).filter_map(|rest| Some(rest.split_once(END)?.0));
+    let found: String = blocks.map(|block| format!("{BEGIN}{block}{END}\n")).collect();
+    anyhow::ensure!(
+        !found.is_empty(),
+        "{} has no certificate in PEM, which begins with {BEGIN}",
+        path.display()
+    );
+    Ok(found)
 }
 
 fn pair(line: &str) -> anyhow::Result<(&str, &str)> {
@@ -165,6 +191,7 @@ fn lines(told: &Value) -> Vec<String> {
             let (endpoint, target) = (text(outcome, "endpoint"), text(outcome, "target"));
             format!("it would go to {endpoint} as {target}")
         }
+        verdict if outcome["status"].is_null() => format!("{verdict}: {reason}"),
         verdict => format!("{verdict}: {} ({reason})", outcome["status"]),
     };
     page.stage("outcome", told, &end);

@@ -18,6 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version, header, request};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
 
 use super::{
@@ -35,7 +36,7 @@ use crate::{
     route::Objection,
     snapshot::{Route, Snapshot, Step, Target},
     telemetry::{Part, PerWorker, with_sources},
-    tls::Protocol,
+    tls::{HandshakeError, Protocol},
 };
 use told::{
     Before, Cached, Candidate, Changed, Compression, Limited, Near, Outcome, Picked, Prepared, Routed,
@@ -58,6 +59,8 @@ pub struct Question {
     client: Option<IpAddr>,
     /// The address of a listener as it is configured; by scheme and port of the URL if absent.
     listener: Option<String>,
+    /// What the client shows by TLS where it is asked: certificates in PEM, its own first.
+    client_certificate: Option<String>,
     #[serde(default)]
     http2: bool,
 }
@@ -75,6 +78,13 @@ pub enum Unexplained {
     NoListener,
     #[error("no listener is configured with this address")]
     UnknownListener,
+    #[error("the client certificate is none in PEM, which begins with -----BEGIN CERTIFICATE-----")]
+    Certificate,
+    #[error(
+        "the listener {0} asks no client for a certificate: leave it out, or name in the listener's `tls` who vouches for \
+         clients, `client-ca`"
+    )]
+    NotAsked(String),
     #[error("it takes too long")]
     TimedOut,
     #[error("the proxy is stopping")]
@@ -87,14 +97,20 @@ pub async fn explain(worker: Rc<Worker>, question: Question) -> Result<Explanati
     const LONGEST: Duration = Duration::from_secs(60);
     let generation = worker.generation();
     let place = listener(&generation.snapshot, &question)?;
-    let connection = connection(&worker, &generation.snapshot, place, &question)?;
     let request = request(&question)?;
-    let listener = connection.listener.address.to_string();
     let mut told = Explanation {
         generation: generation.snapshot.number,
         worker: worker.writer.number,
-        listener,
+        listener: generation.snapshot.config.listeners[place].get_ref().address.to_string(),
         ..Explanation::default()
+    };
+    let connection = match connection(&worker, &generation.snapshot, place, &question)? {
+        Ok(connection) => connection,
+        Err(error) => {
+            let reason = Some(error.to_string());
+            told.outcome = Outcome { verdict: Verdict::Refused, reason, ..Outcome::default() };
+            return Ok(told);
+        }
     };
     let meter = Meter::start();
     let clock = worker.clock.clone();
@@ -170,6 +186,7 @@ async fn walk(
         route.name.clone(),
         target.upstream.name.clone(),
     );
+    exchange.certificate = connection.peer.certificate.clone();
     exchange.journal = Some(Arc::default());
     let mut exchange = InHand::new(exchange);
     let wishes =
@@ -373,24 +390,38 @@ fn connection(
     snapshot: &Snapshot,
     place: usize,
     question: &Question,
-) -> Result<Connection, Unexplained> {
+) -> Result<Result<Connection, HandshakeError>, Unexplained> {
     let listener = Arc::new(snapshot.config.listeners[place].get_ref().clone());
     let address = SocketAddr::new(question.client.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0);
     let caller = crate::address::Caller::from(address);
     let is_trusted = listener.trusted_proxies.holds(caller.client());
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
-    let peer = Peer::new(caller, scheme, is_trusted);
+    let mut peer = Peer::new(caller, scheme, is_trusted);
     let counts = Part::new(Arc::<PerWorker<_>>::default(), worker.writer);
-    let Some(termination) = &snapshot.terminations[place] else {
+    let termination = snapshot.terminations[place].as_ref();
+    let chain = question.client_certificate.as_deref().map(|pem| {
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().unwrap_or_default();
+        match termination {
+            _ if chain.is_empty() => Err(Unexplained::Certificate),
+            Some(termination) if termination.asks_clients() => Ok(chain),
+            Some(_) | None => Err(Unexplained::NotAsked(listener.address.to_string())),
+        }
+    });
+    let chain = chain.transpose()?.unwrap_or_default();
+    let Some(termination) = termination else {
         let connection = Connection::http1(peer, listener, counts);
-        return Ok(if question.http2 { connection.to_http2() } else { connection });
+        return Ok(Ok(if question.http2 { connection.to_http2() } else { connection }));
     };
     let uri: Uri = question.url.parse().map_err(|_| Unexplained::Url)?;
     let name = uri.host().map(|host| host.trim_end_matches('.').to_ascii_lowercase());
     // Nobody can ask for an address.
     let name = name.filter(|name| !name.starts_with('[') && name.parse::<IpAddr>().is_err());
     let protocol = if question.http2 { Protocol::Http2 } else { Protocol::Http1 };
-    Ok(Connection::secure(peer, listener, counts, termination.expected(name.as_deref(), protocol)))
+    Ok(termination.expected(name.as_deref(), protocol, &chain).map(|session| {
+        peer.certificate = session.client.clone();
+        Connection::secure(peer, listener, counts, session)
+    }))
 }
 
 /// The head of the request as it would come.

@@ -13,7 +13,7 @@ mod termination;
 
 pub use origination::Origination;
 pub use session::{ClientCertificate, Protocol, Session};
-pub use termination::Termination;
+pub use termination::{HandshakeError, Termination};
 
 use std::{
     fs, io,

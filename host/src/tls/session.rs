@@ -79,14 +79,15 @@ impl Session {
         }
     }
 
-    /// What a handshake would settle in which a client asks for this name, in lower case, and shows no certificate.
+    /// What a handshake would settle in which a client asks for this name, in lower case, and shows this certificate.
     pub(super) fn expected(
         server_name: Option<&str>,
         protocol: Protocol,
+        client: Option<ClientCertificate>,
         certificates: Arc<Certificates>,
     ) -> Self {
-        let server_name = server_name.map(Into::into);
-        Self { protocol, version: "1.3", is_resumed: false, client: None, server_name, certificates }
+        let (server_name, client) = (server_name.map(Into::into), client.map(Arc::new));
+        Self { protocol, version: "1.3", is_resumed: false, client, server_name, certificates }
     }
 
     /// Whether requests for this host may come on this connection: the one it was opened for, and those that the
@@ -103,7 +104,7 @@ fn is_address(host: &str) -> bool {
 }
 
 impl ClientCertificate {
-    fn new(chain: &[CertificateDer<'static>], forward: ForwardedCertificate) -> Option<Self> {
+    pub(super) fn new(chain: &[CertificateDer<'static>], forward: ForwardedCertificate) -> Option<Self> {
         let (certificate, rest) = chain.split_first()?;
         // A byte sequence of RFC 8941, section 3.3.5.
         let item = |der: &CertificateDer<'_>| format!(":{}:", BASE64_STANDARD.encode(der));

@@ -9,23 +9,31 @@ use std::{
 use rustls::{
     ServerConfig, ServerConnection,
     crypto::{CryptoProvider, aws_lc_rs::Ticketer},
+    pki_types::{CertificateDer, UnixTime},
     server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 use toml::Spanned;
 
 use super::{
-    Error, Files, Folders, Protocol, Session, certificate,
+    ClientCertificate, Error, Files, Folders, Protocol, Session, certificate,
     certificate::{Certificate, Certificates},
     provider, self_signed, store,
 };
 use crate::config::{ClientAuth, ForwardedCertificate, ListenerTls, Problem, TlsVersion};
+
+/// Why there would be no connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the handshake fails: {0}")]
+pub struct HandshakeError(rustls::Error);
 
 /// A listener's TLS, ready for handshakes. Shared by all workers.
 #[derive(Debug)]
 pub struct Termination {
     config: Arc<ServerConfig>,
     certificates: Arc<Certificates>,
+    /// Who looks at certificates of clients, if they are asked for one.
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     forward: ForwardedCertificate,
     settings: ListenerTls,
     /// Whether HTTP/2 is offered.
@@ -85,12 +93,19 @@ impl Termination {
             Some(previous) => previous.config.ticketer.clone(),
             None => Ticketer::new().map_err(setup)?,
         };
-        let config =
-            configure(settings.min_version, has_http2, provider, verifier, certificates.clone(), tickets);
+        let config = configure(
+            settings.min_version,
+            has_http2,
+            provider,
+            verifier.clone(),
+            certificates.clone(),
+            tickets,
+        );
         let forward = settings.forward_client_certificate.as_ref().map(|word| *word.get_ref());
         Ok(Arc::new(Self {
             config: Arc::new(config.map_err(setup)?),
             certificates,
+            verifier,
             forward: forward.unwrap_or_default(),
             settings: settings.clone(),
             has_http2,
@@ -115,9 +130,33 @@ impl Termination {
         &self.config
     }
 
-    /// What a handshake would settle in which a client asks for this name, in lower case.
-    pub fn expected(&self, server_name: Option<&str>, protocol: Protocol) -> Session {
-        Session::expected(server_name, protocol, self.certificates.clone())
+    /// Whether clients are asked for a certificate.
+    pub fn asks_clients(&self) -> bool {
+        self.verifier.is_some()
+    }
+
+    /// What a handshake would settle in which a client asks for this name, in lower case, and shows this chain of
+    /// certificates, its own first; none if empty. That it has the key is taken for granted.
+    pub fn expected(
+        &self,
+        server_name: Option<&str>,
+        protocol: Protocol,
+        chain: &[CertificateDer<'static>],
+    ) -> Result<Session, HandshakeError> {
+        let mut client = None;
+        if let Some(verifier) = &self.verifier {
+            match chain {
+                [] if verifier.client_auth_mandatory() => {
+                    return Err(HandshakeError(rustls::Error::NoCertificatesPresented));
+                }
+                [] => {}
+                [own, others @ ..] => {
+                    verifier.verify_client_cert(own, others, UnixTime::now()).map_err(HandshakeError)?;
+                    client = ClientCertificate::new(chain, self.forward);
+                }
+            }
+        }
+        Ok(Session::expected(server_name, protocol, client, self.certificates.clone()))
     }
 
     /// What a handshake has settled that has ended.
