@@ -4,7 +4,10 @@ use std::fs;
 
 use serde_json::json;
 use tollgate::trial::{TestFile, Trial};
-use tollgate_tests::{Client, Executable, Origin, Proxy, endpoints, logged, shipped, until, waiting_guest};
+use tollgate_tests::{
+    Answer, Client, Executable, Origin, Proxy, Then, endpoints, guest, logged, shipped, told_guest, until,
+    waiting_guest,
+};
 
 use crate::{TOLLGATE, trial::load};
 
@@ -212,6 +215,142 @@ async fn what_hangs_on_what_was_replaced_is_no_test_but_a_comment() {
     assert!(text.contains("`response.headers.set-cookie` comes out otherwise"), "{text}");
 }
 
+#[tokio::test]
+async fn what_a_plugin_asks_and_is_told_is_in_its_case() {
+    let origin = Origin::start().await;
+    let issuer = Origin::answering(|_| Answer::ok("{ \"active\": true, \"sub\": \"ann\" }")).await;
+    let config = format!(
+        "config = {{ endpoint = \"{0}/introspect\", client = {{ id = \"tollgate\", secret = \"issued-to-us\" }}, \
+         claims = {{ sub = \"x-user\" }} }}",
+        issuer.url()
+    );
+    let settings = format!("{config}\ngrants = {{ store = true, http = [{:?}] }}", issuer.url());
+    let proxy = Proxy::start(&route(&origin, "oauth-introspection", &settings)).await;
+    let token: &[&str] = &["authorization: Bearer hunter2"];
+    let requests = &[("/", token); 2];
+    let wanted = json!({ "for": "60s", "most": 2, "bodies": true });
+    let (told, mut file) = recorded(&proxy, "oauth-introspection", wanted, requests).await;
+    let text = told["text"].as_str().unwrap_or_default();
+    assert!(!text.contains("hunter2") && !text.contains("issued-to-us"), "{text}");
+    // The second was answered by what the first has left in the store.
+    assert_eq!((&told["cases"], &told["left"]), (&json!(1), &json!(1)), "{text}");
+    for words in [
+        "asked = { headers = { ",
+        "authorization = \"*\"",
+        "body = \"token=redacted-",
+        "body = '{ \"active\": true, \"sub\": \"ann\" }'",
+        "x-user = \"*\"",
+        &format!("sent = [\"POST {}/introspect\"]", issuer.url()),
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let table: toml::Table = toml::from_str(&config).expect("it is TOML");
+    file.config = table["config"].as_table().expect("it is a table").clone();
+    assert!(replay("oauth-introspection", &file), "{text}");
+    // What is asked with another body has no answer.
+    let other = text.replace("token=redacted", "token=other");
+    let (mut file, _) = TestFile::read_text(&proxy.folder().join("a.test.toml"), other)
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    file.config = table["config"].as_table().expect("it is a table").clone();
+    assert!(!replay("oauth-introspection", &file));
+}
+
+#[tokio::test]
+async fn answers_that_did_not_come_are_recorded_as_that_and_calls_that_were_given_up_are_not() {
+    let origin = Origin::start().await;
+    let other = Origin::answering(|received| match received.target.as_str() {
+        "/hangs" => Answer { pieces: Vec::new(), then: Then::Hang },
+        _ => Answer::ok("hello"),
+    })
+    .await;
+    let settings = format!("file = \"waiting\"\ngrants = {{ http = [{:?}], body = true }}", other.url());
+    let proxy =
+        Proxy::start_with(&route(&origin, "asking", &settings), &[("waiting", waiting_guest())]).await;
+    let url = other.url();
+    let wanted = json!({
+        "for": "60s", "most": 4, "bodies": true, "keep": ["x-do", "x-do-response", "x-verdict", "user"],
+    });
+    let mut recording = ask(&proxy, "asking", &wanted).await;
+    until("the recording", || !logged(&["recording", "asking"]).is_empty()).await;
+    let mut leaves = proxy.connect().await;
+    leaves.send(format!("GET / HTTP/1.1\r\nHost: test\r\nx-do: send GET {url}/hangs\r\n\r\n")).await;
+    other.has_received(1).await;
+    drop(leaves);
+    let post = |headers: &str| {
+        format!("POST /a HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n{headers}\r\n\r\nbody")
+    };
+    for request in [
+        post(&format!(
+            "x-do: body; send GET {url}/b?user=ann; send GET {url}/b?user=eve\r\nx-verdict: reply"
+        )),
+        post(&format!("x-do: send GET {url}/hangs 50\r\nx-verdict: reply")),
+        post("x-do: send GET http://127.0.0.1:1/\r\nx-verdict: reply"),
+        post("x-do: set another one; body\r\nx-do-response: body; set and that"),
+    ] {
+        assert_eq!(proxy.request(&request).await.status, 200, "{request}");
+    }
+    let told = recording.response().await.json();
+    let text = told["text"].as_str().unwrap_or_default();
+    assert_eq!((&told["calls"], &told["cases"], &told["left"]), (&json!(5), &json!(4), &json!(0)), "{text}");
+    for words in [
+        "body = \"body\"",
+        "/b?user=ann\", method = \"GET\", asked = { headers = { x-from = \"*\" }, body = \"\" }, status = 200",
+        "/hangs\", method = \"GET\", asked = { headers = { x-from = \"*\" }, body = \"\" }, error = \"timed-out\"",
+        "error = \"denied\"",
+        "body = \"timed-out\"",
+        "body = \"another one\"",
+        "body = \"and that\"",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert!(!text.contains("\nhttp = []") || text.matches("http = []").count() == 1, "{text}");
+    let (file, _) = TestFile::read_text(&proxy.folder().join("a.test.toml"), text.to_owned())
+        .unwrap_or_else(|problems| panic!("{problems}"));
+    let report = Trial { name: "asking".into(), code: load(&waiting_guest()) }.run(&file);
+    assert!(report.has_passed(), "{report:?}");
+}
+
+#[tokio::test]
+async fn both_sides_of_a_request_are_one_case_with_what_others_did_between() {
+    let origin = Origin::answering(|_| {
+        Answer::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nhi")
+    })
+    .await;
+    let guest_table =
+        |name: &str, config: &str| format!("[plugins.{name}]\nfile = \"guest\"\nconfig = {config}\n");
+    let config = format!(
+        "{ADMIN}[cache]\n[upstreams.app]\nendpoints = {}\n[[routes]]\nname = \"all\"\nupstream = \"app\"\ncache = true\n\
+         plugins = [\"before\", \"both\", \"behind\"]\n{}{}{}",
+        endpoints(&[&origin]),
+        guest_table("before", "{ request = \"note\", says = \"early\" }"),
+        guest_table("both", "{ request = \"obey\", response = \"mark\", says = \"both\" }"),
+        guest_table("behind", "{ request = \"note\", response = \"obey\", says = \"late\" }"),
+    );
+    let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
+    let wanted = json!({ "for": "60s", "most": 3, "keep": ["x-do", "note", "x-mark"] });
+    let requests: &[(&str, &[&str])] =
+        &[("/", &["x-do: header", "x-do-response: mark"]), ("/", &["x-do: header"]), ("/", &["x-do: reply"])];
+    let (told, mut file) = recorded(&proxy, "both", wanted, requests).await;
+    let text = told["text"].as_str().unwrap_or_default();
+    assert_eq!((&told["calls"], &told["cases"], &told["left"]), (&json!(3), &json!(3), &json!(0)), "{text}");
+    let cases: Vec<&str> = text.split("[[case]]").collect();
+    for (case, words) in [
+        (1, "GET /: next, next\""),
+        (1, "notes = { note = \"early\" } }\nresponse = { status = 200, headers = { "),
+        (1, "x-mark = \"late\""),
+        (1, "notes = { note = \"late\" } }\nexpect = { verdict = \"next\", headers = { x-guest = \"*\" }, "),
+        (1, "response = { status = 200, headers = { x-mark = [\"late\", \"both\"] } }"),
+        (2, "from-cache = true"),
+        (3, "GET /: reply 418, next\""),
+        (3, "reply = { status = 418, headers = { x-a = \"*\" } }, response = { status = 418, "),
+    ] {
+        assert!(cases[case].contains(words), "{words}: {}", cases[case]);
+    }
+    file.config = toml::toml! { request = "obey" response = "mark" says = "both" };
+    let report = Trial { name: "both".into(), code: load(&guest()) }.run(&file);
+    assert!(report.has_passed(), "{report:?}");
+}
+
 /// Whether the plugin of this name in the executable passes, as `tollgate plugin test` would find.
 fn replay(plugin: &str, file: &TestFile) -> bool {
     let report = Trial { name: plugin.to_owned(), code: load(&shipped(plugin)) }.run(file);
@@ -222,13 +361,13 @@ fn replay(plugin: &str, file: &TestFile) -> bool {
 #[tokio::test]
 async fn a_recording_is_bounded_and_ends_with_whoever_asked() {
     let origin = Origin::start().await;
-    let settings = "file = \"waiting\"\ngrants = { http = [\"https://example.com\"], body = true }";
-    let more = "[plugins.bounded]\nfile = \"ip-filter\"\nconfig = { deny = [\"10.0.0.0/8\"] }\n";
-    let config = route(&origin, "asks", settings) + more;
-    let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
+    let settings = "config = { keys = { demo = \"k1\" } }";
+    let more = "[plugins.told]\nfile = \"told\"\n[plugins.bounded]\nfile = \"ip-filter\"\nconfig = { deny = [\"10.0.0.0/8\"] }\n";
+    let config = route(&origin, "api-key", settings) + more;
+    let proxy = Proxy::start_with(&config, &[("told", told_guest())]).await;
     for (plugin, wanted, status, says) in [
         ("nobody", json!({ "for": "1s" }), 404, "no plugin"),
-        ("asks", json!({ "for": "1s" }), 422, "asks others"),
+        ("told", json!({ "for": "1s" }), 422, "decides neither"),
         ("bounded", json!({}), 400, "missing field `for`"),
         ("bounded", json!({ "for": "11m" }), 400, "ten minutes"),
         ("bounded", json!({ "for": "1s", "sample": 0.0 }), 400, "above 0"),

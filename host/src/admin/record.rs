@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::problem::Problem;
 use crate::{
     config::Duration,
-    plugin::{Capability, Hook, Recorded},
+    plugin::{Hook, Recorded},
     server::{Server, blocking},
     trial::recorded::{self, Written},
 };
@@ -90,9 +90,6 @@ pub(super) async fn record(
     let cannot = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     if ![Hook::OnRequest, Hook::Pick, Hook::OnResponse].into_iter().any(|hook| plugin.code.exports(hook)) {
         return Err(cannot("this plugin decides neither on requests nor on responses nor on endpoints"));
-    }
-    if plugin.code.imports().contains(&Capability::HttpClient) {
-        return Err(cannot("this plugin asks others while it decides, and what they answer is not recorded"));
     }
     let settings = Recorded { sample: wanted.sample, most: wanted.most.get(), bodies: wanted.bodies };
     let recording = plugin

@@ -46,7 +46,7 @@ pub use instance::{CallError, StartError};
 pub use keep::Keepers;
 pub use outcome::{Batch, Completed, Outcomes};
 pub use recording::{
-    Begun, Call, Choice, Decided, Recorded, Recording, SeenExchange, SeenPick, SeenResponse, Sides,
+    Begun, Call, Choice, Decided, Errand, Recorded, Recording, SeenExchange, SeenPick, SeenResponse, Sides,
 };
 pub use shadow::{
     Difference, DifferenceKind, Shadow, request_differences, response_differences, write_shadows,

@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
-    CallError, Condition, Digest, Exchange, Hook, Members, Pick, Plugin, Reply, RequestVerdict,
-    ResponseVerdict, Shared,
+    CallError, Capability, Condition, Digest, Exchange, Hook, Members, Outgoing, Pick, Plugin, Received,
+    Reply, RequestVerdict, ResponseVerdict, SendError, Shared,
 };
 use crate::address::Caller;
 
@@ -62,8 +62,19 @@ pub struct Call {
     pub request: Option<Sides>,
     pub pick: Option<SeenPick>,
     pub response: Option<Sides>,
+    /// Requests of its own, in order; none if it cannot send any.
+    pub errands: Option<Vec<Errand>>,
     /// Sequences that somebody has drawn from meanwhile, with the number that was next before.
     pub sequences: BTreeMap<String, u32>,
+}
+
+/// A request of the plugin's own, and what came of it.
+#[derive(Debug)]
+pub struct Errand {
+    pub request: Outgoing,
+    pub answer: Result<Received, SendError>,
+    /// Whether both have their bodies.
+    pub has_bodies: bool,
 }
 
 /// What a hook was given, what it made of it, and what it decided.
@@ -141,6 +152,8 @@ pub struct Begun {
     /// The next numbers of sequences when it began.
     sequences: BTreeMap<String, u32>,
     bytes: usize,
+    /// What has happened is nothing that a case can hold.
+    is_lost: bool,
     /// No other hook adds to it.
     is_last: bool,
     is_kept: bool,
@@ -235,7 +248,9 @@ impl Plugin {
                     return None;
                 }
                 recorder.calls.fetch_add(u64::from(is_known), Ordering::Relaxed);
-                Begun::new(self.shared.clone(), recorder)?
+                let mut begun = Begun::new(self.shared.clone(), recorder)?;
+                begun.call.errands = self.code.imports().contains(&Capability::HttpClient).then(Vec::new);
+                begun
             }
         };
         begun.is_last = match hook {
@@ -263,6 +278,7 @@ impl Begun {
             now: None,
             sequences,
             bytes: 0,
+            is_lost: false,
             is_last: false,
             is_kept: false,
         };
@@ -280,6 +296,42 @@ impl Begun {
         self
     }
 
+    /// The plugin has sent this, and got that.
+    pub fn sent(&mut self, mut request: Outgoing, answer: &Result<Received, SendError>) {
+        let mut answer = answer.clone();
+        let has_bodies = self.recorder.settings.bodies;
+        let mut size = bytes(&request.headers) + request.path.as_str().len();
+        if !has_bodies {
+            request.body = Bytes::new();
+        }
+        size += request.body.len();
+        if let Ok(received) = &mut answer {
+            if !has_bodies {
+                received.body = Bytes::new();
+            }
+            size += bytes(&received.headers) + received.body.len();
+        }
+        // What could not be sent at all, no answer in a case stands for.
+        let was_sent = !matches!(answer, Err(SendError::InvalidUrl | SendError::InvalidRequest));
+        let errands = self.call.errands.get_or_insert_default();
+        if was_sent && errands.len() < Self::ERRANDS && size <= Self::ERRAND {
+            errands.push(Errand { request, answer, has_bodies });
+            self.grow(size);
+        } else {
+            self.is_lost = true;
+        }
+    }
+
+    /// The plugin could not read a body, or not to its end.
+    pub fn missed_body(&mut self) {
+        self.is_lost = true;
+    }
+
+    /// Requests of its own that are kept of one request.
+    const ERRANDS: usize = 64;
+    /// Bytes of each, with its answer.
+    const ERRAND: usize = 256 << 10;
+
     /// The call has ended with this; one that has failed is not kept.
     pub fn end(
         mut self: Box<Self>,
@@ -288,13 +340,17 @@ impl Begun {
     ) {
         let Some(Now { hook, mut before, .. }) = self.now.take() else { return };
         if let Ok(verdict) = verdict {
-            let after = SeenExchange::of(exchange);
+            let mut after = SeenExchange::of(exchange);
             let mut decided = verdict.into();
             if self.recorder.settings.bodies {
                 // Read while it ran, if at all.
                 before.body = exchange.request_as_it_came().cloned();
+                after.body = exchange.request_body().cloned();
                 if let Some(response) = &mut before.response {
                     response.body = exchange.response_as_it_came().cloned();
+                }
+                if let Some(response) = &mut after.response {
+                    response.body = exchange.response_body().cloned();
                 }
             } else if let Decided::Reply { body, .. } = &mut decided {
                 *body = None;
@@ -334,7 +390,7 @@ impl Begun {
 
     /// Keeps what there is, if there is anything, and room for it.
     fn keep(mut self: Box<Self>) {
-        if self.call.is_empty() || !self.recorder.has_room() {
+        if self.is_lost || self.call.is_empty() || !self.recorder.has_room() {
             return;
         }
         self.is_kept = true;
@@ -410,7 +466,14 @@ impl Shared {
 
 impl Call {
     fn new() -> Self {
-        Self { at: SystemTime::now(), request: None, pick: None, response: None, sequences: BTreeMap::new() }
+        Self {
+            at: SystemTime::now(),
+            request: None,
+            pick: None,
+            response: None,
+            errands: None,
+            sequences: BTreeMap::new(),
+        }
     }
 
     fn has(&self, hook: Hook) -> bool {

@@ -65,10 +65,15 @@ pub(super) async fn ask<'a>(
     let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
     let calls = calls.of(generation.writer);
     calls.calls.add(1);
-    let recorded = slot.plugin().begin_recording(Hook::OnRequest, exchange);
+    let mut recorded = slot.plugin().begin_recording(Hook::OnRequest, exchange);
     let verdict = if slot.waits() {
+        let call = Call {
+            request: body,
+            says_end: context.connection.turn.is_none(),
+            ..Call::of(context, *place, deadline, recorded.as_deref_mut())
+        };
         // In a box, since most requests do without.
-        Box::pin(request_waiting(context, *place, slot, exchange, body, deadline, calls)).await
+        Box::pin(request_waiting(slot, exchange, call, calls)).await
     } else {
         slot.on_request(exchange, Some(calls))
     };
@@ -102,25 +107,14 @@ impl Decision {
 
 /// Calls the request hook of a plugin that may wait.
 async fn request_waiting(
-    context: &Context,
-    place: usize,
     slot: &Slot,
     exchange: &mut InHand,
-    mut body: Option<&mut Arriving>,
-    deadline: Option<&Timer>,
+    mut call: Call<'_>,
     calls: &RouteCalls,
 ) -> Result<RequestVerdict, CallError> {
-    let mut call = Call {
-        worker: &context.worker,
-        origins: &context.generation.snapshot.plugins[place].origins,
-        request: body.as_deref_mut(),
-        says_end: context.connection.turn.is_none(),
-        response: None,
-        deadline,
-    };
     let verdict = slot.on_request_waiting(exchange, &mut call, Some(calls)).await;
     if let Some(content) = exchange.take_made_request_body()
-        && let Some(body) = body
+        && let Some(body) = call.request
     {
         let had_content = !http_body::Body::is_end_stream(body);
         exchange.request.headers.remove(header::TRANSFER_ENCODING);
@@ -189,11 +183,14 @@ async fn run(
         let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
         let calls = calls.of(context.generation.writer);
         calls.calls.add(1);
-        let recorded = slot.plugin().begin_recording(Hook::OnResponse, exchange);
+        let mut recorded = slot.plugin().begin_recording(Hook::OnResponse, exchange);
         let verdict = if slot.waits() {
+            let call = Call {
+                response: Some(&mut body),
+                ..Call::of(context, *place, deadline, recorded.as_deref_mut())
+            };
             // In a box, since most responses do without.
-            let (verdict, made) =
-                Box::pin(response_waiting(context, *place, slot, exchange, &mut body, deadline, calls)).await;
+            let (verdict, made) = Box::pin(response_waiting(slot, exchange, call, calls)).await;
             if let Some(content) = made {
                 is_left |= !body.is_read();
                 body = Leaving::Untouched(Content::Whole(content));
@@ -228,22 +225,11 @@ async fn run(
 /// Calls the response hook of a plugin that may wait. Gives the body, too, that it wants in the place of the one that
 /// is there, with the head as it is to be then.
 async fn response_waiting(
-    context: &Context,
-    place: usize,
     slot: &Slot,
     exchange: &mut InHand,
-    body: &mut Leaving,
-    deadline: Option<&Timer>,
+    mut call: Call<'_>,
     calls: &RouteCalls,
 ) -> (Result<ResponseVerdict, CallError>, Option<Bytes>) {
-    let mut call = Call {
-        worker: &context.worker,
-        origins: &context.generation.snapshot.plugins[place].origins,
-        request: None,
-        says_end: false,
-        response: Some(body),
-        deadline,
-    };
     let verdict = slot.on_response_waiting(exchange, &mut call, Some(calls)).await;
     let made = exchange.take_made_response_body();
     let is_head = exchange.request.method == Method::HEAD;

@@ -282,6 +282,13 @@ fn compare_headers(
     }
 }
 
+/// Whether these headers are as they are to be.
+pub fn are_as_expected(expect: &BTreeMap<String, Expected>, headers: &HeaderMap) -> bool {
+    let mut found = Differences(Vec::new());
+    compare_headers(&[], expect, headers, &mut found);
+    found.0.is_empty()
+}
+
 /// The values of a header, each the string whose code points are its bytes.
 pub fn texts(headers: &HeaderMap, name: &str) -> Vec<String> {
     let values = headers.get_all(name.to_ascii_lowercase()).iter();

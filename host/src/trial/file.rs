@@ -15,7 +15,7 @@ use serde::{
 };
 use toml::Spanned;
 
-use super::{conformance::Check, world::Grants};
+use super::{conformance::Check, expect::are_as_expected, world::Grants};
 use crate::{
     config::{
         self, Duration, PluginLimits, Problem, Problems, Source,
@@ -246,6 +246,17 @@ pub struct Answered {
     /// There is no answer.
     #[serde(default, deserialize_with = "word_if")]
     pub error: Option<SendFault>,
+    /// What a request has to have that this is the answer to.
+    #[serde(default, deserialize_with = "table")]
+    asked: Asked,
+}
+
+/// More of a request of the plugin's own than where it goes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Asked {
+    headers: BTreeMap<String, Expected>,
+    body: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -270,6 +281,8 @@ impl Answered {
         self.url.target == request.target
             && self.url.path == request.path
             && self.method.as_ref().is_none_or(|method| *method == request.method)
+            && are_as_expected(&self.asked.headers, &request.headers)
+            && self.asked.body.as_ref().is_none_or(|body| body.as_bytes() == request.body)
     }
 }
 

@@ -19,7 +19,9 @@ use toml_edit::{Array, InlineTable, Value};
 use super::{TestFile, Trial, stage::REQUEST_ID};
 use crate::{
     address::Caller,
-    plugin::{Call, Choice, Condition, Decided, Plugin, Secrets, SeenExchange, SeenPick, Sides},
+    plugin::{
+        Call, Choice, Condition, Decided, Errand, Plugin, Secrets, SeenExchange, SeenPick, SendError, Sides,
+    },
 };
 
 /// Headers of requests and responses whose values are kept: what messages are about, and not whose they are.
@@ -135,11 +137,10 @@ impl Rehearsal {
         let mut case = case();
         let exact = case.text();
         let Err(reason) = self.passes(&exact, call) else { return Ok(exact) };
-        if call.pick.as_ref().is_some_and(|pick| pick.picked.is_some()) {
-            case.expect.insert("picks", Value::Array(["*"].into_iter().collect()));
-            let any = case.text();
-            if self.passes(&any, call).is_ok() {
-                return Ok(any);
+        if case.loosen(call) {
+            let loose = case.text();
+            if self.passes(&loose, call).is_ok() {
+                return Ok(loose);
             }
         }
         Err((exact, reason))
@@ -169,12 +170,36 @@ impl Rehearsal {
 /// A case, as it is to be written.
 struct CaseText {
     lines: Vec<String>,
+    /// What others answer; none if the plugin asks nobody.
+    http: Option<Vec<InlineTable>>,
     expect: InlineTable,
 }
 
 impl CaseText {
     fn text(&self) -> String {
-        format!("{}\nexpect = {}\n", self.lines.join("\n"), self.expect)
+        let mut text = format!("{}\n", self.lines.join("\n"));
+        match self.http.as_deref() {
+            None => {}
+            Some([]) => text.push_str("http = []\n"),
+            Some(answers) => {
+                let lines: String = answers.iter().map(|answer| format!("    {answer},\n")).collect();
+                text.push_str(&format!("http = [\n{lines}]\n"));
+            }
+        }
+        format!("{text}expect = {}\n", self.expect)
+    }
+
+    /// Asks for less: for any untried endpoint where one was picked, and for nothing of the bodies that were sent. Whether
+    /// that is less than before.
+    fn loosen(&mut self, call: &Call) -> bool {
+        let has_picked = call.pick.as_ref().is_some_and(|pick| pick.picked.is_some());
+        if has_picked {
+            self.expect.insert("picks", Value::Array(["*"].into_iter().collect()));
+        }
+        let asked = self.http.iter_mut().flatten();
+        let asked = asked.filter_map(|answer| answer.get_mut("asked")?.as_inline_table_mut());
+        let bodies = asked.filter_map(|asked| asked.remove("body")).count();
+        has_picked || bodies > 0
     }
 }
 
@@ -191,7 +216,7 @@ impl Redaction<'_> {
         let first = call.request.as_ref().map(|sides| &sides.before);
         let first = first.or(call.pick.as_ref().map(|pick| &pick.before));
         let first = first.or(call.response.as_ref().map(|sides| &sides.before));
-        let Some(first) = first else { return CaseText { lines, expect: InlineTable::new() } };
+        let Some(first) = first else { return CaseText { lines, http: None, expect: InlineTable::new() } };
         let target = self.target(&first.target.to_string());
         let decided = [
             call.request.as_ref().map(|sides| sides.decided.in_words()),
@@ -224,8 +249,73 @@ impl Redaction<'_> {
         if let Some(response) = self.response(call, first) {
             lines.push(format!("response = {response}"));
         }
-        CaseText { lines, expect: self.expect(call) }
+        let http =
+            call.errands.as_ref().map(|errands| errands.iter().map(|errand| self.answer(errand)).collect());
+        CaseText { lines, http, expect: self.expect(call) }
     }
+
+    /// What somebody has answered to the plugin.
+    fn answer(&mut self, errand: &Errand) -> InlineTable {
+        let Errand { request, answer, has_bodies } = errand;
+        let mut table = InlineTable::new();
+        table.insert("url", self.url(errand).into());
+        table.insert("method", request.method.as_str().into());
+        let mut asked = InlineTable::new();
+        let headers = self.expected(&HeaderMap::new(), &request.headers);
+        if !headers.is_empty() {
+            asked.insert("headers", headers.into());
+        }
+        if let Some(body) = self.body(&request.body).filter(|_| *has_bodies) {
+            asked.insert("body", body.into());
+        }
+        if !asked.is_empty() {
+            table.insert("asked", asked.into());
+        }
+        match answer {
+            Ok(received) => {
+                table.insert("status", i64::from(received.status).into());
+                let headers = self.headers(&received.headers, |_, _| false);
+                if !headers.is_empty() {
+                    table.insert("headers", headers.into());
+                }
+                if let Some(body) = self.body(&received.body).filter(|body| !body.is_empty()) {
+                    table.insert("body", body.into());
+                }
+            }
+            Err(error) => {
+                let word = match error {
+                    SendError::Denied | SendError::InvalidUrl | SendError::InvalidRequest => "denied",
+                    SendError::Unreachable => "unreachable",
+                    SendError::TimedOut => "timed-out",
+                    SendError::TooLarge => "too-large",
+                };
+                table.insert("error", word.into());
+            }
+        }
+        table
+    }
+
+    /// Where a request of the plugin's own went, as it may be written down.
+    fn url(&mut self, Errand { request, .. }: &Errand) -> String {
+        let path = self.target(request.path.as_str());
+        format!("{}{path}", request.target)
+    }
+
+    /// A body, if it is text. What has been replaced elsewhere is replaced in it, too.
+    fn body(&self, body: &[u8]) -> Option<String> {
+        let mut text = std::str::from_utf8(body).ok()?.to_owned();
+        let mut known: Vec<(&String, &String)> =
+            self.placeholders.iter().filter(|(value, _)| value.len() >= Self::FOUND).collect();
+        // What is part of another comes after it.
+        known.sort_by_key(|(value, _)| (std::cmp::Reverse(value.len()), *value));
+        for (value, placeholder) in known {
+            text = text.replace(value.as_str(), placeholder);
+        }
+        Some(text)
+    }
+
+    /// From this length on a value is looked for in bodies: shorter ones are everywhere.
+    const FOUND: usize = 6;
 
     fn request(&mut self, seen: &SeenExchange, target: String) -> InlineTable {
         let mut table = InlineTable::new();
@@ -272,7 +362,7 @@ impl Redaction<'_> {
         if !notes.is_empty() {
             table.insert("notes", notes.into());
         }
-        if let Some(body) = seen.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
+        if let Some(body) = seen.body.as_deref().and_then(|body| self.body(body)) {
             table.insert("body", body.into());
         }
         table
@@ -342,7 +432,7 @@ impl Redaction<'_> {
             if response.from_cache {
                 table.insert("from-cache", true.into());
             }
-            if let Some(body) = response.body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
+            if let Some(body) = response.body.as_deref().and_then(|body| self.body(body)) {
                 table.insert("body", body.into());
             }
         }
@@ -366,12 +456,16 @@ impl Redaction<'_> {
                 Decided::Forward(upstream) => drop(table.insert("upstream", upstream.as_str().into())),
                 Decided::Reply { status, headers, body } => {
                     let mut reply = self.expected_response(*status, &HeaderMap::new(), headers);
-                    if let Some(body) = body.as_deref().and_then(|body| std::str::from_utf8(body).ok()) {
+                    if let Some(body) = body.as_deref().and_then(|body| self.body(body)) {
                         reply.insert("body", body.into());
                     }
                     table.insert("reply", reply.into());
                 }
             }
+        }
+        if let Some(errands) = &call.errands {
+            let sent = errands.iter().map(|errand| format!("{} {}", errand.request.method, self.url(errand)));
+            table.insert("sent", Value::Array(sent.collect()));
         }
         let mut notes = InlineTable::new();
         if let Some(Sides { before, after, .. }) = &call.request {
@@ -383,6 +477,11 @@ impl Redaction<'_> {
             if before.target != after.target {
                 let target = self.target(&after.target.to_string());
                 table.insert("target", target.into());
+            }
+            if before.body != after.body
+                && let Some(body) = after.body.as_deref().and_then(|body| self.body(body))
+            {
+                table.insert("body", body.into());
             }
             // What another has noted since is no longer what this one has.
             let last = call.response.as_ref().map_or(&after.notes, |sides| &sides.before.notes);
@@ -396,6 +495,11 @@ impl Redaction<'_> {
             if let (Some(one), Some(other), Decided::Next) = (&before.response, &after.response, decided) {
                 let mut response = self.expected_response(other.status, &one.headers, &other.headers);
                 removed(&one.headers, &other.headers, &mut response);
+                if one.body != other.body
+                    && let Some(body) = other.body.as_deref().and_then(|body| self.body(body))
+                {
+                    response.insert("body", body.into());
+                }
                 table.insert("response", response.into());
             }
             self.expect_notes(&before.notes, &after.notes, &after.notes, &mut notes);
@@ -438,7 +542,7 @@ impl Redaction<'_> {
     /// Fields that are other than before.
     fn expected(&mut self, before: &HeaderMap, after: &HeaderMap) -> InlineTable {
         let mut table = InlineTable::new();
-        for name in after.keys() {
+        for name in after.keys().filter(|name| !is_framing(name)) {
             let values: Vec<_> = after.get_all(name).iter().collect();
             if before.get_all(name).iter().eq(values.iter().copied()) {
                 continue;
@@ -513,7 +617,10 @@ impl Redaction<'_> {
     fn pair(&mut self, pair: &str) -> String {
         match pair.split_once('=') {
             Some((name, value)) if self.is_wanted(name, value) => pair.to_owned(),
-            Some((name, value)) => format!("{name}={}", self.placeholder(value)),
+            Some((name, value)) => match self.known(value) {
+                Some(placeholder) => format!("{name}={placeholder}"),
+                None => format!("{name}={}", self.placeholder(value)),
+            },
             None if looks_like_a_token(pair) => self.placeholder(pair),
             None => pair.to_owned(),
         }
@@ -525,9 +632,10 @@ impl Redaction<'_> {
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let segments: Vec<String> = path
             .split('/')
-            .map(|segment| match looks_like_a_token(segment) {
-                true => self.placeholder(segment),
-                false => segment.to_owned(),
+            .map(|segment| match self.known(segment) {
+                Some(placeholder) => placeholder,
+                None if looks_like_a_token(segment) => self.placeholder(segment),
+                None => segment.to_owned(),
             })
             .collect();
         let path = segments.join("/");
@@ -538,6 +646,12 @@ impl Redaction<'_> {
             }
             None => path,
         }
+    }
+
+    /// What stands already for a part of a URL, which may be written there in another way than it was elsewhere.
+    fn known(&self, part: &str) -> Option<String> {
+        let known = |value: &str| self.placeholders.get(value).filter(|_| value.len() >= 3).cloned();
+        known(part).or_else(|| known(&decoded(part)?))
     }
 
     fn keeps(&self, name: &str, value: &str) -> bool {
@@ -601,11 +715,16 @@ impl SeenPick {
 }
 
 fn removed(before: &HeaderMap, after: &HeaderMap, table: &mut InlineTable) {
-    let gone = before.keys().filter(|name| !after.contains_key(*name));
+    let gone = before.keys().filter(|name| !after.contains_key(*name) && !is_framing(name));
     let gone: Array = gone.map(HeaderName::as_str).collect();
     if !gone.is_empty() {
         table.insert("removed", gone.into());
     }
+}
+
+/// Whether the host sees to a field when a plugin has put another body in the place of one.
+fn is_framing(name: &HeaderName) -> bool {
+    [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER].contains(name)
 }
 
 /// Whether a part of a path may be somebody's: long and of letters and digits, a long number, or an address of mail.
@@ -618,6 +737,23 @@ fn looks_like_a_token(segment: &str) -> bool {
         || segment.len() >= 40
         || segment.contains('@')
         || segment.contains("%40")
+}
+
+/// Part of a URL without its percent-encoding (RFC 3986, section 2.1).
+fn decoded(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte != b'%' {
+            bytes.push(*byte);
+            continue;
+        }
+        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = rest.get(2..)?;
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn is_uuid(value: &str) -> bool {
@@ -684,5 +820,23 @@ mod tests {
                 Redaction { wanted: &wanted, secrets: &secrets, placeholders: HashMap::new() };
             assert_eq!(redaction.target(target), written);
         }
+    }
+
+    #[test]
+    fn what_is_replaced_in_one_place_is_replaced_in_all() {
+        let (wanted, secrets) = (BTreeSet::new(), Secrets::default());
+        let mut redaction = Redaction { wanted: &wanted, secrets: &secrets, placeholders: HashMap::new() };
+        let name = HeaderName::from_static("x-api-key");
+        assert_eq!(redaction.field(&name, "hunter2/3".to_owned()), "redacted-0");
+        for (target, written) in [
+            ("/keys/hunter2%2F3", "/keys/redacted-0"),
+            ("/keys?key=hunter2%2f3", "/keys?key=redacted-0"),
+            ("/keys?key=hunter2/3", "/keys?key=redacted-0"),
+            ("/keys/hunter%2", "/keys/hunter%2"),
+        ] {
+            assert_eq!(redaction.target(target), written);
+        }
+        assert_eq!(redaction.body(b"key=hunter2/3&a"), Some("key=redacted-0&a".to_owned()));
+        assert_eq!(redaction.body(b"\xff"), None);
     }
 }

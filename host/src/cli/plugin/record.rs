@@ -30,7 +30,7 @@ pub(in crate::cli) struct RecordArguments {
     /// Cases after which it ends; a thousand at most
     #[arg(long, default_value_t = 100)]
     most: usize,
-    /// Record what the plugin reads of bodies, as it is
+    /// Record bodies, too: those that the plugin reads, makes, sends and gets
     #[arg(long)]
     bodies: bool,
     /// A header, cookie, parameter of queries or note whose values are kept as they are; as often as there are such
