@@ -64,6 +64,18 @@ fn differs(case: &str, place: &str, expected: &str, actual: &str) {
 }
 
 #[test]
+fn a_plugin_that_sleeps_moves_its_clock() {
+    passes(
+        "[[case]]\nname = 'a nap'\nrequest = { headers = { x-do = 'nap', x-says = '1900000' } }\nexpect = { verdict = 'next' }\n",
+    );
+    let report = run(
+        "[[case]]\nname = 'a case'\nrequest = { headers = { x-do = 'sleep' } }\nexpect = { verdict = 'next' }\n",
+    );
+    let found = format!("{:?}", differences(&report));
+    assert!(found.contains("ran longer than 2000 ms"), "{found}");
+}
+
+#[test]
 fn the_shipped_plugins_keep_their_promises() {
     assert!(SHIPPED.len() >= 2);
     for (name, component) in SHIPPED {

@@ -17,6 +17,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
     Completed, Metric, Plugin, Shared,
+    alarm::{Alarms, Clock},
     bindings::exports::tollgate::policy::{balance_hook, complete_hook, request_hook, response_hook},
     code::Code,
     errand::{Desk, Errands, NoErrands, drive},
@@ -45,14 +46,17 @@ pub(super) struct State {
     limits: Limits,
     wasi: WasiCtx,
     table: ResourceTable,
+    alarms: Alarms,
 }
 
 /// What an instance may use, and what it has used.
-struct Limits {
+pub(super) struct Limits {
     /// CPU time of a call.
     time: Duration,
     /// The thread's CPU time when this call was first seen to take long.
     since: Option<Duration>,
+    /// What this call has slept, which counts as if it had computed.
+    slept: Duration,
     memory: usize,
     memory_used: usize,
     /// Of all instances of the plugin.
@@ -177,6 +181,7 @@ impl Instance {
             limits: Limits {
                 time: Self::START.max(plugin.limits.time.get()),
                 since: None,
+                slept: Duration::ZERO,
                 memory: plugin.limits.memory.as_usize(),
                 memory_used: 0,
                 memory_in_all: plugin.limits.memory_in_all.map(crate::config::ByteSize::as_usize),
@@ -187,6 +192,7 @@ impl Instance {
             log_lines,
             desk: desk.clone(),
             table: ResourceTable::new(),
+            alarms: Alarms::new(&plugin.surroundings),
         };
         let mut store = Store::new(code.instance.engine(), state);
         store.limiter(|state| &mut state.limits);
@@ -321,7 +327,8 @@ impl Instance {
                 return Some(Err(error));
             }
             let limits = &mut store.data_mut().limits;
-            (limits.time, limits.since) = (time, None);
+            limits.time = time;
+            limits.begin();
             store.set_epoch_deadline(1);
             store.data_mut().learn(members.clone());
         }
@@ -341,7 +348,7 @@ impl Instance {
         let state = self.store.data_mut();
         state.exchange = Some(exchange);
         state.log_lines.renew();
-        state.limits.since = None;
+        state.limits.begin();
         let result = hook(self);
         let state = self.store.data_mut();
         let exchange = state.exchange.take().expect("nothing but this function takes it");
@@ -400,7 +407,7 @@ impl Instance {
         self.store.set_epoch_deadline(1);
         let state = self.store.data_mut();
         state.log_lines.renew();
-        state.limits.since = None;
+        state.limits.begin();
         let result = match (&self.waiting, hook) {
             (Some(Waiting { desk, wait, .. }), Some(hook)) => {
                 desk.begin(Some(*wait));
@@ -428,6 +435,7 @@ impl Instance {
         let state = self.store.data_mut();
         state.exchange = Some(exchange);
         state.log_lines.renew();
+        state.limits.begin();
         let result = match (&self.waiting, hook) {
             (Some(Waiting { desk, wait, .. }), Some(hook)) => {
                 desk.begin(Some(*wait));
@@ -444,6 +452,16 @@ impl Instance {
 }
 
 impl State {
+    /// The clock that it can wait by.
+    pub(super) fn clock(&mut self) -> Clock<'_> {
+        Clock { table: &mut self.table, alarms: &self.alarms }
+    }
+
+    /// What it needs to wait.
+    pub(super) fn waiting(&mut self) -> wasi::Waiting<'_> {
+        wasi::Waiting { table: &mut self.table, alarms: &self.alarms, limits: &mut self.limits }
+    }
+
     /// Called once an epoch while the guest runs. The first call only takes the time, so that a call that is
     /// quick never asks for it, and one that was merely not scheduled is not blamed. One that may wait makes way for
     /// others each time.
@@ -456,7 +474,7 @@ impl State {
                 (now.saturating_sub(since), UpdateDeadline::Continue(1))
             }
         };
-        if used < self.limits.time {
+        if used.saturating_add(self.limits.slept) < self.limits.time {
             return go_on;
         }
         self.limits.exceeded = Some(Exceeded::Time);
@@ -490,6 +508,24 @@ fn refusal(reason: &str) -> String {
 }
 
 impl Limits {
+    /// What a sleep costs at least: about what the system makes of a shorter one.
+    const NAP: Duration = Duration::from_micros(100);
+
+    /// A call begins.
+    fn begin(&mut self) {
+        (self.since, self.slept) = (None, Duration::ZERO);
+    }
+
+    /// The call is to sleep for so long. An error if that is more than it has left.
+    pub(super) fn sleep(&mut self, duration: Duration) -> wasmtime::Result<()> {
+        self.slept = self.slept.saturating_add(duration.max(Self::NAP));
+        if self.slept > self.time {
+            self.exceeded = Some(Exceeded::Time);
+            return Err(wasmtime::Error::msg("the plugin sleeps too long"));
+        }
+        Ok(())
+    }
+
     /// Why there is no instance: for what its own code did, or for what the machine has not.
     fn stopped(&self, error: wasmtime::Error) -> StartError {
         match self.exceeded.is_some() || error.is::<wasmtime::Trap>() {

@@ -4,6 +4,7 @@
 //! file; [`Plugin`] is code with one table's settings; a [`Slot`] holds a worker's instance of it and makes
 //! the calls. The request in hand travels as an [`Exchange`], which is the store's data while a hook runs.
 
+mod alarm;
 mod anatomy;
 mod artifact;
 mod bindings;

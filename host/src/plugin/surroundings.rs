@@ -12,7 +12,7 @@ use std::{
 };
 
 use tracing::Level;
-use wasmtime_wasi::{Deterministic, HostMonotonicClock, HostWallClock};
+use wasmtime_wasi::{Deterministic, HostWallClock};
 
 use super::capability::Capabilities;
 
@@ -103,6 +103,11 @@ impl Chance {
         Self { seed, instances: AtomicU64::new(0) }
     }
 
+    /// How far the monotonic clock is ahead, which may begin anywhere: some make a seed of it. In nanoseconds.
+    pub(super) fn ahead(&self) -> u64 {
+        self.seed
+    }
+
     /// A source of random numbers that nobody has had yet.
     pub(super) fn next(&self) -> fastrand::Rng {
         let instance = self.instances.fetch_add(1, Ordering::Relaxed);
@@ -117,34 +122,19 @@ impl Chance {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The same time for both clocks of WASI, but that the one which may begin anywhere does so by chance, since some make a
-/// seed of it.
-pub(super) struct Clocks {
-    pub time: Arc<Time>,
-    pub chance: Option<Arc<Chance>>,
-}
+/// A clock of WASI that shows this time.
+pub(super) struct WallClock(pub Arc<Time>);
 
-impl HostWallClock for Clocks {
+impl HostWallClock for WallClock {
     fn resolution(&self) -> Duration {
         Duration::from_nanos(1)
     }
 
     fn now(&self) -> Duration {
-        self.time.now()
-    }
-}
-
-impl HostMonotonicClock for Clocks {
-    fn resolution(&self) -> u64 {
-        1
-    }
-
-    fn now(&self) -> u64 {
-        let ahead = self.chance.as_ref().map_or(0, |chance| chance.seed);
-        nanoseconds(self.time.now()).saturating_add(ahead)
+        self.0.now()
     }
 }

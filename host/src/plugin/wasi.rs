@@ -2,8 +2,8 @@
 //!
 //! The usual toolchains import most of WASI 0.2 whether they use it or not. Clocks, random numbers, stdout
 //! and stderr (which go to the log) work; environment and files are there and empty; sockets can be named
-//! and not used. Nothing here ever waits: hooks run on the thread that serves requests, so whatever would
-//! block there traps instead.
+//! and not used. Hooks run on the thread that serves requests: one that sleeps pays for it with its time, and
+//! one that waits for anything else than a moment traps.
 
 use std::{
     future::Future,
@@ -38,8 +38,10 @@ use wasmtime_wasi::{
 use wasmtime_wasi_io::bindings::wasi::io as waiting;
 
 use super::{
+    alarm::{Alarms, ByAlarms},
     host::{Line, LogLines},
-    surroundings::{Chance, Clocks, Surroundings},
+    instance::{Limits, State},
+    surroundings::{Chance, Surroundings, WallClock},
 };
 
 /// Random bytes that a plugin may ask for at once.
@@ -53,8 +55,7 @@ pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines, surroundings: &Su
         .stdout(Output::new(plugin, log_lines))
         .stderr(Output::new(plugin, log_lines));
     if let Some(time) = &surroundings.time {
-        let clocks = || Clocks { time: time.clone(), chance: surroundings.chance.clone() };
-        builder.wall_clock(clocks()).monotonic_clock(clocks());
+        builder.wall_clock(WallClock(time.clone()));
     }
     if let Some(chance) = &surroundings.chance {
         let mut random = chance.next();
@@ -67,28 +68,28 @@ pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines, surroundings: &Su
 }
 
 /// Adds what works to a linker.
-pub(super) fn add_to_linker<T: WasiView>(linker: &mut Linker<T>) -> Result<()> {
-    clocks::wall_clock::add_to_linker::<T, WasiClocks>(linker, T::clocks)?;
-    clocks::monotonic_clock::add_to_linker::<T, WasiClocks>(linker, T::clocks)?;
-    random::random::add_to_linker::<T, WasiRandom>(linker, T::random)?;
-    random::insecure::add_to_linker::<T, WasiRandom>(linker, T::random)?;
-    random::insecure_seed::add_to_linker::<T, WasiRandom>(linker, T::random)?;
-    cli::exit::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::environment::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::stdin::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::stdout::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::stderr::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::terminal_input::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::terminal_output::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::terminal_stdin::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::terminal_stdout::add_to_linker::<T, WasiCli>(linker, T::cli)?;
-    cli::terminal_stderr::add_to_linker::<T, WasiCli>(linker, T::cli)?;
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
+    clocks::wall_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
+    clocks::monotonic_clock::add_to_linker::<State, ByAlarms>(linker, State::clock)?;
+    random::random::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+    random::insecure::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, State::random)?;
+    cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
     // Without preopened folders there is no descriptor to call any of these with.
-    filesystem::preopens::add_to_linker::<T, WasiFilesystem>(linker, T::filesystem)?;
-    sync::filesystem::types::add_to_linker::<T, WasiFilesystem>(linker, T::filesystem)?;
-    waiting::error::add_to_linker::<T, Errors>(linker, |state| state.ctx().table)?;
-    poll::add_to_linker::<T, NeverWaits>(linker, |state| NoWait(state.ctx().table))?;
-    streams::add_to_linker::<T, NeverWaits>(linker, |state| NoWait(state.ctx().table))
+    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
+    sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
+    waiting::error::add_to_linker::<State, Errors>(linker, |state| state.ctx().table)?;
+    poll::add_to_linker::<State, OnlySleeps>(linker, State::waiting)?;
+    streams::add_to_linker::<State, OnlySleeps>(linker, State::waiting)
 }
 
 /// Whether an import is WASI that [`add_to_linker`] has added.
@@ -127,13 +128,17 @@ pub(super) fn deny<T: 'static>(
     Ok(())
 }
 
-/// `wasi:io` for code that must not wait: what is not ready at once traps.
-struct NoWait<'a>(&'a mut ResourceTable);
+/// `wasi:io` for code that may sleep: what waits for anything else traps.
+pub(super) struct Waiting<'a> {
+    pub table: &'a mut ResourceTable,
+    pub alarms: &'a Alarms,
+    pub limits: &'a mut Limits,
+}
 
-struct NeverWaits;
+struct OnlySleeps;
 
-impl HasData for NeverWaits {
-    type Data<'a> = NoWait<'a>;
+impl HasData for OnlySleeps {
+    type Data<'a> = Waiting<'a>;
 }
 
 /// `wasi:io/error` never waits anyway.
@@ -147,71 +152,88 @@ impl HasData for Errors {
 fn at_once<T>(task: impl Future<Output = T>) -> Result<T> {
     match pin!(task).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Ok(output),
-        Poll::Pending => Err(wasmtime::Error::msg("the plugin tried to wait, which a hook may not")),
+        Poll::Pending => Err(never()),
     }
 }
 
-impl poll::Host for NoWait<'_> {
+/// The outcome of a task that waits for some moment, if for anything.
+fn asleep<T>(task: impl Future<Output = T>, alarms: &Alarms, limits: &mut Limits) -> Result<T> {
+    let mut task = pin!(task);
+    loop {
+        if let Poll::Ready(output) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Ok(output);
+        }
+        let duration = alarms.take_next().ok_or_else(never)?;
+        limits.sleep(duration)?;
+        alarms.pass(duration);
+    }
+}
+
+fn never() -> wasmtime::Error {
+    wasmtime::Error::msg("the plugin waits for what does not come in a hook")
+}
+
+impl poll::Host for Waiting<'_> {
     fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
-        at_once(waiting::poll::Host::poll(self.0, pollables))?
+        asleep(waiting::poll::Host::poll(self.table, pollables), self.alarms, self.limits)?
     }
 }
 
-impl poll::HostPollable for NoWait<'_> {
+impl poll::HostPollable for Waiting<'_> {
     fn ready(&mut self, pollable: Resource<DynPollable>) -> Result<bool> {
-        at_once(waiting::poll::HostPollable::ready(self.0, pollable))?
+        at_once(waiting::poll::HostPollable::ready(self.table, pollable))?
     }
 
     fn block(&mut self, pollable: Resource<DynPollable>) -> Result<()> {
-        at_once(waiting::poll::HostPollable::block(self.0, pollable))?
+        asleep(waiting::poll::HostPollable::block(self.table, pollable), self.alarms, self.limits)?
     }
 
     fn drop(&mut self, pollable: Resource<DynPollable>) -> Result<()> {
-        waiting::poll::HostPollable::drop(self.0, pollable)
+        waiting::poll::HostPollable::drop(self.table, pollable)
     }
 }
 
-impl streams::Host for NoWait<'_> {
+impl streams::Host for Waiting<'_> {
     fn convert_stream_error(&mut self, error: StreamError) -> Result<streams::StreamError> {
-        streams::Host::convert_stream_error(self.0, error)
+        streams::Host::convert_stream_error(self.table, error)
     }
 }
 
-impl streams::HostInputStream for NoWait<'_> {
+impl streams::HostInputStream for Waiting<'_> {
     fn read(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<Vec<u8>> {
-        streams::HostInputStream::read(self.0, stream, len)
+        streams::HostInputStream::read(self.table, stream, len)
     }
 
     fn blocking_read(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<Vec<u8>> {
-        at_once(waiting::streams::HostInputStream::blocking_read(self.0, stream, len))
+        at_once(waiting::streams::HostInputStream::blocking_read(self.table, stream, len))
             .map_err(StreamError::Trap)?
     }
 
     fn skip(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<u64> {
-        streams::HostInputStream::skip(self.0, stream, len)
+        streams::HostInputStream::skip(self.table, stream, len)
     }
 
     fn blocking_skip(&mut self, stream: Resource<DynInputStream>, len: u64) -> StreamResult<u64> {
-        at_once(waiting::streams::HostInputStream::blocking_skip(self.0, stream, len))
+        at_once(waiting::streams::HostInputStream::blocking_skip(self.table, stream, len))
             .map_err(StreamError::Trap)?
     }
 
     fn subscribe(&mut self, stream: Resource<DynInputStream>) -> Result<Resource<DynPollable>> {
-        streams::HostInputStream::subscribe(self.0, stream)
+        streams::HostInputStream::subscribe(self.table, stream)
     }
 
     fn drop(&mut self, stream: Resource<DynInputStream>) -> Result<()> {
-        at_once(waiting::streams::HostInputStream::drop(self.0, stream))?
+        at_once(waiting::streams::HostInputStream::drop(self.table, stream))?
     }
 }
 
-impl streams::HostOutputStream for NoWait<'_> {
+impl streams::HostOutputStream for Waiting<'_> {
     fn check_write(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<u64> {
-        streams::HostOutputStream::check_write(self.0, stream)
+        streams::HostOutputStream::check_write(self.table, stream)
     }
 
     fn write(&mut self, stream: Resource<DynOutputStream>, bytes: Vec<u8>) -> StreamResult<()> {
-        streams::HostOutputStream::write(self.0, stream, bytes)
+        streams::HostOutputStream::write(self.table, stream, bytes)
     }
 
     fn blocking_write_and_flush(
@@ -219,7 +241,7 @@ impl streams::HostOutputStream for NoWait<'_> {
         stream: Resource<DynOutputStream>,
         bytes: Vec<u8>,
     ) -> StreamResult<()> {
-        at_once(waiting::streams::HostOutputStream::blocking_write_and_flush(self.0, stream, bytes))
+        at_once(waiting::streams::HostOutputStream::blocking_write_and_flush(self.table, stream, bytes))
             .map_err(StreamError::Trap)?
     }
 
@@ -228,24 +250,24 @@ impl streams::HostOutputStream for NoWait<'_> {
         stream: Resource<DynOutputStream>,
         len: u64,
     ) -> StreamResult<()> {
-        at_once(waiting::streams::HostOutputStream::blocking_write_zeroes_and_flush(self.0, stream, len))
+        at_once(waiting::streams::HostOutputStream::blocking_write_zeroes_and_flush(self.table, stream, len))
             .map_err(StreamError::Trap)?
     }
 
     fn subscribe(&mut self, stream: Resource<DynOutputStream>) -> Result<Resource<DynPollable>> {
-        streams::HostOutputStream::subscribe(self.0, stream)
+        streams::HostOutputStream::subscribe(self.table, stream)
     }
 
     fn write_zeroes(&mut self, stream: Resource<DynOutputStream>, len: u64) -> StreamResult<()> {
-        streams::HostOutputStream::write_zeroes(self.0, stream, len)
+        streams::HostOutputStream::write_zeroes(self.table, stream, len)
     }
 
     fn flush(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<()> {
-        streams::HostOutputStream::flush(self.0, stream)
+        streams::HostOutputStream::flush(self.table, stream)
     }
 
     fn blocking_flush(&mut self, stream: Resource<DynOutputStream>) -> StreamResult<()> {
-        at_once(waiting::streams::HostOutputStream::blocking_flush(self.0, stream))
+        at_once(waiting::streams::HostOutputStream::blocking_flush(self.table, stream))
             .map_err(StreamError::Trap)?
     }
 
@@ -255,7 +277,7 @@ impl streams::HostOutputStream for NoWait<'_> {
         from: Resource<DynInputStream>,
         len: u64,
     ) -> StreamResult<u64> {
-        streams::HostOutputStream::splice(self.0, to, from, len)
+        streams::HostOutputStream::splice(self.table, to, from, len)
     }
 
     fn blocking_splice(
@@ -264,12 +286,12 @@ impl streams::HostOutputStream for NoWait<'_> {
         from: Resource<DynInputStream>,
         len: u64,
     ) -> StreamResult<u64> {
-        at_once(waiting::streams::HostOutputStream::blocking_splice(self.0, to, from, len))
+        at_once(waiting::streams::HostOutputStream::blocking_splice(self.table, to, from, len))
             .map_err(StreamError::Trap)?
     }
 
     fn drop(&mut self, stream: Resource<DynOutputStream>) -> Result<()> {
-        at_once(waiting::streams::HostOutputStream::drop(self.0, stream))?
+        at_once(waiting::streams::HostOutputStream::drop(self.table, stream))?
     }
 }
 

@@ -96,6 +96,14 @@ fn misbehave(behaviour: &str) {
             black_box(count_down(u64::MAX));
         }
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
+        "nap" => {
+            let (began, nap) = (Instant::now(), Duration::from_micros(says().parse().unwrap_or_default()));
+            std::thread::sleep(nap);
+            assert!(began.elapsed() >= nap);
+        }
+        "nap-endless" => loop {
+            std::thread::sleep(Duration::from_nanos(1));
+        },
         "work" => {
             log::write(log::Level::Info, &format!("{} works", says()));
             for step in 0..100_000_000_u32 {
