@@ -137,6 +137,7 @@ struct Spread {
     least: Duration,
     median: Duration,
     p99: Duration,
+    most: Duration,
     calls: usize,
     total: Duration,
 }
@@ -151,6 +152,7 @@ impl Spread {
             least: at(0.0).unwrap_or_default(),
             median: at(0.5).unwrap_or_default(),
             p99: at(0.99).unwrap_or_default(),
+            most: at(1.0).unwrap_or_default(),
             calls: times.len(),
             total: times.iter().sum(),
         }
@@ -159,9 +161,9 @@ impl Spread {
 
 impl std::fmt::Display for Spread {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { least, median, p99, calls, total } = self;
-        let [least, median, p99] = [least, median, p99].map(|time| print::duration(*time));
+        let Self { least, median, p99, most, calls, total } = self;
+        let [least, median, p99, most] = [least, median, p99, most].map(|time| print::duration(*time));
         let rate = *calls as f64 / total.as_secs_f64().max(f64::MIN_POSITIVE);
-        write!(formatter, "min {least}, p50 {median}, p99 {p99}, {rate:.0}/s over {calls}")
+        write!(formatter, "min {least}, p50 {median}, p99 {p99}, max {most}, {rate:.0}/s over {calls}")
     }
 }
