@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::Claims;
+use crate::{Claims, judgement::Lifetime};
 
 /// Where a claim is: its name, or names joined by dots where objects are in each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,20 +29,25 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Checks claims at a time, in seconds since 1970 (RFC 7519, section 4.1).
-    pub fn check(&self, claims: &Claims, now: u64) -> Result<(), &'static str> {
-        match claims.get("exp").map(Value::as_f64) {
-            Some(Some(expiry)) if now as f64 >= expiry + self.leeway as f64 => {
-                return Err("the token has expired");
-            }
-            Some(Some(_)) => {}
-            None if !self.must_expire => {}
+    /// When a token with these claims is valid; why it never is, if so (RFC 7519, section 4.1).
+    pub(crate) fn lifetime(&self, claims: &Claims) -> Result<Lifetime, &'static str> {
+        let leeway = self.leeway as f64;
+        let end = match claims.get("exp").map(Value::as_f64) {
+            Some(Some(expiry)) => expiry + leeway,
+            None if !self.must_expire => f64::INFINITY,
             Some(None) | None => return Err("the token does not say when it expires"),
-        }
-        let begin = claims.get("nbf").map_or(Some(0.0), Value::as_f64);
-        if begin.is_none_or(|begin| (now + self.leeway) as f64 <= begin - 0.5) {
-            return Err("the token is not valid yet");
-        }
+        };
+        // By whole seconds: a token that is made and used at once is valid.
+        let begin = match claims.get("nbf").map(Value::as_f64) {
+            Some(Some(begin)) => begin.round() - leeway,
+            Some(None) => return Err("the token is not valid yet"),
+            None => f64::NEG_INFINITY,
+        };
+        Ok(Lifetime { begin, end })
+    }
+
+    /// Checks who a token is from and whom it is for.
+    pub(crate) fn check(&self, claims: &Claims) -> Result<(), &'static str> {
         let is = |name: &str, wanted: &Option<OneOrMore>| {
             let values = claims.get(name).map(texts).unwrap_or_default();
             wanted.as_ref().is_none_or(|wanted| values.iter().any(|value| wanted.has(value)))

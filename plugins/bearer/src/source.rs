@@ -21,9 +21,13 @@ impl Source {
     pub(crate) fn find(&self, header: impl Fn(&str) -> Option<String>) -> Result<String, Refusal> {
         let token = match self {
             Self::Bearer => {
-                let value = header("authorization").ok_or(Refusal::Missing)?;
+                let mut value = header("authorization").ok_or(Refusal::Missing)?;
                 let (scheme, token) = value.split_once(' ').ok_or(Refusal::Missing)?;
-                scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_ascii().to_owned())
+                let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+                let begin = value.len() - token.trim_ascii_start().len();
+                value.truncate(value.trim_ascii_end().len());
+                value.drain(..begin.min(value.len()));
+                is_bearer.then_some(value)
             }
             Self::Header(name) => header(name),
             Self::Cookie(name) => header("cookie").and_then(|cookies| {

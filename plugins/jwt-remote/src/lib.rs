@@ -8,11 +8,11 @@
 mod remote;
 mod settings;
 
-use std::cell::RefCell;
+use std::{cell::RefCell, rc::Rc};
 
 use remote::Remote;
 use settings::Settings;
-use tollgate_plugin_bearer::{Claims, Keys, Refusal, Remembered, Unverified, now};
+use tollgate_plugin_bearer::{Bearer, Judgement, Keys, Refusal, Remembered, Unverified};
 use tollgate_plugin_sdk::{OnRequest, OnTick, Plugin, Verdict};
 
 struct JwtRemote {
@@ -39,7 +39,7 @@ impl Plugin for JwtRemote {
 impl OnRequest for JwtRemote {
     fn on_request(&self) -> Verdict {
         let bearer = &self.settings.bearer;
-        bearer.conclude(bearer.token().and_then(|token| self.check(token, now())))
+        bearer.conclude(bearer.token().and_then(|token| self.judge(&token)))
     }
 }
 
@@ -50,23 +50,20 @@ impl OnTick for JwtRemote {
 }
 
 impl JwtRemote {
-    /// The claims of a token, if it is valid at a time (in seconds since 1970) and says what is required.
-    fn check(&self, token: String, now: u64) -> Result<Claims, Refusal> {
-        let Settings { remote, validity, bearer } = &self.settings;
+    /// What is thought of a token, if one of the keys has signed it.
+    fn judge(&self, token: &str) -> Result<Rc<Judgement>, Refusal> {
+        let Settings { remote, bearer } = &self.settings;
         let mut known = self.known.borrow_mut();
         known.learn(remote);
         if known.keys.is_none() && remote.may_fetch_first() && remote.fetch() {
             known.learn(remote);
         }
-        let mut verified = known.verify(&token)?;
-        if verified == Err(Unverified::NoKey) && remote.may_fetch_again() && remote.fetch() {
+        let mut judged = known.judge(token, bearer)?;
+        if matches!(judged, Err(Unverified::NoKey)) && remote.may_fetch_again() && remote.fetch() {
             known.learn(remote);
-            verified = known.verify(&token)?;
+            judged = known.judge(token, bearer)?;
         }
-        let claims = verified.map_err(|unverified| Refusal::Invalid(unverified.reason()))?;
-        validity.check(&claims, now).map_err(Refusal::Invalid)?;
-        bearer.check(&claims)?;
-        Ok(claims)
+        judged.map_err(|unverified| Refusal::Invalid(unverified.reason()))
     }
 }
 
@@ -82,16 +79,13 @@ impl Known {
         (self.version, self.keys) = (version, remote.keys());
     }
 
-    fn verify(&mut self, token: &str) -> Result<Result<Claims, Unverified>, Refusal> {
+    fn judge(&mut self, token: &str, bearer: &Bearer) -> Result<Result<Rc<Judgement>, Unverified>, Refusal> {
         let keys = self.keys.as_ref().ok_or(Refusal::Unknown("the keys of tokens are not there"))?;
-        if let Some(claims) = self.remembered.get(token) {
-            return Ok(Ok(claims.clone()));
+        if let Some(judgement) = self.remembered.get(token) {
+            return Ok(Ok(judgement));
         }
         let verified = keys.verify(token);
-        if let Ok(claims) = &verified {
-            self.remembered.put(token.to_owned(), claims.clone());
-        }
-        Ok(verified)
+        Ok(verified.map(|claims| self.remembered.put(token.to_owned(), bearer.judge(&claims))))
     }
 }
 

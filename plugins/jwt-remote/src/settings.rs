@@ -12,7 +12,6 @@ use crate::remote::Remote;
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) remote: Remote,
-    pub(crate) validity: Validity,
     pub(crate) bearer: Bearer,
 }
 
@@ -58,14 +57,14 @@ impl Settings {
         if !config::is_url(&config.jwks_url) {
             return Err("`jwks-url` in `config`: is no URL of `https` or `http`".to_owned());
         }
-        let bearer = Bearer::new(config.from, &config.claims, config.require, config.forward)?;
         let validity = Validity {
             issuer: config.issuer,
             audience: config.audience,
             leeway: config.leeway.into(),
             must_expire: true,
         };
-        Ok(Self { remote: Remote { url: config.jwks_url, refetch: config.refetch }, validity, bearer })
+        let bearer = Bearer::new(config.from, validity, &config.claims, config.require, config.forward)?;
+        Ok(Self { remote: Remote { url: config.jwks_url, refetch: config.refetch }, bearer })
     }
 }
 

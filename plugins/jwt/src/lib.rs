@@ -1,15 +1,15 @@
 //! Whose token is this, and may its bearer pass?
 //!
 //! A token (RFC 7519) is looked for in the request, its signature and claims are checked, and what it says is handed
-//! to the upstream in headers. What has been checked once is remembered until it expires, since checking a signature
-//! costs far more than all else.
+//! to the upstream in headers. What is thought of a token is remembered, since checking a signature costs far more than
+//! all else; whether it has expired is asked each time.
 
 mod settings;
 
-use std::cell::RefCell;
+use std::{cell::RefCell, rc::Rc};
 
 use settings::Settings;
-use tollgate_plugin_bearer::{Claims, Refusal, Remembered, now};
+use tollgate_plugin_bearer::{Judgement, Refusal, Remembered};
 use tollgate_plugin_sdk::{OnRequest, Plugin, Verdict};
 
 struct Jwt {
@@ -26,27 +26,20 @@ impl Plugin for Jwt {
 impl OnRequest for Jwt {
     fn on_request(&self) -> Verdict {
         let bearer = &self.settings.bearer;
-        bearer.conclude(bearer.token().and_then(|token| self.check(token, now())))
+        bearer.conclude(bearer.token().and_then(|token| self.judge(token)))
     }
 }
 
 impl Jwt {
-    /// The claims of a token, if it is valid at a time (in seconds since 1970) and says what is required.
-    fn check(&self, token: String, now: u64) -> Result<Claims, Refusal> {
-        let Settings { keys, validity, bearer } = &self.settings;
+    /// What is thought of a token, if one of the keys has signed it.
+    fn judge(&self, token: String) -> Result<Rc<Judgement>, Refusal> {
+        let Settings { keys, bearer } = &self.settings;
         let mut remembered = self.remembered.borrow_mut();
-        let claims = match remembered.get(&token) {
-            Some(claims) => claims.clone(),
-            None => {
-                let verified = keys.verify(&token);
-                let claims = verified.map_err(|unverified| Refusal::Invalid(unverified.reason()))?;
-                remembered.put(token, claims.clone());
-                claims
-            }
-        };
-        validity.check(&claims, now).map_err(Refusal::Invalid)?;
-        bearer.check(&claims)?;
-        Ok(claims)
+        if let Some(judgement) = remembered.get(&token) {
+            return Ok(judgement);
+        }
+        let claims = keys.verify(&token).map_err(|unverified| Refusal::Invalid(unverified.reason()))?;
+        Ok(remembered.put(token, bearer.judge(&claims)))
     }
 }
 
@@ -70,10 +63,15 @@ mod tests {
         Jwt::configure(&format!(r#"{{"secret":"{SECRET}"{more}}}"#)).expect("the configuration is valid")
     }
 
+    /// Whether a token is good enough at a time.
+    fn check(plugin: &Jwt, token: String, now: u64) -> Result<(), Refusal> {
+        plugin.judge(token)?.at(now).map(drop)
+    }
+
     #[test]
     fn a_token_is_valid_in_its_time_and_for_its_audience() {
         let plugin = plugin(r#","issuer":"us","audience":["api","web"],"leeway":10"#);
-        let check = |claims: Value, now| plugin.check(token(&claims), now).map(drop);
+        let check = |claims: Value, now| check(&plugin, token(&claims), now);
         let claims = |key: &str, value: Value| {
             let mut claims = json!({ "iss": "us", "aud": "api", "exp": 1_000 });
             claims[key] = value;
@@ -103,9 +101,9 @@ mod tests {
     fn what_is_remembered_expires_all_the_same() {
         let plugin = plugin("");
         let token = token(&json!({ "exp": 1_000 }));
-        assert!(plugin.check(token.clone(), 1).is_ok());
+        assert!(check(&plugin, token.clone(), 1).is_ok());
         assert!(plugin.remembered.borrow().get(&token).is_some());
-        assert_eq!(plugin.check(token, 2_000), Err(Refusal::Invalid("the token has expired")));
+        assert_eq!(check(&plugin, token, 2_000), Err(Refusal::Invalid("the token has expired")));
     }
 
     #[test]
@@ -119,7 +117,7 @@ mod tests {
             ),
             (json!({ "exp": 9, "scope": "read" }), Err(Refusal::Insufficient)),
         ] {
-            assert_eq!(plugin.check(token(&claims), 1).map(drop), result, "{claims}");
+            assert_eq!(check(&plugin, token(&claims), 1), result, "{claims}");
         }
     }
 
@@ -148,7 +146,7 @@ mod tests {
             &"a".repeat(70_000),
             &weaker.expect("signed"),
         ] {
-            assert!(matches!(plugin.check(token.to_owned(), 1), Err(Refusal::Invalid(_))), "{token}");
+            assert!(matches!(check(&plugin, token.to_owned(), 1), Err(Refusal::Invalid(_))), "{token}");
         }
     }
 }

@@ -11,7 +11,6 @@ use tollgate_plugin_sdk::config;
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) keys: Keys,
-    pub(crate) validity: Validity,
     pub(crate) bearer: Bearer,
 }
 
@@ -59,14 +58,14 @@ impl Settings {
         let config: Config = config::read(text)?;
         let jwks = config.jwks.map(|jwks| jwks.keys).unwrap_or_default();
         let keys = Keys::new(&jwks, config.secret.as_deref())?;
-        let bearer = Bearer::new(config.from, &config.claims, config.require, config.forward)?;
         let validity = Validity {
             issuer: config.issuer,
             audience: config.audience,
             leeway: config.leeway.into(),
             must_expire: true,
         };
-        Ok(Self { keys, validity, bearer })
+        let bearer = Bearer::new(config.from, validity, &config.claims, config.require, config.forward)?;
+        Ok(Self { keys, bearer })
     }
 }
 

@@ -10,7 +10,7 @@ mod settings;
 use cache::Cache;
 use introspection::Answer;
 use settings::{Settings, Unavailable};
-use tollgate_plugin_bearer::{Claims, Refusal, now};
+use tollgate_plugin_bearer::{Judgement, Refusal, now};
 use tollgate_plugin_sdk::{
     OnRequest, Plugin, Verdict, http_client,
     log::{self, Level},
@@ -24,7 +24,7 @@ impl Plugin for Settings {
 
 impl OnRequest for Settings {
     fn on_request(&self) -> Verdict {
-        self.bearer.conclude(self.bearer.token().and_then(|token| self.check(&token, now())))
+        self.bearer.conclude(self.bearer.token().and_then(|token| self.judge(&token).map(Box::new)))
     }
 }
 
@@ -32,34 +32,30 @@ impl OnRequest for Settings {
 const LONGEST: usize = 16 << 10;
 
 impl Settings {
-    /// What the issuer says of a token, if it is valid at a time (in seconds since 1970) and enough.
-    fn check(&self, token: &str, now: u64) -> Result<Claims, Refusal> {
+    /// What is thought of a token by the word of its issuer.
+    fn judge(&self, token: &str) -> Result<Judgement, Refusal> {
         if token.len() > LONGEST {
             return Err(Refusal::Invalid("the token is too long"));
         }
-        let answer = match self.answer(token, now) {
+        let answer = match self.answer(token) {
             Ok(answer) => answer,
             Err(reason) => {
                 log::write(Level::Warn, &format!("a token cannot be checked: {reason}"));
                 return match self.unavailable {
                     Unavailable::Refuse => Err(Refusal::Unknown("tokens cannot be checked")),
-                    Unavailable::Pass => Ok(Claims::new()),
+                    Unavailable::Pass => Ok(Judgement::UNKNOWN),
                 };
             }
         };
         let Answer::Active(claims) = answer else {
             return Err(Refusal::Invalid("the token is not valid"));
         };
-        self.validity.check(&claims, now).map_err(Refusal::Invalid)?;
-        self.bearer.check(&claims)?;
-        match introspection::has_scopes(&claims, &self.scopes) {
-            true => Ok(claims),
-            false => Err(Refusal::Insufficient),
-        }
+        let is_enough = introspection::has_scopes(&claims, &self.scopes);
+        Ok(self.bearer.judge(&claims).and(is_enough.then_some(()).ok_or(Refusal::Insufficient)))
     }
 
     /// From the store, or else from the issuer.
-    fn answer(&self, token: &str, now: u64) -> Result<Answer, String> {
+    fn answer(&self, token: &str) -> Result<Answer, String> {
         let cache = Cache::open();
         let key = cache.as_ref().map(|cache| cache.key(token));
         if let Some(answer) = key.as_deref().and_then(cache::get) {
@@ -67,7 +63,7 @@ impl Settings {
         }
         let response = http_client::send(&self.request(token)).map_err(|error| error.name().to_owned())?;
         let answer = Answer::read(response.status, &response.body)?;
-        if let (Some(key), Some(seconds)) = (key, self.keep(&answer, now)) {
+        if let (Some(key), Some(seconds)) = (key, self.keep(&answer, now())) {
             cache::put(&key, &answer, seconds);
         }
         Ok(answer)

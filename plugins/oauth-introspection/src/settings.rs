@@ -11,7 +11,6 @@ pub(crate) struct Settings {
     /// Where the issuer is asked.
     pub(crate) endpoint: String,
     pub(crate) client: Option<Client>,
-    pub(crate) validity: Validity,
     pub(crate) bearer: Bearer,
     /// All of which a token must have.
     pub(crate) scopes: Vec<String>,
@@ -108,16 +107,16 @@ impl Settings {
         if config.client.as_ref().is_some_and(|client| client.id.is_empty() || client.secret.is_empty()) {
             return Err("`client` in `config`: `id` or `secret` is empty".to_owned());
         }
+        let validity = Validity {
+            issuer: config.issuer,
+            audience: config.audience,
+            leeway: config.leeway.into(),
+            must_expire: false,
+        };
         Ok(Self {
             endpoint: config.endpoint,
             client: config.client,
-            validity: Validity {
-                issuer: config.issuer,
-                audience: config.audience,
-                leeway: config.leeway.into(),
-                must_expire: false,
-            },
-            bearer: Bearer::new(config.from, &config.claims, config.require, config.forward)?,
+            bearer: Bearer::new(config.from, validity, &config.claims, config.require, config.forward)?,
             scopes: config.scopes,
             cache: config.cache,
             cache_refused: config.cache_refused,

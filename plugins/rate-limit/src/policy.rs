@@ -80,32 +80,38 @@ impl Policy {
 
     /// The name of the bucket that a request takes from.
     pub(crate) fn key(&self, request: &impl Request) -> String {
-        let client = || client(&request.client());
+        let client = || client(request.client());
         let (kind, value) = match &self.by {
-            By::Client => ('c', client()),
-            By::Route => ('r', request.route()),
-            By::Everybody => ('e', String::new()),
+            By::Client => (":c:", client()),
+            By::Route => (":r:", request.route()),
+            By::Everybody => (":e:", String::new()),
             // Who leaves it away is counted by the address, or nobody would send it.
-            By::Header(name) => request.header(name).map_or_else(|| ('c', client()), |value| ('v', value)),
-            By::Note(name) => request.note(name).map_or_else(|| ('c', client()), |value| ('v', value)),
+            By::Header(name) => {
+                request.header(name).map_or_else(|| (":c:", client()), |value| (":v:", value))
+            }
+            By::Note(name) => request.note(name).map_or_else(|| (":c:", client()), |value| (":v:", value)),
         };
         // A store takes keys of 1 KiB.
         match value.len() {
-            0..=256 => format!("{}:{kind}:{value}", self.name),
+            // Put together by hand, which is quicker than to format.
+            0..=256 => [&self.name, kind, &value].concat(),
             _ => format!("{}:h:{:016x}:{}", self.name, hash(value.as_bytes()), value.len()),
         }
     }
 }
 
 /// One client: an IPv4 address, or the network of 64 bits that an IPv6 client usually has to itself.
-fn client(address: &str) -> String {
+fn client(address: String) -> String {
+    if !address.contains(':') {
+        return address;
+    }
     match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(IpAddr::V6(address)) => {
             let [a, b, c, d, ..] = address.segments();
             format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
         }
         Ok(IpAddr::V4(address)) => address.to_string(),
-        Err(_) => address.to_owned(),
+        Err(_) => address,
     }
 }
 
@@ -158,9 +164,9 @@ mod tests {
 
     #[test]
     fn ipv4_in_ipv6_is_ipv4() {
-        assert_eq!(client("192.0.2.1"), "192.0.2.1");
-        assert_eq!(client("::ffff:192.0.2.1"), "192.0.2.1");
-        assert_eq!(client("?"), "?");
+        assert_eq!(client("192.0.2.1".to_owned()), "192.0.2.1");
+        assert_eq!(client("::ffff:192.0.2.1".to_owned()), "192.0.2.1");
+        assert_eq!(client("?".to_owned()), "?");
     }
 
     #[test]
