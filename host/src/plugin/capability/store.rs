@@ -301,9 +301,6 @@ impl Store {
         // Before the shard is locked, since no one holds two.
         self.make_room(key.len() + size + Self::ENTRY, now);
         let mut shard = self.shard(key);
-        for _ in 0..Self::CLEARED_BY_WRITE {
-            self.contents.clear_one(&mut shard, now);
-        }
         let Shard { entries, alarms } = &mut *shard;
         let known = entries.get_mut(key);
         let live = known.as_deref().filter(|entry| entry.is_live(now));
@@ -326,6 +323,11 @@ impl Store {
                 entry.expire(expiry, || key.clone(), alarms);
                 entries.insert(key, entry);
             }
+        }
+        // Only now, so that what has expired and comes again keeps its place: a bucket that is drawn from now and then
+        // has mostly been full before.
+        for _ in 0..Self::CLEARED_BY_WRITE {
+            self.contents.clear_one(&mut shard, now);
         }
         drop_stale(&mut shard);
         Ok(outcome)
