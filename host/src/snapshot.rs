@@ -231,7 +231,9 @@ impl Builder {
                 let code = &plugins[place].plugin.code;
                 if !code.hooks().balance {
                     let problem = Problem::at(name.span(), "this plugin has no `pick`, so it cannot balance");
-                    problems.push(problem.help("a balancer exports tollgate:policy/balance-hook"));
+                    problems.push(problem.help(
+                        "name one that can, such as `round-robin`; one of your own exports tollgate:policy/balance-hook",
+                    ));
                 } else if plugins[place].plugin.yields() {
                     let problem =
                         Problem::at(name.span(), "the calls of this plugin take turns, and a balancer's must not");

@@ -24,6 +24,7 @@ mod hostile;
 mod http2;
 mod limits;
 mod load;
+mod mistakes;
 mod overload;
 mod plugin_commands;
 mod plugins;

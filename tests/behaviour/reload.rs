@@ -140,7 +140,7 @@ async fn a_file_that_is_not_a_plugin_leaves_the_one_before_in_force() {
         assert_eq!(proxy.get("/", &[]).await.text(), "guest-version-0000", "{reason}");
     }
     write_half(&proxy, "replaced");
-    is_logged(&["replaced", refused, "unexpected end"]).await;
+    is_logged(&["replaced", refused, "out of bounds"]).await;
     assert_eq!(proxy.get("/", &[]).await.text(), "guest-version-0000");
 
     std::fs::write(proxy.plugin_path("replaced"), guest_version(1)).expect("a file can be written");

@@ -307,7 +307,11 @@ pub enum SecretSource {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "{ env = \"VARIABLE\" } or { file = \"path\" }"
+)]
 struct SecretTable {
     env: Option<String>,
     file: Option<PathBuf>,
@@ -376,17 +380,31 @@ fn origin(url: &str) -> Result<Endpoint, &'static str> {
     }
 }
 
+/// A grant that has limits.
+trait Bounded: Default {
+    /// Some of them, as they are written.
+    const SUCH_AS: &str;
+}
+
+impl Bounded for StoreGrant {
+    const SUCH_AS: &str = "{ memory = \"16MiB\" }";
+}
+
+impl Bounded for BodyGrant {
+    const SUCH_AS: &str = "{ request = \"1MiB\" }";
+}
+
 /// Reads `true`, `false`, or a table with more to say.
-fn granted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+fn granted<'de, D: Deserializer<'de>, T: Deserialize<'de> + Bounded>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     struct Visitor<T>(std::marker::PhantomData<T>);
 
-    impl<'de, T: Deserialize<'de> + Default> de::Visitor<'de> for Visitor<T> {
+    impl<'de, T: Deserialize<'de> + Bounded> de::Visitor<'de> for Visitor<T> {
         type Value = Option<T>;
 
         fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("true, or a table with more to say")
+            write!(formatter, "true, or a table such as {}", T::SUCH_AS)
         }
 
         fn visit_bool<E: de::Error>(self, is_granted: bool) -> Result<Option<T>, E> {

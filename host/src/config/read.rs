@@ -4,7 +4,7 @@
 //! `serde` stops at its first error; so what it complains of is taken out of the tree and it is asked
 //! again, until it is content.
 
-use std::{collections::BTreeMap, env, fmt, fs, io, marker::PhantomData, mem, ops::Range, path::Path};
+use std::{collections::BTreeMap, env, fmt, fs, io, iter, marker::PhantomData, mem, ops::Range, path::Path};
 
 use serde::{
     Deserialize, Deserializer,
@@ -252,6 +252,11 @@ fn explain(span: Range<usize>, message: &str) -> Problem {
         return Problem::at(span, format!("the key `{key}` is missing"));
     }
     if let Some(found) = what.strip_prefix("invalid type: ") {
+        // A table says in what it expects which keys it has, see `Table`.
+        let (expected, keys) = match expected.split_once(" with the keys ") {
+            Some((expected, keys)) => (expected, Some(keys)),
+            None => (expected, None),
+        };
         let found = in_toml(found.split_once(' ').map_or(found, |(kind, _)| kind));
         let problem = match in_toml(expected) {
             // A number that is too large for what holds it has the wrong type to `serde`.
@@ -263,7 +268,10 @@ fn explain(span: Range<usize>, message: &str) -> Problem {
                 problem.help("a table that stands once is `[name]`, one of several is `[[name]]`")
             }
             ("an array", _) => problem.help("write it in brackets: `[...]`"),
-            _ => problem,
+            _ => match keys {
+                Some(keys) => problem.help(format!("the keys of this table are {keys}")),
+                None => problem,
+            },
         };
     }
     match what.strip_prefix("invalid value: ") {
@@ -449,7 +457,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
             type Value = T;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a map")
+                formatter.write_str("a map")?;
+                // The type is asked by a key that it does not have, and tells those that it has.
+                let nobodys = de::value::MapDeserializer::new(iter::once(("", "")));
+                let asked = T::deserialize(nobodys).err().map(|error: de::value::Error| error.to_string());
+                let keys = asked.as_deref().and_then(|told| told.strip_prefix("unknown field ``, expected "));
+                keys.map_or(Ok(()), |keys| {
+                    write!(formatter, " with the keys {}", keys.strip_prefix("one of ").unwrap_or(keys))
+                })
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {

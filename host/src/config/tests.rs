@@ -252,10 +252,10 @@ fn a_grant_is_written_short_or_with_its_measure() {
     assert_eq!(secrets["token"].get_ref(), &SecretSource::Env("TOKEN".to_owned()));
     assert_eq!(secrets["key"].get_ref(), &SecretSource::File("key.pem".into()));
     for (written, place, message) in [
-        ("store = 1", "1", "expected true, or a table with more to say, found a whole number"),
+        ("store = 1", "1", "expected true, or a table such as { memory = \"16MiB\" }, found a whole number"),
         ("store = { memorry = '1MiB' }", "memorry", "unknown key `memorry`"),
         ("htpp = []", "htpp", "unknown key `htpp`"),
-        ("body = 1", "1", "expected true, or a table with more to say, found a whole number"),
+        ("body = 1", "1", "expected true, or a table such as { request = \"1MiB\" }, found a whole number"),
         (
             "http = ['https://a/b']",
             "'https://a/b'",
@@ -268,7 +268,11 @@ fn a_grant_is_written_short_or_with_its_measure() {
         ),
         ("http = [{ url = 'http://a', privat = true }]", "privat", "unknown key `privat`"),
         ("secrets = { a = { envv = 'A' } }", "envv", "unknown key `envv`"),
-        ("secrets = { a = 'A' }", "'A'", "expected a table, found a string"),
+        (
+            "secrets = { a = 'A' }",
+            "'A'",
+            "expected { env = \"VARIABLE\" } or { file = \"path\" }, found a string",
+        ),
         ("secrets = { a = {} }", "{}", "a secret is either { env = \"VARIABLE\" } or { file = \"path\" }"),
     ] {
         let written = format!("[plugins.a.grants]\n{written}");
@@ -470,7 +474,12 @@ fn a_value_of_the_wrong_kind_is_told_in_the_words_of_toml() {
         ("plugins.a.config.a = 9999999999999999999", "9999999999999999999", "expected a smaller number", ""),
         ("plugin-dir = []", "[]", "expected a string, found an array", ""),
         ("log.access = 1", "1", "expected true or false, found a whole number", ""),
-        ("log = true", "true", "expected a table, found true or false", ""),
+        (
+            "plugins.a.breaker = 5",
+            "5",
+            "expected a table, found a whole number",
+            "the keys of this table are `failures`, `pause`, `pause-max`",
+        ),
         ("[[log]]\naccess = true", "[[log]]", "expected a table, found an array", once),
         ("[[upstreams.a]]\nendpoints = []", "[[upstreams.a]]", "expected a table, found an array", once),
         ("[listeners]\naddress = '[::]:80'", "[listeners]", "expected an array, found a table", once),

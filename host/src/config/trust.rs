@@ -55,7 +55,11 @@ impl<'de> Deserialize<'de> for Sha256 {
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        written(deserializer, "a public key of Ed25519 in base64", Self::read)
+        written(
+            deserializer,
+            "a public key of Ed25519 in base64, what stands between the lines that `openssl pkey -in key.pem -pubout` prints",
+            Self::read,
+        )
     }
 }
 

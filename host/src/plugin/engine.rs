@@ -176,6 +176,10 @@ impl Engine {
         if bytes.starts_with(b"\0asm\x01\0\0\0") {
             return Err(LoadError::CoreModule);
         }
+        if !bytes.starts_with(b"\0asm") {
+            let what = if bytes.is_empty() { "it is empty" } else { "it does not begin with `\\0asm`" };
+            return Err(LoadError::Invalid(what.into()));
+        }
         let component = Component::from_binary(&self.engine, bytes)
             .map_err(|error| LoadError::Invalid(reason(&error)))?;
         if let Some(artifacts) = &self.artifacts {

@@ -19,8 +19,8 @@ use super::{Builder, Snapshot};
 use crate::{
     config::{self, ByteSize, Config, Problem, Problems, read_document},
     plugin::{
-        Capabilities, Capability, Code, Comparison, Demand, Digest, Ended, Hook, Hooks, LoadError, Plugin,
-        SecretError, StartError, TrustError, shipped, signature_file,
+        CallError, Capabilities, Capability, Code, Comparison, Demand, Digest, Ended, Hook, Hooks, LoadError,
+        Plugin, SecretError, StartError, TrustError, shipped, signature_file,
     },
     telemetry::{Page, with_sources},
     trial::{CaseReport, Report, TestFile, Trial},
@@ -204,6 +204,8 @@ pub(super) enum PluginError {
     Untrusted { path: String, source: TrustError },
     #[error("its settings cannot be used: {0}")]
     Settings(String),
+    #[error("a plugin has the name of its file without `.wasm`: write `{}`", stem(.0))]
+    NamedAsFile(String),
     #[error("there is the table [plugins.{name}], and {} beside the plugin: remove one of them", path.display())]
     TwoTables { name: String, path: PathBuf },
     #[error("`routes` puts it on all routes, and it has no hook for requests or responses")]
@@ -297,7 +299,10 @@ impl Builder {
                 loaded.push(Loaded { refused: Some(refused), candidate, ..known.clone() });
             } else if let Some(span) = needed.get(name.as_str()) {
                 let place = error.place().filter(|_| !is_beside).unwrap_or_else(|| span.clone());
-                problems.push(Problem::at(place, refused.reason));
+                let file =
+                    written.as_ref().and_then(|settings| settings.table.file.as_deref()).unwrap_or(&name);
+                let remedy = self.remedy(&error, &name, file, config);
+                problems.push(Problem { help: remedy, ..Problem::at(place, refused.reason) });
             } else if is_beside && (previous.is_none() || known.is_some()) {
                 // It may be on all routes, and these would be open without it. Where it has never been, they are as
                 // they were.
@@ -308,6 +313,114 @@ impl Builder {
             }
         }
         loaded
+    }
+
+    /// What to write or to do, where the error does not say it. `file` is where the component was to come from.
+    pub(super) fn remedy(
+        &self,
+        error: &PluginError,
+        name: &str,
+        file: &str,
+        config: &Config,
+    ) -> Option<String> {
+        let too_little = |error: &CallError| match error {
+            CallError::Memory(_) => Some(("memory", "64MiB")),
+            CallError::MemoryInAll(_) => Some(("memory-in-all", "512MiB")),
+            CallError::Deadline(_) => Some(("time", "2s")),
+            CallError::Trap(_)
+            | CallError::InvalidReply(_)
+            | CallError::UnknownUpstream(_)
+            | CallError::Start(_)
+            | CallError::Busy(_)
+            | CallError::Broken => None,
+        };
+        match error {
+            PluginError::Missing(_) => Some(self.missing(file, config)),
+            PluginError::Untrusted { source: TrustError::OtherDigest(digest), .. } => {
+                Some(format!("if this is the file that you mean, write sha256 = \"{digest}\""))
+            }
+            PluginError::Untrusted { source: TrustError::NotSigned, .. } => Some(
+                "sign this very file with that key, or name whoever has signed it: `public-key` of the plugin, or \
+                 `plugin-keys`"
+                    .into(),
+            ),
+            PluginError::Load { source: LoadError::Invalid(_), .. } => Some(
+                "build it for wasm32-wasip2; if that is what it was, copy the file once more and move it into place"
+                    .into(),
+            ),
+            PluginError::Load { source: LoadError::UnknownImport(_) | LoadError::Misfit(_), .. } => {
+                Some("build it against wit/policy.wit of this version, which says what there is to import".into())
+            }
+            PluginError::Load { source: LoadError::NoLifecycle, .. } => {
+                Some("`tollgate plugin new` begins a project that exports it".into())
+            }
+            PluginError::Start(StartError::Begin(error) | StartError::Configure(error)) => {
+                let (key, value) = too_little(error)?;
+                Some(format!("if that is what it needs, raise limits = {{ {key} = \"{value}\" }} under [plugins.{name}]"))
+            }
+            PluginError::Fails(_) => {
+                let path = self.plugin_dir(config).join(format!("{}.wasm", stem(file)));
+                Some(format!("`tollgate plugin test {}` tells all of it", path.display()))
+            }
+            PluginError::Secret(error) => Some(error.help().into()),
+            PluginError::NothingOnRoutes => Some(format!(
+                "leave `routes` out; a plugin that balances is named by an upstream: balance = \"{name}\""
+            )),
+            PluginError::Waits(_) | PluginError::NothingToShow => {
+                Some(format!("try it with a share of the requests: `canary` under [plugins.{name}]"))
+            }
+            PluginError::Settings(told) if told.contains("unknown key `plugins`") => {
+                Some(format!("in that file the keys stand by themselves, without [plugins.{name}] above them"))
+            }
+            PluginError::Settings(_)
+            | PluginError::NamedAsFile(_)
+            | PluginError::TwoTables { .. }
+            | PluginError::Read { .. }
+            | PluginError::TooLarge { .. }
+            | PluginError::Untrusted { source: TrustError::Unsigned | TrustError::NoSignature, .. }
+            | PluginError::TakenBack(_)
+            | PluginError::Kept { .. }
+            | PluginError::Load {
+                source:
+                    LoadError::CoreModule
+                    | LoadError::Contract { .. }
+                    | LoadError::Slow(_)
+                    | LoadError::NoThread(_),
+                ..
+            }
+            | PluginError::NotGranted { .. }
+            | PluginError::Origin(_)
+            | PluginError::Start(StartError::Refused(_) | StartError::Instantiate(_))
+            | PluginError::Tests(_)
+            | PluginError::NotAsGood
+            | PluginError::Yields(_)
+            | PluginError::LacksHook(_) => None,
+        }
+    }
+
+    /// What to do about a file that is not there.
+    fn missing(&self, file: &str, config: &Config) -> String {
+        let folder = self.plugin_dir(config);
+        if file.contains('/') {
+            let name = Path::new(file).file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            return format!("files are named as they are in `plugin-dir`: \"{name}\"");
+        }
+        if !folder.is_dir() {
+            return format!(
+                "there is no folder {}: say with `plugin-dir` where plugins are",
+                folder.display()
+            );
+        }
+        let dropped = dropped_files(&folder, ".wasm");
+        let shipped = shipped::SHIPPED.iter().map(|(name, _)| *name);
+        let likeness = |name: &&str| strsim::jaro_winkler(stem(file), name);
+        let near = dropped.iter().map(String::as_str).chain(shipped);
+        let near =
+            near.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.8);
+        match near {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("put it into {}, or say with `file` which file it is", folder.display()),
+        }
     }
 
     /// The names of all plugins, each with its settings.
@@ -347,8 +460,14 @@ impl Builder {
         let claimed: BTreeSet<String> = claimed.map(|file| stem(file).to_owned()).collect();
         let named = needed.keys().map(|name| (*name).to_owned());
         for name in named.chain(dropped.into_iter().filter(|name| !claimed.contains(name))) {
-            let table = tables.get(name.as_str()).copied().cloned().unwrap_or_default();
-            all.entry(name).or_insert(Ok(Settings { table, is_beside: false }));
+            let settings = match tables.get(name.as_str()) {
+                // It would be another plugin of the same file, without what the plugin's table says.
+                None if name.ends_with(".wasm") => Err(PluginError::NamedAsFile(name.clone())),
+                table => {
+                    Ok(Settings { table: table.copied().cloned().unwrap_or_default(), is_beside: false })
+                }
+            };
+            all.entry(name).or_insert(settings);
         }
         all
     }
@@ -666,6 +785,7 @@ impl PluginError {
     fn stage(&self) -> Stage {
         match self {
             Self::Settings(_)
+            | Self::NamedAsFile(_)
             | Self::TwoTables { .. }
             | Self::NothingOnRoutes
             | Self::Secret(_)
@@ -692,6 +812,7 @@ impl PluginError {
             | Self::TooLarge { .. }
             | Self::Untrusted { .. }
             | Self::Settings(_)
+            | Self::NamedAsFile(_)
             | Self::TwoTables { .. }
             | Self::NothingOnRoutes
             | Self::TakenBack(_)
@@ -815,13 +936,19 @@ fn warn_of(name: &str, code: &Code, table: &config::Plugin) {
         |capability: &Capability| capability.is_in(&table.grants) && !code.imports().contains(capability);
     for capability in Capability::ALL.into_iter().filter(is_unused) {
         let interface = capability.interface();
-        tracing::warn!(plugin = name, interface, "granted, and the plugin does not import it");
+        tracing::warn!(
+            plugin = name,
+            interface,
+            "granted, and the plugin does not import it: leave it out of `grants`"
+        );
     }
     match (code.exports(Hook::OnTick), &table.tick) {
         (true, None) => {
             tracing::warn!(plugin = name, "has `on-tick`, which is not called: write `tick = \"10s\"`");
         }
-        (false, Some(_)) => tracing::warn!(plugin = name, "is to tick, and has no `on-tick`"),
+        (false, Some(_)) => {
+            tracing::warn!(plugin = name, "is to tick, and has no `on-tick`: leave `tick` out");
+        }
         (true, Some(_)) | (false, None) => {}
     }
     if table.fail == config::Failure::Open {

@@ -51,7 +51,10 @@ impl Builder {
                     tracing::warn!(plugin = name, candidate = file, error, "new candidate not used");
                     all.push(known.clone());
                 }
-                (Err(error), None) => problems.push(Problem::at(shadow.span(), error.to_string())),
+                (Err(error), None) => {
+                    let help = self.remedy(&error, name, file, config);
+                    problems.push(Problem { help, ..Problem::at(shadow.span(), error.to_string()) });
+                }
             }
         }
         all

@@ -48,6 +48,19 @@ enum Reason {
     Empty,
 }
 
+impl SecretError {
+    /// What to do instead.
+    pub fn help(&self) -> &'static str {
+        match self.reason {
+            Reason::NotSet(_) => "set it where `tollgate` is started, or name another",
+            Reason::Read { .. } => {
+                "write the file, relative to the folder of the configuration, and let the user that runs `tollgate` read it"
+            }
+            Reason::Empty => "write the secret there: whoever sends nothing would know it",
+        }
+    }
+}
+
 impl Secrets {
     /// Reads all of them. Relative paths are relative to `folder`; the end of line that most editors put at the
     /// end of a file is not part of a secret.
