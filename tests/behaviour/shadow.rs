@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 use tollgate_tests::{
-    Origin, Proxy, endpoints, granted_guest, guest, guest_version, logged, soon, until, waiting_guest,
+    Origin, Proxy, endpoints, granted_guest, guest, guest_version, logged, shipped, soon, until,
+    waiting_guest,
 };
 
 /// A route through the plugin `live`, with a candidate in its shadow.
@@ -148,6 +149,35 @@ async fn what_a_candidate_keeps_logs_and_counts_is_its_own() {
 }
 
 #[tokio::test]
+async fn a_candidate_that_reads_bodies_is_shown_those_that_the_plugin_has_read() {
+    let origin = Origin::start().await;
+    let settings =
+        "grants = { body = true }\nconfig = { schema = { type = \"object\", required = [\"id\"] } }";
+    let post =
+        |body: &str| format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let files = [("live", shipped("request-schema")), ("candidate", shipped("request-schema"))];
+    let proxy = Proxy::start_with(&through(&origin, settings), &files).await;
+    for (body, status) in [("{\"id\":1}", 200), ("{}", 422), ("{", 400)] {
+        assert_eq!(proxy.request(&post(body)).await.status, status, "{body}");
+    }
+    assert_eq!(origin.last().body, b"{\"id\":1}");
+    let candidate = told(&proxy).await;
+    let counted = ["calls", "different", "missed"].map(|key| candidate[key].as_u64());
+    assert_eq!(counted, [Some(3), Some(0), Some(0)], "{candidate}");
+
+    // Nothing is read for a candidate alone, and what it says without is not compared.
+    let files = [("live", guest()), ("candidate", shipped("request-schema"))];
+    let proxy = Proxy::start_with(&through(&origin, settings), &files).await;
+    assert_eq!(proxy.request(&post("{}")).await.status, 200);
+    let candidate = told(&proxy).await;
+    let counted = ["calls", "different", "missed"].map(|key| candidate[key].as_u64());
+    // The call that counts is that for the response, where it has no hook.
+    assert_eq!(counted, [Some(1), Some(0), Some(1)], "{candidate}");
+    let labels = [("plugin", "live"), ("candidate", "candidate.wasm")];
+    assert_eq!(proxy.metrics().await.sum("tollgate_shadow_missed_total", &labels), 1.0);
+}
+
+#[tokio::test]
 async fn what_cannot_stand_in_the_shadow_is_told() {
     let origin = Origin::start().await;
     let config = through(&origin, "config = { request-0001 = \"header\" }");
@@ -168,7 +198,7 @@ async fn what_cannot_stand_in_the_shadow_is_told() {
         assert!(error.contains(message), "{written}: {error}");
     }
     let error = start(&config, waiting_guest()).await;
-    assert!(error.contains("a candidate is not waited for"), "{error}");
+    assert!(error.contains("asked once more for a candidate"), "{error}");
     let error = start(&config, granted_guest()).await;
     assert!(error.contains("which it has not been granted"), "{error}");
 

@@ -74,6 +74,8 @@ struct Shown {
     calls: u64,
     /// Calls that decided otherwise, or failed.
     different: u64,
+    /// Calls that asked for a body which was not there to be shown.
+    missed: u64,
     /// By hook and kind.
     differences: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
     failures: BTreeMap<&'static str, u64>,
@@ -91,6 +93,7 @@ impl Shown {
             digest: shadow.plugin.code.digest().to_string(),
             calls: shadow.calls(),
             different: shadow.different(),
+            missed: shadow.missing(),
             differences: Shadow::HOOKS.into_iter().map(|hook| (hook.name(), by_kind(hook))).collect(),
             failures: FailureKind::ALL.into_iter().map(|kind| (kind.name(), shadow.failures(kind))).collect(),
             cpu_seconds: shadow.plugin.durations().sum().as_secs_f64(),

@@ -50,7 +50,7 @@ pub use recording::{
     Begun, Call, Choice, Decided, Errand, Recorded, Recording, SeenExchange, SeenPick, SeenResponse, Sides,
 };
 pub use shadow::{
-    Difference, DifferenceKind, Shadow, request_differences, response_differences, write_shadows,
+    Difference, DifferenceKind, ReadBodies, Shadow, request_differences, response_differences, write_shadows,
 };
 pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
 pub use surroundings::{Chance, Journal, Logged, Surroundings, Time};

@@ -169,7 +169,7 @@ struct Now {
 
 /// What is recorded of an exchange between two hooks, by each recorder. It is kept when the exchange goes.
 #[derive(Debug, Default)]
-pub(super) struct UnderWay(Vec<Box<Begun>>);
+pub(super) struct UnderWay(Vec<Begun>);
 
 impl Recorder {
     /// Bytes of headers, bodies and endpoints that are kept at most.
@@ -385,11 +385,11 @@ impl Begun {
         let now = self.shared.next_numbers();
         let drawn = self.sequences.iter().filter(|(name, next)| now.get(*name) != Some(*next));
         self.call.sequences = drawn.map(|(name, next)| (name.clone(), *next)).collect();
-        if self.is_last { self.keep() } else { exchange.recorded.0.push(self) }
+        if self.is_last { (*self).keep() } else { exchange.recorded.0.push(*self) }
     }
 
     /// Keeps what there is, if there is anything, and room for it.
-    fn keep(mut self: Box<Self>) {
+    fn keep(mut self) {
         if self.is_lost || self.call.is_empty() || !self.recorder.has_room() {
             return;
         }
@@ -415,9 +415,9 @@ impl Drop for Begun {
 impl UnderWay {
     /// What has been recorded by this recorder, and not of this hook yet.
     fn take(&mut self, recorder: &Arc<Recorder>, hook: Hook) -> Option<Box<Begun>> {
-        let is_it = |begun: &Box<Begun>| Arc::ptr_eq(&begun.recorder, recorder) && !begun.call.has(hook);
+        let is_it = |begun: &Begun| Arc::ptr_eq(&begun.recorder, recorder) && !begun.call.has(hook);
         let place = self.0.iter().position(is_it)?;
-        Some(self.0.swap_remove(place))
+        Some(self.0.swap_remove(place).into())
     }
 
     fn holds(&self, recorder: &Arc<Recorder>) -> bool {

@@ -3,11 +3,15 @@
 //! A candidate in the shadow of a plugin is shown what the plugin was shown, on a copy. What it makes of that is compared with
 //! what the plugin made of it, counted, and forgotten. It has a store, sequences and metrics of its own, and no log.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use http::HeaderMap;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, header};
 
-use super::{CallError, Exchange, FailureKind, Hook, Plugin, Reply, RequestVerdict, ResponseVerdict};
+use super::{
+    BodyError, CallError, Errands, Exchange, FailureKind, Hook, Outgoing, Plugin, Received, Reply,
+    RequestVerdict, ResponseVerdict, SendError,
+};
 use crate::telemetry::{Page, PerWorker, Tally, Writer};
 
 /// A candidate, and what came of showing it requests.
@@ -28,6 +32,48 @@ struct Counts {
     differences: [[Tally; DifferenceKind::ALL.len()]; Shadow::HOOKS.len()],
     /// Calls that decided otherwise.
     different: Tally,
+    /// Calls that say nothing, since they asked for a body that was not there to be shown.
+    missed: Tally,
+}
+
+/// The bodies that a plugin has read, for a candidate that asks for them.
+#[derive(Debug)]
+pub struct ReadBodies {
+    request: Option<Bytes>,
+    response: Option<Bytes>,
+    /// The candidate has asked for another.
+    pub has_missed: bool,
+}
+
+impl ReadBodies {
+    /// What has been read of an exchange, when the plugin has been called.
+    pub fn of(exchange: &Exchange) -> Self {
+        Self {
+            request: exchange.request_as_it_came().cloned(),
+            response: exchange.response_as_it_came().cloned(),
+            has_missed: false,
+        }
+    }
+
+    fn within(&mut self, body: Option<Bytes>, most: usize) -> Result<Bytes, BodyError> {
+        self.has_missed |= body.is_none();
+        let body = body.ok_or(BodyError::Unavailable)?;
+        if body.len() <= most { Ok(body) } else { Err(BodyError::TooLarge) }
+    }
+}
+
+impl Errands for ReadBodies {
+    async fn send(&mut self, _: Outgoing) -> Result<Received, SendError> {
+        Err(SendError::Denied)
+    }
+
+    async fn request_body(&mut self, most: usize, _: Duration) -> Result<Bytes, BodyError> {
+        self.within(self.request.clone(), most)
+    }
+
+    async fn response_body(&mut self, most: usize, _: Duration) -> Result<Bytes, BodyError> {
+        self.within(self.response.clone(), most)
+    }
 }
 
 /// What a candidate does otherwise.
@@ -122,6 +168,11 @@ impl Shadow {
         }
     }
 
+    /// Counts a call that can be compared with nothing.
+    pub fn missed(&self, writer: Writer) {
+        self.counts.of(writer).missed.add(1);
+    }
+
     /// Differences that each worker logs before it logs fewer.
     const LOGGED: u64 = 16;
 
@@ -132,6 +183,11 @@ impl Shadow {
     /// Calls that decided otherwise, or failed.
     pub fn different(&self) -> u64 {
         self.counts.sum(|counts| &counts.different)
+    }
+
+    /// Calls that asked for a body which the plugin had not read.
+    pub fn missing(&self) -> u64 {
+        self.counts.sum(|counts| &counts.missed)
     }
 
     pub fn failures(&self, kind: FailureKind) -> u64 {
@@ -166,8 +222,9 @@ pub fn request_differences(
         (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
     }
     let (one, other) = (plugin.1, candidate.1);
-    let names = || differing(&one.request.headers, &other.request.headers);
-    note(&mut all, DifferenceKind::Headers, one.request.headers != other.request.headers, names);
+    of_headers(&mut all, &one.request.headers, &other.request.headers);
+    let unread = || one.request_as_it_came();
+    of_bodies(&mut all, one.request_body(), other.request_body().or_else(unread));
     note(&mut all, DifferenceKind::Target, one.request.uri != other.request.uri, || "another".to_owned());
     of_notes(&mut all, one, other);
     all
@@ -195,6 +252,8 @@ pub fn response_differences(
         ),
         _ => Vec::new(),
     };
+    let unread = || plugin.1.response_as_it_came();
+    of_bodies(&mut all, plugin.1.response_body(), candidate.1.response_body().or_else(unread));
     of_notes(&mut all, plugin.1, candidate.1);
     all
 }
@@ -216,9 +275,19 @@ fn of_replies(one: Answer<'_>, other: Answer<'_>) -> Vec<Difference> {
     let mut all = Vec::new();
     let statuses = || format!("{}, and the candidate {}", one.0.as_u16(), other.0.as_u16());
     note(&mut all, DifferenceKind::Status, one.0 != other.0, statuses);
-    note(&mut all, DifferenceKind::Headers, one.1 != other.1, || differing(one.1, other.1));
+    of_headers(&mut all, one.1, other.1);
     note(&mut all, DifferenceKind::Body, one.2 != other.2, || "another".to_owned());
     all
+}
+
+fn of_headers(all: &mut Vec<Difference>, one: &HeaderMap, other: &HeaderMap) {
+    let differs = one != other && !differing(one, other).is_empty();
+    note(all, DifferenceKind::Headers, differs, || differing(one, other));
+}
+
+/// Bodies that are read or made; of those that nobody knows, none is another.
+fn of_bodies(all: &mut Vec<Difference>, one: Option<&Bytes>, other: Option<&Bytes>) {
+    note(all, DifferenceKind::Body, one != other, || "another".to_owned());
 }
 
 fn of_notes(all: &mut Vec<Difference>, one: &Exchange, other: &Exchange) {
@@ -233,6 +302,11 @@ fn note(all: &mut Vec<Difference>, kind: DifferenceKind, differs: bool, words: i
     }
 }
 
+/// Whether a field is set by the host where a plugin has made another body.
+fn is_framing(name: &HeaderName) -> bool {
+    [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::TRAILER].contains(name)
+}
+
 /// The names of fields that are not the same in both, up to so many.
 fn differing(one: &HeaderMap, other: &HeaderMap) -> String {
     const MOST: usize = 8;
@@ -241,7 +315,8 @@ fn differing(one: &HeaderMap, other: &HeaderMap) -> String {
     let mut names: Vec<&str> = one
         .keys()
         .chain(other.keys())
-        .map(http::HeaderName::as_str)
+        .filter(|name| !is_framing(name))
+        .map(HeaderName::as_str)
         .filter(|name| values(one, name) != values(other, name))
         .collect();
     names.sort_unstable();
@@ -257,6 +332,13 @@ pub fn write_shadows<'a>(page: &mut Page, shadows: impl Iterator<Item = &'a Shad
     page.counter("tollgate_shadow_calls_total", "Calls of candidates in the shadow of a plugin.", |family| {
         for shadow in shadows.clone() {
             family.row(&labels(shadow), shadow.calls());
+        }
+    });
+    let help =
+        "Calls of candidates that asked for a body which the plugin had not read, and were not compared.";
+    page.counter("tollgate_shadow_missed_total", help, |family| {
+        for shadow in shadows.clone() {
+            family.row(&labels(shadow), shadow.missing());
         }
     });
     let help = "What candidates decided otherwise than the plugin.";
@@ -313,11 +395,16 @@ mod tests {
         let failed = || Err(CallError::Trap(String::new()));
         let mut noted = exchange("/a", &[("x-a", "1")]);
         noted.set_note("consumer".to_owned(), "demo".to_owned());
+        let mut made = exchange("/a", &[("x-a", "1")]);
+        made.make_request_body(Bytes::from_static(b"made"));
+        let framed = exchange("/a", &[("x-a", "1"), ("content-length", "4")]);
         for (plugin, candidate, other, expected) in [
             (Ok(Next), Next, &same, ""),
             (Ok(Next), Next, &exchange("/a", &[("x-a", "2"), ("x-b", "1")]), "headers: x-a, x-b"),
             (Ok(Next), Next, &exchange("/b", &[("x-a", "1")]), "target: another"),
             (Ok(Next), Next, &noted, "notes: others"),
+            (Ok(Next), Next, &made, "body: another"),
+            (Ok(Next), Next, &framed, ""),
             (
                 Ok(Next),
                 Reply(reply(StatusCode::UNAUTHORIZED, "")),

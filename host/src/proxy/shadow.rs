@@ -5,8 +5,8 @@
 
 use super::Context;
 use crate::plugin::{
-    CallError, Exchange, Hook, InHand, RequestVerdict, ResponseVerdict, Shadow, Slot, request_differences,
-    response_differences,
+    CallError, Difference, Exchange, Hook, InHand, ReadBodies, RequestVerdict, ResponseVerdict, Shadow, Slot,
+    at_once, request_differences, response_differences,
 };
 
 /// A message as it was before the plugin was called, for a candidate to decide on.
@@ -27,26 +27,39 @@ impl<'a> Shown<'a> {
 
     /// Has the candidate decide on a request, and compares.
     pub fn request(mut self, verdict: &Result<RequestVerdict, CallError>, exchange: &Exchange) {
-        let decided = self.slot.on_request(&mut self.exchange, None);
+        let mut bodies = ReadBodies::of(exchange);
+        let decided = match self.slot.waits() {
+            // It asks for bodies, which are there or are not, and waits for none.
+            true => at_once(self.slot.on_request_waiting(&mut self.exchange, &mut bodies, None)),
+            false => self.slot.on_request(&mut self.exchange, None),
+        };
         let compare = |candidate| request_differences((verdict, exchange), (&candidate, &self.exchange));
         let differences = decided.map(compare);
-        self.count(Hook::OnRequest, exchange, differences);
+        self.count(Hook::OnRequest, exchange, &bodies, differences);
     }
 
     /// The same of a response.
     pub fn response(mut self, verdict: &Result<ResponseVerdict, CallError>, exchange: &Exchange) {
-        let decided = self.slot.on_response(&mut self.exchange, None);
+        let mut bodies = ReadBodies::of(exchange);
+        let decided = match self.slot.waits() {
+            true => at_once(self.slot.on_response_waiting(&mut self.exchange, &mut bodies, None)),
+            false => self.slot.on_response(&mut self.exchange, None),
+        };
         let compare = |candidate| response_differences((verdict, exchange), (&candidate, &self.exchange));
         let differences = decided.map(compare);
-        self.count(Hook::OnResponse, exchange, differences);
+        self.count(Hook::OnResponse, exchange, &bodies, differences);
     }
 
     fn count(
         &self,
         hook: Hook,
         exchange: &Exchange,
-        differences: Result<Vec<crate::plugin::Difference>, CallError>,
+        bodies: &ReadBodies,
+        differences: Result<Vec<Difference>, CallError>,
     ) {
+        if bodies.has_missed {
+            return self.shadow.missed(self.context.generation.writer);
+        }
         let request = exchange.id().and_then(|id| id.to_str().ok());
         self.shadow.decided(self.context.generation.writer, hook, request, differences);
     }

@@ -234,9 +234,9 @@ pub(super) enum PluginError {
     #[error("it was tried beside the version in force, and is not to take over")]
     NotAsGood,
     #[error(
-        "it imports `tollgate:policy/{0}`, for which it may have to wait, and a candidate is not waited for"
+        "it imports `tollgate:policy/{0}`, and what it asks others would be asked once more for a candidate"
     )]
-    Waits(&'static str),
+    Asks(&'static str),
     #[error(
         "a candidate is not called in turns with others, and `[plugins.{0}]` says `yields = true`: take that out, or try the \
          candidate with `canary`"
@@ -366,7 +366,7 @@ impl Builder {
             PluginError::NothingOnRoutes => Some(format!(
                 "leave `routes` out; a plugin that balances is named by an upstream: balance = \"{name}\""
             )),
-            PluginError::Waits(_) | PluginError::NothingToShow => {
+            PluginError::Asks(_) | PluginError::NothingToShow => {
                 Some(format!("try it with a share of the requests: `canary` under [plugins.{name}]"))
             }
             PluginError::Settings(told) if told.contains("unknown key `plugins`") => {
@@ -793,7 +793,7 @@ impl PluginError {
             Self::Missing(_) | Self::Read { .. } | Self::TooLarge { .. } => Stage::File,
             Self::Untrusted { .. } => Stage::Trust,
             Self::TakenBack(_) | Self::Kept { .. } => Stage::TakenBack,
-            Self::Load { .. } | Self::LacksHook(_) | Self::Waits(_) | Self::NothingToShow => Stage::Component,
+            Self::Load { .. } | Self::LacksHook(_) | Self::Asks(_) | Self::NothingToShow => Stage::Component,
             Self::Yields(_) => Stage::Settings,
             Self::NotGranted { .. } => Stage::Grants,
             Self::Start(_) => Stage::Configure,
@@ -823,7 +823,7 @@ impl PluginError {
             | Self::Tests(_)
             | Self::Fails(_)
             | Self::NotAsGood
-            | Self::Waits(_)
+            | Self::Asks(_)
             | Self::Yields(_)
             | Self::NothingToShow
             | Self::LacksHook(_) => None,

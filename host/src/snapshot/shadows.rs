@@ -92,8 +92,8 @@ impl Builder {
             .engine
             .load_within(&bytes, config.limits.plugin_compile.get())
             .map_err(|source| PluginError::Load { path: shown, source })?;
-        if let Some(capability) = code.imports().iter().find(|capability| Capability::waits(**capability)) {
-            return Err(PluginError::Waits(capability.interface()));
+        if code.imports().contains(&Capability::HttpClient) {
+            return Err(PluginError::Asks(Capability::HttpClient.interface()));
         }
         if table.yields {
             return Err(PluginError::Yields(name.to_string()));
