@@ -108,7 +108,8 @@ impl Trial {
                 Ok(())
             }
             None => {
-                let (settings, props) = (settings(file, case), Props { seed, ..Props::of(file, Some(case)) });
+                let (settings, props) =
+                    (settings(file, case), Props { seed: Some(seed), ..Props::of(file, Some(case)) });
                 let started =
                     Stage::set(&self.code, &self.name, &settings, &props, case.time.unwrap_or(file.time));
                 started.map(|started| *stage = Some(started))

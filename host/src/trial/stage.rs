@@ -107,7 +107,7 @@ impl Stage {
             capabilities,
             journal: Some(journal.clone()),
             time: Some(time.clone()),
-            chance: Some(Arc::new(Chance::new(props.seed))),
+            chance: props.seed.map(|seed| Arc::new(Chance::new(seed))),
         };
         let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)?;
         for (sequence, next) in &props.sequences {

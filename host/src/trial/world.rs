@@ -22,8 +22,8 @@ pub struct Props {
     pub sequences: BTreeMap<String, u32>,
     pub secrets: BTreeMap<String, String>,
     pub http: Vec<Answered>,
-    /// Decides what comes by chance.
-    pub seed: u64,
+    /// Decides what comes by chance; the system does if absent.
+    pub seed: Option<u64>,
 }
 
 /// How much a plugin is granted of what it imports.
@@ -46,7 +46,7 @@ impl Props {
             sequences: case.and_then(|case| case.sequences.as_ref()).unwrap_or(&file.sequences).clone(),
             secrets: of_case(case.and_then(|case| case.secrets.as_ref()), &file.secrets),
             http: case.and_then(|case| case.http.as_ref()).unwrap_or(&file.http).clone(),
-            seed: 0,
+            seed: None,
         }
     }
 
