@@ -21,7 +21,7 @@ func init() {
 // which they do by themselves only in functions with arguments.
 //
 // runtime.GC would leave free memory for a goroutine in the background to return, which sleeps between two steps;
-// a hook that sleeps traps. FreeOSMemory leaves nothing to it.
+// a hook pays for that with its time. FreeOSMemory leaves nothing to it.
 func enterHook() {
 	bindings.Unpin()
 	if calls++; calls%callsPerCollection == 0 {

@@ -135,9 +135,8 @@ impl Language {
             _ => format!("component = \"{COMPONENT}\"\nbuild = \"{}\"\n", self.build()),
         };
         match self {
-            Self::Python => {
-                format!("{build}{}", include_str!("../../../../examples/languages/python/head.toml"))
-            }
+            Self::Go => build + include_str!("../../../../examples/languages/go/head.toml"),
+            Self::Python => build + include_str!("../../../../examples/languages/python/head.toml"),
             _ => build,
         }
     }
