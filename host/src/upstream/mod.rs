@@ -10,6 +10,7 @@ mod check;
 mod connect;
 mod counts;
 mod discover;
+mod endpoint;
 mod health;
 mod interim;
 mod keep;
@@ -26,6 +27,7 @@ mod transport;
 
 pub use connect::ConnectError;
 pub use counts::{EndpointCounts, write_upstreams};
+pub use endpoint::{Endpoint, InFlight};
 pub use health::{Event, Health, Reason, State, Transition};
 pub use interim::Interim;
 pub use keep::Keepers;
@@ -37,34 +39,30 @@ pub use roster::{Entry, Roster};
 pub use switched::Switched;
 
 use std::{
-    net::{IpAddr, SocketAddr},
     num::NonZero,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use arc_swap::{ArcSwap, Guard};
-use http::{HeaderMap, HeaderValue, StatusCode, uri};
+use http::StatusCode;
 use rustc_hash::{FxHashMap, FxHashSet};
-use rustls::pki_types::ServerName;
 use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use crate::{
-    config::{self, EndpointAddress, Protocol, UpstreamTimeouts},
-    plugin::Condition,
-    telemetry::PerWorker,
+    config::{self, Protocol, UpstreamTimeouts},
     tls::Origination,
 };
 use adapt::Gradient;
 use budget::Budget;
+use endpoint::{Spoken, Trial, is_same_tls};
 use health::{Measured, may_eject, outliers};
 use limit::Limiter;
 use members::{Members, News};
-use report::Reported;
 
 /// A named group of endpoints.
 #[derive(Debug)]
@@ -121,61 +119,8 @@ struct Common {
     renewed: Option<Instant>,
 }
 
-/// One address of an upstream, and what is known of it.
-#[derive(Debug)]
-pub struct Endpoint {
-    pub authority: EndpointAddress,
-    /// The authority as a header value, made once.
-    pub address: HeaderValue,
-    /// What it is asked for when the proxy asks on its own behalf.
-    host: HeaderValue,
-    /// Tells endpoints apart over the life of the process.
-    id: u64,
-    /// Where the authority is an address and no name.
-    fixed: Option<SocketAddr>,
-    /// Whether the name may only lead to addresses that anybody can reach.
-    is_guarded: bool,
-    /// Whether it must be reached by TLS.
-    is_https: bool,
-    /// How, and the name to ask for.
-    tls: Option<(Arc<Origination>, ServerName<'static>)>,
-    /// What it has chosen to speak, the last time that it could, as [`Spoken`].
-    spoken: AtomicU8,
-    /// Requests of all workers: ever begun, times `BEGUN`, and in flight.
-    requests: AtomicU64,
-    /// Those ever begun that were sent again, after another attempt.
-    again: AtomicU64,
-    /// Moving average of the time to the head of a response.
-    latency_us: AtomicU32,
-    /// Requests without an answer since the last answer.
-    failures: AtomicU32,
-    /// What it says of its load.
-    reported: Reported,
-    /// Answers of 500 and above since the last other one, where they count.
-    errors: AtomicU32,
-    /// Answers since somebody looked, times 2^32, and those of 500 and above; where they count.
-    interval: AtomicU64,
-    /// Connections of all workers, where they are limited.
-    connections: Arc<Limiter>,
-    /// A request tries whether it is well again.
-    is_tried: AtomicBool,
-    health: Mutex<Health>,
-    counts: PerWorker<EndpointCounts>,
-}
-
-/// What an endpoint speaks that may choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spoken {
-    Unknown,
-    Http1,
-    Http2,
-}
-
 /// Numbers that are never used twice.
 static NEXT: AtomicU64 = AtomicU64::new(1);
-
-/// One request in [`Endpoint::requests`]; below it, those in flight.
-const BEGUN: u64 = 1 << 24;
 
 impl Upstream {
     /// Makes an upstream; what `previous` knows of endpoints with the same address, reached in the same way, is
@@ -711,141 +656,6 @@ fn next() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-impl Endpoint {
-    /// How requests to it are spoken of.
-    fn scheme(&self) -> uri::Scheme {
-        if self.is_https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP }
-    }
-
-    fn new(settings: &config::Endpoint, tls: Option<&Arc<Origination>>, joined: Option<Instant>) -> Self {
-        let authority = settings.authority.clone();
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let address = host.parse::<IpAddr>().ok().zip(authority.port_u16()).map(SocketAddr::from);
-        Self {
-            address: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
-            host: HeaderValue::from_str(authority.to_authority().as_str())
-                .expect("an authority is visible ASCII"),
-            id: next(),
-            fixed: address,
-            is_guarded: settings.is_guarded,
-            is_https: settings.is_https,
-            tls: tls.filter(|_| settings.is_https).and_then(|tls| {
-                let name = tls.server_name(authority.host())?;
-                Some((tls.clone(), name))
-            }),
-            authority,
-            spoken: AtomicU8::new(Spoken::Unknown as u8),
-            requests: AtomicU64::new(0),
-            again: AtomicU64::new(0),
-            latency_us: AtomicU32::new(0),
-            failures: AtomicU32::new(0),
-            reported: Reported::default(),
-            errors: AtomicU32::new(0),
-            interval: AtomicU64::new(0),
-            connections: Limiter::new(u32::MAX),
-            is_tried: AtomicBool::new(false),
-            health: Mutex::new(Health::new(joined)),
-            counts: PerWorker::default(),
-        }
-    }
-
-    /// Connections are kept for what an endpoint is, so one that is reached otherwise is another.
-    fn is_same(&self, settings: &config::Endpoint, tls: Option<&Arc<Origination>>) -> bool {
-        let own = self.tls.as_ref().map(|(tls, _)| tls);
-        self.authority == settings.authority
-            && self.is_https == settings.is_https
-            && self.is_guarded == settings.is_guarded
-            && is_same_tls(own, tls.filter(|_| settings.is_https))
-    }
-
-    /// What it speaks, as far as is known, where this is said of its upstream.
-    fn spoken(&self, protocol: Protocol) -> Spoken {
-        match protocol {
-            Protocol::H1 => Spoken::Http1,
-            Protocol::H2 => Spoken::Http2,
-            Protocol::Auto if !self.is_https => Spoken::Http1,
-            Protocol::Auto => match self.spoken.load(Ordering::Relaxed) {
-                known if known == Spoken::Http1 as u8 => Spoken::Http1,
-                known if known == Spoken::Http2 as u8 => Spoken::Http2,
-                _ => Spoken::Unknown,
-            },
-        }
-    }
-
-    /// It has chosen.
-    fn note_spoken(&self, has_http2: bool) {
-        let spoken = if has_http2 { Spoken::Http2 } else { Spoken::Http1 };
-        self.spoken.store(spoken as u8, Ordering::Relaxed);
-    }
-
-    /// Tells endpoints apart over the life of the process.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// What is known of its health. Not to be held for long.
-    pub fn health(&self) -> MutexGuard<'_, Health> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Requests in flight.
-    pub fn active(&self) -> u32 {
-        (self.requests.load(Ordering::Relaxed) % BEGUN) as u32
-    }
-
-    /// Requests ever sent to it, tries included.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed) / BEGUN
-    }
-
-    /// Requests that were sent to it before any other endpoint.
-    fn first_requests(&self) -> u64 {
-        let again = self.again.load(Ordering::Relaxed);
-        self.requests().saturating_sub(again)
-    }
-
-    /// How it does at this moment.
-    pub fn condition(&self) -> Condition {
-        Condition {
-            active: self.active(),
-            latency_us: self.latency_us.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
-            load: self.reported.of_late(),
-        }
-    }
-
-    /// Takes the report of its load out of a response, if there is one.
-    pub fn take_report(&self, headers: &mut HeaderMap) {
-        if let Some(report) = headers.remove(&report::HEADER) {
-            self.reported.note(&report);
-        }
-    }
-
-    fn took(&self, after: Option<Duration>) {
-        if let Some(after) = after {
-            let sample = u32::try_from(after.as_micros()).unwrap_or(u32::MAX).max(1);
-            let average = self.latency_us.load(Ordering::Relaxed);
-            // Two workers may do this at once and one sample be lost: it is an average.
-            let next = if average == 0 { sample } else { average - average / 8 + sample / 8 };
-            self.latency_us.store(next.max(1), Ordering::Relaxed);
-        }
-    }
-
-    /// What requests have met since the last call.
-    fn measured(&self) -> Measured {
-        let counted = self.interval.swap(0, Ordering::Relaxed);
-        Measured {
-            requests: (counted >> 32) as u32,
-            errors: counted as u32,
-            latency_us: self.latency_us.load(Ordering::Relaxed),
-        }
-    }
-}
-
-fn is_same_tls(one: Option<&Arc<Origination>>, other: Option<&Arc<Origination>>) -> bool {
-    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
-}
-
 /// How many requests an upstream gets, and may get at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
@@ -862,54 +672,6 @@ pub enum Admission {
     Wait(Entering),
     /// As many as may wait do.
     Full,
-}
-
-/// One request in flight to an endpoint, for as long as it lives.
-#[derive(Debug)]
-pub struct InFlight {
-    endpoint: Arc<Endpoint>,
-    trial: Trial,
-}
-
-/// Whether a request tells that an ejected endpoint is well again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trial {
-    No,
-    /// It was sent for that, and is the only one.
-    Claimed,
-    /// It was sent there for want of others. Its success counts, and not its failure.
-    InPassing,
-}
-
-impl InFlight {
-    fn new(endpoint: Arc<Endpoint>, trial: Trial) -> Self {
-        endpoint.requests.fetch_add(BEGUN + 1, Ordering::Relaxed);
-        Self { endpoint, trial }
-    }
-
-    /// None if as many as `most` are in flight.
-    fn within(endpoint: &Arc<Endpoint>, trial: Trial, most: Option<NonZero<u32>>) -> Option<Self> {
-        let Some(most) = most else { return Some(Self::new(endpoint.clone(), trial)) };
-        let before = endpoint.requests.fetch_add(BEGUN + 1, Ordering::Relaxed);
-        if before % BEGUN >= u64::from(most.get()) {
-            endpoint.requests.fetch_sub(BEGUN + 1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self { endpoint: endpoint.clone(), trial })
-    }
-
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.endpoint
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.endpoint.requests.fetch_sub(1, Ordering::Relaxed);
-        if self.trial == Trial::Claimed {
-            self.endpoint.is_tried.store(false, Ordering::Relaxed);
-        }
-    }
 }
 
 #[cfg(test)]
