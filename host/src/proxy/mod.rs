@@ -13,6 +13,7 @@ mod explain;
 mod grpc;
 pub mod headers;
 mod hooks;
+mod identity;
 mod meter;
 mod record;
 mod retry;
@@ -26,7 +27,8 @@ pub use afterwards::Afterwards;
 pub use connection::{Connection, Turn};
 pub use error::{Blame, Error};
 pub use explain::{Explanation, Question, Unexplained, explain};
-pub use headers::{BadRequest, BadResponse, Peer};
+pub use headers::{BadRequest, BadResponse};
+pub use identity::Peer;
 pub use tunnel::Tunnel;
 
 use std::{pin::pin, rc::Rc};
@@ -289,7 +291,7 @@ struct Failure {
 
 impl Failure {
     fn of(request: &request::Parts, leaves_body: bool) -> impl Fn(Error) -> Self + use<> {
-        let request_id = request.headers.get(headers::X_REQUEST_ID).cloned();
+        let request_id = request.headers.get(identity::X_REQUEST_ID).cloned();
         move |error| Self { error, request_id: request_id.clone(), leaves_body }
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, request};
 
-use super::{Connection, headers, send::Sent};
+use super::{Connection, identity, send::Sent};
 use crate::{
     address::Caller,
     cache::Served,
@@ -153,7 +153,7 @@ impl Record {
             uri: head.uri.clone(),
             version: head.version,
             host: text(&head.headers, header::HOST).unwrap_or_default(),
-            request: text(&head.headers, headers::X_REQUEST_ID).unwrap_or_default(),
+            request: text(&head.headers, identity::X_REQUEST_ID).unwrap_or_default(),
             route: None,
             upstream: None,
             failed: None,
@@ -259,7 +259,7 @@ fn version(version: Version) -> &'static str {
 pub(super) fn identified(record: &mut Option<Box<Record>>, request: &request::Parts, client: Caller<IpAddr>) {
     let Some(record) = record else { return };
     record.client = client.to_string();
-    let id = request.headers.get(headers::X_REQUEST_ID);
+    let id = request.headers.get(identity::X_REQUEST_ID);
     record.request = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
 }
 
