@@ -4,12 +4,16 @@
 //! become code, and what is equal to what ran before is taken over as it is. Building changes nothing: if it
 //! fails, there are [`Problems`] to show and what runs goes on.
 
+mod files;
 mod loading;
+mod progress;
 mod shadows;
+mod tested;
 
-pub use loading::{
-    Candidate, Loaded, Loads, Origin, Refused, Stage, Tested, files_named_beside, write_loads,
-};
+pub use files::files_named_beside;
+pub use loading::{Candidate, Loaded, Origin};
+pub use progress::{Loads, Refused, Stage, write_loads};
+pub use tested::Tested;
 
 use std::{
     collections::{BTreeMap, HashMap},

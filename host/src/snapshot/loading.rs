@@ -7,23 +7,26 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
-    env, fs,
-    io::{self, Read},
+    fs, io,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use super::{Builder, Snapshot};
+use super::{
+    Builder, Snapshot,
+    files::{beside, dropped_files, read, stem},
+    progress::{Refused, Stage},
+    tested::{Tested, test},
+};
 use crate::{
-    config::{self, ByteSize, Config, Problem, Problems, read_document},
+    config::{self, ByteSize, Config, Problem},
     plugin::{
         CallError, Capabilities, Capability, Code, Comparison, Demand, Digest, Ended, Hook, Hooks, LoadError,
         Plugin, SecretError, StartError, TrustError, shipped, signature_file,
     },
-    telemetry::{Page, with_sources},
-    trial::{CaseReport, Report, TestFile, Trial},
+    telemetry::with_sources,
     upstream::Origins,
 };
 
@@ -95,92 +98,6 @@ impl std::fmt::Display for Origin {
             Self::Kept(other) => write!(formatter, "what was kept, in the place of {other}"),
         }
     }
-}
-
-/// Something was not loaded.
-#[derive(Debug, Clone)]
-pub struct Refused {
-    /// How far it came.
-    pub stage: Stage,
-    pub reason: String,
-    pub at: SystemTime,
-}
-
-/// The tests that a version has passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tested {
-    /// The file of tests.
-    tests: Digest,
-    code: Digest,
-    pub cases: usize,
-}
-
-/// What is looked at, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// Can its table be understood, wherever that stands?
-    Settings,
-    /// Is it there, and no larger than it may be?
-    File,
-    /// Is it what was asked for?
-    Trust,
-    /// Was it taken back?
-    TakenBack,
-    /// Does it fit the contract, and compile in time?
-    Component,
-    Grants,
-    /// Does it take its configuration?
-    Configure,
-    Tests,
-    /// Does it do as well as the one in force, with a share of the requests?
-    Canary,
-    /// All of it was right.
-    InForce,
-}
-
-impl Stage {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Settings => "settings",
-            Self::File => "file",
-            Self::Trust => "trust",
-            Self::TakenBack => "taken-back",
-            Self::Component => "component",
-            Self::Grants => "grants",
-            Self::Configure => "configure",
-            Self::Tests => "tests",
-            Self::Canary => "canary",
-            Self::InForce => "in-force",
-        }
-    }
-}
-
-/// How often plugins were loaded, by their names and how far they came.
-#[derive(Debug, Default)]
-pub struct Loads(Mutex<BTreeMap<(String, Stage), u64>>);
-
-impl Loads {
-    /// Names come from files, of which there may be any number in the course of time.
-    const MOST: usize = 4096;
-
-    fn note(&self, name: &str, stage: Stage) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (name.to_owned(), stage);
-        if counts.len() < Self::MOST || counts.contains_key(&key) {
-            *counts.entry(key).or_default() += 1;
-        }
-    }
-}
-
-/// Writes the family of loads.
-pub fn write_loads(page: &mut Page, loads: &Loads) {
-    let counts = loads.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let help = "Attempts to load another version of a plugin, by how far they came.";
-    page.counter("tollgate_plugin_loads_total", help, |family| {
-        for ((name, stage), count) in &counts {
-            family.row(&[("plugin", name), ("outcome", stage.name())], *count);
-        }
-    });
 }
 
 /// What is written about a plugin, and where.
@@ -831,93 +748,6 @@ impl PluginError {
     }
 }
 
-/// The file of a plugin, if it is there.
-pub(super) fn read(path: &Path, most: ByteSize) -> Result<Option<Vec<u8>>, PluginError> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        // One more than may be, which tells that it is too much whatever the file says of its size.
-        fs::File::open(path)?.take(most.get().saturating_add(1)).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read() {
-        Ok(bytes) if bytes.len() as u64 > most.get() => {
-            Err(PluginError::TooLarge { path: path.to_owned(), most })
-        }
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PluginError::Read { path: path.to_owned(), source }),
-    }
-}
-
-/// The settings that lie beside a plugin. They are trusted as the plugin is.
-fn beside(path: &Path, config: &Config) -> Result<config::Plugin, PluginError> {
-    let text = fs::read(path).map_err(|source| PluginError::Read { path: path.to_owned(), source })?;
-    let demand = Demand { sha256: None, signer: None, signers: &config.plugin_keys, signature: None };
-    if demand.wants_signature() {
-        let beside = fs::read(signature_file(path)).ok();
-        let path = path.display().to_string();
-        demand.check(&text, beside.as_deref()).map_err(|source| PluginError::Untrusted { path, source })?;
-    }
-    let not_text = |_| PluginError::Settings(format!("{} is not text in UTF-8", path.display()));
-    let text = String::from_utf8(text).map_err(not_text)?;
-    let (table, _) = read_document(path, text, Some(&|name| env::var(name).ok()))
-        .map_err(|problems| PluginError::Settings(in_a_line(path, &problems)))?;
-    Ok(table)
-}
-
-/// Has the plugin go through the tests that lie beside its file, unless it has passed these very ones before.
-fn test(
-    name: &str,
-    code: &Arc<Code>,
-    origin: &Origin,
-    passed: Option<Tested>,
-) -> Result<Option<Tested>, PluginError> {
-    // Others have passed, where somebody has made them so or they have served.
-    let Origin::File(path) = origin else { return Ok(None) };
-    let path = path.with_extension("test.toml");
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(PluginError::Read { path, source }),
-    };
-    let (tests, code_digest) = (Digest::of(&text), code.digest());
-    if let Some(passed) = passed.filter(|passed| (passed.tests, passed.code) == (tests, code_digest)) {
-        return Ok(Some(passed));
-    }
-    let not_text = |_| PluginError::Tests(format!("{} is not text in UTF-8", path.display()));
-    let text = String::from_utf8(text).map_err(not_text)?;
-    let (file, _) = TestFile::read_text(&path, text)
-        .map_err(|problems| PluginError::Tests(in_a_line(&path, &problems)))?;
-    let report = Trial { name: name.to_owned(), code: code.clone() }.run(&file);
-    match first_failure(&report) {
-        None => Ok(Some(Tested { tests, code: code_digest, cases: report.cases.len() })),
-        Some(failure) => Err(PluginError::Fails(failure)),
-    }
-}
-
-/// What the first case that fails has to say, and how many others there are.
-fn first_failure(report: &Report) -> Option<String> {
-    let mut failures = report.cases.iter().filter(|case| !case.has_passed());
-    let CaseReport { name, steps, .. } = failures.next()?;
-    let difference = steps.iter().flat_map(|step| &step.differences).next()?;
-    let (place, expected, actual) = (difference.place(), &difference.expected, &difference.actual);
-    let more = match failures.count() {
-        0 => String::new(),
-        count => format!(" (and {count} more of {} cases)", report.cases.len()),
-    };
-    Some(format!("{name}: {place} is {actual}, and was to be {expected}{more}"))
-}
-
-/// The first problem of a file, with its place.
-fn in_a_line(path: &Path, problems: &Problems) -> String {
-    let tell = |problem: &Problem| {
-        let line = problems.place(problem).map_or_else(String::new, |(line, _)| format!(":{line}"));
-        let help = problem.help.as_ref().map_or_else(String::new, |help| format!(" ({help})"));
-        format!("{}{line}: {}{help}", path.display(), problem.message)
-    };
-    problems.iter().next().map(tell).unwrap_or_default()
-}
-
 /// A component gets what its table grants, and one that asks for more is not run.
 pub(super) fn check_grants(name: &str, code: &Code, grants: &config::Grants) -> Result<(), PluginError> {
     match code.imports().iter().find(|capability| !capability.is_in(grants)) {
@@ -956,11 +786,6 @@ fn warn_of(name: &str, code: &Code, table: &config::Plugin) {
     }
 }
 
-/// The name of a plugin's file without its ending.
-fn stem(file: &str) -> &str {
-    file.strip_suffix(".wasm").unwrap_or(file)
-}
-
 /// The plugins that the configuration names, and where it does so first.
 fn needed_plugins(config: &Config) -> BTreeMap<&str, Range<usize>> {
     let tables = config.plugins.keys();
@@ -971,22 +796,4 @@ fn needed_plugins(config: &Config) -> BTreeMap<&str, Range<usize>> {
         needed.entry(name.get_ref().as_str()).or_insert_with(|| name.span());
     }
     needed
-}
-
-/// The files that settings beside plugins name, relative to the folder of the configuration.
-pub fn files_named_beside(plugins: &Path, config: &Config) -> Vec<PathBuf> {
-    let tables = dropped_files(plugins, ".toml").into_iter();
-    // What cannot be read is told of where it is loaded.
-    let tables = tables.filter_map(|name| beside(&plugins.join(format!("{name}.toml")), config).ok());
-    tables.flat_map(|table| table.grants.files().map(Path::to_owned).collect::<Vec<_>>()).collect()
-}
-
-/// The names of the files in the drop folder that end like this. A folder that is not there is an empty one.
-fn dropped_files(folder: &Path, ending: &str) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let names = entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().into_string().ok());
-    names
-        .filter(|name| !name.starts_with('.'))
-        .filter_map(|name| name.strip_suffix(ending).map(str::to_owned))
-        .collect()
 }

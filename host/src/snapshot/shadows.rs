@@ -13,7 +13,8 @@ use toml::Spanned;
 
 use super::{
     Builder, Loaded, Snapshot,
-    loading::{PluginError, check_grants, read},
+    files::read,
+    loading::{PluginError, check_grants},
 };
 use crate::{
     config::{Config, Problem, ShadowOf},
