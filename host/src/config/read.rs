@@ -372,7 +372,7 @@ pub(super) fn optional_spanned_table<'de, D: Deserializer<'de>, T: Deserialize<'
 }
 
 /// Reads one of several words. Left to itself, `serde` takes `{ word = [] }` too.
-pub(super) fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     T::deserialize(de::IntoDeserializer::into_deserializer(String::deserialize(deserializer)?))
 }
 

@@ -11,15 +11,17 @@ pub mod junit;
 pub mod recorded;
 mod stage;
 pub mod subject;
+mod words;
 mod world;
 
 pub use bless::{Blessed, bless};
 pub use expect::{Difference, compare};
 pub use file::{
     Answered, Case, Ended, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request,
-    Response, Scheme, SendFault, Step, StepInstance, TestFile, Verdict, header_value,
+    Response, Scheme, SendFault, Step, StepInstance, TestFile, Verdict,
 };
 pub use stage::{Outcome, Stage, fault};
+pub use words::header_value;
 pub use world::{Grants, Props};
 
 use std::{
