@@ -19,8 +19,12 @@ impl Pattern {
         Self(Regex::new("(?s).*").expect("this is a regular expression"))
     }
 
+    /// Bytes of a text that is looked at, so that nobody can have much time spent on one.
+    pub const LONGEST: usize = 8 << 10;
+
+    /// Whether the whole text matches; one of more than [`Self::LONGEST`] bytes does not.
     pub fn is_match(&self, text: &str) -> bool {
-        self.0.is_match(text)
+        text.len() <= Self::LONGEST && self.0.is_match(text)
     }
 
     /// What a template becomes with what the groups have matched, if the text matches. A group is called by its
@@ -96,5 +100,12 @@ mod tests {
         {
             assert_eq!(pattern.lacks(&read(template)).as_deref(), lacks);
         }
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_does_not_match() {
+        let pattern: Pattern = read("a*");
+        assert!(pattern.is_match(&"a".repeat(Pattern::LONGEST)));
+        assert!(!pattern.is_match(&"a".repeat(Pattern::LONGEST + 1)));
     }
 }
