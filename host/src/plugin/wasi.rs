@@ -160,6 +160,8 @@ fn at_once<T>(task: impl Future<Output = T>) -> Result<T> {
 fn asleep<T>(task: impl Future<Output = T>, alarms: &Alarms, limits: &mut Limits) -> Result<T> {
     let mut task = pin!(task);
     loop {
+        // What was waited for before is nothing to this task.
+        alarms.take_next();
         if let Poll::Ready(output) = task.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return Ok(output);
         }
