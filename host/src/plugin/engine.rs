@@ -24,7 +24,7 @@ use super::{
 };
 
 /// The resolution of CPU deadlines. A call may run two of these longer than its limit.
-const EPOCH: Duration = Duration::from_millis(5);
+pub(super) const EPOCH: Duration = Duration::from_millis(5);
 
 /// What an [`Engine`] needs to know.
 #[derive(Debug, Clone)]

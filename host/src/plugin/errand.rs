@@ -15,7 +15,10 @@ use std::{
 use bytes::Bytes;
 use tokio::{sync::oneshot, task::yield_now};
 
-use super::client::{Outgoing, Received, SendError};
+use super::{
+    client::{Outgoing, Received, SendError},
+    engine::EPOCH,
+};
 
 /// Does what a call waits for, each within the time that it is given.
 pub trait Errands {
@@ -93,12 +96,29 @@ pub(super) enum Which {
     Response,
 }
 
-/// The CPU time of a call that comes and goes. Taken only once the call has been seen to take long.
+/// The CPU time of a call, which may come and go. Taken only once the call has been seen to take long.
 #[derive(Debug, Default)]
-struct Meter {
-    is_on: bool,
-    since: Duration,
+pub(super) struct Meter {
+    /// When it was looked at last, if it was.
+    since: Option<Duration>,
     used: Duration,
+}
+
+impl Meter {
+    /// An epoch has passed while the call ran. What it has used so far; nothing when it is first seen to take
+    /// long, so that one that was merely not scheduled is not blamed.
+    pub fn look(&mut self, now: Duration) -> Duration {
+        self.add(now);
+        self.since = Some(now);
+        self.used
+    }
+
+    /// Between two looks no more than an epoch counts: a call that runs is looked at in each, and what is beyond was
+    /// taken from the whole machine, by others on the same hardware.
+    fn add(&mut self, now: Duration) {
+        let since = self.since.unwrap_or(now);
+        self.used += now.saturating_sub(since).min(EPOCH);
+    }
 }
 
 impl Desk {
@@ -140,14 +160,9 @@ impl Desk {
         answered.await.unwrap_or(Err(BodyError::Disconnected))
     }
 
-    /// An epoch has passed while the call ran. What it has used so far; nothing when it is first seen to take
-    /// long, so that one that was merely not scheduled is not blamed.
+    /// An epoch has passed while the call ran. What it has used so far, as [`Meter::look`] tells it.
     pub fn at_epoch(&self, now: Duration) -> Duration {
-        let meter = &mut self.contents().meter;
-        if !meter.is_on {
-            *meter = Meter { is_on: true, since: now, used: Duration::ZERO };
-        }
-        meter.used + now.saturating_sub(meter.since)
+        self.contents().meter.look(now)
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -157,16 +172,16 @@ impl Desk {
     /// The call goes on.
     fn resume(&self, cpu: fn() -> Duration) {
         let meter = &mut self.contents().meter;
-        if meter.is_on {
-            meter.since = cpu();
+        if meter.since.is_some() {
+            meter.since = Some(cpu());
         }
     }
 
     /// The call has let go of the thread. What it waits for, if that is new.
     fn pause(&self, cpu: fn() -> Duration) -> Option<Asked> {
         let contents = &mut *self.contents();
-        if contents.meter.is_on {
-            contents.meter.used += cpu().saturating_sub(contents.meter.since);
+        if contents.meter.since.is_some() {
+            contents.meter.add(cpu());
         }
         contents.asked.take()
     }
@@ -294,11 +309,19 @@ mod tests {
     fn the_time_of_others_is_not_counted() {
         let desk = Desk::default();
         desk.begin(None);
-        let at = |seconds: u64| Duration::from_secs(seconds);
+        let at = |milliseconds: u64| Duration::from_millis(milliseconds);
         assert_eq!(desk.at_epoch(at(10)), Duration::ZERO);
         assert_eq!(desk.at_epoch(at(11)), at(1));
-        desk.pause(|| Duration::from_secs(12));
-        desk.resume(|| Duration::from_secs(20));
+        desk.pause(|| Duration::from_millis(12));
+        desk.resume(|| Duration::from_millis(20));
         assert_eq!(desk.at_epoch(at(21)), at(3));
+    }
+
+    #[test]
+    fn time_that_is_taken_from_the_machine_counts_for_an_epoch_at_most() {
+        let mut meter = Meter::default();
+        assert_eq!(meter.look(Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(meter.look(Duration::from_secs(2)), EPOCH);
+        assert_eq!(meter.look(Duration::from_secs(3)), EPOCH * 2);
     }
 }

@@ -20,7 +20,7 @@ use super::{
     alarm::{Alarms, Clock},
     bindings::exports::tollgate::policy::{balance_hook, complete_hook, request_hook, response_hook},
     code::Code,
-    errand::{Desk, Errands, NoErrands, drive},
+    errand::{Desk, Errands, Meter, NoErrands, drive},
     exchange::{Exchange, InvalidReply},
     host::LogLines,
     slot::Members,
@@ -53,8 +53,8 @@ pub(super) struct State {
 pub(super) struct Limits {
     /// CPU time of a call.
     time: Duration,
-    /// The thread's CPU time when this call was first seen to take long.
-    since: Option<Duration>,
+    /// What this call has used of it.
+    meter: Meter,
     /// What this call has slept, which counts as if it had computed.
     slept: Duration,
     memory: usize,
@@ -180,7 +180,7 @@ impl Instance {
             upstreams: Vec::new(),
             limits: Limits {
                 time: Self::START.max(plugin.limits.time.get()),
-                since: None,
+                meter: Meter::default(),
                 slept: Duration::ZERO,
                 memory: plugin.limits.memory.as_usize(),
                 memory_used: 0,
@@ -462,17 +462,13 @@ impl State {
         wasi::Waiting { table: &mut self.table, alarms: &self.alarms, limits: &mut self.limits }
     }
 
-    /// Called once an epoch while the guest runs. The first call only takes the time, so that a call that is
-    /// quick never asks for it, and one that was merely not scheduled is not blamed. One that may wait makes way for
-    /// others each time.
+    /// Called once an epoch while the guest runs, so that a call that is quick never asks for the time. One that may
+    /// wait makes way for others each time.
     fn at_epoch(&mut self) -> UpdateDeadline {
         let now = cpu_time();
         let (used, go_on) = match &self.desk {
             Some(desk) => (desk.at_epoch(now), UpdateDeadline::Yield(1)),
-            None => {
-                let since = *self.limits.since.get_or_insert(now);
-                (now.saturating_sub(since), UpdateDeadline::Continue(1))
-            }
+            None => (self.limits.meter.look(now), UpdateDeadline::Continue(1)),
         };
         if used.saturating_add(self.limits.slept) < self.limits.time {
             return go_on;
@@ -513,7 +509,7 @@ impl Limits {
 
     /// A call begins.
     fn begin(&mut self) {
-        (self.since, self.slept) = (None, Duration::ZERO);
+        (self.meter, self.slept) = (Meter::default(), Duration::ZERO);
     }
 
     /// The call is to sleep for so long. An error if that is more than it has left.
