@@ -33,7 +33,7 @@ use std::{future::Future, time::Duration};
 
 /// Waits for what is going to happen; fails the test if it takes absurdly long.
 pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(30), event).await {
+    match tokio::time::timeout(Duration::from_secs(120), event).await {
         Ok(output) => output,
         Err(_) => panic!("this has not happened: {what}"),
     }
