@@ -8,6 +8,7 @@ use std::{
 };
 
 use tollgate::{
+    config::Duration,
     plugin::{Code, Engine, EngineSettings, shipped::SHIPPED},
     trial::{Report, TestFile, Trial, bless, conformance::Finding},
 };
@@ -80,8 +81,12 @@ fn the_shipped_plugins_keep_their_promises() {
     assert!(SHIPPED.len() >= 2);
     for (name, component) in SHIPPED {
         let tests = repository().join("plugins").join(name).join(format!("{name}.test.toml"));
-        let (file, _) = TestFile::read(&tests).unwrap_or_else(|problems| panic!("{problems}"));
+        let (mut file, _) = TestFile::read(&tests).unwrap_or_else(|problems| panic!("{problems}"));
         assert!(!file.cases.is_empty(), "{name} promises nothing");
+        if cfg!(debug_assertions) {
+            // Without optimisation the host takes ten times as long for what it does in a call.
+            file.limits.time = file.limits.time.max(Duration::from_millis(100));
+        }
         let trial = Trial { name: (*name).to_owned(), code: load(component) };
         assert_eq!(differences(&trial.run(&file)), [], "{name}");
         let conformance = trial.conformance(Some(&file));
