@@ -38,6 +38,7 @@ mod routing;
 mod safety;
 mod schema;
 mod shadow;
+mod shipped;
 mod sockets;
 mod sticky;
 mod ticks;

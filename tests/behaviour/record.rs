@@ -77,6 +77,8 @@ async fn what_is_recorded_passes_and_holds_nothing_secret() {
     let arguments = ["plugin", "record", "api-key", "--for", "30s", "--most", "1", "--admin", &admin];
     let mut recording = Executable::start(TOLLGATE, proxy.folder(), &arguments);
     until("another recording", || logged(&["recording", "api-key"]).len() > 1).await;
+    // Somebody writes to the file meanwhile.
+    fs::write(&tests, format!("# A remark.\n{text}")).expect("a file can be written");
     proxy.get("/c", &["x-api-key: k1-is-kept"]).await;
     let (status, said, errors) = recording.end().await;
     assert!(status.success(), "{errors}");
@@ -84,7 +86,23 @@ async fn what_is_recorded_passes_and_holds_nothing_secret() {
     let (file, source) = TestFile::read(&tests).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(file.cases.len(), 4);
     assert!(source.text.contains("\n# name = \"recorded 1: GET /c: next\"\n"), "{}", source.text);
+    assert!(source.text.starts_with("# A remark.\n"), "{}", source.text);
     assert_eq!(source.text.matches("k1-is-kept").count(), text.matches("k1-is-kept").count());
+}
+
+#[tokio::test]
+async fn a_value_is_replaced_wherever_it_stands_and_what_looks_like_it_by_accident_is_no_failure() {
+    let origin = Origin::start().await;
+    let settings = "file = \"guest\"\nconfig = { request = \"obey\", says = \"1\" }";
+    let proxy = Proxy::start_with(&route(&origin, "numbering", settings), &[("guest", guest())]).await;
+    // A part of the path is known to be somebody's from a header alone, and 1 is 1 for other reasons than the client's.
+    let headers: &[&str] = &["x-do: header", "x-customer: acme", "dnt: 1", "sec-gpc: 1"];
+    let wanted = json!({ "for": "60s", "most": 1, "keep": ["x-do"] });
+    let (told, _) = recorded(&proxy, "numbering", wanted, &[("/of/acme/list", headers)]).await;
+    let text = told["text"].as_str().unwrap_or_default();
+    assert!(text.contains("path = \"/of/redacted-") && !text.contains("acme"), "{text}");
+    assert_eq!((&told["cases"], &told["left"]), (&json!(1), &json!(0)), "{text}");
+    assert!(text.contains("headers = { x-guest = \"*\" }"), "{text}");
 }
 
 #[tokio::test]

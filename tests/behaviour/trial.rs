@@ -8,13 +8,12 @@ use std::{
 };
 
 use tollgate::{
-    config::Duration,
-    plugin::{Code, Engine, EngineSettings, shipped::SHIPPED},
+    plugin::{Code, Engine, EngineSettings},
     trial::{Report, TestFile, Trial, bless, conformance::Finding},
 };
 use tollgate_tests::{granted_guest, guest, shipped, told_guest, waiting_guest};
 
-fn repository() -> PathBuf {
+pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the repository").to_owned()
 }
 
@@ -44,7 +43,7 @@ fn run(cases: &str) -> Report {
 }
 
 /// What differs, as it is shown: place, expected, actual.
-fn differences(report: &Report) -> Vec<(String, String, String)> {
+pub(crate) fn differences(report: &Report) -> Vec<(String, String, String)> {
     let steps = report.cases.iter().flat_map(|case| &case.steps);
     let all = steps.flat_map(|step| &step.differences);
     all.map(|difference| (difference.place(), difference.expected.clone(), difference.actual.clone()))
@@ -74,25 +73,6 @@ fn a_plugin_that_sleeps_moves_its_clock() {
     );
     let found = format!("{:?}", differences(&report));
     assert!(found.contains("ran longer than 2000 ms"), "{found}");
-}
-
-#[test]
-fn the_shipped_plugins_keep_their_promises() {
-    assert!(SHIPPED.len() >= 2);
-    for (name, component) in SHIPPED {
-        let tests = repository().join("plugins").join(name).join(format!("{name}.test.toml"));
-        let (mut file, _) = TestFile::read(&tests).unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(!file.cases.is_empty(), "{name} promises nothing");
-        if cfg!(debug_assertions) {
-            // Without optimisation the host takes ten times as long for what it does in a call.
-            file.limits.time = file.limits.time.max(Duration::from_millis(100));
-        }
-        let trial = Trial { name: (*name).to_owned(), code: load(component) };
-        assert_eq!(differences(&trial.run(&file)), [], "{name}");
-        let conformance = trial.conformance(Some(&file));
-        assert!(conformance.has_passed(), "{name}: {:#?}", conformance.findings);
-        assert!(conformance.soak.is_some(), "{name}");
-    }
 }
 
 /// What the battery says of the guest with this file of tests, but for what is fine.

@@ -48,14 +48,8 @@ pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> 
     const PATIENCE: Duration = Duration::from_secs(60);
     let RecordArguments { name, duration, sample, most, bodies, keep, output, admin } = arguments;
     let output = output.unwrap_or_else(|| format!("{name}.test.toml").into());
-    let before = match fs::read_to_string(&output) {
-        Ok(text) => Some(text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", output.display())),
-    };
-    if let Some(text) = &before {
-        text.parse::<DocumentMut>().with_context(|| format!("{} is not TOML", output.display()))?;
-    }
+    // What cannot be added to is better known before.
+    there(&output)?;
     let time = Duration::try_from(duration).context("--for is a length of time")?;
     let admin = admin.open()?.patient(time + PATIENCE);
     eprintln!("recording {name} for {duration:#}, or until there are {most} cases");
@@ -70,7 +64,8 @@ pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> 
         say!("nothing recorded: there were {calls} calls");
         return Ok(ExitCode::from(1));
     }
-    let text = match before {
+    // It may have been written to meanwhile.
+    let text = match there(&output)? {
         Some(text) => format!("{}\n\n", text.trim_end()),
         None => head(&name, told["origin"].as_str().unwrap_or_default(), &admin.get("/api/config").await?),
     };
@@ -82,6 +77,17 @@ pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> 
     };
     say!("{cases} cases of {calls} calls in {}{comments}", output.display());
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a file of tests holds, if it is there.
+fn there(file: &Path) -> anyhow::Result<Option<String>> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    text.parse::<DocumentMut>().with_context(|| format!("{} is not TOML", file.display()))?;
+    Ok(Some(text))
 }
 
 /// What a file of tests begins with that is not there yet: where the component and its settings are. The settings
