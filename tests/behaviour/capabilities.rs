@@ -136,3 +136,22 @@ async fn a_plugin_compares_and_signs_with_secrets_that_it_does_not_see() {
     proxy.reload_files().await.expect("what was loaded stays in force");
     assert_eq!(outcomes(&proxy, "verify key another").await, ["true"]);
 }
+
+#[tokio::test]
+async fn what_the_host_does_at_length_is_time_of_the_call() {
+    let origin = Origin::start().await;
+    // More than any machine digests in the time of a call.
+    let settings = "config = { once = \"prepare 50331648\" }
+        limits = { memory = \"64MiB\" }
+        grants = { store = true, secrets = { path = { env = \"PATH\" } } }";
+    let config = format!("workers = 1\n{}", config(&origin, "digests", settings));
+    let proxy = Proxy::start_with(&config, &[("granted", granted_guest())]).await;
+    for command in ["verify-prepared path", "sign-prepared path"] {
+        let before = logged(&["digests", "ran longer than 10 ms"]).len();
+        assert_eq!(proxy.get("/", &[&format!("x-do: {command}")]).await.status, 503, "{command}");
+        assert_eq!(logged(&["digests", "ran longer than 10 ms"]).len(), before + 1, "{command}");
+        assert_eq!(outcomes(&proxy, "get a").await, ["none"], "the plugin works again");
+    }
+    // What is not there is not digested.
+    assert_eq!(outcomes(&proxy, "verify-prepared other; sign-prepared other").await, ["false", "false"]);
+}

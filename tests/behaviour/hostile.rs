@@ -284,6 +284,17 @@ async fn what_is_huge_costs_the_one_who_makes_it() {
 }
 
 #[tokio::test]
+async fn a_name_that_a_plugin_gives_is_short_or_none() {
+    let origin = Origin::start().await;
+    let limits = "limits = { time = \"30s\" }\n[admin]\naddress = \"127.0.0.1:0\"";
+    let proxy = start(&[&origin], "names-at-length", limits).await;
+    assert_eq!(proxy.get("/bad", &["x-do: long-names"]).await.status, 200);
+    let metrics = proxy.admin("GET", "/metrics", &[]).await;
+    assert!(metrics.text().len() < 1 << 20, "{}", metrics.text().len());
+    is_logged("names-at-length", &["a name longer than 1 KiB"]);
+}
+
+#[tokio::test]
 async fn a_plugin_that_misbehaves_while_it_is_configured_is_refused() {
     let origin = Origin::start().await;
     let proxy = start(&[&origin], "bad-from-the-start", "").await;
@@ -363,6 +374,24 @@ async fn a_module_that_no_compiler_makes_costs_its_own_requests_alone() {
         }
         load.has_answered(10).await;
         load.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_host_keeps_for_an_instance_has_an_end() {
+    let origin = Origin::start().await;
+    // Time for all of it, so that it is not that which stops it.
+    let settings = "limits = { time = \"30s\" }";
+    for (plugin, reason) in [
+        (Handmade::HoardsMoments, "trapped: resource table has no free keys"),
+        (Handmade::WaitsForTooMuch, "trapped: the plugin waits for too much at once"),
+    ] {
+        let file = &[(plugin.name(), plugin.component())];
+        let proxy = Proxy::start_with(&by_hand(&origin, plugin, settings), file).await;
+        for _ in 0..2 {
+            assert_eq!(proxy.get("/bad", &[]).await.status, 503, "{plugin:?}");
+        }
+        is_logged(plugin.name(), &["the plugin", reason]);
     }
 }
 

@@ -20,6 +20,10 @@ pub enum Handmade {
     HasManyTables,
     /// Does not come to the end of its start.
     LoopsAtStart,
+    /// Asks for moments to wait for, and gives none back.
+    HoardsMoments,
+    /// Waits for one moment, and names it more often than there are any.
+    WaitsForTooMuch,
     /// Says that the host can put what it passes where there is no memory.
     AllocatesNowhere,
     /// Never comes to an end of finding room for what the host passes.
@@ -41,8 +45,9 @@ const COMPONENT: &str = r#"(component
   (import "tollgate:policy/sequence@0.1.0" (instance $sequence
     (export "next" (func (param "id" u32) (result u32)))))
   (core func $next (canon lower (func $sequence "next")))
+  @moments@
   @module@
-  (core instance $core (instantiate $module (with "host" (instance (export "next" (func $next))))))
+  (core instance $core (instantiate $module (with "host" (instance (export "next" (func $next)) @more@))))
 
   (func $configure (param "config" string) (result (result (error string)))
     (canon lift (core func $core "configure")
@@ -72,6 +77,26 @@ const COMPONENT: &str = r#"(component
     (with "with-on-request" (func $on-request))))
   (export "tollgate:policy/request-hook@0.1.0" (instance $request-hook)))"#;
 
+/// What those import that wait for moments. The list of what is waited for is of another module, whose memory it is in.
+const MOMENTS: &str = r#"
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $pollable (sub resource)))
+    (export "poll" (func (param "in" (list (borrow $pollable))) (result (list u32))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $outer))
+    (export "pollable" (type $pollable' (eq $outer)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $pollable'))))))
+  (core func $subscribe (canon lower (func $clock "subscribe-duration")))
+  (core module $list
+    (memory (export "memory") 16)
+    (func (export "allocate") (param i32 i32 i32 i32) (result i32) i32.const 65536)
+    (func (export "name") (param $place i32) (param $moment i32)
+      (i32.store (local.get $place) (local.get $moment))))
+  (core instance $list (instantiate $list))
+  (core func $poll (canon lower (func $poll "poll")
+    (memory (core memory $list "memory")) (realloc (core func $list "allocate"))))"#;
+
 /// The parts of a module that differ, as text.
 struct Parts {
     /// Pages of 64 KiB.
@@ -99,6 +124,8 @@ impl Handmade {
             Self::HasHugeMemory => "has-huge-memory",
             Self::HasManyTables => "has-many-tables",
             Self::LoopsAtStart => "loops-at-start",
+            Self::HoardsMoments => "hoards-moments",
+            Self::WaitsForTooMuch => "waits-for-too-much",
             Self::AllocatesNowhere => "allocates-nowhere",
             Self::AllocatesForever => "allocates-forever",
             Self::CallsWhileItAllocates => "calls-while-it-allocates",
@@ -116,14 +143,23 @@ impl Handmade {
         let module = format!(
             "(core module $module
               (import \"host\" \"next\" (func $next (param i32) (result i32)))
+              {more}
               (memory (export \"memory\") {memory})
               {tables}
-              {more}
               (func (export \"allocate\") (param i32 i32 i32 i32) (result i32) {allocate})
               (func (export \"configure\") (param i32 i32) (result i32) i32.const 0)
               (func (export \"on-request\") (result i32) {on_request}))"
         );
-        wat::parse_str(COMPONENT.replace("@module@", &module))
+        let (moments, more) = match self {
+            Self::HoardsMoments | Self::WaitsForTooMuch => (
+                MOMENTS,
+                "(export \"subscribe\" (func $subscribe)) (export \"poll\" (func $poll)) \
+                 (export \"name\" (func $list \"name\"))",
+            ),
+            _ => ("", ""),
+        };
+        let component = COMPONENT.replace("@module@", &module).replace("@moments@", moments);
+        wat::parse_str(component.replace("@more@", more))
             .unwrap_or_else(|error| panic!("{} is no component: {error}", self.name()))
     }
 
@@ -155,6 +191,35 @@ impl Handmade {
             Self::LoopsAtStart => {
                 Parts { more: "(func $start (loop $again (br $again))) (start $start)", ..HARMLESS }
             }
+            // Ten thousand, each a second away.
+            Self::HoardsMoments => Parts {
+                more: "(import \"host\" \"subscribe\" (func $subscribe (param i64) (result i32)))",
+                on_request: "
+                    (local $left i32)
+                    (local.set $left (i32.const 10000))
+                    (loop $again
+                      (drop (call $subscribe (i64.const 1000000000)))
+                      (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+                    i32.const 0",
+                ..HARMLESS
+            },
+            // Ten thousand times the one that is now.
+            Self::WaitsForTooMuch => Parts {
+                more: "
+                    (import \"host\" \"subscribe\" (func $subscribe (param i64) (result i32)))
+                    (import \"host\" \"poll\" (func $poll (param i32 i32 i32)))
+                    (import \"host\" \"name\" (func $name (param i32 i32)))",
+                on_request: "
+                    (local $left i32) (local $moment i32)
+                    (local.set $moment (call $subscribe (i64.const 0)))
+                    (local.set $left (i32.const 10000))
+                    (loop $again
+                      (call $name (i32.mul (local.get $left) (i32.const 4)) (local.get $moment))
+                      (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+                    (call $poll (i32.const 4) (i32.const 10000) (i32.const 60000))
+                    i32.const 0",
+                ..HARMLESS
+            },
             Self::AllocatesNowhere => Parts { allocate: "i32.const -64", ..HARMLESS },
             Self::AllocatesForever => Parts { allocate: "(loop $again (br $again)) unreachable", ..HARMLESS },
             Self::CallsWhileItAllocates => Parts {

@@ -23,5 +23,7 @@ wasmtime::component::bindgen!({
         "tollgate:policy/http-client@0.1.0.send": async,
         "tollgate:policy/body@0.1.0.request-body": async,
         "tollgate:policy/body@0.1.0.response-body": async,
+        "tollgate:policy/secret@0.1.0.verify": trappable,
+        "tollgate:policy/secret@0.1.0.hmac-sha256": trappable,
     },
 });

@@ -105,16 +105,16 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// An epoch has passed while the call ran. What it has used so far; nothing when it is first seen to take
-    /// long, so that one that was merely not scheduled is not blamed.
+    /// The call is seen to run: an epoch has passed, or a piece of something long that the host does for it. What it has
+    /// used so far; nothing when it is first seen, so that one that was merely not scheduled is not blamed.
     pub fn look(&mut self, now: Duration) -> Duration {
         self.add(now);
         self.since = Some(now);
         self.used
     }
 
-    /// Between two looks no more than an epoch counts: a call that runs is looked at in each, and what is beyond was
-    /// taken from the whole machine, by others on the same hardware.
+    /// Between two looks no more than an epoch counts: a call that runs is looked at in each, so what is beyond was
+    /// mostly taken from the whole machine, by others on the same hardware.
     fn add(&mut self, now: Duration) {
         let since = self.since.unwrap_or(now);
         self.used += now.saturating_sub(since).min(EPOCH);
@@ -160,8 +160,8 @@ impl Desk {
         answered.await.unwrap_or(Err(BodyError::Disconnected))
     }
 
-    /// An epoch has passed while the call ran. What it has used so far, as [`Meter::look`] tells it.
-    pub fn at_epoch(&self, now: Duration) -> Duration {
+    /// The call is seen to run. What it has used so far, as [`Meter::look`] tells it.
+    pub fn look(&self, now: Duration) -> Duration {
         self.contents().meter.look(now)
     }
 
@@ -310,11 +310,11 @@ mod tests {
         let desk = Desk::default();
         desk.begin(None);
         let at = |milliseconds: u64| Duration::from_millis(milliseconds);
-        assert_eq!(desk.at_epoch(at(10)), Duration::ZERO);
-        assert_eq!(desk.at_epoch(at(11)), at(1));
+        assert_eq!(desk.look(at(10)), Duration::ZERO);
+        assert_eq!(desk.look(at(11)), at(1));
         desk.pause(|| Duration::from_millis(12));
         desk.resume(|| Duration::from_millis(20));
-        assert_eq!(desk.at_epoch(at(21)), at(3));
+        assert_eq!(desk.look(at(21)), at(3));
     }
 
     #[test]

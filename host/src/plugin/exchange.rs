@@ -339,6 +339,10 @@ impl Exchange {
         if self.response.is_some() {
             return Err(Edit::Forbidden);
         }
+        // It would be none in the end, and the way there takes the longer the longer it is.
+        if target.len() > usize::from(u16::MAX) {
+            return Err(Edit::InvalidValue);
+        }
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let path = path::canonical(path).map_err(|_| Edit::InvalidValue)?;
@@ -394,6 +398,10 @@ impl HeaderEdit<'_> {
         }
         // What a field costs beside its text, as HTTP/2 counts it (RFC 9113, section 10.5.1).
         let size = name.len() + value.len() + 32;
+        // Before it is looked at, which takes the longer the longer it is.
+        if size > Exchange::ROOM {
+            return Err(Edit::TooLarge);
+        }
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Edit::InvalidName)?;
         let value = to_value(value)?;
         if name == header::HOST && http::uri::Authority::try_from(value.as_bytes()).is_err() {

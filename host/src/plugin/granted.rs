@@ -77,12 +77,14 @@ impl store::Host for State {
 }
 
 impl secret::Host for State {
-    fn verify(&mut self, name: String, candidate: Vec<u8>) -> bool {
-        self.surroundings.capabilities.secrets.verify(&name, &candidate)
+    fn verify(&mut self, name: String, candidate: Vec<u8>) -> wasmtime::Result<bool> {
+        let (capabilities, go_on) = self.at_length();
+        capabilities.secrets.verify(&name, &candidate, go_on)
     }
 
-    fn hmac_sha256(&mut self, name: String, message: Vec<u8>) -> Option<Vec<u8>> {
-        self.surroundings.capabilities.secrets.hmac_sha256(&name, &message).map(Vec::from)
+    fn hmac_sha256(&mut self, name: String, message: Vec<u8>) -> wasmtime::Result<Option<Vec<u8>>> {
+        let (capabilities, go_on) = self.at_length();
+        Ok(capabilities.secrets.hmac_sha256(&name, &message, go_on)?.map(Vec::from))
     }
 }
 

@@ -307,8 +307,26 @@ impl State {
     }
 }
 
+/// What is opened where nothing can be.
+const NOTHING: u32 = u32::MAX;
+
+impl State {
+    /// Whether a sequence or a metric can have this name: the host keeps it, and looks it up under a lock.
+    fn is_name(&self, of: &str, name: &str) -> bool {
+        const LONGEST: usize = 1 << 10;
+        let is_name = name.len() <= LONGEST;
+        if !is_name {
+            self.complain(&format!("a name longer than 1 KiB is none for a {of}: {}", brief(name)));
+        }
+        is_name
+    }
+}
+
 impl sequence::Host for State {
     fn open(&mut self, name: String) -> u32 {
+        if !self.is_name("sequence", &name) {
+            return NOTHING;
+        }
         if let Some(id) = self.sequences.iter().position(|(known, _)| *known == name) {
             return id as u32;
         }
@@ -336,12 +354,15 @@ impl metrics::Host for State {
             metrics::Kind::Gauge => MetricKind::Gauge,
             metrics::Kind::Histogram => MetricKind::Histogram,
         };
+        if !self.is_name("metric", &name) {
+            return NOTHING;
+        }
         if let Some(id) = self.metrics.iter().position(|(known, _)| *known == name) {
             return id as u32;
         }
         let Some(metric) = self.shared.metrics.open(&name, kind) else {
             self.complain(&format!("too many metrics, this one is not counted: {}", brief(&name)));
-            return u32::MAX;
+            return NOTHING;
         };
         self.metrics.push((name, metric));
         (self.metrics.len() - 1) as u32

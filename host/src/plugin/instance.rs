@@ -19,6 +19,7 @@ use super::{
     Completed, Metric, Plugin, Shared,
     alarm::{Alarms, Clock},
     bindings::exports::tollgate::policy::{balance_hook, complete_hook, request_hook, response_hook},
+    capability::Capabilities,
     code::Code,
     errand::{Desk, Errands, Meter, NoErrands, drive},
     exchange::{Exchange, InvalidReply},
@@ -165,6 +166,9 @@ impl Instance {
     /// Time for `configure` and the start of the component, which may have more to do than a hook.
     const START: Duration = Duration::from_secs(1);
 
+    /// Bytes that a call of the host may hand over, at most; as wasmtime has it.
+    const HANDED_OVER: usize = 128 << 20;
+
     /// Instantiates and configures. Only a plugin that may wait or yields takes more than one turn.
     pub async fn start(plugin: &Plugin) -> Result<Self, StartError> {
         let code = &plugin.code;
@@ -191,13 +195,15 @@ impl Instance {
             wasi: wasi::context(&plugin.name, &log_lines, &plugin.surroundings),
             log_lines,
             desk: desk.clone(),
-            table: ResourceTable::new(),
+            table: wasi::resources(),
             alarms: Alarms::new(&plugin.surroundings),
         };
         let mut store = Store::new(code.instance.engine(), state);
         store.limiter(|state| &mut state.limits);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().at_epoch()));
         store.set_epoch_deadline(1);
+        // What it hands over at once is in its memory. Lists that lead to the same bytes again and again could be more.
+        store.set_hostcall_fuel(plugin.limits.memory.as_usize().min(Self::HANDED_OVER));
         if let Some(desk) = desk {
             let starting = Self::start_waiting(plugin, store, desk.clone());
             return drive(starting, &desk, &mut NoErrands, cpu_time).await;
@@ -465,16 +471,21 @@ impl State {
     /// Called once an epoch while the guest runs, so that a call that is quick never asks for the time. One that may
     /// wait makes way for others each time.
     fn at_epoch(&mut self) -> UpdateDeadline {
-        let now = cpu_time();
-        let (used, go_on) = match &self.desk {
-            Some(desk) => (desk.at_epoch(now), UpdateDeadline::Yield(1)),
-            None => (self.limits.meter.look(now), UpdateDeadline::Continue(1)),
-        };
-        if used.saturating_add(self.limits.slept) < self.limits.time {
-            return go_on;
+        if !self.limits.has_time(self.desk.as_deref()) {
+            return UpdateDeadline::Interrupt;
         }
-        self.limits.exceeded = Some(Exceeded::Time);
-        UpdateDeadline::Interrupt
+        if self.desk.is_some() { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) }
+    }
+
+    /// What it was granted, for a function of the host that may take long: the guest does not run meanwhile, so nobody
+    /// looks at its time. That is what the second is for, to be called every millisecond or two; its error ends the call.
+    pub fn at_length(&mut self) -> (&Capabilities, impl FnMut() -> wasmtime::Result<()> + '_) {
+        let Self { surroundings, limits, desk, .. } = self;
+        let go_on = || match limits.has_time(desk.as_deref()) {
+            true => Ok(()),
+            false => Err(wasmtime::Error::msg("the plugin has the host work too long")),
+        };
+        (&surroundings.capabilities, go_on)
     }
 
     /// The time, for what the plugin keeps.
@@ -510,6 +521,20 @@ impl Limits {
     /// A call begins.
     fn begin(&mut self) {
         (self.meter, self.slept) = (Meter::default(), Duration::ZERO);
+    }
+
+    /// Looks at the time of the call, which is counted at the desk if it may come and go: whether any is left.
+    fn has_time(&mut self, desk: Option<&Desk>) -> bool {
+        let now = cpu_time();
+        let used = match desk {
+            Some(desk) => desk.look(now),
+            None => self.meter.look(now),
+        };
+        let has_time = used.saturating_add(self.slept) < self.time;
+        if !has_time {
+            self.exceeded = Some(Exceeded::Time);
+        }
+        has_time
     }
 
     /// The call is to sleep for so long. An error if that is more than it has left.

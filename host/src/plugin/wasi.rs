@@ -47,6 +47,19 @@ use super::{
 /// Random bytes that a plugin may ask for at once.
 const RANDOM: u64 = 64 << 10;
 
+/// Resources of the host that an instance may have: streams, moments to wait for. They cost memory that is not its own.
+const RESOURCES: usize = 4096;
+
+/// What an instance may wait for at once.
+const AWAITED: usize = 4096;
+
+/// Where the resources of one instance are.
+pub(super) fn resources() -> ResourceTable {
+    let mut resources = ResourceTable::new();
+    resources.set_max_capacity(RESOURCES);
+    resources
+}
+
 /// What one instance sees of the system. Its output goes to the log, under the plugin's name.
 pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines, surroundings: &Surroundings) -> WasiCtx {
     let mut builder = WasiCtx::builder();
@@ -177,6 +190,10 @@ fn never() -> wasmtime::Error {
 
 impl poll::Host for Waiting<'_> {
     fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> Result<Vec<u32>> {
+        // One may be named more than once.
+        if pollables.len() > AWAITED {
+            return Err(wasmtime::Error::msg("the plugin waits for too much at once"));
+        }
         asleep(waiting::poll::Host::poll(self.table, pollables), self.alarms, self.limits)?
     }
 }

@@ -164,6 +164,14 @@ fn misbehave(behaviour: &str) {
             black_box((request::header(&huge), request::note(&huge), pool::active(&huge)));
             black_box((metrics::open(metrics::Kind::Gauge, &huge), sequence::open(&huge)));
         }
+        "long-names" => {
+            for number in 0..64_u8 {
+                let name = char::from(b'0' + number).to_string().repeat(1 << 20);
+                let (metric, sequence) = (metrics::open(metrics::Kind::Gauge, &name), sequence::open(&name));
+                metrics::observe(metric, 1.0);
+                assert_eq!([sequence::next(sequence), sequence::next(sequence)], [0, 0]);
+            }
+        }
         "invalid-text" => {
             // SAFETY: there is none; nobody here looks at it, and the host must not take it for text.
             let text = unsafe { String::from_utf8_unchecked(vec![b'a', 0xff, 0xfe]) };

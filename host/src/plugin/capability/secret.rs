@@ -83,22 +83,34 @@ impl Secrets {
 
     /// Whether `candidate` is any of them.
     pub fn holds(&self, candidate: &[u8]) -> bool {
-        self.0.keys().any(|name| self.verify(name, candidate))
+        let digest: [u8; 32] = Sha256::digest(candidate).into();
+        self.0.values().any(|secret| secret.digest.ct_eq(&digest).into())
     }
 
     /// Whether `candidate` is the secret of this name. The time it takes says nothing about the secret.
-    pub fn verify(&self, name: &str, candidate: &[u8]) -> bool {
-        self.0.get(name).is_some_and(|secret| {
-            let digest: [u8; 32] = Sha256::digest(candidate).into();
-            secret.digest.ct_eq(&digest).into()
-        })
+    ///
+    /// A long one is taken piece by piece, and `go_on` asked before each: its error is that of the whole.
+    pub fn verify<E>(
+        &self,
+        name: &str,
+        candidate: &[u8],
+        go_on: impl FnMut() -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let Some(secret) = self.0.get(name) else { return Ok(false) };
+        let digest: [u8; 32] = hashed(Sha256::new(), candidate, go_on)?.finalize().into();
+        Ok(secret.digest.ct_eq(&digest).into())
     }
 
-    /// HMAC-SHA-256 of `message` (RFC 2104). None if there is no secret of this name.
-    pub fn hmac_sha256(&self, name: &str, message: &[u8]) -> Option<[u8; 32]> {
-        let secret = self.0.get(name)?;
-        let inner = secret.inner.clone().chain_update(message).finalize();
-        Some(secret.outer.clone().chain_update(inner).finalize().into())
+    /// HMAC-SHA-256 of `message` (RFC 2104). None if there is no secret of this name. `go_on` as in [`Secrets::verify`].
+    pub fn hmac_sha256<E>(
+        &self,
+        name: &str,
+        message: &[u8],
+        go_on: impl FnMut() -> Result<(), E>,
+    ) -> Result<Option<[u8; 32]>, E> {
+        let Some(secret) = self.0.get(name) else { return Ok(None) };
+        let inner = hashed(secret.inner.clone(), message, go_on)?.finalize();
+        Ok(Some(secret.outer.clone().chain_update(inner).finalize().into()))
     }
 
     /// Whether these are the same secrets.
@@ -123,6 +135,20 @@ impl Secret {
         };
         Self { digest, inner: padded(0x36), outer: padded(0x5c) }
     }
+}
+
+/// Adds bytes to a hash. What is long takes many milliseconds, so `go_on` is asked now and then.
+fn hashed<E>(mut hash: Sha256, bytes: &[u8], mut go_on: impl FnMut() -> Result<(), E>) -> Result<Sha256, E> {
+    /// Takes a millisecond or two where the processor has no instructions for it.
+    const PIECE: usize = 256 << 10;
+    if bytes.len() <= PIECE {
+        return Ok(hash.chain_update(bytes));
+    }
+    for piece in bytes.chunks(PIECE) {
+        go_on()?;
+        hash.update(piece);
+    }
+    Ok(hash)
 }
 
 fn bytes(source: &SecretSource, folder: &Path) -> Result<Vec<u8>, Reason> {
@@ -155,22 +181,61 @@ mod tests {
         Secrets::known([("s".to_owned(), secret.as_bytes().to_vec())])
     }
 
+    /// For what is to come to its end.
+    fn go_on() -> Result<(), std::convert::Infallible> {
+        Ok(())
+    }
+
+    fn verify(secrets: &Secrets, name: &str, candidate: &[u8]) -> bool {
+        let Ok(is_secret) = secrets.verify(name, candidate, go_on);
+        is_secret
+    }
+
+    fn hmac_sha256(secrets: &Secrets, name: &str, message: &[u8]) -> Option<[u8; 32]> {
+        let Ok(mac) = secrets.hmac_sha256(name, message, go_on);
+        mac
+    }
+
+    #[test]
+    fn what_is_long_is_taken_piece_by_piece_and_can_be_ended_in_between() {
+        let long = "x".repeat(1 << 20);
+        let secrets = secrets(&long);
+        assert!(verify(&secrets, "s", long.as_bytes()) && secrets.holds(long.as_bytes()));
+        let whole = hmac_sha256(&secrets, "s", long.as_bytes()).unwrap();
+        let other = Secrets::known([("s".to_owned(), Sha256::digest(&long).to_vec())]);
+        assert_eq!(
+            hmac_sha256(&other, "s", long.as_bytes()),
+            Some(whole),
+            "RFC 2104: a long key is its hash"
+        );
+
+        let mut asked = 0;
+        let mut twice = || {
+            asked += 1;
+            if asked > 2 { Err("enough") } else { Ok(()) }
+        };
+        assert_eq!(secrets.hmac_sha256("s", long.as_bytes(), &mut twice), Err("enough"));
+        assert_eq!(secrets.verify("s", long.as_bytes(), &mut twice), Err("enough"));
+        assert_eq!(secrets.verify("s", b"short", &mut twice), Ok(false), "what is short is not held up");
+        assert_eq!(asked, 4);
+    }
+
     #[test]
     fn only_the_secret_itself_is_the_secret() {
         let secrets = secrets("hunter2");
-        assert!(secrets.verify("s", b"hunter2"));
+        assert!(verify(&secrets, "s", b"hunter2"));
         for candidate in ["", "hunter", "hunter22", "hunter2\n", "hunter2\0"] {
-            assert!(!secrets.verify("s", candidate.as_bytes()), "{candidate:?}");
+            assert!(!verify(&secrets, "s", candidate.as_bytes()), "{candidate:?}");
         }
-        assert!(!secrets.verify("other", b"hunter2"));
-        assert!(!secrets.verify("other", b""));
+        assert!(!verify(&secrets, "other", b"hunter2"));
+        assert!(!verify(&secrets, "other", b""));
     }
 
     #[test]
     fn signatures_are_those_of_the_standard() {
         let sign = |key: &[u8], message: &str| {
             let secrets = Secrets::known([("s".to_owned(), key.to_vec())]);
-            let mac = secrets.hmac_sha256("s", message.as_bytes()).unwrap();
+            let mac = hmac_sha256(&secrets, "s", message.as_bytes()).unwrap();
             mac.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
         };
         // RFC 4231, test cases 2 and 6.
@@ -182,7 +247,7 @@ mod tests {
             sign(&[0xaa; 131], "Test Using Larger Than Block-Size Key - Hash Key First"),
             "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
         );
-        assert_eq!(secrets("a").hmac_sha256("other", b""), None);
+        assert_eq!(hmac_sha256(&secrets("a"), "other", b""), None);
     }
 
     #[test]
@@ -197,12 +262,12 @@ mod tests {
         assert_eq!((error.name.as_str(), error.place), ("s", 3..5));
         for content in ["hunter2", "hunter2\n", "hunter2\r\n"] {
             fs::write(folder.path().join("secret"), content).unwrap();
-            assert!(read(file()).unwrap().verify("s", b"hunter2"), "{content:?}");
+            assert!(verify(&read(file()).unwrap(), "s", b"hunter2"), "{content:?}");
         }
         fs::write(folder.path().join("secret"), "\n").unwrap();
         assert!(read(file()).is_err(), "an empty secret is none");
         let path = env::var("PATH").unwrap();
-        assert!(read(SecretSource::Env("PATH".to_owned())).unwrap().verify("s", path.as_bytes()));
+        assert!(verify(&read(SecretSource::Env("PATH".to_owned())).unwrap(), "s", path.as_bytes()));
         let error = read(SecretSource::Env("NOBODY_SETS_THIS".to_owned())).unwrap_err();
         assert!(error.to_string().ends_with("the environment variable `NOBODY_SETS_THIS` is not set"));
     }

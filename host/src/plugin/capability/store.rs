@@ -129,6 +129,9 @@ impl Store {
 
     /// The value of a key. A number is its decimal text.
     pub fn get(&self, key: &str, now: Duration) -> Result<Option<Vec<u8>>, StoreError> {
+        if key.len() > Self::KEY {
+            return Ok(None);
+        }
         let shard = self.shard(key);
         match shard.entries.get(key).filter(|entry| entry.is_live(now)).map(|entry| &entry.value) {
             None => Ok(None),
@@ -246,6 +249,9 @@ impl Store {
 
     /// Forgets a key.
     pub fn delete(&self, key: &str) {
+        if key.len() > Self::KEY {
+            return;
+        }
         let mut shard = self.shard(key);
         if let Some((key, entry)) = shard.entries.remove_entry(key) {
             self.contents.release(&key, &entry);

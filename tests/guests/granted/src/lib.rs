@@ -45,6 +45,9 @@ struct Guest;
 
 static BEHAVIOUR: OnceLock<String> = OnceLock::new();
 
+/// Kept from `configure`, which has the time to make it.
+static PREPARED: OnceLock<Vec<u8>> = OnceLock::new();
+
 /// How often a request does what is configured.
 static TIMES: AtomicU32 = AtomicU32::new(1);
 
@@ -58,6 +61,10 @@ fn ttl(word: Option<&&str>) -> Option<u32> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn prepared() -> &'static [u8] {
+    PREPARED.get().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// What came of a command, in words.
@@ -99,6 +106,9 @@ fn obey(command: &str) -> Result<String, Error> {
             None => "none".to_owned(),
             Some(mac) => mac.iter().map(|byte| format!("{byte:02x}")).collect(),
         },
+        ["prepare", bytes] => PREPARED.get_or_init(|| vec![0; number(bytes)]).len().to_string(),
+        ["verify-prepared", name] => secret::verify(name, prepared()).to_string(),
+        ["sign-prepared", name] => secret::hmac_sha256(name, prepared()).is_some().to_string(),
         _ => panic!("{command} is not a command"),
     })
 }
