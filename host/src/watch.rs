@@ -51,8 +51,9 @@ pub async fn run(server: Arc<Server>, config: PathBuf, mut in_force: State) {
         let plugins = server.plugin_dir();
         let files = server.files();
         let folders_of_files = files.iter().flat_map(|file| folders_of(file));
-        let has_moved =
-            folders.watch([folder_of(&config), plugins.clone()].into_iter().chain(folders_of_files));
+        let linked = links_in(&plugins).into_iter().flat_map(|link| folders_of(&link));
+        let folders_of_files = folders_of(&config).chain(folders_of_files).chain(linked);
+        let has_moved = folders.watch(folders_of_files.chain([plugins.clone()]));
         if !has_moved {
             tokio::select! {
                 () = server.drain().started() => return,
@@ -197,17 +198,22 @@ fn look_at_all(files: &[PathBuf]) -> BTreeMap<PathBuf, Option<Look>> {
 }
 
 fn plugins_in(plugins: &Path) -> BTreeMap<PathBuf, Look> {
+    let paths = entries_of(plugins).map(|entry| entry.path());
+    paths.filter_map(|path| look_at(&path).map(|look| (path, look))).collect()
+}
+
+/// Those that lead elsewhere, where they may change without an event here.
+fn links_in(plugins: &Path) -> Vec<PathBuf> {
+    let is_link = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_symlink());
+    entries_of(plugins).filter(is_link).map(|entry| entry.path()).collect()
+}
+
+/// Components, what lies beside them, and signatures.
+fn entries_of(plugins: &Path) -> impl Iterator<Item = fs::DirEntry> {
     let entries = fs::read_dir(plugins).into_iter().flatten().filter_map(Result::ok);
-    entries
-        .map(|entry| entry.path())
-        .filter(|path| {
-            // Components, what lies beside them, and signatures.
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            extension.is_some_and(|extension| ["wasm", "toml", "sig"].contains(&extension))
-        })
-        .filter_map(|path| {
-            let look = look_at(&path)?;
-            Some((path, look))
-        })
-        .collect()
+    entries.filter(|entry| {
+        let path = entry.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| ["wasm", "toml", "sig"].contains(&extension))
+    })
 }

@@ -83,10 +83,10 @@ async fn a_plugin_that_asks_for_more_than_it_was_granted_is_refused() {
         (
             "asks-store",
             "",
-            "imports `tollgate:policy/store`, which it has not been granted: \
-             write `grants = { store = true }` under [plugins.asks-store]",
+            "imports `tollgate:policy/store` and `tollgate:policy/secret`, which it has not been granted: write \
+             `grants = { store = true, secrets = { <name> = { env = \"<VARIABLE>\" } } }` under [plugins.asks-store]",
         ),
-        ("asks-store-again", "grants = { store = false }", "imports `tollgate:policy/store`"),
+        ("asks-store-again", "grants = { store = false }", "imports `tollgate:policy/store` and "),
         (
             "asks-secret",
             "grants = { store = true }",

@@ -38,7 +38,7 @@ async fn told(command: &str, config: &str, files: &[(&str, &[u8])]) -> String {
 
 /// Each: the plugin that the route names, what else is written, and what is said: the line with the mistake, and what to
 /// write in its place.
-const IN_THE_TABLE: [(&str, &str, &[&str]); 23] = [
+const IN_THE_TABLE: [(&str, &str, &[&str]); 25] = [
     ("guest", "[plugins.guest]\nconfg = { a = 1 }", &["config.toml:9:1", "did you mean `config`?"]),
     (
         "guest",
@@ -65,9 +65,18 @@ const IN_THE_TABLE: [(&str, &str, &[&str]); 23] = [
     (
         "granted",
         "[plugins.granted]\ngrants = true",
-        &["config.toml:9:10", "the keys of this table are `store`, `secrets`, `http`, `body`"],
+        &["config.toml:9:10", "a table such as { store = true, body = true, http = [", "found true or false"],
     ),
-    ("granted", "", &["config.toml:7:12", "write `grants = { store = true }` under [plugins.granted]"]),
+    (
+        "granted",
+        "[plugins.granted]\ngrants = [\"store\"]",
+        &["config.toml:9:10", "a table such as { store = true, body = true, http = [", "found an array"],
+    ),
+    (
+        "granted",
+        "",
+        &["config.toml:7:12", "write `grants = { store = true, secrets = { ", "under [plugins.granted]"],
+    ),
     (
         "granted",
         "[plugins.granted]\ngrants.store = \"16MiB\"",
@@ -92,6 +101,11 @@ const IN_THE_TABLE: [(&str, &str, &[&str]); 23] = [
         "waiting",
         "[plugins.waiting]\ngrants.http = \"https://a\"",
         &["config.toml:9:15", "write it in brackets"],
+    ),
+    (
+        "waiting",
+        "[plugins.waiting]\ngrants.http = [\"https://*.example.com\"]",
+        &["config.toml:9:16", "an origin is one host"],
     ),
     ("guest", "[plugins.guest]\ncanary = 1", &["config.toml:9:10", "a share between 0 and 1"]),
     (
@@ -207,6 +221,37 @@ async fn a_file_that_is_no_plugin_is_told_with_what_to_do_about_it() {
         for word in words.iter().chain(&["config.toml:7:12"]) {
             assert!(shown.contains(word), "{word:?} is not in\n{shown}");
         }
+    }
+    // Settings beside a plugin are where to write what is missing, since there may be no table besides.
+    for (name, content, beside, words) in [
+        (
+            "g",
+            &granted_guest()[..],
+            "routes = \"all\"",
+            &["write `grants = { store = true, ", "` in g.toml, beside the plugin"],
+        ),
+        (
+            "g",
+            &guest,
+            "routes = \"all\"\nlimits = { memory = \"64KiB\" }",
+            &["help: if that", "in g.toml, beside the plugin"],
+        ),
+    ] {
+        let files = [(&*format!("{name}.wasm"), content), (&*format!("{name}.toml"), beside.as_bytes())];
+        let shown = told("check", &config("api-key", ""), &files).await;
+        assert!(words.iter().all(|word| shown.contains(word)) && !shown.contains("[plugins.g]"), "{shown}");
+    }
+    // What no route needs is a warning, with the same words, and so are settings of a plugin that is not there.
+    let needless: [(&str, &[u8]); 4] = [
+        ("guest.wasm", &guest),
+        ("gest.toml", b"routes = \"all\""),
+        ("p.wasm", b"hello"),
+        ("p.test.toml", b""),
+    ];
+    let shown = told("check", &config("nowhere-near", ""), &needless).await;
+    for words in [["p.wasm is not usable", copied], ["settings of no plugin", "did you mean `guest`?"]] {
+        let line = shown.lines().find(|line| line.contains(words[0])).unwrap_or_default();
+        assert!(line.contains(words[1]), "{words:?} are not in\n{shown}");
     }
     let two: [(&str, &[u8]); 2] = [("p.wasm", &harmless), ("p.toml", b"fail = \"open\"")];
     let shown = told("check", &config("p", "[plugins.p]"), &two).await;

@@ -186,6 +186,37 @@ async fn a_plugin_whose_file_has_gone_stays_loaded() {
     answers(&proxy, "/", "guest-version-0001").await;
 }
 
+#[tokio::test]
+async fn a_plugin_and_a_configuration_that_are_links_take_effect_when_what_they_lead_to_is_replaced() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start_with(&through(&origin, "linked", VERSION), &[("linked", guest())]).await;
+    let elsewhere = tempfile::tempdir().expect("a temporary folder can be made");
+    // As a build or a deployment does it: another file in the place of the one that the link leads to.
+    let put = |name: &str, content: &[u8]| {
+        let unfinished = elsewhere.path().join("unfinished");
+        std::fs::write(&unfinished, content).expect("a file can be written");
+        std::fs::rename(unfinished, elsewhere.path().join(name)).expect("a file can be renamed");
+    };
+    let link = |name: &str, place: &std::path::Path| {
+        std::fs::remove_file(place).expect("the file was there");
+        std::os::unix::fs::symlink(elsewhere.path().join(name), place).expect("a link can be made");
+    };
+    put("built.wasm", &guest_version(1));
+    put("written.toml", &std::fs::read(proxy.config_path()).expect("the configuration is there"));
+    link("built.wasm", &proxy.plugin_path("linked"));
+    link("written.toml", &proxy.config_path());
+    proxy.watch();
+    proxy.reload_files().await.expect("the configuration is fine");
+    answers(&proxy, "/", "guest-version-0001").await;
+    for number in [2, 3] {
+        put("built.wasm", &guest_version(number));
+        answers(&proxy, "/", &format!("guest-version-{number:04}")).await;
+    }
+    let config = std::fs::read_to_string(proxy.config_path()).expect("the configuration is there");
+    put("written.toml", config.replace("\"version\"", "\"reply\"").as_bytes());
+    answers(&proxy, "/", "short and stout").await;
+}
+
 // ---------------------------------------------------------------------------------------------
 // The configuration
 // ---------------------------------------------------------------------------------------------

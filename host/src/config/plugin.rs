@@ -37,7 +37,7 @@ pub struct Plugin {
     #[serde(deserialize_with = "table")]
     pub breaker: PluginBreaker,
     /// What it may reach beyond the message in hand.
-    #[serde(deserialize_with = "table")]
+    #[serde(deserialize_with = "grants")]
     pub grants: Grants,
     /// Between two calls of `on-tick`, on one instance of the process; it is not called if absent.
     pub tick: Option<Spanned<Duration>>,
@@ -242,6 +242,28 @@ impl Grants {
     }
 }
 
+/// Reads a table, and shows how it is written to whoever writes something else.
+fn grants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Grants, D::Error> {
+    struct Visitor;
+
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Grants;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str(
+                "a table such as { store = true, body = true, http = [\"https://auth.example.com\"], \
+                 secrets = { token = { env = \"TOKEN\" } } }",
+            )
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Grants, A::Error> {
+            Grants::deserialize(de::value::MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_map(Visitor)
+}
+
 /// An origin that a plugin may send requests to. Written as a URL, or as a table where there is more to say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpGrant {
@@ -375,6 +397,10 @@ fn origin(url: &str) -> Result<Endpoint, &'static str> {
     match Endpoint::from_url(url)? {
         origin if origin.authority.socket().is_some() => {
             Err("an origin is reached by HTTP: write \"http://host:port\" or \"https://host:port\"")
+        }
+        // It would be a name that leads nowhere.
+        origin if origin.authority.host().contains('*') => {
+            Err("an origin is one host: write each that is meant, such as \"https://auth.example.com\"")
         }
         origin => Ok(origin),
     }

@@ -134,10 +134,9 @@ pub(super) enum PluginError {
     #[error("{} is not usable: {}", path, with_sources(source))]
     Load { path: String, source: LoadError },
     #[error(
-        "the plugin imports `tollgate:policy/{interface}`, which it has not been granted: \
-         write `{line}` under [plugins.{name}]"
+        "the plugin imports {interfaces}, which it has not been granted: write `grants = {{ {grants} }}` {place}"
     )]
-    NotGranted { name: String, interface: &'static str, line: &'static str },
+    NotGranted { interfaces: String, grants: String, place: String },
     #[error(transparent)]
     Secret(#[from] SecretError),
     #[error("{}", .0.message)]
@@ -199,6 +198,8 @@ impl Builder {
             };
             let refused = Refused { stage: error.stage(), reason: error.to_string(), at: SystemTime::now() };
             self.loads.note(&name, refused.stage);
+            let file = written.as_ref().and_then(|settings| settings.table.file.as_deref()).unwrap_or(&name);
+            let help = self.remedy(&error, &name, file, &place_of_settings(&name, is_beside), config);
             // Only files have changed, or gone: what was loaded from them stays in force.
             let stays = |known: &&Loaded| {
                 written.as_ref() == Some(&known.settings) || (is_beside && known.settings.is_beside)
@@ -209,6 +210,7 @@ impl Builder {
                     plugin = name,
                     stage,
                     error = reason,
+                    help,
                     "new version not used, the loaded one stays in force"
                 );
                 // What lies there is not the candidate any more, unless nobody has come to look.
@@ -216,28 +218,27 @@ impl Builder {
                 loaded.push(Loaded { refused: Some(refused), candidate, ..known.clone() });
             } else if let Some(span) = needed.get(name.as_str()) {
                 let place = error.place().filter(|_| !is_beside).unwrap_or_else(|| span.clone());
-                let file =
-                    written.as_ref().and_then(|settings| settings.table.file.as_deref()).unwrap_or(&name);
-                let remedy = self.remedy(&error, &name, file, config);
-                problems.push(Problem { help: remedy, ..Problem::at(place, refused.reason) });
+                problems.push(Problem { help, ..Problem::at(place, refused.reason) });
             } else if is_beside && (previous.is_none() || known.is_some()) {
                 // It may be on all routes, and these would be open without it. Where it has never been, they are as
                 // they were.
-                problems.push(Problem::general(format!("the plugin `{name}`: {reason}")));
+                problems.push(Problem { help, ..Problem::general(format!("the plugin `{name}`: {reason}")) });
             } else {
-                tracing::warn!(plugin = name, stage, error = reason, "not loaded; no route needs it");
+                tracing::warn!(plugin = name, stage, error = reason, help, "not loaded; no route needs it");
                 not_loaded.push((name, refused));
             }
         }
         loaded
     }
 
-    /// What to write or to do, where the error does not say it. `file` is where the component was to come from.
+    /// What to write or to do, where the error does not say it. `file` is where the component was to come from, `place`
+    /// where its settings stand.
     pub(super) fn remedy(
         &self,
         error: &PluginError,
         name: &str,
         file: &str,
+        place: &str,
         config: &Config,
     ) -> Option<String> {
         let too_little = |error: &CallError| match error {
@@ -273,7 +274,7 @@ impl Builder {
             }
             PluginError::Start(StartError::Begin(error) | StartError::Configure(error)) => {
                 let (key, value) = too_little(error)?;
-                Some(format!("if that is what it needs, raise limits = {{ {key} = \"{value}\" }} under [plugins.{name}]"))
+                Some(format!("if that is what it needs, raise limits = {{ {key} = \"{value}\" }} {place}"))
             }
             PluginError::Fails(_) => {
                 let path = self.plugin_dir(config).join(format!("{}.wasm", stem(file)));
@@ -284,7 +285,7 @@ impl Builder {
                 "leave `routes` out; a plugin that balances is named by an upstream: balance = \"{name}\""
             )),
             PluginError::Asks(_) | PluginError::NothingToShow => {
-                Some(format!("try it with a share of the requests: `canary` under [plugins.{name}]"))
+                Some(format!("try it with a share of the requests: `canary` {place}"))
             }
             PluginError::Settings(told) if told.contains("unknown key `plugins`") => {
                 Some(format!("in that file the keys stand by themselves, without [plugins.{name}] above them"))
@@ -359,8 +360,12 @@ impl Builder {
                     .and_then(|previous| previous.plugin(&name))
                     .is_some_and(|known| known.settings.is_beside)
             };
-            // Other programs have files of this kind, too.
             if !(dropped.contains(&name) || shipped::find(&name).is_some() || was_beside()) {
+                // Other programs have files of this kind, too, and the tests of plugins are some.
+                if beside(&path, config).is_ok_and(|table| table.routes.is_some()) {
+                    let help = self.missing(&name, config);
+                    tracing::warn!(path = %path.display(), help, "settings of no plugin: there is no component beside them");
+                }
                 continue;
             }
             let settings = match tables.get(name.as_str()) {
@@ -600,7 +605,7 @@ impl Loading<'_> {
         before: Option<&Arc<Plugin>>,
     ) -> Result<(Arc<Plugin>, bool), PluginError> {
         let Self { builder, name, settings: Settings { table, .. }, .. } = self;
-        check_grants(name, code, &table.grants)?;
+        check_grants(code, &table.grants, &self.settings.place(name))?;
         if table.routes.is_some() && !code.hooks().are_for_routes() {
             return Err(PluginError::NothingOnRoutes);
         }
@@ -692,6 +697,11 @@ impl Loaded {
         }
     }
 
+    /// Where that stands.
+    pub(super) fn place(&self) -> String {
+        self.settings.place(&self.plugin.name)
+    }
+
     /// Whether it is on routes that do not name it.
     pub fn is_on_all_routes(&self) -> bool {
         self.settings.table.routes.is_some()
@@ -748,15 +758,31 @@ impl PluginError {
     }
 }
 
-/// A component gets what its table grants, and one that asks for more is not run.
-pub(super) fn check_grants(name: &str, code: &Code, grants: &config::Grants) -> Result<(), PluginError> {
-    match code.imports().iter().find(|capability| !capability.is_in(grants)) {
-        None => Ok(()),
-        Some(capability) => Err(PluginError::NotGranted {
-            name: name.to_owned(),
-            interface: capability.interface(),
-            line: capability.line(),
-        }),
+/// A component gets what its table grants, and one that asks for more is not run. `place` is where the table stands.
+pub(super) fn check_grants(code: &Code, grants: &config::Grants, place: &str) -> Result<(), PluginError> {
+    let missing: Vec<_> = code.imports().iter().filter(|capability| !capability.is_in(grants)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let interfaces = missing.iter().map(|capability| format!("`tollgate:policy/{}`", capability.interface()));
+    Err(PluginError::NotGranted {
+        interfaces: interfaces.collect::<Vec<_>>().join(" and "),
+        grants: missing.iter().map(|capability| capability.grant()).collect::<Vec<_>>().join(", "),
+        place: place.to_owned(),
+    })
+}
+
+/// Where the settings of a plugin stand, or are to.
+fn place_of_settings(name: &str, is_beside: bool) -> String {
+    match is_beside {
+        true => format!("in {name}.toml, beside the plugin"),
+        false => format!("under [plugins.{name}]"),
+    }
+}
+
+impl Settings {
+    fn place(&self, name: &str) -> String {
+        place_of_settings(name, self.is_beside)
     }
 }
 

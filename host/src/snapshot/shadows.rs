@@ -53,7 +53,7 @@ impl Builder {
                     all.push(known.clone());
                 }
                 (Err(error), None) => {
-                    let help = self.remedy(&error, name, file, config);
+                    let help = self.remedy(&error, name, file, &format!("under [plugins.{name}]"), config);
                     problems.push(Problem { help, ..Problem::at(shadow.span(), error.to_string()) });
                 }
             }
@@ -102,7 +102,7 @@ impl Builder {
         if !(code.hooks().request || code.hooks().response) {
             return Err(PluginError::NothingToShow);
         }
-        check_grants(name, &code, &table.grants)?;
+        check_grants(&code, &table.grants, &of.place())?;
         let before = known.map(|known| &*known.plugin);
         let kept = before.map(Plugin::capabilities);
         let capabilities = Capabilities::granted(&table.grants, &self.folder, kept)?;

@@ -35,13 +35,13 @@ impl Capability {
         }
     }
 
-    /// What grants it, to be written in the plugin's table.
-    pub fn line(self) -> &'static str {
+    /// What grants it, to be written in the table `grants` of the plugin.
+    pub fn grant(self) -> &'static str {
         match self {
-            Self::Store => "grants = { store = true }",
-            Self::Secret => "grants = { secrets = { <name> = { env = \"<VARIABLE>\" } } }",
-            Self::HttpClient => "grants = { http = [\"https://<host>\"] }",
-            Self::Body => "grants = { body = true }",
+            Self::Store => "store = true",
+            Self::Secret => "secrets = { <name> = { env = \"<VARIABLE>\" } }",
+            Self::HttpClient => "http = [\"https://<host>\"]",
+            Self::Body => "body = true",
         }
     }
 
