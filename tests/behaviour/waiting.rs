@@ -95,10 +95,23 @@ async fn a_response_to_a_plugin_is_whole_and_has_an_end() {
     );
     let expected = ["302  ", "too-large", "too-large", "unreachable", "timed-out", "200  here"];
     assert_eq!(outcomes(&proxy, &commands).await, expected);
-    let settings = format!("{settings}\nlimits = {{ wait = \"50ms\" }}");
+    let settings = format!("{settings}\nlimits = {{ wait = \"50ms\" }}\n[admin]\naddress = \"127.0.0.1:0\"");
     proxy.reload(&config(&origin, "receives", &settings)).await.expect("the configuration is fine");
     let commands = format!("send GET {url}/hangs; send GET {url}/");
     assert_eq!(outcomes(&proxy, &commands).await, ["timed-out", "timed-out"], "the time of a call is one");
+    // Twice it has waited for as long as it might, and computed in no part of that.
+    let (metrics, told) = (proxy.metrics().await, proxy.told("/api/plugins").await["plugins"][0].clone());
+    for of in ["plugin", "plugin_route"] {
+        let sum = |name: &str| metrics.sum(&format!("tollgate_{of}_{name}"), &[("plugin", "receives")]);
+        let (took, computed) = (sum("call_duration_seconds_sum"), sum("cpu_seconds_total"));
+        assert!(computed > 0.0 && took - computed >= 0.1, "{of}: {computed} of {took}");
+    }
+    let told = [&told["cpu-seconds"], &told["routes"]["routes[0]"]["cpu-seconds"]];
+    let took = metrics.sum("tollgate_plugin_call_duration_seconds_sum", &[("plugin", "receives")]);
+    assert!(
+        told.iter().all(|told| told.as_f64().is_some_and(|told| took - told >= 0.1)),
+        "{told:?} of {took}"
+    );
     let commands = format!("send GET {url}/");
     assert_eq!(outcomes(&proxy, &commands).await, ["200  here"]);
 }
@@ -114,6 +127,11 @@ async fn a_name_does_not_lead_a_plugin_to_what_is_near() {
     assert_eq!(outcomes(&proxy, &commands).await, ["denied"], "an address is not the name");
     assert_eq!(other.connections(), 0);
     assert_eq!(logged(&["a plugin's request was not sent", "which not anybody can reach", "near"]).len(), 1);
+
+    // However often it tries: its first, second, fourth, eighth and sixteenth are told.
+    let commands = vec![format!("send GET {url}/"); 19].join("; ");
+    assert_eq!(outcomes(&proxy, &commands).await, ["denied"; 19]);
+    assert_eq!(logged(&["a plugin's request was not sent", "which not anybody can reach", "near"]).len(), 5);
 
     let private = grants(&format!("{{ url = {url:?}, private = true }}"));
     proxy.reload(&config(&origin, "near", &private)).await.expect("the configuration is fine");

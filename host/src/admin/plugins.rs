@@ -96,7 +96,7 @@ impl Shown {
             missed: shadow.missing(),
             differences: Shadow::HOOKS.into_iter().map(|hook| (hook.name(), by_kind(hook))).collect(),
             failures: FailureKind::ALL.into_iter().map(|kind| (kind.name(), shadow.failures(kind))).collect(),
-            cpu_seconds: shadow.plugin.durations().sum().as_secs_f64(),
+            cpu_seconds: shadow.plugin.computed().as_secs_f64(),
             memory_bytes: shadow.plugin.memory(),
         }
     }
@@ -285,7 +285,7 @@ impl From<RollBackError> for Problem {
 fn plugin(context: &Context, snapshot: &Snapshot, loaded: &Loaded) -> Plugin {
     let plugin = &loaded.plugin;
     let durations = plugin.durations();
-    let cpu_seconds = durations.sum().as_secs_f64();
+    let cpu_seconds = plugin.computed().as_secs_f64();
     let calls: BTreeMap<_, _> = Hook::ALL.into_iter().map(|hook| (hook.name(), plugin.calls(hook))).collect();
     let now = Sample { count: calls.values().sum(), durations };
     let recent = context.recent.since(&format!("plugin {}", plugin.name), now).durations;
@@ -340,7 +340,7 @@ fn routes(context: &Context, snapshot: &Snapshot, name: &str) -> BTreeMap<String
     let calls = snapshot.plugin_calls().into_iter().filter(|((plugin, _), _)| *plugin == name);
     let tell = |((_, route), calls): ((&str, &str), &PerWorker<RouteCalls>)| {
         let durations = Distribution::of(calls.parts().map(|part| &part.durations));
-        let (count, cpu_seconds) = (calls.sum(|part| &part.calls), durations.sum().as_secs_f64());
+        let (count, cpu_seconds) = (calls.sum(|part| &part.calls), RouteCalls::computed(calls).as_secs_f64());
         let recent =
             context.recent.since(&format!("plugin {name} on {route}"), Sample { count, durations }).durations;
         let failures = |kind: FailureKind| (kind.name(), calls.sum(|part| part.failures(kind)));

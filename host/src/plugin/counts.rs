@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use super::{CallError, Plugin};
@@ -19,6 +20,8 @@ pub struct PluginCounts {
     /// Instances that have done their service.
     pub(super) recycled: Tally,
     durations: Histogram,
+    /// Nanoseconds of these in which calls waited, and their worker did something else.
+    waited: Tally,
 }
 
 /// What a worker counts of a plugin's calls for the requests of one route.
@@ -27,9 +30,16 @@ pub struct RouteCalls {
     pub calls: Tally,
     failures: [Tally; FailureKind::ALL.len()],
     pub durations: Histogram,
+    waited: Tally,
 }
 
 impl RouteCalls {
+    /// The time in which the plugin computed, of all workers.
+    pub fn computed(of: &PerWorker<Self>) -> Duration {
+        let durations = Distribution::of(of.parts().map(|part| &part.durations));
+        durations.sum().saturating_sub(Duration::from_nanos(of.sum(|part| &part.waited)))
+    }
+
     /// Counts a call that brought no verdict.
     pub fn failed(&self, error: &CallError) {
         self.failures[FailureKind::from(error) as usize].add(1);
@@ -136,12 +146,18 @@ impl PluginCounts {
         Timed::start(calls.get())
     }
 
-    /// Counts its time.
-    pub(super) fn end(&self, timed: Option<Timed>, route: Option<&RouteCalls>) {
-        if let Some(timed) = timed {
-            self.durations.end(&timed);
+    /// Counts its time, of which it has waited for so long.
+    pub(super) fn end(&self, timed: Option<Timed>, route: Option<&RouteCalls>, waited: Duration) {
+        let Some(timed) = timed else { return };
+        self.durations.end(&timed);
+        if let Some(route) = route {
+            route.durations.end(&timed);
+        }
+        // Most plugins never do.
+        if !waited.is_zero() {
+            self.waited.add(timed.part(waited));
             if let Some(route) = route {
-                route.durations.end(&timed);
+                route.waited.add(timed.part(waited));
             }
         }
     }
@@ -171,6 +187,12 @@ impl Plugin {
     pub fn durations(&self) -> Distribution {
         Distribution::of(self.counts().parts().map(|part| &part.durations))
     }
+
+    /// The part of that in which it computed.
+    pub fn computed(&self) -> Duration {
+        let waited = self.counts().sum(|part| &part.waited);
+        self.durations().sum().saturating_sub(Duration::from_nanos(waited))
+    }
 }
 
 /// How long calls take that are told apart: from a microsecond to half a second.
@@ -196,6 +218,12 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
     page.histogram("tollgate_plugin_call_duration_seconds", help, |family| {
         for plugin in plugins.clone() {
             family.distribution(&[("plugin", &plugin.name)], &plugin.durations(), OCTAVES);
+        }
+    });
+    let help = "The part of that in which it computed and did not wait.";
+    page.counter("tollgate_plugin_cpu_seconds_total", help, |family| {
+        for plugin in plugins.clone() {
+            family.row(&[("plugin", &plugin.name)], plugin.computed().as_secs_f64());
         }
     });
     page.gauge(
@@ -259,6 +287,13 @@ pub fn write_on_routes(page: &mut Page, calls: &BTreeMap<(&str, &str), &PerWorke
         for ((plugin, route), calls) in calls {
             let durations = Distribution::of(calls.parts().map(|part| &part.durations));
             family.distribution(&[("plugin", plugin), ("route", route)], &durations, OCTAVES);
+        }
+    });
+    let help = "The part of that in which the plugin computed and did not wait.";
+    page.counter("tollgate_plugin_route_cpu_seconds_total", help, |family| {
+        for ((plugin, route), calls) in calls {
+            let computed = RouteCalls::computed(calls).as_secs_f64();
+            family.row(&[("plugin", plugin), ("route", route)], computed);
         }
     });
 }

@@ -80,6 +80,8 @@ struct Contents {
     meter: Meter,
     /// When the time for waiting is over; none if the call may not wait.
     until: Option<Instant>,
+    /// How long the call has been away from the thread.
+    waited: Duration,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,11 @@ impl Desk {
     pub fn begin(&self, wait: Option<Duration>) {
         let until = wait.and_then(|wait| Instant::now().checked_add(wait));
         *self.contents() = Contents { until, ..Contents::default() };
+    }
+
+    /// How long the call, or the last one, has waited: for others, or for its turn.
+    pub fn waited(&self) -> Duration {
+        self.contents().waited
     }
 
     /// What is left of the time for waiting.
@@ -203,6 +210,7 @@ pub(super) async fn drive<T>(
             (Poll::Ready(outcome), _) => return outcome,
             (Poll::Pending, asked) => asked,
         };
+        let since = Instant::now();
         // Nobody is there to take an answer only if the call has ended.
         match asked {
             Some(Asked::Send(request, answer)) => drop(answer.send(errands.send(*request).await)),
@@ -216,6 +224,7 @@ pub(super) async fn drive<T>(
             // sockets while a task is ready: the runtime looks there only now and then, and when all have made way.
             None => yield_now().await,
         }
+        desk.contents().waited += since.elapsed();
     }
 }
 

@@ -301,6 +301,11 @@ impl Instance {
         self.store.data().limits.memory_used
     }
 
+    /// How long the call that has ended has waited.
+    pub fn waited(&self) -> Duration {
+        self.waiting.as_ref().map_or(Duration::ZERO, |waiting| waiting.desk.waited())
+    }
+
     pub fn on_request(&mut self) -> Option<wasmtime::Result<request_hook::Verdict>> {
         let Self { store, request, .. } = self;
         request.as_ref().map(|hook| hook.call_on_request(store))

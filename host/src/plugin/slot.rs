@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -157,7 +158,7 @@ impl Slot {
         let timed = self.counts().begin(Hook::OnRequest);
         let (returned, verdict) = lent.instance().on_request_waiting(exchange.take(), errands).await;
         exchange.put_back(returned);
-        self.counts().end(timed, route);
+        self.counts().end(timed, route, lent.instance().waited());
         RequestVerdict::of(lent.give_back(verdict)?)
     }
 
@@ -172,7 +173,7 @@ impl Slot {
         let timed = self.counts().begin(Hook::OnResponse);
         let (returned, verdict) = lent.instance().on_response_waiting(exchange.take(), errands).await;
         exchange.put_back(returned);
-        self.counts().end(timed, route);
+        self.counts().end(timed, route, lent.instance().waited());
         ResponseVerdict::of(lent.give_back(verdict)?)
     }
 
@@ -181,7 +182,7 @@ impl Slot {
         let mut lent = self.lend(self.plugin.limits.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnTick);
         let result = lent.instance().on_tick(errands).await;
-        self.counts().end(timed, None);
+        self.counts().end(timed, None, lent.instance().waited());
         lent.give_back(result)
     }
 
@@ -194,7 +195,7 @@ impl Slot {
         let mut lent = self.lend(self.plugin.limits.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnComplete);
         let result = lent.instance().on_complete(outcomes, errands).await;
-        self.counts().end(timed, None);
+        self.counts().end(timed, None, lent.instance().waited());
         lent.give_back(result)
     }
 
@@ -268,7 +269,7 @@ impl Slot {
         let counts = self.counts();
         let timed = counts.begin(hook);
         let result = exchange.lend(|exchange| instance.call(exchange, call));
-        counts.end(timed, route);
+        counts.end(timed, route, Duration::ZERO);
         // A trapped instance refuses entry; one that is worn has done its service.
         let is_worn = result.is_ok() && instance.is_worn(self.plugin.recycle_after());
         if result.is_err() || is_worn {

@@ -66,6 +66,11 @@ impl Timed {
         let weight = if before < Self::EACH { 1 } else { Self::SAMPLED };
         (fastrand::u64(..weight) == 0).then(|| Self { since: Instant::now(), weight })
     }
+
+    /// Nanoseconds of a part of this one, and of the same part of those that it stands for.
+    pub fn part(&self, duration: Duration) -> u64 {
+        u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).saturating_mul(self.weight)
+    }
 }
 
 /// The bucket of a duration: each octave has two.
