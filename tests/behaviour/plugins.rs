@@ -580,6 +580,16 @@ async fn a_line_of_a_plugin_names_the_plugin_and_the_request() {
     proxy.get("/", &["x-do: print"]).await;
     assert_eq!(logged(&["\"a talker printed\"", "\"plugin\":\"talker\""]).len(), 1);
     assert_eq!(logged(&["\"a talker complained\"", "\"plugin\":\"talker\""]).len(), 1);
+
+    // What it says stays within its line, so that nothing looks as if the proxy had said it.
+    proxy
+        .reload(&config.replace("a talker", "forger\\r\\nERROR\\tforged \\u001b[2J"))
+        .await
+        .expect("it is fine");
+    proxy.get("/", &["x-do: log"]).await;
+    let line = logged(&["forger"]).pop().expect("the line is there");
+    let line: Value = serde_json::from_str(&line).expect("lines are JSON");
+    assert_eq!(line["message"], "forger\\r\\nERROR\tforged \\u{1b}[2J was here");
 }
 
 #[tokio::test]

@@ -86,7 +86,9 @@ impl Admin {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
-        let stream = TcpStream::connect(&self.authority).await?;
+        let stream = TcpStream::connect(&self.authority).await.context(
+            "nobody is there: `--admin` says where it is, as the table `admin` in the configuration of the proxy does",
+        )?;
         let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream)).await?;
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.host);
         if let Some(credentials) = &self.credentials {

@@ -3,9 +3,12 @@
 //! The always-given interfaces of the contract, on the store's data. Getters outside a request answer with
 //! what is empty; nothing here fails, waits or trusts what it is given.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use http::{HeaderMap, StatusCode, Version, header};
@@ -225,13 +228,30 @@ impl Line<'_> {
             return journal.keep(Level::from(level), text);
         }
         match level {
-            log::Level::Trace => tracing::trace!(target: "plugin", plugin, request, "{text}"),
-            log::Level::Debug => tracing::debug!(target: "plugin", plugin, request, "{text}"),
-            log::Level::Info => tracing::info!(target: "plugin", plugin, request, "{text}"),
-            log::Level::Warn => tracing::warn!(target: "plugin", plugin, request, "{text}"),
-            log::Level::Error => tracing::error!(target: "plugin", plugin, request, "{text}"),
+            log::Level::Trace => tracing::trace!(target: "plugin", plugin, request, "{}", in_a_line(text)),
+            log::Level::Debug => tracing::debug!(target: "plugin", plugin, request, "{}", in_a_line(text)),
+            log::Level::Info => tracing::info!(target: "plugin", plugin, request, "{}", in_a_line(text)),
+            log::Level::Warn => tracing::warn!(target: "plugin", plugin, request, "{}", in_a_line(text)),
+            log::Level::Error => tracing::error!(target: "plugin", plugin, request, "{}", in_a_line(text)),
         }
     }
+}
+
+/// A line is one line whatever stands in it: what comes behind its end would look as if the proxy itself had said it.
+fn in_a_line(text: &str) -> Cow<'_, str> {
+    let text = text.trim_end_matches(['\r', '\n']);
+    let breaks = |character: char| character.is_control() && character != '\t';
+    if !text.contains(breaks) {
+        return text.into();
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match breaks(character) {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line.into()
 }
 
 impl From<log::Level> for Level {
