@@ -249,6 +249,27 @@ async fn a_file_that_is_no_plugin_is_told_with_what_to_do_about_it() {
         ("p.test.toml", b""),
     ];
     let shown = told("check", &config("nowhere-near", ""), &needless).await;
+    let odd = tempfile::tempdir().expect("a temporary folder can be made");
+    let plugins = odd.path().join("plugins");
+    fs::create_dir(&plugins).expect("a folder can be made");
+    std::os::unix::fs::symlink("nowhere", plugins.join("link.wasm")).expect("a link can be made");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        plugins.join("pipe.wasm"),
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .expect("a pipe can be made");
+    fs::write(odd.path().join("config.toml"), config("nowhere-near", "")).expect("a file can be written");
+    let (_, _, errors) = Executable::start(TOLLGATE, odd.path(), &["check"]).end().await;
+    for words in [
+        ["there is no file plugins/link.wasm", "a link that leads nowhere"],
+        ["cannot read plugins/pipe.wasm", "it is no file"],
+    ] {
+        let line = errors.lines().find(|line| line.contains(words[0])).unwrap_or_default();
+        assert!(line.contains(words[1]), "{words:?} are not in\n{errors}");
+    }
     for words in [["p.wasm is not usable", copied], ["settings of no plugin", "did you mean `guest`?"]] {
         let line = shown.lines().find(|line| line.contains(words[0])).unwrap_or_default();
         assert!(line.contains(words[1]), "{words:?} are not in\n{shown}");

@@ -15,6 +15,10 @@ use crate::{
 /// The file of a plugin, if it is there.
 pub(super) fn read(path: &Path, most: ByteSize) -> Result<Option<Vec<u8>>, PluginError> {
     let read = || -> io::Result<Vec<u8>> {
+        // To open a pipe would wait until somebody writes to it, and hold up every reload until then.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
         let mut bytes = Vec::new();
         // One more than may be, which tells that it is too much whatever the file says of its size.
         fs::File::open(path)?.take(most.get().saturating_add(1)).read_to_end(&mut bytes)?;

@@ -330,6 +330,10 @@ impl Builder {
             );
         }
         let dropped = dropped_files(&folder, ".wasm");
+        if dropped.iter().any(|name| name == stem(file)) {
+            return "it is a link that leads nowhere: put the component where it leads, or into its place"
+                .into();
+        }
         let shipped = shipped::SHIPPED.iter().map(|(name, _)| *name);
         let likeness = |name: &&str| strsim::jaro_winkler(stem(file), name);
         let near = dropped.iter().map(String::as_str).chain(shipped);
