@@ -59,6 +59,13 @@ impl Plugin for Cors {
                     .to_owned(),
             );
         }
+        if config.credentials && config.origins.allow("null").is_some() {
+            return Err(
+                "`credentials` with the origin `null` would open the API in the same way: any page can be \
+                `null`, in a frame with `sandbox`"
+                    .to_owned(),
+            );
+        }
         let lists = [("methods", &config.methods), ("expose", &config.expose)];
         let lists = lists.into_iter().chain(config.headers.as_ref().map(|headers| ("headers", headers)));
         for (key, names) in lists {
@@ -194,6 +201,7 @@ mod tests {
         for (config, reason) in [
             ("{}", "missing field `origins`"),
             (r#"{"origins":"*","credentials":true}"#, "name the origins"),
+            (r#"{"origins":["https://a.example","null"],"credentials":true}"#, "`null`"),
             (r#"{"origins":["app.example"]}"#, "`origins[0]` in `config`"),
             (r#"{"origins":["https://app.example/"]}"#, "`origins[0]` in `config`"),
             (r#"{"origins":"*","methods":["*"," "]}"#, "`methods[1]` in `config`"),

@@ -85,6 +85,22 @@ mod tests {
     }
 
     #[test]
+    fn a_network_of_ipv4_is_one_in_whatever_notation() {
+        let deny = filter(r#"{"deny":["::ffff:192.0.2.7","::ffff:10.0.0.0/104"]}"#);
+        for (address, passes) in [
+            ("192.0.2.7", false),
+            ("192.0.2.8", true),
+            ("10.6.6.6", false),
+            ("11.0.0.1", true),
+            ("::ffff:10.6.6.6", false),
+            ("::fffe:10.6.6.6", true),
+        ] {
+            assert_eq!(deny.passes(address.parse().expect("is an address")), passes, "{address}");
+        }
+        assert!(!filter(r#"{"deny":["::ffff:0:0/96"]}"#).passes([1, 2, 3, 4].into()));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
             ("{}", "names no network"),

@@ -5,7 +5,8 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
-/// One address, or all that share a prefix: `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`.
+/// One address, or all that share a prefix: `192.0.2.7`, `10.0.0.0/8`, `2001:db8::/32`. One of IPv4 in whatever notation is
+/// one of IPv4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Network(IpNet);
 
@@ -13,6 +14,18 @@ pub(crate) struct Network(IpNet);
 pub(crate) fn contains(networks: &[Network], address: IpAddr) -> bool {
     let address = address.to_canonical();
     networks.iter().any(|network| network.0.contains(&address))
+}
+
+/// What clients are compared with, whose addresses are canonical.
+fn canonical(network: IpNet) -> IpNet {
+    /// Bits before the address of IPv4.
+    const MAPPED: u8 = 96;
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED)) {
+        (IpAddr::V4(address), Some(length)) if network.addr().is_ipv6() => {
+            IpNet::new(address.into(), length).unwrap_or(network)
+        }
+        _ => network,
+    }
 }
 
 impl<'de> Deserialize<'de> for Network {
@@ -29,7 +42,10 @@ impl<'de> Deserialize<'de> for Network {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Network, E> {
                 let address = text.parse::<IpAddr>().map(IpNet::from);
                 let network = address.or_else(|_| text.parse::<IpNet>());
-                network.map(Network).map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+                network
+                    .map(canonical)
+                    .map(Network)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
 

@@ -3,8 +3,10 @@
 //! Apart from `request-validation`, since a plugin that imports `body` may have to wait, with all its requests, and since
 //! the validator is most of this component.
 
+mod document;
 mod schema;
 
+use document::Document;
 use schema::{Schema, Wrong};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -84,9 +86,16 @@ impl RequestSchema {
             // RFC 9110, section 12.5.3.
             return Err(problem.with_header("accept-encoding", "identity"));
         }
-        let document: Value = serde_json::from_slice(content).map_err(|error| {
+        let Document(document) = serde_json::from_slice(content).map_err(|error| {
             let detail = match content {
                 [] => "there is no body, and it must be JSON".to_owned(),
+                _ if error.is_data() => {
+                    format!(
+                        "a name is twice in an object at line {}, column {}",
+                        error.line(),
+                        error.column()
+                    )
+                }
                 _ => format!("the body is no JSON at line {}, column {}", error.line(), error.column()),
             };
             Problem::new(400, "Bad Request", detail)
@@ -131,6 +140,9 @@ mod tests {
             (b"", true, Some(400)),
             (b"{\"id\":", true, Some(400)),
             (b"{\"id\":1} x", true, Some(400)),
+            (b"{\"id\":1,\"id\":2}", true, Some(400)),
+            (br#"{"id":[{"a":{"b":1,"\u0062":2}}]}"#, true, Some(400)),
+            (br#"{"id":[{"a":1},{"a":1.5e3}],"a":[null,true,"x",-1,18446744073709551615]}"#, true, None),
             (b"\xff", true, Some(400)),
             (&[b'['; 100_000], true, Some(400)),
             (b"{\"id\":1}", false, Some(415)),

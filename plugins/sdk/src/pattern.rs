@@ -62,7 +62,8 @@ fn find<'t>(captures: &Captures<'t>, group: &str) -> Option<&'t str> {
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let regex = Regex::new(&format!("^(?:{text})$"));
+        // By itself first: `a)|(b` would be one in between, and match parts.
+        let regex = Regex::new(&text).and_then(|_| Regex::new(&format!("^(?:{text})$")));
         regex.map(Self).map_err(|error| de::Error::custom(format!("is no regular expression: {error}")))
     }
 }
@@ -99,6 +100,13 @@ mod tests {
             [("{1}{2}{user}{path}{0}", None), ("{3}", Some("{3}")), ("{name}", Some("{name}"))]
         {
             assert_eq!(pattern.lacks(&read(template)).as_deref(), lacks);
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_one_by_itself() {
+        for text in ["a)|(b", "a)|(?:b", "(", "[a"] {
+            assert!(serde_json::from_value::<Pattern>(text.into()).is_err(), "{text}");
         }
     }
 
