@@ -77,11 +77,7 @@ impl Keys {
         }
 
         let Set { keys } = serde_json::from_slice(text).ok()?;
-        let is_for_signatures = |key: &&Value| {
-            let is = |name: &str, value: &str| key.get(name).is_none_or(|found| found == value);
-            key["kty"] != "oct" && is("use", "sig")
-        };
-        let usable = keys.iter().filter(is_for_signatures).take(Self::MOST);
+        let usable = keys.iter().filter(|key| key["kty"] != "oct" && is_for_signatures(key)).take(Self::MOST);
         let keys: Vec<Key> = usable.filter_map(|key| Key::of_jwk(key).ok()).collect();
         (!keys.is_empty()).then_some(Self(keys))
     }
@@ -129,6 +125,9 @@ impl Key {
         if !is_symmetric && !value["d"].is_null() {
             return Err("is a private key: leave `d` and what follows from it out".to_owned());
         }
+        if !is_for_signatures(value) {
+            return Err("is not for signatures, as its `use` or `key_ops` says: leave it out".to_owned());
+        }
         // What is wrong is not shown, as it may be a secret.
         let no_key = |_: serde_json::Error| "is no key of a kind that is known (RFC 7517)".to_owned();
         let jwk: Jwk = serde_json::from_value(value.clone()).map_err(no_key)?;
@@ -172,6 +171,15 @@ impl Key {
     }
 }
 
+/// Whether signatures may be checked with a key (RFC 7517, sections 4.2 and 4.3).
+fn is_for_signatures(jwk: &Value) -> bool {
+    let says = |name: &str, fits: fn(&Value) -> bool| jwk.get(name).is_none_or(fits);
+    let verifies = |operations: &Value| {
+        operations.as_array().is_some_and(|operations| operations.iter().any(|one| one == "verify"))
+    };
+    says("use", |purpose| purpose == "sig") && says("key_ops", verifies)
+}
+
 /// The algorithms for a secret of this many bytes (RFC 7518, section 3.2: no shorter than what they make).
 fn hmac(length: usize) -> Result<Vec<Algorithm>, String> {
     let all = [(32, Algorithm::HS256), (48, Algorithm::HS384), (64, Algorithm::HS512)];
@@ -212,6 +220,7 @@ mod tests {
             good,
             with("use", "sig"),
             with("use", "enc"),
+            with("key_ops", "verify"),
             with("kty", "new"),
             with("d", "AA"),
             secret,
@@ -219,6 +228,11 @@ mod tests {
         ]);
         let taken = |keys: serde_json::Value| Keys::of_set(json!({ "keys": keys }).to_string().as_bytes());
         assert_eq!(taken(keys).map(|keys| keys.0.len()), Some(2));
+        let mut key = good.clone();
+        for (operations, is_taken) in [(json!(["sign", "verify"]), true), (json!(["deriveKey"]), false)] {
+            key["key_ops"] = operations;
+            assert_eq!(taken(json!([key])).is_some(), is_taken, "{key}");
+        }
         assert!(taken(json!([secret])).is_none());
         assert!(taken(json!([])).is_none());
         for text in ["", "{}", "[]", "{\"keys\":7}", "<html>"] {

@@ -86,6 +86,10 @@ mod tests {
                 "`jwks.keys[0]` in `config`: is a private key",
             ),
             (
+                r#"{"jwks":{"keys":[{"kty":"OKP","crv":"Ed25519","use":"enc","x":"AA"}]}}"#,
+                "`jwks.keys[0]` in `config`: is not for signatures",
+            ),
+            (
                 r#"{"jwks":{"keys":[{"kty":"oct","k":"AA"}]}}"#,
                 "`jwks.keys[0]` in `config`: is shorter than 32 bytes",
             ),
