@@ -256,6 +256,11 @@ fn the_command_shows_what_is_in_a_component() {
     let (code, printed) = tollgate(folder.path(), &["plugin", "inspect", "old.wasm"]);
     assert_eq!(code, Some(1), "{printed}");
     assert!(printed.contains("0.1.7") && printed.contains("rebuild it against"), "{printed}");
+
+    fs::write(folder.path().join("text.wasm"), "not a plugin").expect("it can be written");
+    let (code, printed) = tollgate(folder.path(), &["plugin", "inspect", "text.wasm"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.ends_with("not WebAssembly: it does not begin with `\\0asm`\n"), "{printed}");
 }
 
 #[test]

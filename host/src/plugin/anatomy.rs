@@ -45,6 +45,15 @@ pub enum AnatomyError {
     CoreModule,
 }
 
+/// How these bytes show that they are no WebAssembly at all; the parser would show every byte of a text.
+pub(super) fn foreign(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [] => Some("it is empty"),
+        bytes if !bytes.starts_with(b"\0asm") => Some("it does not begin with `\\0asm`"),
+        _ => None,
+    }
+}
+
 /// Bytes of a page of memory, unless a memory says otherwise.
 const PAGE: u64 = 64 << 10;
 
@@ -71,6 +80,9 @@ impl Anatomy {
     }
 
     fn read(&mut self, bytes: &[u8]) -> Result<(), AnatomyError> {
+        if let Some(what) = foreign(bytes) {
+            return Err(AnatomyError::Invalid(what.into()));
+        }
         let invalid =
             |error: wasmparser::BinaryReaderError| AnatomyError::Invalid(error.message().to_owned());
         // How many modules and components the one at hand is within.

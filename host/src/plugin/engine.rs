@@ -15,6 +15,7 @@ use wasmtime::{
 };
 
 use super::{
+    anatomy::foreign,
     artifact::{Artifacts, Digest},
     bindings, code,
     code::Code,
@@ -176,8 +177,7 @@ impl Engine {
         if bytes.starts_with(b"\0asm\x01\0\0\0") {
             return Err(LoadError::CoreModule);
         }
-        if !bytes.starts_with(b"\0asm") {
-            let what = if bytes.is_empty() { "it is empty" } else { "it does not begin with `\\0asm`" };
+        if let Some(what) = foreign(bytes) {
             return Err(LoadError::Invalid(what.into()));
         }
         let component = Component::from_binary(&self.engine, bytes)
