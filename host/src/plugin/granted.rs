@@ -70,6 +70,10 @@ impl store::Host for State {
         Ok(self.store()?.take(&key, cost, per_second, burst, self.now())?)
     }
 
+    fn tokens(&mut self, key: String, per_second: f64, burst: u32) -> Result<u32, store::Error> {
+        Ok(self.store()?.tokens(&key, per_second, burst, self.now())?)
+    }
+
     fn delete(&mut self, key: String) -> Result<(), store::Error> {
         self.store()?.delete(&key);
         Ok(())

@@ -14,6 +14,7 @@ use tollgate_plugin_sdk::{
 struct RateLimit {
     policies: Vec<Policy>,
     full: Full,
+    remaining: bool,
     /// What responses say of the policies.
     announcement: String,
 }
@@ -24,6 +25,9 @@ struct Config {
     policies: Vec<Policy>,
     #[serde(default)]
     full: Full,
+    /// Whether responses to requests that pass say what is left.
+    #[serde(default)]
+    remaining: bool,
 }
 
 /// What becomes of a request that nothing can be counted for, since the store is full.
@@ -37,7 +41,7 @@ enum Full {
 
 impl Plugin for RateLimit {
     fn configure(text: &str) -> Result<Self, String> {
-        let Config { policies, full } = config::read(text)?;
+        let Config { policies, full, remaining } = config::read(text)?;
         if policies.is_empty() {
             return Err(
                 "`policies` in `config` is empty: write one, such as { requests = 100, per = \"1m\" }"
@@ -53,15 +57,17 @@ impl Plugin for RateLimit {
             }
         }
         let announcement = policies.iter().map(Policy::announcement).collect::<Vec<_>>().join(", ");
-        Ok(Self { policies, full, announcement })
+        Ok(Self { policies, full, remaining, announcement })
     }
 }
 
 impl OnRequest for RateLimit {
     fn on_request(&self) -> Verdict {
+        let mut left = Vec::new();
         for policy in &self.policies {
             let key = policy.key(&InHand);
             match store::take(&key, 1, policy.per_second(), policy.burst()) {
+                Ok(None) if self.remaining => left.extend(policy.remaining(&key)),
                 Ok(None) => {}
                 Ok(Some(wait_ms)) => return Verdict::Reply(self.refusal(policy, wait_ms).reply()),
                 Err(error) => {
@@ -73,13 +79,24 @@ impl OnRequest for RateLimit {
                 }
             }
         }
+        if !left.is_empty() {
+            request::set_note(REMAINING, &left.join(", "));
+        }
         Verdict::Next
     }
 }
 
+/// The note that keeps what is left until there is a response to say it.
+const REMAINING: &str = "rate-limit.remaining";
+
 impl OnResponse for RateLimit {
     fn on_response(&self) -> ResponseVerdict {
         let _ = response::set_header("ratelimit-policy", &self.announcement);
+        if self.remaining
+            && let Some(left) = request::note(REMAINING)
+        {
+            let _ = response::set_header("ratelimit", &left);
+        }
         ResponseVerdict::Next
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde::Deserialize;
-use tollgate_plugin_sdk::{Seconds, config, hash};
+use tollgate_plugin_sdk::{Seconds, config, hash, store};
 
 /// So many requests in a time, of whoever has the same key.
 #[derive(Debug, Clone, Deserialize)]
@@ -76,6 +76,12 @@ impl Policy {
     pub(crate) fn announcement(&self) -> String {
         let window = f64::from(self.burst()) / self.per_second();
         format!("\"{}\";q={};w={}", self.name, self.burst(), window.ceil())
+    }
+
+    /// `"name";r=<requests>`: so many more at once. None if nobody can tell.
+    pub(crate) fn remaining(&self, key: &str) -> Option<String> {
+        let left = store::tokens(key, self.per_second(), self.burst()).ok()?;
+        Some(format!("\"{}\";r={left}", self.name))
     }
 
     /// The name of the bucket that a request takes from.

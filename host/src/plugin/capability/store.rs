@@ -218,14 +218,10 @@ impl Store {
         burst: u32,
         now: Duration,
     ) -> Result<Option<u32>, StoreError> {
-        /// Whoever gives a token less often gives none.
-        const LONGEST: f64 = 365.0 * 24.0 * 3600.0 * 1e9;
-        let interval = 1e9 / per_second;
-        // What is not a rate must not let everybody pass.
-        if cost > burst || per_second.is_sign_negative() || !(0.0..=LONGEST).contains(&interval) {
+        let Some(interval) = interval(per_second).filter(|_| cost <= burst) else {
             return Ok(Some(u32::MAX));
-        }
-        let tokens = |count: u32| u128::from(count) * interval as u128;
+        };
+        let tokens = |count: u32| u128::from(count) * interval;
         self.change(key, 0, now, |current| {
             let now = now.as_nanos();
             let full = match current {
@@ -245,6 +241,22 @@ impl Store {
             let expires = u64::try_from(next).ok().map(Duration::from_nanos);
             Ok((Change::Put(Value::Bucket(next), Expiry::At(expires)), None))
         })
+    }
+
+    /// How many whole tokens there are in a bucket that [`Store::take`] takes from.
+    pub fn tokens(&self, key: &str, per_second: f64, burst: u32, now: Duration) -> Result<u32, StoreError> {
+        let Some(interval) = interval(per_second) else { return Ok(0) };
+        if key.len() > Self::KEY {
+            return Ok(burst);
+        }
+        let shard = self.shard(key);
+        let full = match shard.entries.get(key).filter(|entry| entry.is_live(now)).map(|entry| &entry.value) {
+            None => return Ok(burst),
+            Some(Value::Bucket(full)) => *full,
+            Some(Value::Bytes(_) | Value::Number(_)) => return Err(StoreError::WrongKind),
+        };
+        let missing = full.saturating_sub(now.as_nanos()).div_ceil(interval.max(1));
+        Ok(burst.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX)))
     }
 
     /// Forgets a key.
@@ -467,6 +479,15 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Nanoseconds from one token to the next. None of what is not a rate, which must not let everybody pass.
+fn interval(per_second: f64) -> Option<u128> {
+    /// Whoever gives a token less often gives none.
+    const LONGEST: f64 = 365.0 * 24.0 * 3600.0 * 1e9;
+    let interval = 1e9 / per_second;
+    let is_rate = per_second.is_sign_positive() && (0.0..=LONGEST).contains(&interval);
+    is_rate.then_some(interval as u128)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -568,6 +589,7 @@ mod tests {
         assert_eq!(store.take(&key, 1, 1.0, 1, ms(0)), Err(StoreError::TooLarge));
         assert_eq!(store.set("k", vec![0; Store::VALUE + 1], None, ms(0)), Err(StoreError::TooLarge));
         assert_eq!(store.get(&key, ms(0)), Ok(None));
+        assert_eq!(store.tokens(&key, 1.0, 1, ms(0)), Ok(1));
     }
 
     #[test]
@@ -606,7 +628,10 @@ mod tests {
         let take = |cost, now| store.take("b", cost, 3.0, 4, ms(now)).unwrap();
         assert_eq!((0..5).map(|_| take(1, 0)).collect::<Vec<_>>(), [None, None, None, None, Some(334)]);
         assert_eq!(take(1, 333), Some(1), "in whole milliseconds, and never too early");
+        let tokens = |now| store.tokens("b", 3.0, 4, ms(now)).unwrap();
+        assert_eq!((tokens(0), tokens(333), tokens(334), tokens(100_000)), (0, 0, 1, 4));
         assert_eq!(take(1, 334), None);
+        assert_eq!(tokens(334), 0);
         assert_eq!(take(2, 334), Some(666));
         assert_eq!(take(0, 334), None, "what costs nothing passes");
         assert_eq!(take(4, 100_000), None, "it fills up to the burst and no further");
@@ -619,7 +644,9 @@ mod tests {
         let store = Store::new(LARGE);
         for rate in [0.0, -1.0, f64::NAN, f64::NEG_INFINITY, 1e-300, -0.0] {
             assert_eq!(store.take("b", 1, rate, u32::MAX, ms(0)), Ok(Some(u32::MAX)), "{rate}");
+            assert_eq!(store.tokens("b", rate, u32::MAX, ms(0)), Ok(0), "{rate}");
         }
+        assert_eq!(store.tokens("b", f64::INFINITY, 1, ms(0)), Ok(1));
         assert_eq!(store.take("b", 1, f64::INFINITY, 1, ms(0)), Ok(None));
         assert_eq!(store.take("slow", u32::MAX, 1e-7, u32::MAX, ms(0)), Ok(None));
         assert_eq!(store.take("slow", 1, 1e-7, u32::MAX, ms(0)), Ok(Some(u32::MAX)));
