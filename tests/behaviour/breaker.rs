@@ -42,6 +42,43 @@ async fn counted(proxy: &Proxy, plugin: &str, kind: &str) -> f64 {
 }
 
 #[tokio::test]
+async fn what_a_request_hook_brings_does_not_excuse_the_response_hook() {
+    let origin = Origin::start().await;
+    let settings =
+        "config = { request = \"obey\", response = \"obey\" }\nbreaker = { failures = 3, pause = \"1h\" }";
+    let proxy = start(&config(&origin, "late", settings)).await;
+    let mut client = proxy.connect().await;
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\nx-do-response: trap\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 503);
+    }
+    assert_eq!(ask(&mut client, "next").await.status, 503, "it is not asked");
+    assert_eq!(counted(&proxy, "late", "breaker").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_plugin_that_takes_more_than_its_share_of_the_time_is_not_asked() {
+    let origin = Origin::start().await;
+    let settings = "limits = { time = \"5s\" }\nbreaker = { share = 0.01, pause-max = \"1h\" }";
+    let proxy = start(&config(&origin, "greedy", &format!("{OBEYS}{settings}"))).await;
+    let mut client = proxy.connect().await;
+    // 2001 calls of the host each, and none that fails.
+    let mut asked = 0;
+    while ask(&mut client, "metrics").await.status != 503 {
+        asked += 1;
+        assert!(asked < 1000, "it is asked again and again");
+    }
+    assert!(asked > 0);
+    assert_eq!(ask(&mut client, "next").await.status, 503);
+    client.send("GET /beside HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    assert_eq!(client.response().await.status, 200);
+    assert_eq!(logged(&["greedy", "its share of the time and is not asked"]).len(), 1);
+    assert_eq!(counted(&proxy, "greedy", "breaker").await, 2.0);
+    let labels = [("plugin", "greedy")];
+    assert_eq!(proxy.metrics().await.sum("tollgate_plugin_breakers_open", &labels), 1.0);
+}
+
+#[tokio::test]
 async fn a_plugin_that_keeps_failing_is_not_asked_and_then_probed() {
     let origin = Origin::start().await;
     let breaker = "breaker = { failures = 3, pause = \"1h\" }";

@@ -146,7 +146,7 @@ impl Canary {
     }
 }
 
-/// Whether it is left alone because it keeps failing.
+/// Whether it is left alone, because it keeps failing or takes the time of others.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Breaker {

@@ -33,7 +33,7 @@ pub struct Plugin {
     pub yields: bool,
     #[serde(deserialize_with = "table")]
     pub limits: PluginLimits,
-    /// When it is not asked any more because it keeps failing.
+    /// When it is not asked any more, because it keeps failing or takes the time of others.
     #[serde(deserialize_with = "table")]
     pub breaker: PluginBreaker,
     /// What it may reach beyond the message in hand.
@@ -115,7 +115,7 @@ impl Default for PluginLimits {
     }
 }
 
-/// When a plugin that keeps failing is left alone. Each worker decides for itself.
+/// When a plugin that keeps failing, or takes the time of others, is left alone. Each worker decides for itself.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct PluginBreaker {
@@ -125,6 +125,9 @@ pub struct PluginBreaker {
     pub pause: Duration,
     /// and no longer than this.
     pub pause_max: Duration,
+    /// The part of a worker's time that its calls may take, on an average of ten seconds; all of it if absent.
+    #[serde(deserialize_with = "some_share")]
+    pub share: Option<Share>,
 }
 
 impl Default for PluginBreaker {
@@ -133,6 +136,17 @@ impl Default for PluginBreaker {
             failures: NonZero::new(16).expect("16 is not 0"),
             pause: Duration::from_millis(500),
             pause_max: Duration::from_secs(30),
+            share: None,
+        }
+    }
+}
+
+fn some_share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Share>, D::Error> {
+    let share = Share::deserialize(deserializer)?;
+    match share.get() > 0.0 {
+        true => Ok(Some(share)),
+        false => {
+            Err(de::Error::custom("without any time it cannot be asked: write a share above 0, such as 0.1"))
         }
     }
 }

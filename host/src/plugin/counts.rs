@@ -228,7 +228,7 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
     });
     page.gauge(
         "tollgate_plugin_breakers_open",
-        "Workers that do not ask it because it keeps failing.",
+        "Workers that do not ask it, because it keeps failing or takes the time of others.",
         |family| {
             for plugin in plugins.clone() {
                 family.row(&[("plugin", &plugin.name)], plugin.open_breakers());

@@ -115,6 +115,12 @@ impl Meter {
         self.used
     }
 
+    /// What the call has taken, as a sample: an epoch for the one that ended while it ran, if any did, and what was seen
+    /// since.
+    pub fn sampled(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |_| self.used.saturating_add(EPOCH))
+    }
+
     /// Between two looks no more than an epoch counts: a call that runs is looked at in each, so what is beyond was
     /// mostly taken from the whole machine, by others on the same hardware.
     fn add(&mut self, now: Duration) {
@@ -133,6 +139,11 @@ impl Desk {
     /// How long the call, or the last one, has waited: for others, or for its turn.
     pub fn waited(&self) -> Duration {
         self.contents().waited
+    }
+
+    /// What the call has taken, as [`Meter::sampled`] tells it.
+    pub fn sampled(&self) -> Duration {
+        self.contents().meter.sampled()
     }
 
     /// What is left of the time for waiting.

@@ -119,7 +119,7 @@ pub enum CallError {
     Start(#[from] Box<StartError>),
     #[error("has as many requests in hand as it has instances ({0})")]
     Busy(u32),
-    #[error("keeps failing, and is not asked for a while")]
+    #[error("is not asked for a while, since it keeps failing or takes more than its share of the time")]
     Broken,
 }
 
@@ -299,6 +299,17 @@ impl Instance {
     /// Bytes of linear memory, which never become fewer.
     pub fn memory_used(&self) -> usize {
         self.store.data().limits.memory_used
+    }
+
+    /// What the call that has ended has taken of the time of its worker, as a sample: nothing, unless an epoch ended
+    /// meanwhile.
+    pub fn sampled(&self) -> Duration {
+        let limits = &self.store.data().limits;
+        let computed = match &self.waiting {
+            Some(waiting) => waiting.desk.sampled(),
+            None => limits.meter.sampled(),
+        };
+        computed.saturating_add(limits.slept)
     }
 
     /// How long the call that has ended has waited.

@@ -100,7 +100,7 @@ pub struct Shared {
     instances: AtomicUsize,
     /// Bytes of their memory together.
     memory: AtomicUsize,
-    /// Workers that do not ask it because it keeps failing.
+    /// Workers that do not ask it, because it keeps failing or takes the time of others.
     open_breakers: AtomicUsize,
     /// How often one has come to that.
     breaker_opened: AtomicU64,
@@ -248,7 +248,7 @@ impl Plugin {
         self.shared.memory.load(Ordering::Relaxed)
     }
 
-    /// Workers that do not ask it because it keeps failing.
+    /// Workers that do not ask it, because it keeps failing or takes the time of others.
     pub fn open_breakers(&self) -> usize {
         self.shared.open_breakers.load(Ordering::Relaxed)
     }

@@ -154,7 +154,7 @@ impl Slot {
         errands: &mut impl Errands,
         route: Option<&RouteCalls>,
     ) -> Result<RequestVerdict, CallError> {
-        let mut lent = self.lend(self.plugin.recycle_after()).await?;
+        let mut lent = self.lend(Hook::OnRequest, self.plugin.recycle_after()).await?;
         let timed = self.counts().begin(Hook::OnRequest);
         let (returned, verdict) = lent.instance().on_request_waiting(exchange.take(), errands).await;
         exchange.put_back(returned);
@@ -169,7 +169,7 @@ impl Slot {
         errands: &mut impl Errands,
         route: Option<&RouteCalls>,
     ) -> Result<ResponseVerdict, CallError> {
-        let mut lent = self.lend(self.plugin.recycle_after()).await?;
+        let mut lent = self.lend(Hook::OnResponse, self.plugin.recycle_after()).await?;
         let timed = self.counts().begin(Hook::OnResponse);
         let (returned, verdict) = lent.instance().on_response_waiting(exchange.take(), errands).await;
         exchange.put_back(returned);
@@ -179,7 +179,7 @@ impl Slot {
 
     /// Calls `on-tick`.
     pub async fn on_tick(&self, errands: &mut impl Errands) -> Result<(), CallError> {
-        let mut lent = self.lend(self.plugin.limits.recycle_after).await?;
+        let mut lent = self.lend(Hook::OnTick, self.plugin.limits.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnTick);
         let result = lent.instance().on_tick(errands).await;
         self.counts().end(timed, None, lent.instance().waited());
@@ -192,7 +192,7 @@ impl Slot {
         outcomes: &[Arc<Completed>],
         errands: &mut impl Errands,
     ) -> Result<(), CallError> {
-        let mut lent = self.lend(self.plugin.limits.recycle_after).await?;
+        let mut lent = self.lend(Hook::OnComplete, self.plugin.limits.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnComplete);
         let result = lent.instance().on_complete(outcomes, errands).await;
         self.counts().end(timed, None, lent.instance().waited());
@@ -200,11 +200,12 @@ impl Slot {
     }
 
     /// An instance that nobody else calls, if there may be one more. It makes room for a fresh one after so many calls.
-    async fn lend(&self, recycle_after: u32) -> Result<Lent<'_>, CallError> {
-        let entry = self.breaker.enter(now)?;
+    async fn lend(&self, hook: Hook, recycle_after: u32) -> Result<Lent<'_>, CallError> {
+        let entry = self.breaker.enter(hook, now)?;
         if let Some(instance) = self.idle.borrow_mut().pop() {
             return Ok(Lent {
                 slot: self,
+                hook,
                 instance: Some(instance),
                 is_given_back: false,
                 entry,
@@ -217,12 +218,12 @@ impl Slot {
             return Err(CallError::Busy(most));
         }
         self.there.set(self.there.get() + 1);
-        let mut lent = Lent { slot: self, instance: None, is_given_back: false, entry, recycle_after };
+        let mut lent = Lent { slot: self, hook, instance: None, is_given_back: false, entry, recycle_after };
         match self.plugin.instance().await {
             Ok(instance) => lent.instance = Some(instance),
             Err(error) => {
                 let error = CallError::from(Box::new(error));
-                self.breaker.leave(Some(&error), now);
+                self.breaker.leave(hook, Some(&error), now);
                 return Err(error);
             }
         }
@@ -248,9 +249,9 @@ impl Slot {
         route: Option<&RouteCalls>,
         call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
-        self.breaker.enter(now)?;
+        self.breaker.enter(hook, now)?;
         let result = self.call_now(hook, exchange, route, call);
-        self.breaker.leave(result.as_ref().err(), now);
+        self.breaker.leave(hook, result.as_ref().err(), now);
         result
     }
 
@@ -270,6 +271,7 @@ impl Slot {
         let timed = counts.begin(hook);
         let result = exchange.lend(|exchange| instance.call(exchange, call));
         counts.end(timed, route, Duration::ZERO);
+        self.breaker.spend(instance.sampled(), now);
         // A trapped instance refuses entry; one that is worn has done its service.
         let is_worn = result.is_ok() && instance.is_worn(self.plugin.recycle_after());
         if result.is_err() || is_worn {
@@ -283,6 +285,8 @@ impl Slot {
 /// An instance that is called. It goes with this unless it is given back: a call may be given up while it waits.
 struct Lent<'a> {
     slot: &'a Slot,
+    /// What is called.
+    hook: Hook,
     instance: Option<Instance>,
     is_given_back: bool,
     entry: Entry,
@@ -297,7 +301,8 @@ impl Lent<'_> {
     /// The call has ended with this result. The instance is kept if it is fit for another.
     fn give_back<T>(mut self, result: Result<T, CallError>) -> Result<T, CallError> {
         let slot = self.slot;
-        slot.breaker.leave(result.as_ref().err(), now);
+        slot.breaker.leave(self.hook, result.as_ref().err(), now);
+        slot.breaker.spend(self.instance().sampled(), now);
         let recycle_after = self.recycle_after;
         let is_worn = result.is_ok() && self.instance().is_worn(recycle_after);
         slot.counts().recycled.add(u64::from(is_worn));
