@@ -26,13 +26,16 @@ class Kind:
     def hostile(self, silent: int) -> tuple[str, str]:
         """Routes and plugins."""
         table = self.table.replace("@silent@", f"http://127.0.0.1:{silent}")
-        return ROUTES, f'[plugins.subject]\nfile = "{self.file}"\nconfig = {_table(self.config)}\n{table}\n'
+        return ROUTES, f'[plugins.subject]\nfile = "{self.file}"\nconfig = {_table(self.config)}\n{SHARE}\n{table}\n'
 
     def harmless(self, silent: int) -> tuple[str, str]:
         """The same file, which lets everything pass."""
         table = "\n".join(line for line in self.table.replace("@silent@", f"http://127.0.0.1:{silent}").splitlines() if "tick" not in line)
-        return ROUTES, f'[plugins.subject]\nfile = "{self.file}"\nconfig = {{ request = "nothing" }}\n{table}\n'
+        return ROUTES, f'[plugins.subject]\nfile = "{self.file}"\nconfig = {{ request = "nothing" }}\n{SHARE}\n{table}\n'
 
+
+# What an operator gives a plugin that nobody vouches for: half a per cent of each worker's time.
+SHARE = "breaker = { share = 0.005 }"
 
 ROUTES = """\
 [[routes]]
