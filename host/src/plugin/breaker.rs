@@ -154,7 +154,7 @@ impl Breaker {
         match before {
             State::Closed => {}
             State::Sated { .. } => {
-                tracing::info!(plugin = %self.plugin, "the plugin is asked again on this worker")
+                tracing::info!(plugin = %self.plugin, "the plugin is asked again on this worker");
             }
             State::Open { .. } | State::Probing { .. } => {
                 tracing::info!(plugin = %self.plugin, "the plugin is well again on this worker");
