@@ -34,8 +34,8 @@ class Kind:
         return ROUTES, f'[plugins.subject]\nfile = "{self.file}"\nconfig = {{ request = "nothing" }}\n{SHARE}\n{table}\n'
 
 
-# What an operator gives a plugin that nobody vouches for: half a per cent of each worker's time.
-SHARE = "breaker = { share = 0.005 }"
+# What an operator gives a plugin that nobody vouches for: a thousandth of each worker's time.
+SHARE = "breaker = { share = 0.001 }"
 
 ROUTES = """\
 [[routes]]
