@@ -61,6 +61,9 @@ pub enum Entry {
 }
 
 impl Breaker {
+    /// What a share brings in is not kept for longer than this, so that it is the most that can be taken at once.
+    const WINDOW: Duration = Duration::from_secs(10);
+
     pub fn new(plugin: Arc<str>, settings: PluginBreaker, shared: Arc<Shared>) -> Self {
         Self {
             plugin,
@@ -73,9 +76,6 @@ impl Breaker {
             settled: Cell::default(),
         }
     }
-
-    /// What a share brings in is not kept for longer than this, so that it is the most that can be taken at once.
-    const WINDOW: Duration = Duration::from_secs(10);
 
     /// Whether this hook of the plugin may be called.
     pub fn enter(&self, hook: Hook, now: fn() -> Duration) -> Result<Entry, CallError> {
