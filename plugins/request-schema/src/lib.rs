@@ -3,14 +3,12 @@
 //! Apart from `request-validation`, since a plugin that imports `body` may have to wait, with all its requests, and since
 //! the validator is most of this component.
 
-mod document;
 mod schema;
 
-use document::Document;
 use schema::{Schema, Wrong};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate_plugin_sdk::{OnRequest, Plugin, Problem, Verdict, body, config, request};
+use tollgate_plugin_sdk::{Document, OnRequest, Plugin, Problem, Verdict, body, config, request};
 
 struct RequestSchema {
     schema: Schema,

@@ -32,6 +32,7 @@
 mod bindings;
 mod candidates;
 pub mod config;
+mod document;
 mod pattern;
 mod plugin;
 mod problem;
@@ -53,6 +54,7 @@ pub use bindings::{
     },
 };
 pub use candidates::Candidates;
+pub use document::Document;
 pub use pattern::Pattern;
 pub use plugin::{Balance, OnComplete, OnRequest, OnResponse, OnTick, Plugin};
 #[doc(hidden)]

@@ -3,14 +3,14 @@
 //! As the plugin in `router/`, for clients that say in their JSON and not in a header which privacy policy they need. Where
 //! the JSON holds personal data, it stays in the region, whatever the client says.
 
-mod document;
+mod pointer;
 
 use std::collections::BTreeMap;
 
-use document::{Document, Pointer};
+use pointer::Pointer;
 use serde::Deserialize;
 use serde_json::Value;
-use tollgate_plugin_sdk::{OnRequest, Plugin, Problem, Verdict, body, config, request};
+use tollgate_plugin_sdk::{Document, OnRequest, Plugin, Problem, Verdict, body, config, request};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,9 +66,9 @@ impl BodyRouter {
     /// The upstream for a request with this body. Without a policy, only personal data has somewhere to go.
     fn decide(&self, content: &[u8]) -> Result<&str, Problem> {
         let bad = |detail: String| Problem::new(400, "Bad Request", detail);
-        let document = Document::read(content)
+        let document = serde_json::from_slice::<Document>(content)
             .map_err(|error| bad(format!("the body is not as it must be: {error}")))?;
-        let named = match document.find(&self.policy).as_slice() {
+        let named = match self.policy.find(&document).as_slice() {
             [] | [Value::Null] => None,
             [Value::String(policy)] => Some(policy.clone()),
             [Value::Number(policy)] => Some(policy.to_string()),
@@ -81,7 +81,7 @@ impl BodyRouter {
         };
         let named = named.map(known).transpose()?;
         let is_personal =
-            self.personal.iter().any(|pointer| document.find(pointer).iter().any(|data| !data.is_null()));
+            self.personal.iter().any(|pointer| pointer.find(&document).iter().any(|data| !data.is_null()));
         let region = self.region.as_deref().filter(|_| is_personal);
         match (named, region) {
             (Some(named), Some(region)) if named != region => Err(Problem::new(

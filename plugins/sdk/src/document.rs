@@ -7,7 +7,8 @@ use serde_json::{Map, Number, Value};
 
 /// A JSON document in whose objects each name is there once. Of a name that is there twice some readers take the first
 /// value and some the last (RFC 8259, section 4): what was checked would not be what the service behind reads.
-pub(crate) struct Document(pub(crate) Value);
+#[derive(Debug)]
+pub struct Document(pub Value);
 
 impl<'de> Deserialize<'de> for Document {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -70,5 +71,28 @@ impl<'de> de::Visitor<'de> for Visitor {
             object.insert(name, value);
         }
         Ok(object.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        let read = |text: &[u8]| serde_json::from_slice::<Document>(text);
+        for text in [r#"{"a":1,"a":2}"#, r#"[{"a":{"b":1,"b":1}}]"#, r#"{"a":1,"\u0061":2}"#] {
+            let refusal = read(text.as_bytes()).expect_err(text);
+            assert!(
+                refusal.is_data() && refusal.to_string().starts_with("a name is there twice"),
+                "{refusal}"
+            );
+        }
+        for text in ["", "{", "{} x", &"[".repeat(100_000)] {
+            assert!(read(text.as_bytes()).is_err(), "{text:.10}");
+        }
+        let text = br#"{"a":[{"a":1.5},{"a":-1}],"b":true,"c":18446744073709551615,"d":null,"e":"f\n"}"#;
+        let Document(document) = read(text).expect("it is JSON");
+        assert_eq!(Some(document), serde_json::from_slice(text).ok());
     }
 }
