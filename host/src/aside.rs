@@ -1,6 +1,6 @@
 //! What do plugins do when no request waits for them?
 //!
-//! On a thread of its own, with instances and connections of its own, so that nothing that a plugin does there holds up
+//! On a thread of its own, of low priority, with instances and connections of its own, so that nothing that a plugin does there holds up
 //! a request: `on-tick`, at the interval of the plugin's table, and `on-complete`, when requests have ended. Both are calls
 //! of one instance, one at a time, so that a plugin can collect by the one what it sends away by the other.
 
@@ -16,7 +16,9 @@ use tokio::{
 use crate::{
     clock::Clock,
     drain::Drain,
-    plugin::{Batch, BodyError, CallError, Errands, Hook, Outgoing, Plugin, Received, SendError, Slot},
+    plugin::{
+        Batch, BodyError, CallError, Errands, Hook, Outgoing, Plugin, Received, SendError, Slot, make_way,
+    },
     snapshot::{Loaded, Snapshot},
     telemetry::Writer,
     upstream::{Origins, Pool},
@@ -39,6 +41,7 @@ impl Aside {
     pub fn start(snapshot: Arc<Snapshot>, writer: Writer, drain: Drain) -> io::Result<Self> {
         let (in_force, follows) = watch::channel(snapshot);
         let thread = thread::Builder::new().name("tollgate-aside".into()).spawn(move || {
+            make_way();
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
             match runtime {

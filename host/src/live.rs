@@ -18,7 +18,7 @@ use crate::{
     address::Address,
     clock::Clock,
     drain::Drain,
-    plugin::{Plugin, Slot},
+    plugin::{Background, Plugin, Slot},
     snapshot::Snapshot,
     telemetry::Writer,
     upstream::Pool,
@@ -46,15 +46,25 @@ struct Seat {
 
 impl Generation {
     /// Plugins that are the same as before keep their instances.
-    fn new(snapshot: Arc<Snapshot>, writer: Writer, previous: Option<&Generation>) -> Self {
-        let known = previous.iter().flat_map(|previous| &previous.seats);
-        let known: HashMap<_, _> = known
-            .flat_map(|seat| [Some(&seat.in_force), seat.candidate.as_ref()])
-            .flatten()
-            .chain(previous.iter().flat_map(|previous| &previous.shadows))
-            .map(|slot| (Arc::as_ptr(slot.plugin()), slot))
-            .collect();
-        let slot = |plugin: &Arc<Plugin>| match known.get(&Arc::as_ptr(plugin)) {
+    fn new(
+        snapshot: Arc<Snapshot>,
+        writer: Writer,
+        background: &Rc<Background>,
+        previous: Option<&Generation>,
+    ) -> Self {
+        let slots = |slots: Vec<&Rc<Slot>>| -> HashMap<_, _> {
+            slots.into_iter().map(|slot| (Arc::as_ptr(slot.plugin()), slot.clone())).collect()
+        };
+        let seats = previous.iter().flat_map(|previous| &previous.seats);
+        let seats = seats.flat_map(|seat| [Some(&seat.in_force), seat.candidate.as_ref()]).flatten();
+        let (seated, shadowing) =
+            (slots(seats.collect()), slots(previous.iter().flat_map(|previous| &previous.shadows).collect()));
+        let slot = |plugin: &Arc<Plugin>| match seated.get(&Arc::as_ptr(plugin)) {
+            Some(slot) => Rc::clone(slot),
+            None => Rc::new(Slot::new(plugin.clone(), writer).with_background(background.clone())),
+        };
+        // What these decide is waited for at once.
+        let shadow = |plugin: &Arc<Plugin>| match shadowing.get(&Arc::as_ptr(plugin)) {
             Some(slot) => Rc::clone(slot),
             None => Rc::new(Slot::new(plugin.clone(), writer)),
         };
@@ -63,7 +73,7 @@ impl Generation {
             candidate: loaded.candidate.as_ref().map(|candidate| slot(&candidate.plugin)),
         });
         let seats = seats.collect();
-        let shadows = snapshot.shadows.iter().map(|shadow| slot(&shadow.plugin)).collect();
+        let shadows = snapshot.shadows.iter().map(|shown| shadow(&shown.plugin)).collect();
         Self { snapshot, writer, seats, shadows }
     }
 
@@ -90,6 +100,8 @@ pub struct Worker {
     pub clock: Clock,
     pub drain: Drain,
     pub pool: Rc<Pool>,
+    /// Where calls of plugins go that take long.
+    background: Rc<Background>,
     /// Connections to clients, of all workers.
     pub connections: Gauge,
     current: RefCell<Rc<Generation>>,
@@ -98,14 +110,16 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(writer: Writer, snapshot: Arc<Snapshot>, drain: Drain, connections: Gauge) -> Rc<Self> {
-        let clock = Clock::default();
+        let (clock, background) = (Clock::default(), Rc::default());
+        let generation = Generation::new(snapshot, writer, &background, None);
         Rc::new(Self {
             pool: Pool::new(clock.clone(), drain.clone()),
             writer,
             clock,
             drain,
             connections,
-            current: RefCell::new(Rc::new(Generation::new(snapshot, writer, None))),
+            current: RefCell::new(Rc::new(generation)),
+            background,
             is_draining: Cell::new(false),
         })
     }
@@ -117,7 +131,8 @@ impl Worker {
 
     /// Puts a new generation in force, for requests that come from now on.
     pub fn replace(&self, snapshot: Arc<Snapshot>) {
-        let next = Rc::new(Generation::new(snapshot, self.writer, Some(&self.generation())));
+        let next =
+            Rc::new(Generation::new(snapshot, self.writer, &self.background, Some(&self.generation())));
         let upstreams = &next.snapshot.upstreams;
         let rosters: Vec<_> = upstreams.iter().map(|target| target.upstream.roster()).collect();
         let endpoints = rosters.iter().flat_map(|roster| roster.all()).map(|entry| &entry.endpoint);

@@ -2,6 +2,7 @@
 
 mod admin;
 mod architecture;
+mod background;
 mod bad_responses;
 mod breaker;
 mod caching;

@@ -19,6 +19,8 @@ pub struct PluginCounts {
     failures: [Tally; FailureKind::ALL.len()],
     /// Instances that have done their service.
     pub(super) recycled: Tally,
+    /// Calls that were made in the background.
+    pub(super) behind: Tally,
     durations: Histogram,
     /// Nanoseconds of these in which calls waited, and their worker did something else.
     waited: Tally,
@@ -166,6 +168,11 @@ impl PluginCounts {
     pub fn failed(&self, error: &CallError) {
         self.failures[FailureKind::from(error) as usize].add(1);
     }
+
+    /// Calls of all hooks.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.iter().map(Tally::get).sum()
+    }
 }
 
 impl Plugin {
@@ -176,6 +183,11 @@ impl Plugin {
 
     pub fn failures(&self, kind: FailureKind) -> u64 {
         self.counts().sum(|part| &part.failures[kind as usize])
+    }
+
+    /// Calls that were made in the background of their worker, since they take long.
+    pub fn behind(&self) -> u64 {
+        self.counts().sum(|part| &part.behind)
     }
 
     /// Instances that had done their service and made room for fresh ones.
@@ -205,6 +217,12 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
             for hook in Hook::ALL {
                 family.row(&[("plugin", &plugin.name), ("hook", hook.name())], plugin.calls(hook));
             }
+        }
+    });
+    let help = "Calls that were made in the background of their worker, since they take long.";
+    page.counter("tollgate_plugin_background_calls_total", help, |family| {
+        for plugin in plugins.clone() {
+            family.row(&[("plugin", &plugin.name)], plugin.behind());
         }
     });
     page.counter("tollgate_plugin_failures_total", "Calls that brought no verdict.", |family| {

@@ -6,8 +6,8 @@
 
 use std::{
     future::Future,
-    pin::pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::{sync::oneshot, task::yield_now};
 
 use super::{
+    background::Background,
     client::{Outgoing, Received, SendError},
     engine::EPOCH,
 };
@@ -82,6 +83,8 @@ struct Contents {
     until: Option<Instant>,
     /// How long the call has been away from the thread.
     waited: Duration,
+    /// What it has taken in the background.
+    behind: Duration,
 }
 
 #[derive(Debug)]
@@ -99,7 +102,7 @@ pub(super) enum Which {
 }
 
 /// The CPU time of a call, which may come and go. Taken only once the call has been seen to take long.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Meter {
     /// When it was looked at last, if it was.
     since: Option<Duration>,
@@ -127,6 +130,19 @@ impl Meter {
         let since = self.since.unwrap_or(now);
         self.used += now.saturating_sub(since).min(EPOCH);
     }
+
+    /// The same at the end of a call.
+    pub fn at_end(mut self, cpu: fn() -> Duration) -> Self {
+        if self.since.is_some() {
+            self.add(cpu());
+        }
+        self
+    }
+
+    /// What the call has used since it was seen first.
+    pub fn used(&self) -> Duration {
+        self.used
+    }
 }
 
 impl Desk {
@@ -141,9 +157,20 @@ impl Desk {
         self.contents().waited
     }
 
-    /// What the call has taken, as [`Meter::sampled`] tells it.
-    pub fn sampled(&self) -> Duration {
-        self.contents().meter.sampled()
+    /// What the call has taken: as it was timed in the background, or as [`Meter::sampled`] tells it.
+    pub fn taken(&self) -> Duration {
+        let Contents { meter, behind, .. } = &*self.contents();
+        if behind.is_zero() { meter.sampled() } else { *behind }
+    }
+
+    /// How long the call has run after it had been seen first.
+    pub fn seen_for(&self) -> Duration {
+        self.contents().meter.used()
+    }
+
+    /// Whether a part of it was run in the background.
+    pub fn is_behind(&self) -> bool {
+        !self.contents().behind.is_zero()
     }
 
     /// What is left of the time for waiting.
@@ -214,29 +241,80 @@ pub(super) async fn drive<T>(
 ) -> T {
     let mut call = pin!(call);
     loop {
-        desk.resume(cpu);
-        // What it waits for is at the desk, so nothing wakes it but this loop.
-        let polled = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        let asked = match (polled, desk.pause(cpu)) {
+        match take_turn(call.as_mut(), desk, cpu) {
             (Poll::Ready(outcome), _) => return outcome,
-            (Poll::Pending, asked) => asked,
-        };
-        let since = Instant::now();
-        // Nobody is there to take an answer only if the call has ended.
-        match asked {
-            Some(Asked::Send(request, answer)) => drop(answer.send(errands.send(*request).await)),
-            Some(Asked::RequestBody { most, within, answer }) => {
-                drop(answer.send(errands.request_body(most, within).await));
-            }
-            Some(Asked::ResponseBody { most, within, answer }) => {
-                drop(answer.send(errands.response_body(most, within).await));
-            }
-            // It has used up its turn. wasmtime would have it run again at once, but there is nothing to be had from
-            // sockets while a task is ready: the runtime looks there only now and then, and when all have made way.
-            None => yield_now().await,
+            (Poll::Pending, asked) => attend(asked, desk, errands).await,
         }
-        desk.contents().waited += since.elapsed();
     }
+}
+
+/// A call that can go on wherever it is taken.
+pub(super) type Portable<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The same, in the background from the moment at which the call has used up a turn here; or from its beginning, if it
+/// `is_slow`.
+pub(super) async fn drive_behind<T: Send + 'static>(
+    mut call: Portable<T>,
+    desk: &Arc<Desk>,
+    errands: &mut impl Errands,
+    background: &Background,
+    is_slow: bool,
+    cpu: fn() -> Duration,
+) -> T {
+    let mut is_behind = is_slow;
+    loop {
+        let turn = if is_behind {
+            let (given, since) = (desk.clone(), Instant::now());
+            let work = move || {
+                let turn = take_turn(call.as_mut(), &given, cpu);
+                (turn, call)
+            };
+            let ((turn, again), took) = background.run(work).await;
+            call = again;
+            let mut contents = desk.contents();
+            contents.behind += took;
+            contents.waited += since.elapsed().saturating_sub(took);
+            turn
+        } else {
+            take_turn(call.as_mut(), desk, cpu)
+        };
+        match turn {
+            (Poll::Ready(outcome), _) => return outcome,
+            (Poll::Pending, None) => is_behind = true,
+            (Poll::Pending, asked) => attend(asked, desk, errands).await,
+        }
+    }
+}
+
+/// Has a call run until it lets go of the thread. What it waits for then, if that is new.
+fn take_turn<T>(
+    call: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+    desk: &Desk,
+    cpu: fn() -> Duration,
+) -> (Poll<T>, Option<Asked>) {
+    desk.resume(cpu);
+    // What it waits for is at the desk, so nothing wakes it but who drives it.
+    let polled = call.poll(&mut Context::from_waker(Waker::noop()));
+    (polled, desk.pause(cpu))
+}
+
+/// Has done what a call waits for: if it is nothing, for its turn.
+async fn attend(asked: Option<Asked>, desk: &Desk, errands: &mut impl Errands) {
+    let since = Instant::now();
+    // Nobody is there to take an answer only if the call has ended.
+    match asked {
+        Some(Asked::Send(request, answer)) => drop(answer.send(errands.send(*request).await)),
+        Some(Asked::RequestBody { most, within, answer }) => {
+            drop(answer.send(errands.request_body(most, within).await));
+        }
+        Some(Asked::ResponseBody { most, within, answer }) => {
+            drop(answer.send(errands.response_body(most, within).await));
+        }
+        // It has used up its turn. wasmtime would have it run again at once, but there is nothing to be had from
+        // sockets while a task is ready: the runtime looks there only now and then, and when all have made way.
+        None => yield_now().await,
+    }
+    desk.contents().waited += since.elapsed();
 }
 
 /// Runs a task to its end that waits for nothing but its turn.

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -18,10 +18,11 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use super::{
     Completed, Metric, Plugin, Shared,
     alarm::{Alarms, Clock},
+    background::Background,
     bindings::exports::tollgate::policy::{balance_hook, complete_hook, request_hook, response_hook},
     capability::Capabilities,
     code::Code,
-    errand::{Desk, Errands, Meter, NoErrands, drive},
+    errand::{Desk, Errands, Meter, NoErrands, drive, drive_behind},
     exchange::{Exchange, InvalidReply},
     host::LogLines,
     slot::Members,
@@ -42,6 +43,8 @@ pub(super) struct State {
     pub upstreams: Vec<Arc<dyn Members>>,
     /// What this call may still log.
     pub log_lines: LogLines,
+    /// Whether nobody waits any more for a call in the background.
+    given_up: Option<Arc<AtomicBool>>,
     /// Where it leaves what it waits for, if it may wait at all.
     pub desk: Option<Arc<Desk>>,
     limits: Limits,
@@ -194,6 +197,7 @@ impl Instance {
             },
             wasi: wasi::context(&plugin.name, &log_lines, &plugin.surroundings),
             log_lines,
+            given_up: None,
             desk: desk.clone(),
             table: wasi::resources(),
             alarms: Alarms::new(&plugin.surroundings),
@@ -301,20 +305,20 @@ impl Instance {
         self.store.data().limits.memory_used
     }
 
-    /// What the call that has ended has taken of the time of its worker, as a sample: nothing, unless an epoch ended
-    /// meanwhile.
-    pub fn sampled(&self) -> Duration {
-        let limits = &self.store.data().limits;
-        let computed = match &self.waiting {
-            Some(waiting) => waiting.desk.sampled(),
-            None => limits.meter.sampled(),
-        };
-        computed.saturating_add(limits.slept)
+    /// What the call that has ended has taken, but for turns. Of most calls that is nothing.
+    pub fn cost(&self) -> Cost {
+        let Limits { meter, slept, .. } = &self.store.data().limits;
+        let meter = meter.at_end(cpu_time);
+        Cost { computed: meter.sampled(), slept: *slept, seen_for: meter.used(), ..Cost::default() }
     }
 
-    /// How long the call that has ended has waited.
-    pub fn waited(&self) -> Duration {
-        self.waiting.as_ref().map_or(Duration::ZERO, |waiting| waiting.desk.waited())
+    /// What the call that has ended has taken, with its turns.
+    pub fn cost_in_all(&self) -> Cost {
+        let mut cost = self.cost();
+        if let Some(waiting) = &self.waiting {
+            cost.add_turns(&waiting.desk);
+        }
+        cost
     }
 
     pub fn on_request(&mut self) -> Option<wasmtime::Result<request_hook::Verdict>> {
@@ -365,39 +369,126 @@ impl Instance {
         exchange: Box<Exchange>,
         hook: impl FnOnce(&mut Self) -> Option<wasmtime::Result<T>>,
     ) -> (Box<Exchange>, Result<Option<T>, CallError>) {
-        self.calls += 1;
-        self.store.set_epoch_deadline(1);
-        let state = self.store.data_mut();
-        state.exchange = Some(exchange);
-        state.log_lines.renew();
-        state.limits.begin();
+        self.begin(exchange);
         let result = hook(self);
         let state = self.store.data_mut();
         let exchange = state.exchange.take().expect("nothing but this function takes it");
         let result = result.transpose().map_err(|error| state.limits.blame(&error));
         (exchange, result)
     }
+
+    /// The same, broken off when this becomes true.
+    pub fn call_until<T>(
+        &mut self,
+        given_up: Arc<AtomicBool>,
+        exchange: Box<Exchange>,
+        hook: impl FnOnce(&mut Self) -> Option<wasmtime::Result<T>>,
+    ) -> (Box<Exchange>, Result<Option<T>, CallError>) {
+        self.store.data_mut().given_up = Some(given_up);
+        let called = self.call(exchange, hook);
+        self.store.data_mut().given_up = None;
+        called
+    }
+}
+
+/// How a call is made that leaves its worker to others meanwhile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    /// Where it computes once it has used up a turn; makes way now and then if absent.
+    pub background: Option<&'a Background>,
+    /// It computes there from its beginning.
+    pub is_slow: bool,
+    /// Calls after which the instance makes room for a fresh one.
+    pub recycle_after: u32,
+}
+
+/// Such a call, ended.
+pub(super) struct Ended<T> {
+    /// If it is fit for another call.
+    pub instance: Option<Instance>,
+    /// It has done its service.
+    pub is_worn: bool,
+    pub exchange: Box<Exchange>,
+    /// What was made of its verdict; or why there is none.
+    pub result: Result<Result<T, CallError>, CallError>,
+    pub cost: Cost,
+}
+
+/// What a call has taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    /// Processor time: as it was timed in the background, or else as a sample, which is nothing unless an epoch ended
+    /// meanwhile.
+    pub computed: Duration,
+    pub slept: Duration,
+    /// How long it has computed after it had been seen first.
+    pub seen_for: Duration,
+    /// How long it has waited.
+    pub waited: Duration,
+    /// It was made in the background, from its beginning or in the end.
+    pub is_behind: bool,
+}
+
+impl Cost {
+    /// Of the time of its thread.
+    pub fn taken(&self) -> Duration {
+        self.computed.saturating_add(self.slept)
+    }
+
+    /// The same, less what it had taken before it was seen.
+    pub fn held(&self) -> Duration {
+        self.seen_for.saturating_add(self.slept)
+    }
+
+    /// What a call has taken that came and went.
+    fn add_turns(&mut self, desk: &Desk) {
+        self.computed += desk.taken();
+        self.seen_for += desk.seen_for();
+        self.waited += desk.waited();
+        self.is_behind = desk.is_behind();
+    }
+}
+
+impl<T> Ended<T> {
+    /// `checked` makes something of the verdict.
+    pub fn new<V>(
+        instance: Instance,
+        recycle_after: u32,
+        (exchange, verdict): (Box<Exchange>, Result<Option<V>, CallError>),
+        checked: fn(Option<V>) -> Result<T, CallError>,
+    ) -> Self {
+        let is_worn = verdict.is_ok() && instance.is_worn(recycle_after);
+        let is_fit = verdict.is_ok() && !is_worn;
+        let cost = instance.cost();
+        // One that is not fit goes here, which may take its time.
+        let instance = is_fit.then_some(instance);
+        Self { instance, is_worn, exchange, result: verdict.map(checked), cost }
+    }
 }
 
 impl Instance {
     /// Calls `on-request` where it may wait.
-    pub async fn on_request_waiting(
-        &mut self,
+    pub async fn on_request_waiting<T: Send + 'static>(
+        self,
         exchange: Box<Exchange>,
         errands: &mut impl Errands,
-    ) -> (Box<Exchange>, Result<Option<request_hook::Verdict>, CallError>) {
+        terms: Terms<'_>,
+        checked: fn(Option<request_hook::Verdict>) -> Result<T, CallError>,
+    ) -> Ended<T> {
         let hook = self.waiting.as_ref().and_then(|waiting| waiting.request);
-        self.call_waiting(exchange, hook, errands).await
+        self.call_waiting(exchange, hook, errands, terms, checked).await
     }
 
     /// Calls `on-response` where it may wait.
-    pub async fn on_response_waiting(
-        &mut self,
+    pub async fn on_response_waiting<T: Send + 'static>(
+        self,
         exchange: Box<Exchange>,
         errands: &mut impl Errands,
-    ) -> (Box<Exchange>, Result<Option<response_hook::Verdict>, CallError>) {
+        terms: Terms<'_>,
+        checked: fn(Option<response_hook::Verdict>) -> Result<T, CallError>,
+    ) -> Ended<T> {
         let hook = self.waiting.as_ref().and_then(|waiting| waiting.response);
-        self.call_waiting(exchange, hook, errands).await
+        self.call_waiting(exchange, hook, errands, terms, checked).await
     }
 
     /// Calls `on-complete`. Takes its time if it may wait.
@@ -443,33 +534,50 @@ impl Instance {
 
     /// What [`Instance::call`] does, for a hook that may wait. If this is dropped before its end, the exchange and
     /// the instance are lost.
-    async fn call_waiting<T>(
-        &mut self,
+    async fn call_waiting<V: Send, T: Send + 'static>(
+        mut self,
         exchange: Box<Exchange>,
-        hook: Option<TypedFunc<(), (T,)>>,
+        hook: Option<TypedFunc<(), (V,)>>,
         errands: &mut impl Errands,
-    ) -> (Box<Exchange>, Result<Option<T>, CallError>)
+        terms: Terms<'_>,
+        checked: fn(Option<V>) -> Result<T, CallError>,
+    ) -> Ended<T>
     where
-        (T,): component::ComponentNamedList + component::Lift + Send + Sync + 'static,
+        (V,): component::ComponentNamedList + component::Lift + Send + Sync + 'static,
     {
+        let recycle_after = terms.recycle_after;
+        let (Some(Waiting { desk, wait, .. }), Some(hook)) = (&self.waiting, hook) else {
+            return Ended::new(self, recycle_after, (exchange, Ok(None)), checked);
+        };
+        let desk = desk.clone();
+        desk.begin(Some(*wait));
+        self.begin(exchange);
+        let call = async move {
+            let result = hook.call_async(&mut self.store, ()).await;
+            let state = self.store.data_mut();
+            let exchange = state.exchange.take().expect("nothing but this function takes it");
+            let verdict = result.map(|(verdict,)| Some(verdict)).map_err(|error| state.limits.blame(&error));
+            Ended::new(self, recycle_after, (exchange, verdict), checked)
+        };
+        let mut ended = match terms.background {
+            Some(background) => {
+                drive_behind(Box::pin(call), &desk, errands, background, terms.is_slow, cpu_time).await
+            }
+            None => drive(call, &desk, errands, cpu_time).await,
+        };
+        // The last turn is over only now.
+        ended.cost.add_turns(&desk);
+        ended
+    }
+
+    /// A call begins.
+    fn begin(&mut self, exchange: Box<Exchange>) {
         self.calls += 1;
         self.store.set_epoch_deadline(1);
         let state = self.store.data_mut();
         state.exchange = Some(exchange);
         state.log_lines.renew();
         state.limits.begin();
-        let result = match (&self.waiting, hook) {
-            (Some(Waiting { desk, wait, .. }), Some(hook)) => {
-                desk.begin(Some(*wait));
-                let call = hook.call_async(&mut self.store, ());
-                drive(call, desk, errands, cpu_time).await.map(|(verdict,)| Some(verdict))
-            }
-            (None, _) | (_, None) => Ok(None),
-        };
-        let state = self.store.data_mut();
-        let exchange = state.exchange.take().expect("nothing but this function takes it");
-        let result = result.map_err(|error| state.limits.blame(&error));
-        (exchange, result)
     }
 }
 
@@ -487,7 +595,8 @@ impl State {
     /// Called once an epoch while the guest runs, so that a call that is quick never asks for the time. One that may
     /// wait makes way for others each time.
     fn at_epoch(&mut self) -> UpdateDeadline {
-        if !self.limits.has_time(self.desk.as_deref()) {
+        let is_given_up = self.given_up.as_ref().is_some_and(|given_up| given_up.load(Ordering::Relaxed));
+        if is_given_up || !self.limits.has_time(self.desk.as_deref()) {
             return UpdateDeadline::Interrupt;
         }
         if self.desk.is_some() { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) }
@@ -588,7 +697,7 @@ pub(super) fn now() -> Duration {
 }
 
 /// The CPU time of this thread.
-fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     reading(ClockId::ThreadCPUTime)
 }
 

@@ -7,6 +7,7 @@
 mod alarm;
 mod anatomy;
 mod artifact;
+mod background;
 mod bindings;
 mod breaker;
 mod canary;
@@ -22,6 +23,7 @@ mod host;
 mod instance;
 mod keep;
 mod outcome;
+mod pace;
 mod shadow;
 mod recording;
 pub mod shipped;
@@ -33,6 +35,7 @@ mod wasi;
 
 pub use anatomy::{Anatomy, AnatomyError, Range};
 pub use artifact::Digest;
+pub use background::{Background, make_way};
 pub use canary::{Comparison, Ended, Judgement, Seen, Side, write_canaries};
 pub use capability::{Capabilities, Capability, Quota, SecretError, Secrets, Store, StoreError, Usage};
 pub use client::{Outgoing, Received, SendError, Target};

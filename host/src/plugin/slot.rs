@@ -2,17 +2,25 @@
 
 use std::{
     cell::{Cell, RefCell},
-    sync::Arc,
-    time::Duration,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
+
+use tokio::sync::Semaphore;
 
 use super::{
     Completed, Hook, Plugin, PluginCounts, RouteCalls,
+    background::Background,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     breaker::{Breaker, Entry},
     errand::{Errands, at_once},
     exchange::{InHand, Reply},
-    instance::{CallError, Instance, now},
+    instance::{CallError, Cost, Ended, Instance, Terms, now},
+    pace::Pace,
 };
 use crate::telemetry::Writer;
 
@@ -24,12 +32,18 @@ use crate::telemetry::Writer;
 pub struct Slot {
     plugin: Arc<Plugin>,
     writer: Writer,
-    instance: RefCell<Option<Instance>>,
-    /// Of a plugin that may wait, those that have nothing to do.
+    /// Instances that are not lent.
     idle: RefCell<Vec<Instance>>,
-    /// How many there are of those, with those that are called.
+    /// How many there are, with those that are lent.
     there: Cell<u32>,
     breaker: Breaker,
+    pace: Pace,
+    /// Where calls go that take long; they stay if absent.
+    background: Option<Rc<Background>>,
+    /// For the one instance of a plugin that does not wait, while its calls are made in the background.
+    turn: Semaphore,
+    /// Requests that have one, or wait for it.
+    in_hand: Cell<u32>,
 }
 
 /// What a request hook decided.
@@ -97,16 +111,27 @@ impl From<Member> for balance_hook::Endpoint {
 }
 
 impl Slot {
+    /// Requests that may be in hand in the background, of a plugin that has one instance.
+    const IN_HAND: u32 = 256;
+
     pub fn new(plugin: Arc<Plugin>, writer: Writer) -> Self {
         let breaker = Breaker::new(plugin.name.clone(), plugin.breaker.clone(), plugin.shared.clone());
         Self {
             plugin,
             writer,
-            instance: RefCell::default(),
             idle: RefCell::default(),
             there: Cell::new(0),
             breaker,
+            pace: Pace::default(),
+            background: None,
+            turn: Semaphore::new(1),
+            in_hand: Cell::new(0),
         }
+    }
+
+    /// The same with a place for calls that take long.
+    pub fn with_background(self, background: Rc<Background>) -> Self {
+        Self { background: Some(background), ..self }
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
@@ -115,8 +140,7 @@ impl Slot {
 
     /// The memory of the instance in bytes, if there is one that is not being called.
     pub fn memory(&self) -> Option<usize> {
-        let alone = self.instance.borrow().as_ref().map(Instance::memory_used);
-        alone.or_else(|| self.idle.borrow().last().map(Instance::memory_used))
+        self.idle.borrow().last().map(Instance::memory_used)
     }
 
     /// What this worker counts of the plugin.
@@ -127,6 +151,12 @@ impl Slot {
     /// Whether hooks are to be called by [`Slot::on_request_waiting`] and [`Slot::on_response_waiting`].
     pub fn waits(&self) -> bool {
         self.plugin.waits()
+    }
+
+    /// Whether they are better called by [`Slot::on_request_behind`] and [`Slot::on_response_behind`], since calls take
+    /// long.
+    pub fn is_slow(&self) -> bool {
+        self.background.is_some() && (self.pace.is_slow() || self.in_hand.get() > 0)
     }
 
     /// Calls `on-request`. `route` is where its time is counted, too.
@@ -147,6 +177,24 @@ impl Slot {
         ResponseVerdict::of(self.call(Hook::OnResponse, exchange, route, Instance::on_response)?)
     }
 
+    /// Calls `on-request` in the background.
+    pub async fn on_request_behind(
+        &self,
+        exchange: &mut InHand,
+        route: Option<&RouteCalls>,
+    ) -> Result<RequestVerdict, CallError> {
+        self.call_behind(Hook::OnRequest, exchange, route, Instance::on_request, RequestVerdict::of).await
+    }
+
+    /// Calls `on-response` in the background.
+    pub async fn on_response_behind(
+        &self,
+        exchange: &mut InHand,
+        route: Option<&RouteCalls>,
+    ) -> Result<ResponseVerdict, CallError> {
+        self.call_behind(Hook::OnResponse, exchange, route, Instance::on_response, ResponseVerdict::of).await
+    }
+
     /// Calls `on-request` of a plugin that may wait.
     pub async fn on_request_waiting(
         &self,
@@ -154,12 +202,13 @@ impl Slot {
         errands: &mut impl Errands,
         route: Option<&RouteCalls>,
     ) -> Result<RequestVerdict, CallError> {
-        let mut lent = self.lend(Hook::OnRequest, self.plugin.recycle_after()).await?;
+        let terms = self.terms();
+        let mut lent = self.lend(Hook::OnRequest, terms.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnRequest);
-        let (returned, verdict) = lent.instance().on_request_waiting(exchange.take(), errands).await;
-        exchange.put_back(returned);
-        self.counts().end(timed, route, lent.instance().waited());
-        RequestVerdict::of(lent.give_back(verdict)?)
+        let (instance, taken) = (lent.take(), exchange.take());
+        let ended = instance.on_request_waiting(taken, errands, terms, RequestVerdict::of).await;
+        self.counts().end(timed, route, ended.cost.waited);
+        lent.give_back(ended, exchange)
     }
 
     /// Calls `on-response` of a plugin that may wait.
@@ -169,12 +218,13 @@ impl Slot {
         errands: &mut impl Errands,
         route: Option<&RouteCalls>,
     ) -> Result<ResponseVerdict, CallError> {
-        let mut lent = self.lend(Hook::OnResponse, self.plugin.recycle_after()).await?;
+        let terms = self.terms();
+        let mut lent = self.lend(Hook::OnResponse, terms.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnResponse);
-        let (returned, verdict) = lent.instance().on_response_waiting(exchange.take(), errands).await;
-        exchange.put_back(returned);
-        self.counts().end(timed, route, lent.instance().waited());
-        ResponseVerdict::of(lent.give_back(verdict)?)
+        let (instance, taken) = (lent.take(), exchange.take());
+        let ended = instance.on_response_waiting(taken, errands, terms, ResponseVerdict::of).await;
+        self.counts().end(timed, route, ended.cost.waited);
+        lent.give_back(ended, exchange)
     }
 
     /// Calls `on-tick`.
@@ -182,8 +232,8 @@ impl Slot {
         let mut lent = self.lend(Hook::OnTick, self.plugin.limits.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnTick);
         let result = lent.instance().on_tick(errands).await;
-        self.counts().end(timed, None, lent.instance().waited());
-        lent.give_back(result)
+        self.counts().end(timed, None, lent.instance().cost_in_all().waited);
+        lent.keep(result)
     }
 
     /// Calls `on-complete`.
@@ -195,31 +245,32 @@ impl Slot {
         let mut lent = self.lend(Hook::OnComplete, self.plugin.limits.recycle_after).await?;
         let timed = self.counts().begin(Hook::OnComplete);
         let result = lent.instance().on_complete(outcomes, errands).await;
-        self.counts().end(timed, None, lent.instance().waited());
-        lent.give_back(result)
+        self.counts().end(timed, None, lent.instance().cost_in_all().waited);
+        lent.keep(result)
     }
 
     /// An instance that nobody else calls, if there may be one more. It makes room for a fresh one after so many calls.
     async fn lend(&self, hook: Hook, recycle_after: u32) -> Result<Lent<'_>, CallError> {
         let entry = self.breaker.enter(hook, now)?;
-        if let Some(instance) = self.idle.borrow_mut().pop() {
-            return Ok(Lent {
-                slot: self,
-                hook,
-                instance: Some(instance),
-                is_given_back: false,
-                entry,
-                recycle_after,
-            });
+        let instance = self.idle.borrow_mut().pop();
+        let mut lent = Lent { slot: self, hook, instance, is_there: true, entry, recycle_after };
+        if lent.instance.is_some() {
+            return Ok(lent);
         }
         let most = self.plugin.limits.instances.get();
         if self.there.get() >= most {
-            self.breaker.give_up(entry);
+            lent.is_there = false;
             return Err(CallError::Busy(most));
         }
         self.there.set(self.there.get() + 1);
-        let mut lent = Lent { slot: self, hook, instance: None, is_given_back: false, entry, recycle_after };
-        match self.plugin.instance().await {
+        let started = match &self.background {
+            Some(background) if self.pace.is_slow() => {
+                let plugin = self.plugin.clone();
+                background.run(move || at_once(plugin.instance())).await.0
+            }
+            Some(_) | None => self.plugin.instance().await,
+        };
+        match started {
             Ok(instance) => lent.instance = Some(instance),
             Err(error) => {
                 let error = CallError::from(Box::new(error));
@@ -228,6 +279,69 @@ impl Slot {
             }
         }
         Ok(lent)
+    }
+
+    /// How a call is to be made that may take several turns.
+    fn terms(&self) -> Terms<'_> {
+        Terms {
+            background: self.background.as_deref(),
+            is_slow: self.background.is_some() && self.pace.is_slow(),
+            recycle_after: self.plugin.recycle_after(),
+        }
+    }
+
+    /// Calls a hook in the background, which takes several turns of this worker and one of the thread there.
+    async fn call_behind<V: 'static, T: Send + 'static>(
+        &self,
+        hook: Hook,
+        exchange: &mut InHand,
+        route: Option<&RouteCalls>,
+        call: fn(&mut Instance) -> Option<wasmtime::Result<V>>,
+        checked: fn(Option<V>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let Some(background) = &self.background else {
+            return checked(self.call(hook, exchange, route, call)?);
+        };
+        if self.in_hand.get() >= Self::IN_HAND {
+            return Err(CallError::Busy(Self::IN_HAND));
+        }
+        let _in_hand = InHandBehind::new(&self.in_hand);
+        let _turn = self.turn.acquire().await.expect("nobody closes it");
+        let recycle_after = self.plugin.recycle_after();
+        let mut lent = self.lend(hook, recycle_after).await?;
+        let counts = self.counts();
+        let (timed, since) = (counts.begin(hook), Instant::now());
+        let (mut instance, taken) = (lent.take(), exchange.take());
+        let given_up = GivenUp::default();
+        let flag = given_up.0.clone();
+        let work = move || {
+            let called = instance.call_until(flag, taken, call);
+            Ended::new(instance, recycle_after, called, checked)
+        };
+        let (mut ended, took) = background.run(work).await;
+        (ended.cost.computed, ended.cost.is_behind) = (took, true);
+        counts.end(timed, route, since.elapsed().saturating_sub(took));
+        lent.give_back(ended, exchange)
+    }
+
+    /// What a call tells of those to come.
+    fn learn(&self, cost: Cost) {
+        if cost.taken().is_zero() && !cost.is_behind {
+            return;
+        }
+        self.breaker.spend(cost.taken(), now);
+        if self.background.is_none() {
+            return;
+        }
+        let (counts, plugin) = (self.counts(), &self.plugin.name);
+        counts.behind.add(u64::from(cost.is_behind));
+        if cost.is_behind && self.pace.is_slow() {
+            if self.pace.timed(cost.taken(), counts.calls(), now) {
+                tracing::info!(%plugin, "the plugin's calls are quick again and made on this worker");
+            }
+        } else if self.pace.seen(cost.held(), counts.calls(), now) {
+            tracing::info!(%plugin, "the plugin's calls take long and are made in the background of this worker");
+        }
     }
 
     /// Calls `pick`. `tried` holds the places of those that the request has failed on.
@@ -262,23 +376,51 @@ impl Slot {
         route: Option<&RouteCalls>,
         call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
-        let mut place = self.instance.borrow_mut();
-        let instance = match &mut *place {
-            Some(instance) => instance,
-            empty => empty.insert(at_once(self.plugin.instance()).map_err(Box::new)?),
-        };
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() {
+            idle.push(at_once(self.plugin.instance()).map_err(Box::new)?);
+            self.there.set(self.there.get() + 1);
+        }
+        let instance = idle.last_mut().expect("there is one");
         let counts = self.counts();
         let timed = counts.begin(hook);
         let result = exchange.lend(|exchange| instance.call(exchange, call));
         counts.end(timed, route, Duration::ZERO);
-        self.breaker.spend(instance.sampled(), now);
+        self.learn(instance.cost());
         // A trapped instance refuses entry; one that is worn has done its service.
         let is_worn = result.is_ok() && instance.is_worn(self.plugin.recycle_after());
         if result.is_err() || is_worn {
             counts.recycled.add(u64::from(is_worn));
-            *place = None;
+            idle.pop();
+            self.there.set(self.there.get() - 1);
         }
         result
+    }
+}
+
+/// Says that a call was given up, once it is dropped.
+#[derive(Debug, Default)]
+struct GivenUp(Arc<AtomicBool>);
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One of the requests that are in hand in the background, for as long as it lives.
+struct InHandBehind<'a>(&'a Cell<u32>);
+
+impl<'a> InHandBehind<'a> {
+    fn new(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for InHandBehind<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -288,7 +430,8 @@ struct Lent<'a> {
     /// What is called.
     hook: Hook,
     instance: Option<Instance>,
-    is_given_back: bool,
+    /// Whether there is an instance, here or where it is called, that goes with this.
+    is_there: bool,
     entry: Entry,
     recycle_after: u32,
 }
@@ -298,27 +441,46 @@ impl Lent<'_> {
         self.instance.as_mut().expect("it is there until it is given back")
     }
 
-    /// The call has ended with this result. The instance is kept if it is fit for another.
-    fn give_back<T>(mut self, result: Result<T, CallError>) -> Result<T, CallError> {
-        let slot = self.slot;
-        slot.breaker.leave(self.hook, result.as_ref().err(), now);
-        slot.breaker.spend(self.instance().sampled(), now);
-        let recycle_after = self.recycle_after;
-        let is_worn = result.is_ok() && self.instance().is_worn(recycle_after);
-        slot.counts().recycled.add(u64::from(is_worn));
-        if result.is_ok() && !is_worn {
-            slot.idle.borrow_mut().extend(self.instance.take());
-            self.is_given_back = true;
-        }
+    /// For a call that brings it back.
+    fn take(&mut self) -> Instance {
+        self.instance.take().expect("it is taken once")
+    }
+
+    /// The call has ended that took the instance.
+    fn give_back<T>(self, ended: Ended<T>, exchange: &mut InHand) -> Result<T, CallError> {
+        let Ended { instance, is_worn, exchange: returned, result, cost } = ended;
+        exchange.put_back(returned);
+        self.end(instance, is_worn, result.as_ref().err(), cost);
+        result?
+    }
+
+    /// The call has ended that was made here. The instance is kept if it is fit for another.
+    fn keep<T>(mut self, result: Result<T, CallError>) -> Result<T, CallError> {
+        let (instance, recycle_after) = (self.take(), self.recycle_after);
+        let is_worn = result.is_ok() && instance.is_worn(recycle_after);
+        let cost = instance.cost_in_all();
+        let kept = Some(instance).filter(|_| result.is_ok() && !is_worn);
+        self.end(kept, is_worn, result.as_ref().err(), cost);
         result
+    }
+
+    fn end(mut self, instance: Option<Instance>, is_worn: bool, error: Option<&CallError>, cost: Cost) {
+        let slot = self.slot;
+        slot.breaker.leave(self.hook, error, now);
+        slot.learn(cost);
+        slot.counts().recycled.add(u64::from(is_worn));
+        if let Some(instance) = instance {
+            slot.idle.borrow_mut().push(instance);
+            self.is_there = false;
+        }
     }
 }
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if !self.is_given_back {
-            // Nothing, if the call has ended.
-            self.slot.breaker.give_up(self.entry);
+        // Nothing, if the call has ended.
+        self.slot.breaker.give_up(self.entry);
+        if self.is_there {
             self.slot.there.set(self.slot.there.get() - 1);
         }
     }

@@ -74,6 +74,8 @@ pub(super) async fn ask<'a>(
         };
         // In a box, since most requests do without.
         Box::pin(request_waiting(slot, exchange, call, calls)).await
+    } else if slot.is_slow() {
+        Box::pin(slot.on_request_behind(exchange, Some(calls))).await
     } else {
         slot.on_request(exchange, Some(calls))
     };
@@ -196,6 +198,8 @@ async fn run(
                 body = Leaving::Untouched(Content::Whole(content));
             }
             verdict
+        } else if slot.is_slow() {
+            Box::pin(slot.on_response_behind(exchange, Some(calls))).await
         } else {
             slot.on_response(exchange, Some(calls))
         };

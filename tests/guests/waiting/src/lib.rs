@@ -122,14 +122,18 @@ fn obey(command: &str, of_response: bool) -> String {
         ["loop"] => loop {
             black_box(());
         },
-        ["work"] => {
-            for step in 0..3_000_000_u32 {
-                black_box(step);
-            }
-            "worked".to_owned()
-        }
+        ["work"] => work(3),
+        ["work", millions] => work(millions.parse().unwrap_or_default()),
         _ => panic!("{command} is not a command"),
     }
+}
+
+/// Counts so many millions.
+fn work(millions: u32) -> String {
+    for step in 0..millions * 1_000_000 {
+        black_box(step);
+    }
+    "worked".to_owned()
 }
 
 fn outcomes(commands: &str, of_response: bool) -> String {
