@@ -137,6 +137,11 @@ impl Breaker {
         }
     }
 
+    /// Whether the plugin is left alone.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state.get(), State::Open { .. } | State::Sated { .. })
+    }
+
     /// A call was given up before it had ended.
     pub fn give_up(&self, entry: Entry) {
         if let (Entry::Probe, State::Probing { pause }) = (entry, self.state.get()) {

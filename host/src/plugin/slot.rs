@@ -387,9 +387,10 @@ impl Slot {
         let result = exchange.lend(|exchange| instance.call(exchange, call));
         counts.end(timed, route, Duration::ZERO);
         self.learn(instance.cost());
-        // A trapped instance refuses entry; one that is worn has done its service.
+        // A trapped instance refuses entry; one that is worn has done its service, and one of a plugin that is left alone
+        // holds memory for nothing.
         let is_worn = result.is_ok() && instance.is_worn(self.plugin.recycle_after());
-        if result.is_err() || is_worn {
+        if result.is_err() || is_worn || self.breaker.is_open() {
             counts.recycled.add(u64::from(is_worn));
             idle.pop();
             self.there.set(self.there.get() - 1);
@@ -469,7 +470,11 @@ impl Lent<'_> {
         slot.breaker.leave(self.hook, error, now);
         slot.learn(cost);
         slot.counts().recycled.add(u64::from(is_worn));
-        if let Some(instance) = instance {
+        if slot.breaker.is_open() {
+            // What is idle holds memory for nothing until it is asked again.
+            let idle = slot.idle.take();
+            slot.there.set(slot.there.get() - idle.len() as u32);
+        } else if let Some(instance) = instance {
             slot.idle.borrow_mut().push(instance);
             self.is_there = false;
         }
