@@ -74,6 +74,7 @@ async fn a_plugin_that_takes_more_than_its_share_of_the_time_is_not_asked() {
     assert_eq!(client.response().await.status, 200);
     assert_eq!(logged(&["greedy", "its share of the time and is not asked"]).len(), 1);
     assert_eq!(counted(&proxy, "greedy", "breaker").await, 2.0);
+    assert_eq!(proxy.server().snapshot().plugins[0].plugin.instances(), 0, "it holds no memory meanwhile");
     let labels = [("plugin", "greedy")];
     assert_eq!(proxy.metrics().await.sum("tollgate_plugin_breakers_open", &labels), 1.0);
 }
