@@ -4,7 +4,10 @@ A time counts from the moment at which the request was to be sent, so that what 
 """
 
 import collections
+import contextlib
+import gc
 import json
+import os
 import selectors
 import socket
 import sys
@@ -14,9 +17,14 @@ CONNECTIONS = 32
 
 
 def main() -> None:
+    # As if it were on a machine of its own: that it waits for a processor says nothing of who answers.
+    with contextlib.suppress(PermissionError):
+        os.nice(-20)
+    gc.disable()
     port, path, rate, seconds = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
     request = f"GET {path} HTTP/1.1\r\nHost: app.example.com\r\n\r\n".encode()
-    selector = selectors.DefaultSelector()
+    # epoll would sleep for whole milliseconds.
+    selector = selectors.SelectSelector()
     idle, busy = collections.deque(), {}
     for _ in range(CONNECTIONS):
         connection = socket.create_connection(("127.0.0.1", port))

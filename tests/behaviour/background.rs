@@ -47,8 +47,9 @@ fn instances(proxy: &Proxy) -> usize {
     proxy.server().snapshot().plugins[0].plugin.instances()
 }
 
-/// Has the plugin take long once, so that it is known to.
+/// Has the plugin take long, so that it is known to.
 async fn take_long(client: &mut Client, plugin: &str) {
+    assert_eq!(ask(client, "/", "x-do: spin\r\nx-says: 40\r\n").await, 200);
     assert_eq!(ask(client, "/", "x-do: spin\r\nx-says: 40\r\n").await, 200);
     assert_eq!(logged(&[plugin, "are made in the background"]).len(), 1);
 }

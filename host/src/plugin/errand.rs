@@ -251,8 +251,8 @@ pub(super) async fn drive<T>(
 /// A call that can go on wherever it is taken.
 pub(super) type Portable<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The same, in the background from the moment at which the call has used up a turn here; or from its beginning, if it
-/// `is_slow`.
+/// The same, in the background from the moment at which the call has used up two turns here, so that it has computed for an
+/// epoch; or from its beginning, if it `is_slow`.
 pub(super) async fn drive_behind<T: Send + 'static>(
     mut call: Portable<T>,
     desk: &Arc<Desk>,
@@ -261,9 +261,9 @@ pub(super) async fn drive_behind<T: Send + 'static>(
     is_slow: bool,
     cpu: fn() -> Duration,
 ) -> T {
-    let mut is_behind = is_slow;
+    let mut turns = if is_slow { 2 } else { 0 };
     loop {
-        let turn = if is_behind {
+        let turn = if turns >= 2 {
             let (given, since) = (desk.clone(), Instant::now());
             let work = move || {
                 let turn = take_turn(call.as_mut(), &given, cpu);
@@ -280,8 +280,12 @@ pub(super) async fn drive_behind<T: Send + 'static>(
         };
         match turn {
             (Poll::Ready(outcome), _) => return outcome,
-            (Poll::Pending, None) => is_behind = true,
-            (Poll::Pending, asked) => attend(asked, desk, errands).await,
+            (Poll::Pending, asked) => {
+                turns += u32::from(asked.is_none());
+                if turns < 2 || asked.is_some() {
+                    attend(asked, desk, errands).await;
+                }
+            }
         }
     }
 }
