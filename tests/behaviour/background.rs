@@ -135,11 +135,11 @@ async fn what_a_client_has_given_up_ends_in_the_background() {
 }
 
 #[tokio::test]
-async fn calls_that_wait_go_on_in_the_background_once_they_compute_long() {
+async fn calls_that_wait_and_yield_go_on_in_the_background_once_they_compute_long() {
     let origin = Origin::start().await;
     let url = origin.url();
     let settings = format!(
-        "grants = {{ http = [{{ url = \"{url}\", private = true }}], body = true }}\nlimits = {{ time = \"5s\" }}"
+        "grants = {{ http = [{{ url = \"{url}\", private = true }}], body = true }}\nyields = true\nlimits = {{ time = \"5s\" }}"
     );
     let proxy = start(&config(&origin, "errands", "waiting", &settings)).await;
     let mut client = proxy.connect().await;

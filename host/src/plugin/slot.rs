@@ -129,9 +129,11 @@ impl Slot {
         }
     }
 
-    /// The same with a place for calls that take long.
+    /// The same with a place for calls that take long. Those of a plugin that waits stay, unless it yields: an epoch that ends
+    /// while a call waits is not told from one that ends while it computes, so that all would seem to be long.
     pub fn with_background(self, background: Rc<Background>) -> Self {
-        Self { background: Some(background), ..self }
+        let is_told = !self.plugin.waits() || self.plugin.yields();
+        Self { background: is_told.then_some(background), ..self }
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
