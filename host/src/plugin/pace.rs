@@ -33,7 +33,7 @@ impl Pace {
     /// The part of the time that long ones may take: one in so many.
     const PART: u32 = 100;
     /// What they may take beyond that, so that a single one is none too many.
-    const MORE: Duration = Duration::from_millis(8);
+    const MORE: Duration = Duration::from_millis(10);
     /// What all calls may take on average.
     const MEAN: Duration = Duration::from_micros(500);
     /// Calls that have to be seen, so that an average means something.
@@ -128,9 +128,7 @@ mod tests {
 
     #[test]
     fn long_calls_may_take_a_hundredth_of_the_time() {
-        for (milliseconds, every, is_found) in
-            [(10, 1, true), (10, 2, false), (4, 1, false), (1, 0, false), (3, 0, true)]
-        {
+        for (milliseconds, every, is_found) in [(8, 0, true), (10, 1, false), (4, 1, false), (1, 0, false)] {
             NOW.set(100);
             let pace = Pace::default();
             // Among so many others that they are quick on average.
@@ -142,8 +140,8 @@ mod tests {
         }
         NOW.set(100);
         let pace = Pace::default();
-        assert!(!pace.seen(ms(5), 1, now), "that may have been taken from the machine");
-        assert!(pace.seen(ms(5), 2, now));
+        assert!(!pace.seen(ms(9), 1, now), "that may have been taken from the machine");
+        assert!(pace.seen(ms(9), 2, now));
         assert!(!pace.seen(ms(5), 3, now), "that is known");
     }
 
@@ -162,7 +160,7 @@ mod tests {
         NOW.set(100);
         let pace = Pace::default();
         assert!(!pace.timed(ms(0), 0, now), "it is not in the background");
-        let slow = || assert!(pace.seen(ms(5), 1, now) || pace.seen(ms(5), 2, now));
+        let slow = || assert!(pace.seen(ms(11), 1, now));
         slow();
         // A call each second; how often the plugin is found to be quick.
         let calls = |milliseconds: u64, count: u64| {
@@ -177,8 +175,7 @@ mod tests {
         slow();
         assert_eq!(calls(1, 200), 0, "they are not, on average");
         assert_eq!(calls(0, 15) + calls(50, 3) + calls(0, 14), 0, "some were long");
-        assert_eq!(calls(0, 15), 0);
-        assert_eq!(calls(0, 17), 1);
+        assert_eq!(calls(0, 8), 1);
         slow();
         assert!((0..1000).all(|number| !pace.timed(ms(0), number, now)), "at once it is not");
     }
