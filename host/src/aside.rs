@@ -160,6 +160,8 @@ async fn follow(means: &Means, mut follows: watch::Receiver<Arc<Snapshot>>) {
         // What is no longer attended to ends here, whatever it is waiting for.
         drop((before, snapshot));
         tokio::select! {
+            // A thread that others leave no time may find the end of both.
+            biased;
             () = means.drain.started() => {
                 // They end by themselves, and leave what is still to be done.
                 attending.into_values().for_each(Task::leave);
