@@ -1,7 +1,8 @@
 //! Where do calls run that take long?
 //!
-//! Behind each worker there is a thread that has what processor time others leave. A call that is expected to compute for
-//! milliseconds goes there with all that it needs, and the worker serves other requests until it comes back.
+//! Behind each worker there is a thread that has the processor when others leave it, and little of it where they do not. A
+//! call that is expected to compute for milliseconds goes there with all that it needs, and the worker serves other requests
+//! until it comes back.
 
 use std::{
     cell::OnceCell,
@@ -22,11 +23,12 @@ pub struct Background(OnceCell<Option<mpsc::Sender<Job>>>);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Has this thread wait for others when the machine is busy, though not without end.
+/// Has this thread make way for others when the machine is busy, though not so that it would starve.
 pub fn make_way() {
-    const LOWEST: i32 = 19;
+    /// Beside a thread that never rests it has a tenth of a processor.
+    const NICE: i32 = 10;
     // On Linux it is the thread's own.
-    if let Err(error) = setpriority_process(None, LOWEST) {
+    if let Err(error) = setpriority_process(None, NICE) {
         tracing::warn!(%error, "calls of plugins in the background have the priority of requests");
     }
 }
@@ -63,7 +65,10 @@ impl Background {
         let (jobs, received) = mpsc::channel::<Job>();
         let work = move || {
             make_way();
-            received.into_iter().for_each(|job| job());
+            for job in received {
+                // What nobody waits for is dropped here, and might panic too. The panic has been told of.
+                drop(catch_unwind(AssertUnwindSafe(job)));
+            }
         };
         let started = thread::Builder::new().name("tollgate-behind".into()).spawn(work);
         started
