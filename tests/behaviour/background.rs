@@ -1,6 +1,6 @@
 //! Plugins whose calls take long, and the worker that serves others meanwhile.
 
-use tollgate_tests::{Client, Origin, Proxy, endpoints, guest, logged, until, waiting_guest};
+use tollgate_tests::{BareOrigin, Client, Origin, Proxy, endpoints, guest, logged, until, waiting_guest};
 
 /// One worker, with a route `/` through a plugin of this name that does as it is told, and one beside it.
 fn config(origin: &Origin, plugin: &str, file: &str, settings: &str) -> String {
@@ -135,27 +135,57 @@ async fn what_a_client_has_given_up_ends_in_the_background() {
 }
 
 #[tokio::test]
-async fn calls_that_wait_and_yield_go_on_in_the_background_once_they_compute_long() {
+async fn calls_that_wait_go_on_in_the_background_once_they_compute_long() {
     let origin = Origin::start().await;
     let url = origin.url();
-    let settings = format!(
-        "grants = {{ http = [{{ url = \"{url}\", private = true }}], body = true }}\nyields = true\nlimits = {{ time = \"5s\" }}"
-    );
-    let proxy = start(&config(&origin, "errands", "waiting", &settings)).await;
-    let mut client = proxy.connect().await;
-    let mut before = 0.0;
-    for number in 0..3 {
-        let mut long = proxy.connect().await;
-        let words =
-            format!("x-do: work 100; send GET {url}/; body\r\nx-verdict: reply\r\nContent-Length: 4\r\n");
-        long.send(request("/", &words) + "data").await;
-        assert_eq!(ask(&mut client, "/beside", "").await, 200);
-        let response = long.response().await;
-        let told = String::from_utf8_lossy(&response.body).into_owned();
-        assert!(told.starts_with("worked; 200 ") && told.ends_with("; data"), "{number}: {told}");
-        let calls = behind(&proxy, "errands").await;
-        assert!(calls > before, "{number}: if not from their beginning");
-        before = calls;
+    for (plugin, yields) in [("errands", false), ("yielding", true)] {
+        let settings = format!(
+            "grants = {{ http = [{{ url = \"{url}\", private = true }}], body = true }}\nyields = {yields}\nlimits = {{ time = \"5s\" }}"
+        );
+        let proxy = start(&config(&origin, plugin, "waiting", &settings)).await;
+        let mut client = proxy.connect().await;
+        let mut before = 0.0;
+        for number in 0..3 {
+            let mut long = proxy.connect().await;
+            let words =
+                format!("x-do: work 100; send GET {url}/; body\r\nx-verdict: reply\r\nContent-Length: 4\r\n");
+            long.send(request("/", &words) + "data").await;
+            assert_eq!(ask(&mut client, "/beside", "").await, 200);
+            let response = long.response().await;
+            let told = String::from_utf8_lossy(&response.body).into_owned();
+            assert!(
+                told.starts_with("worked; 200 ") && told.ends_with("; data"),
+                "{plugin} {number}: {told}"
+            );
+            let calls = behind(&proxy, plugin).await;
+            assert!(calls > before, "{plugin} {number}: if not from their beginning");
+            before = calls;
+        }
+        assert_eq!(instances(&proxy), 1, "{plugin}");
     }
-    assert_eq!(instances(&proxy), 1);
+}
+
+#[tokio::test]
+async fn a_plugin_that_waits_long_is_not_one_that_computes_long() {
+    let (origin, asked) = (Origin::start().await, BareOrigin::start().await);
+    let url = asked.url();
+    let settings = format!(
+        "grants = {{ http = [{{ url = \"{url}\", private = true }}], body = true }}\nbreaker = {{ share = 0.001, pause = \"1h\" }}"
+    );
+    let proxy = start(&config(&origin, "patient", "waiting", &settings)).await;
+    let (mut client, mut beside) = (proxy.connect().await, proxy.connect().await);
+    for number in 0..10 {
+        client.send(request("/", &format!("x-do: send GET {url}/\r\nx-verdict: reply\r\n"))).await;
+        let mut asked = asked.accept().await;
+        asked.read_until("\r\n\r\n").await;
+        // That takes longer than an epoch.
+        for _ in 0..20 {
+            assert_eq!(ask(&mut beside, "/beside", "").await, 200);
+        }
+        asked.send("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+        let response = client.response().await;
+        let told = String::from_utf8_lossy(&response.body).into_owned();
+        assert!(told.starts_with("204 "), "{number}: {} {told}", response.status);
+    }
+    assert_eq!(behind(&proxy, "patient").await, 0.0);
 }

@@ -4,7 +4,11 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     path::PathBuf,
-    sync::{Arc, Mutex, Once, Weak, mpsc},
+    sync::{
+        Arc, Mutex, Once, Weak,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -26,6 +30,19 @@ use super::{
 
 /// The resolution of CPU deadlines. A call may run two of these longer than its limit.
 pub(super) const EPOCH: Duration = Duration::from_millis(5);
+
+/// Epochs of any engine that have ended.
+static ENDED: AtomicU64 = AtomicU64::new(0);
+
+/// Another number in another epoch.
+pub(super) fn epoch() -> u64 {
+    ENDED.load(Ordering::Relaxed)
+}
+
+/// An epoch ends.
+pub(super) fn pass() {
+    ENDED.fetch_add(1, Ordering::Relaxed);
+}
 
 /// What an [`Engine`] needs to know.
 #[derive(Debug, Clone)]
@@ -240,6 +257,7 @@ fn tick(engine: &wasmtime::Engine) {
     let engine = engine.weak();
     let ticking = thread::Builder::new().name("tollgate-epoch".into()).spawn(move || {
         while let Some(engine) = engine.upgrade() {
+            pass();
             engine.increment_epoch();
             drop(engine);
             thread::sleep(EPOCH);

@@ -18,7 +18,8 @@ use tokio::{sync::oneshot, task::yield_now};
 use super::{
     background::Background,
     client::{Outgoing, Received, SendError},
-    engine::EPOCH,
+    cost::{Cost, Meter},
+    engine,
 };
 
 /// Does what a call waits for, each within the time that it is given.
@@ -79,6 +80,10 @@ pub(super) struct Desk(Mutex<Contents>);
 struct Contents {
     asked: Option<Asked>,
     meter: Meter,
+    /// The epoch in which it was left to wait, if it has,
+    left_in: Option<u64>,
+    /// and whether that was over when it went on, which it has not been looked at for.
+    has_outwaited: bool,
     /// When the time for waiting is over; none if the call may not wait.
     until: Option<Instant>,
     /// How long the call has been away from the thread.
@@ -101,50 +106,6 @@ pub(super) enum Which {
     Response,
 }
 
-/// The CPU time of a call, which may come and go. Taken only once the call has been seen to take long.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Meter {
-    /// When it was looked at last, if it was.
-    since: Option<Duration>,
-    used: Duration,
-}
-
-impl Meter {
-    /// The call is seen to run: an epoch has passed, or a piece of something long that the host does for it. What it has
-    /// used so far; nothing when it is first seen, so that one that was merely not scheduled is not blamed.
-    pub fn look(&mut self, now: Duration) -> Duration {
-        self.add(now);
-        self.since = Some(now);
-        self.used
-    }
-
-    /// What the call has taken, as a sample: an epoch for the one that ended while it ran, if any did, and what was seen
-    /// since.
-    pub fn sampled(&self) -> Duration {
-        self.since.map_or(Duration::ZERO, |_| self.used.saturating_add(EPOCH))
-    }
-
-    /// Between two looks no more than an epoch counts: a call that runs is looked at in each, so what is beyond was
-    /// mostly taken from the whole machine, by others on the same hardware.
-    fn add(&mut self, now: Duration) {
-        let since = self.since.unwrap_or(now);
-        self.used += now.saturating_sub(since).min(EPOCH);
-    }
-
-    /// The same at the end of a call.
-    pub fn at_end(mut self, cpu: fn() -> Duration) -> Self {
-        if self.since.is_some() {
-            self.add(cpu());
-        }
-        self
-    }
-
-    /// What the call has used since it was seen first.
-    pub fn used(&self) -> Duration {
-        self.used
-    }
-}
-
 impl Desk {
     /// A call begins that may wait for so long; not at all if absent.
     pub fn begin(&self, wait: Option<Duration>) {
@@ -152,25 +113,13 @@ impl Desk {
         *self.contents() = Contents { until, ..Contents::default() };
     }
 
-    /// How long the call, or the last one, has waited: for others, or for its turn.
-    pub fn waited(&self) -> Duration {
-        self.contents().waited
-    }
-
-    /// What the call has taken: as it was timed in the background, or as [`Meter::sampled`] tells it.
-    pub fn taken(&self) -> Duration {
-        let Contents { meter, behind, .. } = &*self.contents();
-        if behind.is_zero() { meter.sampled() } else { *behind }
-    }
-
-    /// How long the call has run after it had been seen first.
-    pub fn seen_for(&self) -> Duration {
-        self.contents().meter.used()
-    }
-
-    /// Whether a part of it was run in the background.
-    pub fn is_behind(&self) -> bool {
-        !self.contents().behind.is_zero()
+    /// Adds what the call, or the last one, has taken in its turns.
+    pub fn add_to(&self, cost: &mut Cost) {
+        let Contents { meter, waited, behind, .. } = &*self.contents();
+        cost.is_behind = !behind.is_zero();
+        cost.computed += if cost.is_behind { *behind } else { meter.sampled() };
+        cost.seen_for += meter.used();
+        cost.waited += *waited;
     }
 
     /// What is left of the time for waiting.
@@ -205,9 +154,14 @@ impl Desk {
         answered.await.unwrap_or(Err(BodyError::Disconnected))
     }
 
-    /// The call is seen to run. What it has used so far, as [`Meter::look`] tells it.
-    pub fn look(&self, now: Duration) -> Duration {
-        self.contents().meter.look(now)
+    /// An epoch has passed, or a piece of something long. What the call has used so far, as [`Meter::look`] tells it, and
+    /// whether it has run meanwhile and not waited.
+    pub fn look(&self, now: Duration) -> (Duration, bool) {
+        let Contents { meter, has_outwaited, .. } = &mut *self.contents();
+        match std::mem::take(has_outwaited) {
+            true => (meter.watch(now), false),
+            false => (meter.look(now), true),
+        }
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -216,18 +170,16 @@ impl Desk {
 
     /// The call goes on.
     fn resume(&self, cpu: fn() -> Duration) {
-        let meter = &mut self.contents().meter;
-        if meter.since.is_some() {
-            meter.since = Some(cpu());
-        }
+        let contents = &mut *self.contents();
+        contents.meter.resume(cpu);
+        contents.has_outwaited |= contents.left_in.take().is_some_and(|epoch| epoch != engine::epoch());
     }
 
     /// The call has let go of the thread. What it waits for, if that is new.
     fn pause(&self, cpu: fn() -> Duration) -> Option<Asked> {
         let contents = &mut *self.contents();
-        if contents.meter.since.is_some() {
-            contents.meter.add(cpu());
-        }
+        contents.meter.pause(cpu);
+        contents.left_in = contents.asked.is_some().then(engine::epoch);
         contents.asked.take()
     }
 }
@@ -412,18 +364,34 @@ mod tests {
         let desk = Desk::default();
         desk.begin(None);
         let at = |milliseconds: u64| Duration::from_millis(milliseconds);
-        assert_eq!(desk.look(at(10)), Duration::ZERO);
-        assert_eq!(desk.look(at(11)), at(1));
+        assert_eq!(desk.look(at(10)), (Duration::ZERO, true));
+        assert_eq!(desk.look(at(11)), (at(1), true));
         desk.pause(|| Duration::from_millis(12));
         desk.resume(|| Duration::from_millis(20));
-        assert_eq!(desk.look(at(21)), at(3));
+        assert_eq!(desk.look(at(21)), (at(3), true));
     }
 
     #[test]
-    fn time_that_is_taken_from_the_machine_counts_for_an_epoch_at_most() {
-        let mut meter = Meter::default();
-        assert_eq!(meter.look(Duration::from_secs(1)), Duration::ZERO);
-        assert_eq!(meter.look(Duration::from_secs(2)), EPOCH);
-        assert_eq!(meter.look(Duration::from_secs(3)), EPOCH * 2);
+    fn an_epoch_that_ends_while_a_call_waits_does_not_make_it_seen_running() {
+        let (desk, mut errands) = (Desk::default(), Obliging(Vec::new()));
+        for passes in [false, true] {
+            desk.begin(Some(Duration::from_secs(5)));
+            let call = async {
+                desk.send(outgoing(0)).await.expect("it is sent");
+                // Here the plugin is looked at if an epoch has ended.
+                passes.then(|| desk.look(Duration::from_millis(10)))
+            };
+            let mut call = pin!(call);
+            let (_, asked) = take_turn(call.as_mut(), &desk, || Duration::ZERO);
+            if passes {
+                engine::pass();
+            }
+            at_once(attend(asked, &desk, &mut errands));
+            let (looked, _) = take_turn(call.as_mut(), &desk, || Duration::from_millis(12));
+            assert_eq!(looked, Poll::Ready(passes.then_some((Duration::ZERO, false))));
+            let mut cost = Cost::default();
+            desk.add_to(&mut cost);
+            assert_eq!(cost.computed, Duration::from_millis(if passes { 2 } else { 0 }));
+        }
     }
 }

@@ -22,7 +22,8 @@ use super::{
     bindings::exports::tollgate::policy::{balance_hook, complete_hook, request_hook, response_hook},
     capability::Capabilities,
     code::Code,
-    errand::{Desk, Errands, Meter, NoErrands, drive, drive_behind},
+    cost::{Cost, Meter},
+    errand::{Desk, Errands, NoErrands, drive, drive_behind},
     exchange::{Exchange, InvalidReply},
     host::LogLines,
     slot::Members,
@@ -67,6 +68,14 @@ pub(super) struct Limits {
     memory_in_all: Option<usize>,
     shared: Arc<Shared>,
     exceeded: Option<Exceeded>,
+}
+
+/// How a call is found to do when it is looked at.
+enum Seen {
+    Running,
+    /// An epoch has passed, and the call has waited meanwhile.
+    Back,
+    OutOfTime,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -307,16 +316,16 @@ impl Instance {
 
     /// What the call that has ended has taken, but for turns. Of most calls that is nothing.
     pub fn cost(&self) -> Cost {
-        let Limits { meter, slept, .. } = &self.store.data().limits;
-        let meter = meter.at_end(cpu_time);
-        Cost { computed: meter.sampled(), slept: *slept, seen_for: meter.used(), ..Cost::default() }
+        let Limits { mut meter, slept, .. } = self.store.data().limits;
+        meter.pause(cpu_time);
+        Cost { computed: meter.sampled(), slept, seen_for: meter.used(), ..Cost::default() }
     }
 
     /// What the call that has ended has taken, with its turns.
     pub fn cost_in_all(&self) -> Cost {
         let mut cost = self.cost();
         if let Some(waiting) = &self.waiting {
-            cost.add_turns(&waiting.desk);
+            waiting.desk.add_to(&mut cost);
         }
         cost
     }
@@ -412,41 +421,6 @@ pub(super) struct Ended<T> {
     /// What was made of its verdict; or why there is none.
     pub result: Result<Result<T, CallError>, CallError>,
     pub cost: Cost,
-}
-
-/// What a call has taken.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Cost {
-    /// Processor time: as it was timed in the background, or else as a sample, which is nothing unless an epoch ended
-    /// meanwhile.
-    pub computed: Duration,
-    pub slept: Duration,
-    /// How long it has computed after it had been seen first.
-    pub seen_for: Duration,
-    /// How long it has waited.
-    pub waited: Duration,
-    /// It was made in the background, from its beginning or in the end.
-    pub is_behind: bool,
-}
-
-impl Cost {
-    /// Of the time of its thread.
-    pub fn taken(&self) -> Duration {
-        self.computed.saturating_add(self.slept)
-    }
-
-    /// The same, less what it had taken before it was seen.
-    pub fn held(&self) -> Duration {
-        self.seen_for.saturating_add(self.slept)
-    }
-
-    /// What a call has taken that came and went.
-    fn add_turns(&mut self, desk: &Desk) {
-        self.computed += desk.taken();
-        self.seen_for += desk.seen_for();
-        self.waited += desk.waited();
-        self.is_behind = desk.is_behind();
-    }
 }
 
 impl<T> Ended<T> {
@@ -566,7 +540,7 @@ impl Instance {
             None => drive(call, &desk, errands, cpu_time).await,
         };
         // The last turn is over only now.
-        ended.cost.add_turns(&desk);
+        desk.add_to(&mut ended.cost);
         ended
     }
 
@@ -596,19 +570,23 @@ impl State {
     /// wait makes way for others each time.
     fn at_epoch(&mut self) -> UpdateDeadline {
         let is_given_up = self.given_up.as_ref().is_some_and(|given_up| given_up.load(Ordering::Relaxed));
-        if is_given_up || !self.limits.has_time(self.desk.as_deref()) {
+        if is_given_up {
             return UpdateDeadline::Interrupt;
         }
-        if self.desk.is_some() { UpdateDeadline::Yield(1) } else { UpdateDeadline::Continue(1) }
+        match self.limits.look(self.desk.as_deref()) {
+            Seen::OutOfTime => UpdateDeadline::Interrupt,
+            Seen::Running if self.desk.is_some() => UpdateDeadline::Yield(1),
+            Seen::Running | Seen::Back => UpdateDeadline::Continue(1),
+        }
     }
 
     /// What it was granted, for a function of the host that may take long: the guest does not run meanwhile, so nobody
     /// looks at its time. That is what the second is for, to be called every millisecond or two; its error ends the call.
     pub fn at_length(&mut self) -> (&Capabilities, impl FnMut() -> wasmtime::Result<()> + '_) {
         let Self { surroundings, limits, desk, .. } = self;
-        let go_on = || match limits.has_time(desk.as_deref()) {
-            true => Ok(()),
-            false => Err(wasmtime::Error::msg("the plugin has the host work too long")),
+        let go_on = || match limits.look(desk.as_deref()) {
+            Seen::OutOfTime => Err(wasmtime::Error::msg("the plugin has the host work too long")),
+            Seen::Running | Seen::Back => Ok(()),
         };
         (&surroundings.capabilities, go_on)
     }
@@ -648,18 +626,18 @@ impl Limits {
         (self.meter, self.slept) = (Meter::default(), Duration::ZERO);
     }
 
-    /// Looks at the time of the call, which is counted at the desk if it may come and go: whether any is left.
-    fn has_time(&mut self, desk: Option<&Desk>) -> bool {
+    /// Looks at the time of the call, which is counted at the desk if it may come and go.
+    fn look(&mut self, desk: Option<&Desk>) -> Seen {
         let now = cpu_time();
-        let used = match desk {
+        let (used, has_run) = match desk {
             Some(desk) => desk.look(now),
-            None => self.meter.look(now),
+            None => (self.meter.look(now), true),
         };
-        let has_time = used.saturating_add(self.slept) < self.time;
-        if !has_time {
+        if used.saturating_add(self.slept) >= self.time {
             self.exceeded = Some(Exceeded::Time);
+            return Seen::OutOfTime;
         }
-        has_time
+        if has_run { Seen::Running } else { Seen::Back }
     }
 
     /// The call is to sleep for so long. An error if that is more than it has left.

@@ -14,6 +14,7 @@ mod canary;
 mod capability;
 mod client;
 mod code;
+mod cost;
 mod counts;
 mod engine;
 mod errand;

@@ -1,13 +1,13 @@
 //! Do the calls of a plugin take so long that its worker is not to wait for them?
 //!
-//! A call that is quick is never timed. What is known of the others comes from those that ran when an epoch ended: how long
+//! A call that is quick is never timed. What is known of them comes from those that ran when an epoch ended: how long
 //! they ran on, and how many were not seen in between. A plugin is slow whose long calls hold the worker for more than a
 //! hundredth of the time, or whose calls take long on average. Then they go to the background, where each is timed, until
 //! they are quick. One long call says nothing: what a hypervisor takes meanwhile looks the same.
 
 use std::{cell::Cell, time::Duration};
 
-use super::engine::EPOCH;
+use super::cost::Cost;
 
 /// One worker's view of one plugin.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Pace {
     began: Cell<u64>,
     /// and the time.
     since: Cell<Duration>,
-    /// What those that were timed have taken.
+    /// What those that are in the count have taken.
     took: Cell<Duration>,
     /// What long ones have taken, beyond their part of the time while the plugin is quick.
     long: Cell<Duration>,
@@ -46,13 +46,14 @@ impl Pace {
         self.is_slow.get()
     }
 
-    /// A call, the last of so many, was seen running, and has run on for so long. Whether that is how the plugin was found
-    /// to be slow.
+    /// A call, the last of so many, has taken what is not nothing by the sample. Whether that is how the plugin was found to
+    /// be slow.
     #[cold]
-    pub fn seen(&self, time: Duration, calls: u64, now: fn() -> Duration) -> bool {
+    pub fn seen(&self, cost: &Cost, calls: u64, now: fn() -> Duration) -> bool {
         if self.is_slow() {
             return false;
         }
+        let time = cost.held();
         let mut is_slow = false;
         if time >= Self::LONG {
             let now = now();
@@ -60,10 +61,10 @@ impl Pace {
             self.long.set(self.long.get().saturating_sub(free) + time);
             is_slow = self.long.get() > Self::MORE;
         }
-        self.seen.set(self.seen.get() + 1);
+        self.count(cost);
         if self.seen.get() >= Self::ENOUGH {
             let since = u32::try_from(calls.saturating_sub(self.began.get())).unwrap_or(u32::MAX).max(1);
-            is_slow |= EPOCH * self.seen.get() / since >= Self::MEAN;
+            is_slow |= self.took.get() / since >= Self::MEAN;
             self.begin(calls, Duration::ZERO);
         }
         if is_slow {
@@ -74,16 +75,15 @@ impl Pace {
         is_slow
     }
 
-    /// A call, the last of so many, has taken so long in the background. Whether that is how the plugin was found to be
+    /// A call, the last of so many, has taken this in the background. Whether that is how the plugin was found to be
     /// quick again.
-    pub fn timed(&self, time: Duration, calls: u64, now: fn() -> Duration) -> bool {
+    pub fn timed(&self, cost: &Cost, calls: u64, now: fn() -> Duration) -> bool {
         if !self.is_slow() {
             return false;
         }
-        self.seen.set(self.seen.get() + 1);
-        self.took.set(self.took.get().saturating_add(time));
-        if time >= Self::LONG {
-            self.long.set(self.long.get().saturating_add(time));
+        self.count(cost);
+        if cost.taken() >= Self::LONG {
+            self.long.set(self.long.get().saturating_add(cost.taken()));
         }
         if !self.seen.get().is_multiple_of(Self::ENOUGH) {
             return false;
@@ -103,6 +103,12 @@ impl Pace {
         is_quick
     }
 
+    /// One more.
+    fn count(&self, cost: &Cost) {
+        self.seen.set(self.seen.get() + 1);
+        self.took.set(self.took.get().saturating_add(cost.taken()));
+    }
+
     /// A count begins.
     fn begin(&self, calls: u64, now: Duration) {
         self.seen.set(0);
@@ -114,7 +120,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::engine::EPOCH, *};
 
     thread_local!(static NOW: Cell<u64> = const { Cell::new(0) });
 
@@ -122,8 +128,15 @@ mod tests {
         Duration::from_secs(NOW.get())
     }
 
-    const fn ms(milliseconds: u64) -> Duration {
-        Duration::from_millis(milliseconds)
+    /// Of a call that ran on for so many milliseconds after it had been seen.
+    fn sample(milliseconds: u64) -> Cost {
+        let seen_for = Duration::from_millis(milliseconds);
+        Cost { seen_for, computed: seen_for + EPOCH, ..Cost::default() }
+    }
+
+    /// Of a call that was timed.
+    fn known(time: Duration) -> Cost {
+        Cost { seen_for: time, computed: time, ..Cost::default() }
     }
 
     #[test]
@@ -134,15 +147,15 @@ mod tests {
             // Among so many others that they are quick on average.
             let found = (1..=100).any(|number| {
                 NOW.set(NOW.get() + every);
-                pace.seen(ms(milliseconds), number * 1000, now)
+                pace.seen(&sample(milliseconds), number * 1000, now)
             });
             assert_eq!((found, pace.is_slow()), (is_found, is_found), "{milliseconds} ms every {every} s");
         }
         NOW.set(100);
         let pace = Pace::default();
-        assert!(!pace.seen(ms(9), 1, now), "that may have been taken from the machine");
-        assert!(pace.seen(ms(9), 2, now));
-        assert!(!pace.seen(ms(5), 3, now), "that is known");
+        assert!(!pace.seen(&sample(9), 1, now), "that may have been taken from the machine");
+        assert!(pace.seen(&sample(9), 2, now));
+        assert!(!pace.seen(&sample(5), 3, now), "that is known");
     }
 
     #[test]
@@ -150,8 +163,15 @@ mod tests {
         // Every so many calls one is seen: those of half a millisecond are one in ten.
         for (every, is_found) in [(1, true), (9, true), (11, false), (1000, false)] {
             let pace = Pace::default();
-            let found = (1..=160).any(|number| pace.seen(Duration::ZERO, number * every, now));
+            let found = (1..=160).any(|number| pace.seen(&sample(0), number * every, now));
             assert_eq!((found, pace.is_slow()), (is_found, is_found), "one of {every}");
+        }
+        // One that waits is watched each time, and what it takes is known.
+        for (microseconds, is_found) in [(100, false), (400, false), (600, true)] {
+            let pace = Pace::default();
+            let cost = known(Duration::from_micros(microseconds));
+            let found = (1..=160).any(|number| pace.seen(&cost, number, now));
+            assert_eq!((found, pace.is_slow()), (is_found, is_found), "{microseconds} us");
         }
     }
 
@@ -159,14 +179,14 @@ mod tests {
     fn what_was_slow_has_to_be_quick_for_a_while() {
         NOW.set(100);
         let pace = Pace::default();
-        assert!(!pace.timed(ms(0), 0, now), "it is not in the background");
-        let slow = || assert!(pace.seen(ms(11), 1, now));
+        assert!(!pace.timed(&known(Duration::from_millis(0)), 0, now), "it is not in the background");
+        let slow = || assert!(pace.seen(&sample(11), 1, now));
         slow();
         // A call each second; how often the plugin is found to be quick.
         let calls = |milliseconds: u64, count: u64| {
             let call = |_| {
                 NOW.set(NOW.get() + 1);
-                pace.timed(ms(milliseconds), NOW.get(), now)
+                pace.timed(&known(Duration::from_millis(milliseconds)), NOW.get(), now)
             };
             (0..count).map(call).filter(|is_over| *is_over).count()
         };
@@ -177,6 +197,9 @@ mod tests {
         assert_eq!(calls(0, 15) + calls(50, 3) + calls(0, 14), 0, "some were long");
         assert_eq!(calls(0, 8), 1);
         slow();
-        assert!((0..1000).all(|number| !pace.timed(ms(0), number, now)), "at once it is not");
+        assert!(
+            (0..1000).all(|number| !pace.timed(&known(Duration::from_millis(0)), number, now)),
+            "at once it is not"
+        );
     }
 }

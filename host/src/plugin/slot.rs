@@ -17,9 +17,10 @@ use super::{
     background::Background,
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     breaker::{Breaker, Entry},
+    cost::Cost,
     errand::{Errands, at_once},
     exchange::{InHand, Reply},
-    instance::{CallError, Cost, Ended, Instance, Terms, now},
+    instance::{CallError, Ended, Instance, Terms, now},
     pace::Pace,
 };
 use crate::telemetry::Writer;
@@ -129,11 +130,9 @@ impl Slot {
         }
     }
 
-    /// The same with a place for calls that take long. Those of a plugin that waits stay, unless it yields: an epoch that ends
-    /// while a call waits is not told from one that ends while it computes, so that all would seem to be long.
+    /// The same with a place for calls that take long.
     pub fn with_background(self, background: Rc<Background>) -> Self {
-        let is_told = !self.plugin.waits() || self.plugin.yields();
-        Self { background: is_told.then_some(background), ..self }
+        Self { background: Some(background), ..self }
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
@@ -338,10 +337,10 @@ impl Slot {
         let (counts, plugin) = (self.counts(), &self.plugin.name);
         counts.behind.add(u64::from(cost.is_behind));
         if cost.is_behind && self.pace.is_slow() {
-            if self.pace.timed(cost.taken(), counts.calls(), now) {
+            if self.pace.timed(&cost, counts.calls(), now) {
                 tracing::info!(%plugin, "the plugin's calls are quick again and made on this worker");
             }
-        } else if self.pace.seen(cost.held(), counts.calls(), now) {
+        } else if self.pace.seen(&cost, counts.calls(), now) {
             tracing::info!(%plugin, "the plugin's calls take long and are made in the background of this worker");
         }
     }
