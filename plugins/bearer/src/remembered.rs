@@ -10,14 +10,17 @@ use crate::Judgement;
 
 /// What is thought of tokens whose signatures were right. A bounded number: when they are too many, all are forgotten,
 /// which costs less than to know which was used last, and each is checked again just once.
+///
+/// Found by the hash of a token, and then compared with it: of two with one hash, the later is remembered.
 #[derive(Debug, Default)]
-pub struct Remembered(HashMap<String, Rc<Judgement>, BuildHasherDefault<Tail>>);
+pub struct Remembered(HashMap<u64, (String, Rc<Judgement>), BuildHasherDefault<AsItIs>>);
 
 impl Remembered {
     const MOST: usize = 1_024;
 
     pub fn get(&self, token: &str) -> Option<Rc<Judgement>> {
-        self.0.get(token).cloned()
+        let (known, judgement) = self.0.get(&tail(token.as_bytes()))?;
+        is_same(known.as_bytes(), token.as_bytes()).then(|| judgement.clone())
     }
 
     /// Forgets all, since the keys are others.
@@ -30,31 +33,44 @@ impl Remembered {
             self.0.clear();
         }
         let judgement = Rc::new(judgement);
-        self.0.insert(token, judgement.clone());
+        self.0.insert(tail(token.as_bytes()), (token, judgement.clone()));
         judgement
     }
 }
 
-/// Takes the end of a token for its hash: that is of the signature, which is as good as random, and which nobody can
-/// choose who has not the key.
-#[derive(Debug, Default)]
-struct Tail(u64);
+/// A hash of the end of a token: that is of the signature, which is as good as random, and which nobody can choose who has
+/// not the key.
+fn tail(token: &[u8]) -> u64 {
+    let mut words = token.rchunks(8).map(|chunk| {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        u64::from_le_bytes(word)
+    });
+    let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    // The halves of a product depend on all bits of its factors; the numbers are digits of pi.
+    let product = u128::from(last ^ 0x243f_6a88_85a3_08d3) * u128::from(before ^ 0x1319_8a2e_0370_7344);
+    (product >> 64) as u64 ^ product as u64
+}
 
-impl Hasher for Tail {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut words = bytes.rchunks(8).map(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u64::from_le_bytes(word)
-        });
-        let (last, before) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        // The halves of a product depend on all bits of its factors; the numbers are digits of pi.
-        let product = u128::from(last ^ 0x243f_6a88_85a3_08d3) * u128::from(before ^ 0x1319_8a2e_0370_7344);
-        self.0 = (product >> 64) as u64 ^ product as u64;
+/// Compares word by word: what a guest has for a `memcmp` goes byte by byte.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let word = |(one, other): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*one) == u64::from_le_bytes(*other);
+    let ((ones, one_rest), (others, other_rest)) = (one.as_chunks(), other.as_chunks());
+    one.len() == other.len() && ones.iter().zip(others).all(word) && one_rest == other_rest
+}
+
+/// For what is a hash already.
+#[derive(Debug, Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a hash is one number");
     }
 
-    /// Where a text ends.
-    fn write_u8(&mut self, _: u8) {}
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 
     fn finish(&self) -> u64 {
         self.0
@@ -79,12 +95,26 @@ mod tests {
     }
 
     #[test]
+    fn a_token_is_remembered_to_its_last_byte() {
+        let tail = "0123456789abcdef";
+        let tokens: Vec<String> = (0..40).map(|length| format!("{}{tail}", "x".repeat(length))).collect();
+        for token in &tokens {
+            let mut remembered = Remembered::default();
+            remembered.put(token.clone(), Judgement::UNKNOWN);
+            for other in &tokens {
+                assert_eq!(remembered.get(other).is_some(), token == other, "{token} {other}");
+            }
+            for place in 0..token.len() {
+                let mut other = token.clone().into_bytes();
+                other[place] = b'y';
+                assert!(!is_same(token.as_bytes(), &other), "{token} {place}");
+            }
+        }
+    }
+
+    #[test]
     fn tokens_differ_in_the_hash_of_their_ends() {
-        let hash = |token: String| {
-            let mut tail = Tail::default();
-            tail.write(token.as_bytes());
-            tail.finish()
-        };
+        let hash = |token: String| tail(token.as_bytes());
         let hashes: HashSet<u64> =
             (0..1_000_u32).map(|end| hash(format!("{}{end:016x}", "e30.".repeat(60)))).collect();
         assert_eq!(hashes.len(), 1_000);

@@ -16,14 +16,17 @@ pub enum Source {
     Cookie(String),
 }
 
+/// With the space that ends it (RFC 9110, section 11.4).
+const SCHEME: &str = "Bearer ";
+
 impl Source {
     /// The token of a request whose headers are looked up.
     pub(crate) fn find(&self, header: impl Fn(&str) -> Option<String>) -> Result<String, Refusal> {
         let token = match self {
             Self::Bearer => {
                 let mut value = header("authorization").ok_or(Refusal::Missing)?;
-                let (scheme, token) = value.split_once(' ').ok_or(Refusal::Missing)?;
-                let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+                let (scheme, token) = value.split_at_checked(SCHEME.len()).ok_or(Refusal::Missing)?;
+                let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
                 let begin = value.len() - token.trim_ascii_start().len();
                 value.truncate(value.trim_ascii_end().len());
                 value.drain(..begin.min(value.len()));

@@ -108,7 +108,7 @@ impl Policy {
 
 /// One client: an IPv4 address, or the network of 64 bits that an IPv6 client usually has to itself.
 fn client(address: String) -> String {
-    if !address.contains(':') {
+    if !address.bytes().any(|byte| byte == b':') {
         return address;
     }
     match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
