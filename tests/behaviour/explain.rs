@@ -90,10 +90,11 @@ async fn each_stage_says_what_it_did_and_why_others_were_not_taken() {
     let config = format!(
         "{ADMIN}[upstreams.app]\nendpoints = [\"{}\", \"http://127.0.0.1:9\"]\nbalance = \"chooser\"
         health = {{ path = \"/\", interval = \"20ms\", unhealthy-after = 1 }}
-        [[routes]]\nname = \"mine\"\nupstream = \"app\"\nplugins = [\"noter\", \"failing\", \"header\"]\ncompress = true
+        [[routes]]\nname = \"mine\"\nupstream = \"app\"\nplugins = [\"noter\", \"failing\", \"promiser\", \"header\"]\ncompress = true
         [[routes]]\nname = \"beta\"\nmatch = {{ headers = {{ x-beta = \"1\" }} }}\nupstream = \"app\"
         [plugins.noter]\nfile = \"guest.wasm\"\nconfig = {{ request = \"note\", says = \"well\" }}
         [plugins.failing]\nfile = \"guest.wasm\"\nfail = \"open\"\nconfig = {{ request = \"trap\" }}
+        [plugins.promiser]\nfile = \"guest.wasm\"\nconfig = {{ request = \"promise\", says = \"x-later=1\" }}
         [plugins.header]\nfile = \"guest.wasm\"\nconfig = {{ request = \"header\", says = \"hello\" }}
         [plugins.chooser]\nfile = \"guest.wasm\"\nconfig = {{ pick = \"first\" }}\n",
         origin.url()
@@ -111,12 +112,13 @@ async fn each_stage_says_what_it_did_and_why_others_were_not_taken() {
     assert_eq!(told["prepared"]["set"]["x-forwarded-for"], "127.0.0.1");
     assert_eq!(told["route"]["name"], "mine");
     assert_eq!(told["route"]["near"], json!([{ "name": "beta", "objection": "it wants another `x-beta`" }]));
-    let [noter, failing, header] = &told["plugins"].as_array().expect("it is a list")[..] else {
+    let [noter, failing, promiser, header] = &told["plugins"].as_array().expect("it is a list")[..] else {
         panic!("{told:#}")
     };
     assert_eq!((&noter["verdict"], &noter["notes"]), (&json!("next"), &json!({ "note": "well" })));
     assert_eq!((&failing["verdict"], &failing["is-passed-over"]), (&json!("failed"), &json!(true)));
-    assert_eq!(header["set"], json!({ "x-guest": "hello" }));
+    assert_eq!(promiser["response"], json!({ "x-later": "1" }));
+    assert_eq!((&header["set"], &header["response"]), (&json!({ "x-guest": "hello" }), &Value::Null));
     assert!(header["micros"].as_f64().is_some_and(|micros| micros > 0.0), "{header}");
     assert_eq!(told["compression"], json!({ "decision": "possible", "encoding": "br" }));
     let pick = &told["pick"];

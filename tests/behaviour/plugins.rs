@@ -265,7 +265,7 @@ async fn a_response_hook_sees_the_request_as_it_was_forwarded_and_cannot_change_
     assert_eq!(seen["status"], 404);
     assert_eq!(seen["endpoint"], origin.address.to_string());
     assert_eq!(seen["from-cache"], false);
-    assert_eq!(seen["late"], "forbidden");
+    assert_eq!((&seen["late"], &seen["late-promise"]), (&json!("forbidden"), &json!("forbidden")));
     assert_eq!(seen["request"]["path"], "/path");
     let headers = seen["headers"].as_array().expect("headers are a list");
     assert!(headers.contains(&json!(["x-a", "1"])) && headers.contains(&json!(["x-a", "2"])), "{headers:?}");
@@ -429,6 +429,42 @@ async fn a_response_hook_changes_the_response() {
     assert_eq!(response.header("x-backend-server"), Some(origin.address.to_string().as_str()));
     let response = proxy.get("/", &["x-do-response: remove"]).await;
     assert_eq!(response.header("x-backend-server"), None);
+}
+
+#[tokio::test]
+async fn a_request_hook_says_what_stands_on_the_response_whoever_makes_it() {
+    let origin = Origin::answering(|_| {
+        Answer::raw(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: max-age=60\r\nX-A: 1\r\nX-A: 2\r\n\r\nok",
+        )
+    })
+    .await;
+    for hooks in ["always", "once"] {
+        let cached = format!("cache = {{ response-hooks = \"{hooks}\" }}\nplugins = ");
+        let config = app(&[&origin], &["guest"]).replace("plugins = ", &cached);
+        let table = "[plugins.guest]\nconfig = { request = \"obey\", response = \"obey\" }\n";
+        let proxy = Proxy::start_with(&(config + table), &[("guest", guest())]).await;
+        for (number, source) in ["the upstream", "the cache", "the cache"].into_iter().enumerate() {
+            let says = format!("x-says: X-A=replaced;x-number={}", number / 2);
+            let response = proxy.get("/", &["x-do: promise", &says, "x-do-response: promised"]).await;
+            assert_eq!(response.text(), "ok");
+            assert_eq!(response.header("age").is_some(), number > 0, "{source}");
+            assert_eq!(response.values("x-a"), ["replaced"], "{source}, {hooks}");
+            assert_eq!(
+                response.header("x-number"),
+                Some((number / 2).to_string().as_str()),
+                "{source}, {hooks}"
+            );
+            assert_eq!(response.header("x-seen"), Some("replaced"), "{source}, {hooks}");
+        }
+        let response = proxy.get("/", &[]).await;
+        assert_eq!(response.values("x-a"), if hooks == "always" { vec!["1", "2"] } else { vec!["replaced"] });
+        assert_eq!(proxy.get("/", &["x-do: promise-and-reply"]).await.values("x-a"), ["3"]);
+    }
+    assert_eq!(origin.received().len(), 2);
+    let proxy = obedient(&origin).await;
+    proxy.get("/none", &["x-do: promise", "x-says: content-length=1;x a=1;x-a=2"]).await;
+    assert_eq!(origin.last().values("x-outcome"), ["forbidden", "invalid-name", "ok"]);
 }
 
 #[tokio::test]

@@ -138,6 +138,9 @@ fn lines(told: &Value) -> Vec<String> {
         if let Some(target) = asked["target"].as_str() {
             page.more(&format!("target {target}"));
         }
+        for (name, value) in fields(asked, "response") {
+            page.more(&format!("on the response {name}: {value}"));
+        }
         for (name, value) in fields(asked, "notes") {
             page.more(&format!("note {name} = {value}"));
         }

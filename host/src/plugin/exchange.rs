@@ -27,6 +27,8 @@ pub struct Exchange {
     /// Keeps what plugins log of it, in place of the proxy's log.
     pub journal: Option<Arc<Journal>>,
     notes: Vec<(String, String)>,
+    /// Headers that plugins want on the response, each name once.
+    promised: Vec<(HeaderName, HeaderValue)>,
     /// Bytes of headers that plugins may still add.
     room: usize,
     /// What plugins have read or made of the bodies; nothing as long as none has.
@@ -202,6 +204,7 @@ impl Exchange {
             response: None,
             journal: None,
             notes: Vec::new(),
+            promised: Vec::new(),
             room: Self::ROOM,
             bodies: None,
             recorded: UnderWay::default(),
@@ -318,21 +321,40 @@ impl Exchange {
         if self.response.is_some() {
             return Err(Edit::Forbidden);
         }
-        Ok(HeaderEdit {
-            headers: &mut self.request.headers,
-            only_host: &REQUEST_ONLY_HOST,
-            room: &mut self.room,
-        })
+        let bounds = Bounds { only_host: &REQUEST_ONLY_HOST, room: &mut self.room };
+        Ok(HeaderEdit { headers: &mut self.request.headers, bounds })
     }
 
     /// The response's headers, to be changed.
     pub(super) fn response_edit(&mut self) -> Result<HeaderEdit<'_>, Edit> {
         let response = self.response.as_mut().ok_or(Edit::Forbidden)?;
-        Ok(HeaderEdit {
-            headers: &mut response.parts.headers,
-            only_host: &RESPONSE_ONLY_HOST,
-            room: &mut self.room,
-        })
+        let bounds = Bounds { only_host: &RESPONSE_ONLY_HOST, room: &mut self.room };
+        Ok(HeaderEdit { headers: &mut response.parts.headers, bounds })
+    }
+
+    /// Sets a header of the response before there is one.
+    pub(super) fn promise(&mut self, name: &str, value: String) -> Result<(), Edit> {
+        if self.response.is_some() {
+            return Err(Edit::Forbidden);
+        }
+        let mut bounds = Bounds { only_host: &RESPONSE_ONLY_HOST, room: &mut self.room };
+        let (name, value) = bounds.check(name, value)?;
+        self.promised.retain(|(other, _)| *other != name);
+        self.promised.push((name, value));
+        Ok(())
+    }
+
+    /// What plugins want on the response, by name and in the order in which they said so.
+    pub fn promised(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.promised
+    }
+
+    /// Puts on a response what plugins want there; once.
+    pub fn keep_promises(&mut self, headers: &mut HeaderMap) {
+        for (name, value) in std::mem::take(&mut self.promised) {
+            // One with 32,768 headers has room for no other.
+            let _ = headers.try_insert(name, value);
+        }
     }
 
     pub(super) fn set_target(&mut self, target: &str) -> Result<(), Edit> {
@@ -363,18 +385,24 @@ impl Exchange {
 /// Headers that a plugin is about to change.
 pub(super) struct HeaderEdit<'a> {
     headers: &'a mut HeaderMap,
+    bounds: Bounds<'a>,
+}
+
+/// What a plugin may make of the headers of a message.
+struct Bounds<'a> {
     only_host: &'static [&'static str],
+    /// Bytes that may still be added.
     room: &'a mut usize,
 }
 
 impl HeaderEdit<'_> {
     pub fn set(&mut self, name: &str, value: String) -> Result<(), Edit> {
-        let (name, value) = self.check(name, value)?;
+        let (name, value) = self.bounds.check(name, value)?;
         self.headers.try_insert(name, value).map(drop).map_err(|_| Edit::TooLarge)
     }
 
     pub fn append(&mut self, name: &str, value: String) -> Result<(), Edit> {
-        let (name, value) = self.check(name, value)?;
+        let (name, value) = self.bounds.check(name, value)?;
         if name == header::HOST {
             return Err(Edit::Forbidden);
         }
@@ -382,7 +410,7 @@ impl HeaderEdit<'_> {
     }
 
     pub fn remove(&mut self, name: &str) -> Result<(), Edit> {
-        if self.is_the_hosts(name) || name.eq_ignore_ascii_case("host") {
+        if self.bounds.is_the_hosts(name) || name.eq_ignore_ascii_case("host") {
             return Err(Edit::Forbidden);
         }
         match self.headers.remove(name) {
@@ -391,7 +419,9 @@ impl HeaderEdit<'_> {
             None => HeaderName::from_bytes(name.as_bytes()).map(drop).map_err(|_| Edit::InvalidName),
         }
     }
+}
 
+impl Bounds<'_> {
     fn check(&mut self, name: &str, value: String) -> Result<(HeaderName, HeaderValue), Edit> {
         if self.is_the_hosts(name) {
             return Err(Edit::Forbidden);
@@ -429,7 +459,8 @@ impl Reply {
             .ok_or(InvalidReply::Status(status))?;
         let mut map = HeaderMap::with_capacity(headers.len().min(64));
         let mut room = Exchange::ROOM;
-        let mut edit = HeaderEdit { headers: &mut map, only_host: &RESPONSE_ONLY_HOST, room: &mut room };
+        let bounds = Bounds { only_host: &RESPONSE_ONLY_HOST, room: &mut room };
+        let mut edit = HeaderEdit { headers: &mut map, bounds };
         for (name, value) in headers {
             edit.append(&name, value)
                 .map_err(|reason| InvalidReply::Header { name: brief(&name), reason })?;
@@ -535,6 +566,23 @@ mod tests {
         let added = (0..100).take_while(|_| edit.append("x-long", long.clone()).is_ok()).count();
         assert_eq!(added, 6);
         assert_eq!(edit.append("x-long", long.clone()), Err(Edit::TooLarge));
+        assert_eq!(exchange.promise("x-long", long), Err(Edit::TooLarge));
+    }
+
+    #[test]
+    fn what_is_wanted_on_the_response_is_there_once_there_is_one() {
+        let mut exchange = exchange();
+        for (name, value) in [("x-a", "1"), ("x-b", "2"), ("X-A", "3")] {
+            assert_eq!(exchange.promise(name, value.to_owned()), Ok(()));
+        }
+        assert_eq!(exchange.promise("transfer-encoding", "chunked".to_owned()), Err(Edit::Forbidden));
+        let mut headers = HeaderMap::new();
+        headers.append("x-a", HeaderValue::from_static("0"));
+        headers.append("x-a", HeaderValue::from_static("0"));
+        exchange.keep_promises(&mut headers);
+        let fields: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(fields, [("x-a", b"3".as_slice()), ("x-b", b"2")]);
+        assert_eq!(exchange.promised(), []);
     }
 
     #[test]

@@ -139,6 +139,10 @@ impl request::Host for State {
         Ok(self.edit()?.request_edit()?.set(&name, value)?)
     }
 
+    fn set_response_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
+        Ok(self.edit()?.promise(&name, value)?)
+    }
+
     fn append_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
         Ok(self.edit()?.request_edit()?.append(&name, value)?)
     }

@@ -223,6 +223,8 @@ pub fn request_differences(
     }
     let (one, other) = (plugin.1, candidate.1);
     of_headers(&mut all, &one.request.headers, &other.request.headers);
+    let promised = |exchange: &Exchange| exchange.promised().iter().cloned().collect();
+    of_headers(&mut all, &promised(one), &promised(other));
     let unread = || one.request_as_it_came();
     of_bodies(&mut all, one.request_body(), other.request_body().or_else(unread));
     note(&mut all, DifferenceKind::Target, one.request.uri != other.request.uri, || "another".to_owned());
@@ -397,6 +399,8 @@ mod tests {
         noted.set_note("consumer".to_owned(), "demo".to_owned());
         let mut made = exchange("/a", &[("x-a", "1")]);
         made.make_request_body(Bytes::from_static(b"made"));
+        let mut promised = exchange("/a", &[("x-a", "1")]);
+        promised.promise("x-b", "1".to_owned()).expect("it can be set");
         let framed = exchange("/a", &[("x-a", "1"), ("content-length", "4")]);
         for (plugin, candidate, other, expected) in [
             (Ok(Next), Next, &same, ""),
@@ -404,6 +408,7 @@ mod tests {
             (Ok(Next), Next, &exchange("/b", &[("x-a", "1")]), "target: another"),
             (Ok(Next), Next, &noted, "notes: others"),
             (Ok(Next), Next, &made, "body: another"),
+            (Ok(Next), Next, &promised, "headers: x-b"),
             (Ok(Next), Next, &framed, ""),
             (
                 Ok(Next),

@@ -128,13 +128,15 @@ async fn request_waiting(
     verdict
 }
 
-/// Runs the response hooks over what an upstream answered, or what is stored of it.
+/// Runs the response hooks over what an upstream answered, or what is stored of it, with the headers that request hooks
+/// want there.
 pub(super) async fn on_response(
     context: &Context,
     route: &Route,
     exchange: &mut InHand,
     answer: &mut Answer,
 ) -> Result<(), Error> {
+    exchange.keep_promises(answer.response.headers_mut());
     let is_done = answer.from_cache
         && route.cache.as_ref().is_some_and(|rules| rules.response_hooks == ResponseHooks::Once);
     if route.on_response.is_empty() || is_done {
@@ -161,7 +163,8 @@ pub(super) async fn on_reply(
     exchange: &mut InHand,
     reply: Reply,
 ) -> Result<Response<Content>, Error> {
-    let response = into_response(reply);
+    let mut response = into_response(reply);
+    exchange.keep_promises(response.headers_mut());
     if route.on_response.is_empty() {
         return Ok(response);
     }

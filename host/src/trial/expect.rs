@@ -141,7 +141,8 @@ fn missing_hooks(step: &Step, outcome: &Outcome, found: &mut Differences) {
         (step.tick, "tick", Hook::OnTick),
         (step.request.is_some() && only_request, "request", Hook::OnRequest),
         (step.pick.as_ref().is_some_and(|pick| pick.calls > 0) && !has_replied, "pick", Hook::Pick),
-        (step.response.is_some(), "response", Hook::OnResponse),
+        // One that has only said what it wants on the response is not called for it.
+        (step.response.is_some() && outcome.response.is_none(), "response", Hook::OnResponse),
         (step.complete.is_some(), "complete", Hook::OnComplete),
     ] {
         if asks && !ran(hook) {

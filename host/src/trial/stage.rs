@@ -264,7 +264,8 @@ impl Stage {
         if step.request.is_some() && has(Hook::OnRequest) {
             match timed(outcome, Hook::OnRequest, || on_request(slot, exchange, world))? {
                 RequestVerdict::Next => outcome.verdict = Some(Verdict::Next),
-                RequestVerdict::Reply(reply) => {
+                RequestVerdict::Reply(mut reply) => {
+                    exchange.keep_promises(&mut reply.headers);
                     outcome.verdict = Some(Verdict::Reply);
                     outcome.reply = Some(reply);
                 }
@@ -286,15 +287,18 @@ impl Stage {
             }
         }
         if let Some(response) = &step.response
-            && has(Hook::OnResponse)
+            && (has(Hook::OnResponse) || !exchange.promised().is_empty())
         {
-            let head = response_head(response, outcome.reply.as_ref());
+            let mut head = response_head(response, outcome.reply.as_ref());
             outcome.response_before = head.parts.headers.clone();
+            exchange.keep_promises(&mut head.parts.headers);
             exchange.response = Some(head);
             note(exchange, &response.notes);
             if let Some(reply) = &outcome.reply {
                 world.response_body = reply.body.clone();
             }
+        }
+        if exchange.response.is_some() && has(Hook::OnResponse) {
             match timed(outcome, Hook::OnResponse, || on_response(slot, exchange, world))? {
                 ResponseVerdict::Next => outcome.verdict = Some(Verdict::Next),
                 ResponseVerdict::Reply(reply) => {

@@ -6,9 +6,7 @@ mod policy;
 
 use policy::Policy;
 use serde::Deserialize;
-use tollgate_plugin_sdk::{
-    OnRequest, OnResponse, Plugin, Problem, ResponseVerdict, Verdict, config, log, request, response, store,
-};
+use tollgate_plugin_sdk::{OnRequest, Plugin, Problem, Verdict, config, log, request, store};
 
 #[derive(Debug)]
 struct RateLimit {
@@ -63,6 +61,7 @@ impl Plugin for RateLimit {
 
 impl OnRequest for RateLimit {
     fn on_request(&self) -> Verdict {
+        let _ = request::set_response_header("ratelimit-policy", &self.announcement);
         let mut left = Vec::new();
         for policy in &self.policies {
             let key = policy.key(&InHand);
@@ -80,24 +79,9 @@ impl OnRequest for RateLimit {
             }
         }
         if !left.is_empty() {
-            request::set_note(REMAINING, &left.join(", "));
+            let _ = request::set_response_header("ratelimit", &left.join(", "));
         }
         Verdict::Next
-    }
-}
-
-/// The note that keeps what is left until there is a response to say it.
-const REMAINING: &str = "rate-limit.remaining";
-
-impl OnResponse for RateLimit {
-    fn on_response(&self) -> ResponseVerdict {
-        let _ = response::set_header("ratelimit-policy", &self.announcement);
-        if self.remaining
-            && let Some(left) = request::note(REMAINING)
-        {
-            let _ = response::set_header("ratelimit", &left);
-        }
-        ResponseVerdict::Next
     }
 }
 
@@ -133,7 +117,7 @@ impl RateLimit {
     }
 }
 
-tollgate_plugin_sdk::export!(RateLimit: OnRequest, OnResponse);
+tollgate_plugin_sdk::export!(RateLimit: OnRequest);
 
 #[cfg(test)]
 mod tests {

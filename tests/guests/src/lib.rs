@@ -354,6 +354,18 @@ impl request_hook::Guest for Guest {
                 ignore(request::set_header("x-outcome", outcome.as_str().unwrap_or_default()));
             }
             "header" => drop(request::set_header("x-guest", &says())),
+            "promise" => {
+                for promise in says().split(';') {
+                    let (name, value) = promise.split_once('=').unwrap_or((promise, ""));
+                    let outcome =
+                        request::set_response_header(name, value).map_err(|error| error.name()).into_value();
+                    ignore(request::append_header("x-outcome", outcome.as_str().unwrap_or_default()));
+                }
+            }
+            "promise-and-reply" => {
+                ignore(request::set_response_header("x-a", "3"));
+                return Verdict::Reply(reply(418, &[("x-a", "1"), ("x-a", "2")], "short and stout"));
+            }
             "reply" => return Verdict::Reply(reply(418, &[("x-a", "1"), ("x-a", "2")], "short and stout")),
             "reply-error" => return Verdict::Reply(reply(503, &[], "")),
             "reply-empty" => return Verdict::Reply(reply(204, &[], "")),
@@ -418,6 +430,7 @@ impl response_hook::Guest for Guest {
                     "from-cache": response::from_cache(),
                     "endpoint": response::endpoint(),
                     "late": request::set_header("x-late", "1").map_err(|error| error.name()).into_value(),
+                    "late-promise": request::set_response_header("x-late", "1").map_err(|error| error.name()).into_value(),
                 });
                 return Verdict::Reply(reply(200, &[], seen.to_string()));
             }
@@ -428,6 +441,9 @@ impl response_hook::Guest for Guest {
             "status" => {
                 response::set_status(42);
                 response::set_status(203);
+            }
+            "promised" => {
+                ignore(response::set_header("x-seen", &response::header("x-a").unwrap_or_default()));
             }
             "remove" => ignore(response::remove_header("x-backend-server")),
             "reply" => return Verdict::Reply(reply(418, &[], "instead")),

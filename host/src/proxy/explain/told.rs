@@ -138,6 +138,9 @@ pub(super) struct Asked {
     pub removed: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
+    /// Headers that it wants on the response.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub response: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub notes: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -272,6 +275,7 @@ impl Compression {
 pub(super) struct Before {
     pub headers: HeaderMap,
     pub target: Uri,
+    pub promised: HeaderMap,
     pub notes: Vec<(String, String)>,
 }
 
@@ -280,6 +284,7 @@ impl Before {
         Self {
             headers: exchange.request.headers.clone(),
             target: exchange.request.uri.clone(),
+            promised: exchange.promised().iter().cloned().collect(),
             notes: exchange.notes().to_vec(),
         }
     }
@@ -292,6 +297,7 @@ impl Before {
             return Asked { name, micros, verdict: "failed", ..Asked::default() };
         };
         let Changed { set, removed } = Changed::between(&self.headers, &exchange.request.headers);
+        let promised = exchange.promised().iter().cloned().collect();
         let uri = &exchange.request.uri;
         let is_new = |note: &&(String, String)| !self.notes.contains(note);
         Asked {
@@ -300,6 +306,7 @@ impl Before {
             verdict: "next",
             set,
             removed,
+            response: Changed::between(&self.promised, &promised).set,
             target: (*uri != self.target).then(|| uri.to_string()),
             notes: exchange
                 .notes()
