@@ -212,19 +212,22 @@ pub fn request_differences(
         Reply(reply) => format!("reply {}", reply.status.as_u16()),
         Forward(_) => "forward".to_owned(),
     };
+    let (one, other) = (plugin.1, candidate.1);
+    let promised = |exchange: &Exchange| exchange.promised().iter().cloned().collect();
     let mut all = Vec::new();
+    of_headers(&mut all, &promised(one), &promised(other));
     match (plugin.0, candidate.0) {
         (Ok(Next), Next) => {}
-        (Ok(Reply(one)), Reply(other)) => return of_replies(of_reply(one), of_reply(other)),
+        (Ok(Reply(one)), Reply(other)) => {
+            all.extend(of_replies(of_reply(one), of_reply(other)));
+            return all;
+        }
         (Ok(Forward(one)), Forward(other)) => {
             note(&mut all, DifferenceKind::Upstream, one != other, || "another".to_owned());
         }
         (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
     }
-    let (one, other) = (plugin.1, candidate.1);
     of_headers(&mut all, &one.request.headers, &other.request.headers);
-    let promised = |exchange: &Exchange| exchange.promised().iter().cloned().collect();
-    of_headers(&mut all, &promised(one), &promised(other));
     let unread = || one.request_as_it_came();
     of_bodies(&mut all, one.request_body(), other.request_body().or_else(unread));
     note(&mut all, DifferenceKind::Target, one.request.uri != other.request.uri, || "another".to_owned());
@@ -425,6 +428,12 @@ mod tests {
                 // What a request looks like that is answered does not matter.
                 &noted,
                 "status: 401, and the candidate 403; body: another",
+            ),
+            (
+                Ok(Reply(reply(StatusCode::UNAUTHORIZED, ""))),
+                Reply(reply(StatusCode::UNAUTHORIZED, "")),
+                &promised,
+                "headers: x-b",
             ),
         ] {
             let found = request_differences((&plugin, &same), (&candidate, other));

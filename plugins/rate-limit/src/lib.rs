@@ -107,13 +107,12 @@ impl policy::Request for InHand {
 }
 
 impl RateLimit {
-    /// RFC 6585, section 4, with the fields of draft-ietf-httpapi-ratelimit-headers.
+    /// RFC 6585, section 4, with the field of draft-ietf-httpapi-ratelimit-headers that is its own.
     fn refusal(&self, policy: &Policy, wait_ms: u32) -> Problem {
         let seconds = wait_ms.div_ceil(1000).max(1);
         Problem::new(429, "Too Many Requests", format!("wait {seconds} s before the next request"))
             .with_header("retry-after", seconds.to_string())
             .with_header("ratelimit", format!("\"{}\";r=0;t={seconds}", policy.name))
-            .with_header("ratelimit-policy", self.announcement.clone())
     }
 }
 
@@ -136,7 +135,7 @@ mod tests {
         assert_eq!(refusal.status, 429);
         assert_eq!(header("retry-after"), Some("2"));
         assert_eq!(header("ratelimit"), Some("\"day\";r=0;t=2"));
-        assert_eq!(header("ratelimit-policy"), Some("\"default\";q=20;w=2, \"day\";q=1000;w=86400"));
+        assert_eq!(plugin.announcement, "\"default\";q=20;w=2, \"day\";q=1000;w=86400");
     }
 
     #[test]
