@@ -27,5 +27,6 @@ pub mod proxy_protocol;
 pub mod address;
 pub mod socket;
 pub mod body;
+pub mod field;
 pub mod clock;
 pub mod drain;
