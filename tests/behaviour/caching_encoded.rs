@@ -88,6 +88,13 @@ async fn conditions_and_ranges_hold_for_it() {
     let part = proxy.get("/", &[ACCEPT, "Range: bytes=4-8"]).await;
     assert_eq!((part.status, part.text()), (206, &page()[4..9]));
     assert_eq!((part.header("content-encoding"), part.header("etag")), (None, Some("\"v1\"")));
+    // RFC 9110, sections 15.3.7 and 15.4.5: what the 200 would say of this, they say too.
+    assert_eq!(
+        (same.header("vary"), part.header("vary")),
+        (Some("accept-encoding"), Some("accept-encoding"))
+    );
+    let known = proxy.get("/", &["If-None-Match: \"v1\""]).await;
+    assert_eq!((known.status, known.header("vary")), (304, Some("accept-encoding")));
     // Who holds the beginning of the encoded form does not get the end of another.
     let whole = proxy.get("/", &[ACCEPT, "Range: bytes=4-8", "If-Range: W/\"v1\""]).await;
     assert_eq!((whole.status, gunzip(&whole) == page()), (200, true));

@@ -87,10 +87,15 @@ pub fn negotiate(wishes: &Wishes<'_>, response: &response::Parts, length: Option
         response.status,
         StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
     ) && !response.status.is_informational();
-    let is_part =
-        response.status == StatusCode::PARTIAL_CONTENT || headers.contains_key(header::CONTENT_RANGE);
-    if !has_content || is_part || length == Some(0) || has_no_transform(headers) {
+    let is_part = response.status == StatusCode::PARTIAL_CONTENT;
+    let has_range = is_part || headers.contains_key(header::CONTENT_RANGE);
+    if !has_content || (has_range && !is_part) || length == Some(0) || has_no_transform(headers) {
         return Decision::Settled;
+    }
+    if is_part {
+        // It stays a part of what is not encoded, and varies as the whole would (RFC 9110, section 15.3.7).
+        let depends = depends_on_client(settings, headers, range_of(headers));
+        return if depends { Decision::AsIs } else { Decision::Settled };
     }
     let may_change = wishes.sees_end && !wishes.forbids_changes;
     match encoding(headers) {
@@ -100,9 +105,7 @@ pub fn negotiate(wishes: &Wishes<'_>, response: &response::Parts, length: Option
         }
         Ok(Some(_)) => Decision::AsIs,
         Ok(None) => {
-            let is_worth_it = !settings.encodings.is_empty()
-                && length.is_none_or(|length| length >= settings.minimum.get())
-                && is_of_type(settings, headers);
+            let is_worth_it = depends_on_client(settings, headers, length);
             match accept.best(&settings.encodings) {
                 _ if !is_worth_it => Decision::Settled,
                 Some(encoding) if may_change => Decision::Encode(encoding),
@@ -110,6 +113,25 @@ pub fn negotiate(wishes: &Wishes<'_>, response: &response::Parts, length: Option
             }
         }
     }
+}
+
+/// Whether the whole of a content of this length is one thing for some clients and another for others.
+fn depends_on_client(settings: &Compress, headers: &HeaderMap, length: Option<u64>) -> bool {
+    match encoding(headers) {
+        Err(Unknown) => false,
+        Ok(Some(_)) => true,
+        Ok(None) => {
+            !settings.encodings.is_empty()
+                && length.is_none_or(|length| length >= settings.minimum.get())
+                && is_of_type(settings, headers)
+        }
+    }
+}
+
+/// The length of the whole that a part is of, if the part says so.
+fn range_of(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    range.rsplit_once('/')?.1.trim().parse().ok()
 }
 
 /// Brings a response into the encoding that the client wants.
@@ -131,7 +153,14 @@ pub fn encode_kept(
     let decision = negotiate(wishes, &head, length);
     let headers = &mut head.headers;
     match decision {
-        Decision::Settled if head.status == StatusCode::NOT_MODIFIED => revalidated(wishes, headers),
+        Decision::Settled if head.status == StatusCode::NOT_MODIFIED => {
+            revalidated(wishes, headers);
+            if let Some((Kept { stored, .. }, _)) = &kept
+                && depends_on_client(wishes.settings, &stored.headers, Some(stored.body.len()))
+            {
+                vary(headers);
+            }
+        }
         Decision::Settled => {}
         Decision::AsIs => vary(headers),
         Decision::Encode(encoding) => {
@@ -361,7 +390,9 @@ mod tests {
             ("a suffix", GZIP, 200, &["content-type: application/problem+json"], many, Encode(Gzip)),
             ("a picture of text", GZIP, 200, &["content-type: Image/SVG+XML ;a=b"], many, Encode(Gzip)),
             ("events", GZIP, 200, &["content-type: text/event-stream"], None, Settled),
-            ("a part", GZIP, 206, &[TEXT], many, Settled),
+            ("a part", GZIP, 206, &[TEXT], many, AsIs),
+            ("a part of what is short", GZIP, 206, &[TEXT, "content-range: bytes 0-1/9"], many, Settled),
+            ("a part of a picture", GZIP, 206, &["content-type: image/png"], many, Settled),
             ("no satisfiable part", GZIP, 416, &[TEXT, "content-range: bytes */1"], many, Settled),
             ("no content", GZIP, 204, &[TEXT], None, Settled),
             ("reset", GZIP, 205, &[TEXT], None, Settled),
@@ -435,7 +466,7 @@ mod tests {
                 many,
                 Settled,
             ),
-            ("not a part of it", GZIP, 206, &[TEXT, "content-encoding: br"], many, Settled),
+            ("not a part of it", GZIP, 206, &[TEXT, "content-encoding: br"], many, AsIs),
         ];
         let (settings, route) = (Compress::default(), route());
         for (what, asked, status, lines, length, wanted) in cases {
