@@ -1,6 +1,7 @@
 //! Which time does a date name?
 //!
-//! The three forms of RFC 9110, section 5.6.7. What is written otherwise is no date.
+//! The three forms of RFC 9110, section 5.6.7, in upper or lower case (RFC 9111, section 4.2). What is written
+//! otherwise is no date.
 
 use super::Time;
 
@@ -22,8 +23,8 @@ pub fn parse(text: &[u8], now: Time) -> Option<u64> {
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
 fn fixed(text: &[u8]) -> Option<u64> {
-    let [_, _, _, b',', b' ', day @ .., b'G', b'M', b'T'] = text else { return None };
-    let [d1, d2, b' ', m1, m2, m3, b' ', y1, y2, y3, y4, b' ', time @ .., b' '] = day else { return None };
+    let [_, _, _, b',', b' ', day @ ..] = without_zone(text)? else { return None };
+    let [d1, d2, b' ', m1, m2, m3, b' ', y1, y2, y3, y4, b' ', time @ ..] = day else { return None };
     let year = number(&[*y1, *y2, *y3, *y4])?;
     seconds(year, month(&[*m1, *m2, *m3])?, number(&[*d1, *d2])?, clock(time)?)
 }
@@ -31,8 +32,8 @@ fn fixed(text: &[u8]) -> Option<u64> {
 /// `Sunday, 06-Nov-94 08:49:37 GMT`
 fn rfc850(text: &[u8], now: Time) -> Option<u64> {
     let comma = text.iter().position(|&byte| byte == b',')?;
-    let [b',', b' ', d1, d2, b'-', m1, m2, m3, b'-', y1, y2, b' ', time @ .., b' ', b'G', b'M', b'T'] =
-        &text[comma..]
+    let [b',', b' ', d1, d2, b'-', m1, m2, m3, b'-', y1, y2, b' ', time @ ..] =
+        without_zone(text.get(comma..)?)?
     else {
         return None;
     };
@@ -52,6 +53,12 @@ fn asctime(text: &[u8]) -> Option<u64> {
     seconds(number(&[*y1, *y2, *y3, *y4])?, month(&[*m1, *m2, *m3])?, day, clock(time)?)
 }
 
+/// What stands before ` GMT`. Another zone makes it no date (RFC 9111, section 4.2).
+fn without_zone(text: &[u8]) -> Option<&[u8]> {
+    let (rest, zone) = text.split_last_chunk::<4>()?;
+    zone.eq_ignore_ascii_case(b" GMT").then_some(rest)
+}
+
 /// `08:49:37`, in seconds.
 fn clock(text: &[u8]) -> Option<u64> {
     let [h1, h2, b':', m1, m2, b':', s1, s2] = text else { return None };
@@ -65,7 +72,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 fn month(name: &[u8; 3]) -> Option<u64> {
-    MONTHS.iter().position(|month| *month == name).map(|place| place as u64 + 1)
+    MONTHS.iter().position(|month| month.eq_ignore_ascii_case(name)).map(|place| place as u64 + 1)
 }
 
 fn seconds(year: u64, month: u64, day: u64, time: u64) -> Option<u64> {
@@ -137,6 +144,10 @@ mod tests {
             ("Thu, 29 Feb 2024 23:59:60 GMT", Some(1_709_251_200)),
             ("Thursday, 18-Aug-50 02:01:18 GMT", Some(2_544_400_878)),
             ("Sun, 21 Nov 2286 04:46:39 GMT", Some(10_000_039_599)),
+            ("sun, 06 nov 1994 08:49:37 gmt", Some(784_111_777)),
+            ("SUN, 06 NOV 1994 08:49:37 GMT", Some(784_111_777)),
+            ("sunday, 06-nOV-94 08:49:37 Gmt", Some(784_111_777)),
+            ("sun nov  6 08:49:37 1994", Some(784_111_777)),
             ("", None),
             ("0", None),
             ("-1", None),
