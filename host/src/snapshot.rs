@@ -25,7 +25,7 @@ use toml::Spanned;
 
 use crate::{
     address::Address,
-    cache::{Cache, Rules},
+    cache::{Cache, Rules, policy::may_be_stored},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
     plugin::{Engine, Outcomes, RouteCalls, Shadow, Versions},
@@ -431,6 +431,16 @@ fn says_what_it_can_keep(listener: &config::Listener, problems: &mut Vec<Problem
     }
 }
 
+/// The problem of a lifetime for a status whose responses are not stored.
+fn never_stored(route: &Spanned<config::Route>, cache: &config::RouteCache) -> Option<Problem> {
+    let mut listed = cache.ttl.by_status.keys().chain(cache.force_ttl.by_status.keys());
+    let is_never =
+        |status: &u16| http::StatusCode::from_u16(*status).is_ok_and(|status| !may_be_stored(status));
+    let status = listed.find(|status| is_never(status))?;
+    let message = format!("a response with the status {status} is never stored, so it has no `ttl`");
+    Some(Problem::at(route.span(), message).help("leave the status out of `ttl` and `force-ttl`"))
+}
+
 fn routes(
     config: &Config,
     previous: Option<&Snapshot>,
@@ -465,6 +475,9 @@ fn routes(
                 )
                 .help("make them differ in host, path, methods or headers, or remove one"),
             );
+        }
+        if let Some(cache) = &route.cache {
+            problems.extend(never_stored(written, cache));
         }
         let upstream = upstreams.get(route.upstream.get_ref().as_str()).copied();
         if upstream.is_none() {

@@ -8,6 +8,7 @@ mod breaker;
 mod caching;
 mod caching_disk;
 mod caching_encoded;
+mod caching_shared;
 mod canary;
 mod capabilities;
 mod completed;

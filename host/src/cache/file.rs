@@ -16,11 +16,13 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::{
     key::Key,
     policy::{Freshness, Selection, Time},
-    stored::{Stored, StoredBody},
+    stored::{Stored, StoredBody, is_whole},
 };
 
 /// Another form gets another mark, and files of this one are then dropped as damaged.
-const MARK: &[u8; 8] = b"tollgat1";
+///
+/// The second, since what was stored under the first may have been an answer to a request with credentials.
+const MARK: &[u8; 8] = b"tollgat2";
 /// The mark and both lengths.
 const LENGTHS: usize = 20;
 const CHECKSUM: usize = 8;
@@ -154,6 +156,9 @@ pub fn read(mut file: File) -> Result<(Head, StoredBody), Error> {
     let Some(end) = rest.len().checked_sub(CHECKSUM) else { return Err(Damaged::Length.into()) };
     if rest[end..] != xxh3_64(&rest[..end]).to_le_bytes() {
         return Err(Damaged::Checksum.into());
+    }
+    if !is_whole(&head.headers, end as u64) {
+        return Err(Damaged::Content.into());
     }
     let body = Bytes::from(rest).slice(..end);
     let pieces = if body.is_empty() { Vec::new() } else { vec![body] };
@@ -311,6 +316,15 @@ mod tests {
         assert_eq!(again.body.pieces().concat(), stored.body.pieces().concat());
         let empty = Stored { body: StoredBody::default(), ..stored };
         assert!(read(file(&written(&empty))).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_as_long_as_announced_is_not_read() {
+        let mut stored = Stored { body: StoredBody::new(vec![Bytes::from_static(b"body")]), ..response() };
+        for (length, expected) in [("4", true), ("10", false)] {
+            stored.headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static(length));
+            assert_eq!(read(file(&written(&stored))).is_ok(), expected, "{length}");
+        }
     }
 
     #[test]

@@ -12,12 +12,15 @@ pub mod policy;
 pub mod status;
 pub mod store;
 pub mod stored;
+pub mod unkeyed;
 
 use std::{
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
+
+use http::StatusCode;
 
 use crate::{
     config,
@@ -26,7 +29,7 @@ use crate::{
 };
 use disk::Disk;
 use key::KeyRules;
-use policy::{Terms, Time};
+use policy::{Lifetimes, Terms, Time};
 pub use status::Served;
 use store::{Purge, Store};
 
@@ -171,10 +174,20 @@ impl Rules {
     pub fn new(route: &config::RouteCache) -> Self {
         // Shorter than a second is none: HTTP counts in seconds.
         let seconds = |duration: config::Duration| duration.get().as_secs();
+        let lifetimes = |ttl: &config::Ttl| Lifetimes {
+            general: ttl.general.map(seconds),
+            by_status: ttl
+                .by_status
+                .iter()
+                .filter_map(|(status, duration)| {
+                    Some((StatusCode::from_u16(*status).ok()?, seconds(*duration)))
+                })
+                .collect(),
+        };
         Self {
             terms: Terms {
-                default_lifetime: route.ttl.map(seconds),
-                lifetime: route.force_ttl.map(seconds),
+                default_lifetime: lifetimes(&route.ttl),
+                lifetime: lifetimes(&route.force_ttl),
                 stale_while_revalidate: route.stale_while_revalidate.map(seconds),
                 stale_if_error: route.stale_if_error.map(seconds),
                 stores_cookies: route.store_cookies,

@@ -19,7 +19,7 @@ use super::{
     fill::{Fill, Filling},
     key::Key,
     policy::{Selection, Time},
-    stored::Stored,
+    stored::{Stored, is_whole},
 };
 
 /// Stored responses, by key.
@@ -129,10 +129,10 @@ impl Store {
         self.resources.get(key)
     }
 
-    /// Stores a response in the place of those to the same requests, unless what it answers was declared void
-    /// after `asked`. Whether it was.
+    /// Stores a response in the place of those to the same requests, unless its body is not the whole that its fields
+    /// announce, or what it answers was declared void after `asked`. Whether it was stored.
     pub fn put(&self, key: &Key, stored: Arc<Stored>, asked: Time) -> bool {
-        if self.is_voided(key, asked) {
+        if !is_whole(&stored.headers, stored.body.len()) || self.is_voided(key, asked) {
             return false;
         }
         if let Some(disk) = &self.disk {
@@ -488,6 +488,18 @@ mod tests {
         assert!(!store.put(&key, stored(1, &[], &[]), Time(1999)));
         assert!(!store.put(&key, stored(1, &[], &[]), Time(2000)));
         assert!(store.put(&key, stored(1, &[], &[]), Time(2001)));
+    }
+
+    #[test]
+    fn what_is_not_as_long_as_announced_is_not_stored() {
+        let store = Store::new(100, 1 << 20, 1 << 10, None);
+        let key = key("a");
+        for (length, expected) in [("10", false), ("4", true)] {
+            let headers = HeaderMap::from_iter([(http::header::CONTENT_LENGTH, length.parse().unwrap())]);
+            let stored = Stored { headers, ..Stored::clone(&stored(4, &[], &[])) };
+            assert_eq!(store.put(&key, Arc::new(stored), Time(1000)), expected, "{length}");
+            assert_eq!(store.get(&key).is_some(), expected, "{length}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
     encoded::Encoded,
@@ -49,6 +49,16 @@ impl Stored {
             + self.body.length as usize
             + self.encoded.size()
     }
+}
+
+/// Whether a body of this length is the whole that the fields announce. What is shorter would leave its reader waiting,
+/// and what comes next on the connection would be taken for the rest.
+pub fn is_whole(headers: &HeaderMap, length: u64) -> bool {
+    let digits = |value: &HeaderValue| {
+        let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+        digits.parse::<u64>().ok()
+    };
+    headers.get_all(header::CONTENT_LENGTH).iter().all(|value| digits(value) == Some(length))
 }
 
 /// The fields of a response that are stored: not those that are named, nor any of the hop that it came over.
@@ -171,6 +181,29 @@ mod tests {
         let small = StoredBody::new(vec![Bytes::from("ab"), Bytes::from("cd")]);
         assert_eq!(small.pieces(), ["abcd"]);
         assert_eq!(read(StoredBody::new(vec![]).content()), b"");
+    }
+
+    #[test]
+    fn a_body_is_as_long_as_was_announced_or_not_whole() {
+        for (lengths, length, expected) in [
+            (&[][..], 5, true),
+            (&["5"], 5, true),
+            (&["5"], 4, false),
+            (&["4"], 5, false),
+            (&["5", "5"], 5, true),
+            (&["5", "6"], 5, false),
+            (&["5, 5"], 5, false),
+            (&["+5"], 5, false),
+        ] {
+            let headers = lengths
+                .iter()
+                .map(|length| (header::CONTENT_LENGTH, length.parse().unwrap()))
+                .fold(HeaderMap::new(), |mut headers, (name, value)| {
+                    headers.append(name, value);
+                    headers
+                });
+            assert_eq!(is_whole(&headers, length), expected, "{lengths:?} {length}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The table `[cache]`, and what a route says of it.
 
-use std::{num::NonZero, path::PathBuf};
+use std::{collections::BTreeMap, num::NonZero, path::PathBuf};
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{
@@ -57,9 +57,9 @@ impl Default for Cache {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct RouteCache {
     /// How long a response is fresh that does not say so itself.
-    pub ttl: Option<Duration>,
+    pub ttl: Ttl,
     /// How long responses are fresh that may be stored, whatever they say of that.
-    pub force_ttl: Option<Duration>,
+    pub force_ttl: Ttl,
     /// How long a stale response may be used while it is renewed, if it does not say so itself.
     pub stale_while_revalidate: Option<Duration>,
     /// How long a stale response may be used when the upstream fails, if it does not say so itself.
@@ -86,8 +86,8 @@ pub struct RouteCache {
 impl Default for RouteCache {
     fn default() -> Self {
         Self {
-            ttl: None,
-            force_ttl: None,
+            ttl: Ttl::default(),
+            force_ttl: Ttl::default(),
             stale_while_revalidate: None,
             stale_if_error: None,
             query: Query::default(),
@@ -99,6 +99,59 @@ impl Default for RouteCache {
             methods: vec![CacheMethod::Get],
             key_body: ByteSize::kib(64),
         }
+    }
+}
+
+/// How long responses are fresh: all whose status is heuristically cacheable, those of some statuses, or both.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ttl {
+    /// For the statuses that are heuristically cacheable (RFC 9110, section 15.1).
+    pub general: Option<Duration>,
+    /// For these statuses, heuristically cacheable or not.
+    pub by_status: BTreeMap<u16, Duration>,
+}
+
+impl<'de> Deserialize<'de> for Ttl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Ttl;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str(
+                    "a duration with its unit, such as \"5m\", or one for each status: { default = \"5m\", 404 = \"10s\" }",
+                )
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Ttl, E> {
+                let duration = Duration::read(text);
+                let duration =
+                    duration.ok_or_else(|| E::invalid_value(de::Unexpected::Other("text"), &self))?;
+                Ok(Ttl { general: Some(duration), by_status: BTreeMap::new() })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Ttl, A::Error> {
+                let mut ttl = Ttl::default();
+                while let Some((key, duration)) = map.next_entry::<String, Duration>()? {
+                    if key == "default" {
+                        ttl.general = Some(duration);
+                        continue;
+                    }
+                    let status =
+                        key.parse::<StatusCode>().ok().filter(|status| (200..600).contains(&status.as_u16()));
+                    let status = status.ok_or_else(|| {
+                        de::Error::custom(
+                            "the keys of this table are status codes such as 404, and `default`",
+                        )
+                    })?;
+                    ttl.by_status.insert(status.as_u16(), duration);
+                }
+                Ok(ttl)
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
     }
 }
 

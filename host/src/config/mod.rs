@@ -24,7 +24,7 @@ mod unit;
 mod upstream;
 
 pub use admin::{Admin, Token};
-pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, ResponseHooks, RouteCache};
+pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, ResponseHooks, RouteCache, Ttl};
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd, ZooKeeper};
 pub use health::{CheckProtocol, Health, LoadAddress, Outlier, Statuses};

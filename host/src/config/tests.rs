@@ -6,8 +6,8 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::{
-    Compress, Config, Encoding, Failure, HostPattern, Levels, Problem, Problems, Query, RouteCache,
-    SecretSource, Source, StoreGrant, read, read_text,
+    Compress, Config, Duration, Encoding, Failure, HostPattern, Levels, Problem, Problems, Query, RouteCache,
+    SecretSource, Source, StoreGrant, Ttl, read, read_text,
 };
 
 /// Every key once, and variables in most places.
@@ -66,7 +66,7 @@ shadow = "api-key@next.wasm"
 repeatable = true
 upgrades = ["websocket", "Echo/1"]
 compress = { encodings = ["gzip"], minimum = "2KiB", types = ["text/*"], levels = { gzip = 1, deflate = 9, br = 0, zstd = 19 }, decode = { ratio = 1, size = "1MiB" } }
-cache = { ttl = "5m", force-ttl = "1m", stale-while-revalidate = "30s", stale-if-error = "1h", query = { only = ["page"] }, key-headers = ["X-A"], key-cookies = ["lang"], response-hooks = "once", request-directives = "ignore", store-cookies = true, methods = ["POST"], key-body = "1KiB" }
+cache = { ttl = { default = "5m", 404 = "10s" }, force-ttl = "1m", stale-while-revalidate = "30s", stale-if-error = "1h", query = { only = ["page"] }, key-headers = ["X-A"], key-cookies = ["lang"], response-hooks = "once", request-directives = "ignore", store-cookies = true, methods = ["POST"], key-body = "1KiB" }
 
 [cache]
 disk = { path = "stored", size = "10GiB" }
@@ -782,6 +782,21 @@ fn a_route_is_cached_or_not() {
     assert_eq!(route("true"), Some(RouteCache::default()));
     assert_eq!(route("{}"), Some(RouteCache::default()));
     assert_eq!(route("false"), None);
+    let ttl = |written: &str| route(&format!("{{ ttl = {written} }}")).unwrap().ttl;
+    let minutes = |count: u64| Duration::from_secs(count * 60);
+    assert_eq!(ttl("\"5m\""), Ttl { general: Some(minutes(5)), ..Ttl::default() });
+    assert_eq!(
+        ttl("{ default = \"5m\", 404 = \"1m\", 302 = \"2m\" }"),
+        Ttl { general: Some(minutes(5)), by_status: [(302, minutes(2)), (404, minutes(1))].into() }
+    );
+    for key in ["600", "99", "2xx", "ok"] {
+        has_one_problem(
+            &format!("[[routes]]\nupstream = \"a\"\ncache = {{ ttl = {{ {key} = \"5m\" }} }}\n"),
+            &format!("{{ {key} = \"5m\" }}"),
+            "the keys of this table are status codes such as 404, and `default`",
+            "",
+        );
+    }
     let query = |written: &str| route(&format!("{{ query = {written} }}")).unwrap().query;
     assert_eq!(query("\"sorted\""), Query::Sorted);
     assert_eq!(query("{ except = [\"a\"] }"), Query::Except(vec!["a".to_owned()]));

@@ -22,21 +22,24 @@ impl Duration {
     pub const fn get(self) -> time::Duration {
         self.0
     }
+
+    /// A length of time as it is written.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let duration = match text.strip_suffix('d').map(str::parse::<u32>) {
+            // A day of clocks that change is not always one of 24 hours, but nobody means that here.
+            Some(Ok(days)) => time::Duration::from_secs(u64::from(days) * 24 * 60 * 60),
+            _ => time::Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()?,
+        };
+        // A hundred years: what is added to an instant must not overflow it.
+        let fits = !duration.is_zero() && duration.as_secs() < u64::from(u32::MAX);
+        fits.then_some(Self(duration))
+    }
 }
 
 impl<'de> Deserialize<'de> for Duration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = "a duration above zero with its unit, such as \"250ms\", \"10s\" or \"5m\"";
-        written(deserializer, expected, |text| {
-            let duration = match text.strip_suffix('d').map(str::parse::<u32>) {
-                // A day of clocks that change is not always one of 24 hours, but nobody means that here.
-                Some(Ok(days)) => time::Duration::from_secs(u64::from(days) * 24 * 60 * 60),
-                _ => time::Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()?,
-            };
-            // A hundred years: what is added to an instant must not overflow it.
-            let fits = !duration.is_zero() && duration.as_secs() < u64::from(u32::MAX);
-            fits.then_some(Self(duration))
-        })
+        written(deserializer, expected, Self::read)
     }
 }
 

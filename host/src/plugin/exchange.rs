@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response, uri::PathAndQuery};
 
-use super::{recording::UnderWay, surroundings::Journal};
+use super::{recording::UnderWay, surroundings::Journal, taint::Taint};
 use crate::{address::Caller, path, tls::ClientCertificate};
 
 /// One request and, once there is one, the head of its response.
@@ -26,6 +26,10 @@ pub struct Exchange {
     pub response: Option<ResponseHead>,
     /// Keeps what plugins log of it, in place of the proxy's log.
     pub journal: Option<Arc<Journal>>,
+    /// What plugins have read and made of it, where responses may be stored.
+    pub taint: Option<Box<Taint>>,
+    /// How often plugins may have changed the request.
+    request_edits: u32,
     notes: Vec<(String, String)>,
     /// Headers that plugins want on the response, each name once.
     promised: Vec<(HeaderName, HeaderValue)>,
@@ -203,12 +207,19 @@ impl Exchange {
             upstream,
             response: None,
             journal: None,
+            taint: None,
+            request_edits: 0,
             notes: Vec::new(),
             promised: Vec::new(),
             room: Self::ROOM,
             bodies: None,
             recorded: UnderWay::default(),
         }
+    }
+
+    /// A number that is another after a plugin has changed the request.
+    pub fn request_edits(&self) -> u32 {
+        self.request_edits
     }
 
     /// Whether it has come from a client, and is not only explained.
@@ -321,6 +332,7 @@ impl Exchange {
         if self.response.is_some() {
             return Err(Edit::Forbidden);
         }
+        self.request_edits = self.request_edits.wrapping_add(1);
         let bounds = Bounds { only_host: &REQUEST_ONLY_HOST, room: &mut self.room };
         Ok(HeaderEdit { headers: &mut self.request.headers, bounds })
     }
@@ -361,6 +373,7 @@ impl Exchange {
         if self.response.is_some() {
             return Err(Edit::Forbidden);
         }
+        self.request_edits = self.request_edits.wrapping_add(1);
         // It would be none in the end, and the way there takes the longer the longer it is.
         if target.len() > usize::from(u16::MAX) {
             return Err(Edit::InvalidValue);

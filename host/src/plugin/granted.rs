@@ -14,6 +14,7 @@ use super::{
     errand::{BodyError, Which},
     exchange::{Exchange, to_string},
     instance::State,
+    taint::Taint,
 };
 
 impl From<StoreError> for store::Error {
@@ -150,7 +151,9 @@ impl State {
             Which::Response => exchange.response_body(),
         };
         if let Some(known) = known {
-            return if known.len() <= most { Ok(known.to_vec()) } else { Err(body::Error::TooLarge) };
+            let known = if known.len() <= most { Ok(known.to_vec()) } else { Err(body::Error::TooLarge) };
+            self.reads_body(which);
+            return known;
         }
         // A request has been sent when there is a response, and with it its body.
         let is_there = match which {
@@ -168,7 +171,15 @@ impl State {
                 Which::Response => exchange.know_response_body(content),
             }
         }
+        self.reads_body(which);
         Ok(copy)
+    }
+
+    fn reads_body(&mut self, which: Which) {
+        match which {
+            Which::Request => self.note_taint(Taint::reads_client),
+            Which::Response => {}
+        }
     }
 
     fn make(&mut self, of: &str, make: impl FnOnce(&mut Exchange) -> bool) {
@@ -192,6 +203,7 @@ impl body::Host for State {
     }
 
     fn set_response_body(&mut self, content: Vec<u8>) {
+        self.note_taint(Taint::changes_response);
         self.make("response", |exchange| exchange.make_response_body(Bytes::from(content)));
     }
 }

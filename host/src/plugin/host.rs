@@ -25,6 +25,7 @@ use super::{
     exchange::{Edit, Exchange, ResponseHead, brief, joined, to_string},
     instance::State,
     surroundings::Journal,
+    taint::Taint,
 };
 
 /// Host functions reach the state of the instance that called them.
@@ -59,6 +60,13 @@ impl State {
     fn edit(&mut self) -> Result<&mut Exchange, HeaderError> {
         self.exchange.as_deref_mut().ok_or(HeaderError::Forbidden)
     }
+
+    /// Notes what the call has read or changed, where somebody wants to know.
+    pub(super) fn note_taint(&mut self, note: impl FnOnce(&mut Taint)) {
+        if let Some(taint) = self.exchange.as_mut().and_then(|exchange| exchange.taint.as_mut()) {
+            note(taint);
+        }
+    }
 }
 
 fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
@@ -71,6 +79,10 @@ fn pairs(headers: &HeaderMap) -> Vec<(String, String)> {
 
 impl request::Host for State {
     fn id(&mut self) -> String {
+        if self.response().is_some() {
+            // It is in the request as it is sent; in what is stored of a response it would be another's.
+            self.note_taint(Taint::reads_client);
+        }
         let id = self.exchange.as_ref().and_then(|exchange| exchange.id());
         id.map(to_string).unwrap_or_default()
     }
@@ -84,15 +96,18 @@ impl request::Host for State {
     }
 
     fn authority(&mut self) -> String {
+        self.note_taint(|taint| taint.reads_field(header::HOST.as_str()));
         let host = self.request().and_then(|request| request.headers.get(header::HOST));
         host.map(|host| to_string(host).to_ascii_lowercase()).unwrap_or_default()
     }
 
     fn path(&mut self) -> String {
+        self.note_taint(Taint::reads_path);
         self.request().map(|request| request.uri.path().to_owned()).unwrap_or_default()
     }
 
     fn query(&mut self) -> Option<String> {
+        self.note_taint(Taint::reads_query);
         self.request()?.uri.query().map(str::to_owned)
     }
 
@@ -108,11 +123,14 @@ impl request::Host for State {
     }
 
     fn client_address(&mut self) -> String {
+        self.note_taint(Taint::reads_client);
         self.exchange.as_ref().map(|exchange| exchange.client.to_string()).unwrap_or_default()
     }
 
     fn client_certificate(&mut self) -> Option<Vec<u8>> {
-        Some(self.exchange.as_ref()?.certificate.as_ref()?.der.to_vec())
+        let certificate = self.exchange.as_ref()?.certificate.as_ref()?.der.to_vec();
+        self.note_taint(Taint::reads_client);
+        Some(certificate)
     }
 
     fn route(&mut self) -> String {
@@ -124,19 +142,28 @@ impl request::Host for State {
     }
 
     fn header(&mut self, name: String) -> Option<String> {
-        joined(&self.request()?.headers, &name)
+        let value = joined(&self.request()?.headers, &name)?;
+        self.note_taint(|taint| taint.reads_field(&name));
+        Some(value)
     }
 
     fn header_values(&mut self, name: String) -> Vec<String> {
-        self.request().map(|request| values(&request.headers, &name)).unwrap_or_default()
+        let values = self.request().map(|request| values(&request.headers, &name)).unwrap_or_default();
+        if !values.is_empty() {
+            self.note_taint(|taint| taint.reads_field(&name));
+        }
+        values
     }
 
     fn headers(&mut self) -> Vec<(String, String)> {
+        self.note_taint(Taint::reads_all_fields);
         self.request().map(|request| pairs(&request.headers)).unwrap_or_default()
     }
 
     fn set_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.request_edit()?.set(&name, value)?)
+        self.edit()?.request_edit()?.set(&name, value)?;
+        self.note_taint(|taint| taint.sets_field(&name));
+        Ok(())
     }
 
     fn set_response_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
@@ -144,22 +171,33 @@ impl request::Host for State {
     }
 
     fn append_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.request_edit()?.append(&name, value)?)
+        self.edit()?.request_edit()?.append(&name, value)?;
+        self.note_taint(|taint| taint.sets_field(&name));
+        Ok(())
     }
 
     fn remove_header(&mut self, name: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.request_edit()?.remove(&name)?)
+        let was_there = self.request().is_some_and(|request| request.headers.contains_key(&name));
+        self.edit()?.request_edit()?.remove(&name)?;
+        if was_there {
+            self.note_taint(|taint| taint.removes_field(&name));
+        }
+        Ok(())
     }
 
     fn set_target(&mut self, target: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.set_target(&target)?)
+        self.edit()?.set_target(&target)?;
+        self.note_taint(Taint::changes_target);
+        Ok(())
     }
 
     fn note(&mut self, name: String) -> Option<String> {
+        self.note_taint(Taint::reads_note);
         self.exchange.as_ref()?.note(&name).map(str::to_owned)
     }
 
     fn set_note(&mut self, name: String, value: String) {
+        self.note_taint(Taint::leaves_note);
         if let Some(exchange) = &mut self.exchange {
             exchange.set_note(name, value);
         }
@@ -176,6 +214,7 @@ impl response::Host for State {
         let Some(status) = valid else {
             return self.complain(&format!("plugin set a status that does not exist: {status}"));
         };
+        self.note_taint(Taint::changes_response);
         if let Some(response) = self.exchange.as_mut().and_then(|exchange| exchange.response.as_mut()) {
             response.parts.status = status;
         }
@@ -194,15 +233,21 @@ impl response::Host for State {
     }
 
     fn set_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.response_edit()?.set(&name, value)?)
+        self.edit()?.response_edit()?.set(&name, value)?;
+        self.note_taint(|taint| taint.changes_response_field(&name));
+        Ok(())
     }
 
     fn append_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.response_edit()?.append(&name, value)?)
+        self.edit()?.response_edit()?.append(&name, value)?;
+        self.note_taint(|taint| taint.changes_response_field(&name));
+        Ok(())
     }
 
     fn remove_header(&mut self, name: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.response_edit()?.remove(&name)?)
+        self.edit()?.response_edit()?.remove(&name)?;
+        self.note_taint(|taint| taint.changes_response_field(&name));
+        Ok(())
     }
 
     fn from_cache(&mut self) -> bool {

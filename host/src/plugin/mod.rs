@@ -30,6 +30,7 @@ mod recording;
 pub mod shipped;
 mod slot;
 mod surroundings;
+mod taint;
 mod trust;
 mod versions;
 mod wasi;
@@ -58,6 +59,7 @@ pub use shadow::{
 };
 pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
 pub use surroundings::{Chance, Journal, Logged, Surroundings, Time};
+pub use taint::Taint;
 pub use trust::{Demand, TrustError, signature_file};
 pub use versions::{History, TakeBackError, Version, Versions};
 

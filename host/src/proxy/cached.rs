@@ -10,10 +10,11 @@ mod storing;
 use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 
 use super::{
     Context, Error, hooks,
@@ -28,14 +29,15 @@ use crate::{
         encoded::Kept,
         fill::{Filling, Followed, Lead, Outcome},
         key::Key,
-        policy::{self, RequestDirectives, Reuse, Time, Update},
+        policy::{self, Asked, Judgement, RequestDirectives, Reuse, Time, Update},
         status::{self, Forward, Served},
         store::Resource,
         stored::{Stored, StoredBody, storable_headers, tags},
+        unkeyed,
     },
     clock::{Timer, before},
     config::ResponseHooks,
-    plugin::{Exchange, InHand},
+    plugin::{Exchange, InHand, Taint},
     snapshot::{Route, Target},
     telemetry::Writer,
 };
@@ -65,6 +67,14 @@ pub(super) struct Visit {
     /// As it was before the cache put its own conditions; empty while the exchange has it.
     request: HeaderMap,
     directives: RequestDirectives,
+    /// It came with credentials, even if the upstream gets none.
+    is_authorized: bool,
+    /// Fields that plugins have made of what no key holds.
+    derived: SmallVec<[HeaderName; 2]>,
+    /// How often plugins had changed the request when the key was made.
+    request_edits: u32,
+    /// A plugin has changed the request after that.
+    is_changed: bool,
     /// What is stored and was selected, but could not be used as it is.
     stored: Option<Arc<Stored>>,
     /// The origin is asked whether `stored` is still good.
@@ -103,6 +113,30 @@ impl Answer {
     }
 }
 
+/// Has it noted what plugins make of a request whose response may be stored.
+pub(super) fn follow(route: &Route, exchange: &mut Exchange) {
+    let Some(rules) = &route.cache else { return };
+    let may_make =
+        !route.on_request.is_empty() || (rules.stores_what_hooks_made() && !route.on_response.is_empty());
+    if may_make {
+        let is_authorized = is_authorized(exchange);
+        let taint = Taint::new(rules.key.fields(), rules.key.hold_query(), is_authorized);
+        exchange.taint = Some(Box::new(taint));
+    }
+}
+
+/// Whether a request came with credentials (RFC 9111, section 3.5: as received), in whichever way, wherever they are now.
+fn is_authorized(exchange: &Exchange) -> bool {
+    match &exchange.taint {
+        Some(taint) => taint.is_authorized(),
+        None => {
+            exchange.certificate.is_some()
+                || exchange.request.headers.contains_key(header::AUTHORIZATION)
+                || unkeyed::names_client(&exchange.request.headers)
+        }
+    }
+}
+
 /// Looks for a stored response that answers the request. Its body is read where it is part of the question.
 pub(super) async fn lookup(
     context: &Context,
@@ -119,7 +153,7 @@ pub(super) async fn lookup(
     let cache = &context.generation.snapshot.cache;
     let mut visit = Visit::new(context, rules, target, exchange);
     if let Some(forward) = visit.is_kept_out(context, rules, &exchange.request, body, deadline).await? {
-        return Ok(visit.ask(forward, &exchange.request.headers));
+        return Ok(visit.ask(forward, exchange));
     }
     let head = &exchange.request;
     let wait = target.upstream.settings.retry.timeout.map_or(cache.wait, |limit| limit.get().min(cache.wait));
@@ -134,7 +168,7 @@ pub(super) async fn lookup(
             visit.stored = read.map_err(|_| Error::DeadlineExceeded)?.ok().flatten();
             resource = cache.store.get(&visit.key);
         }
-        visit.forward = match visit.judged(resource.as_ref(), now) {
+        visit.forward = match visit.judged(rules, exchange, resource.as_ref(), now) {
             Judged::Answers { stored, served, is_renewed } => {
                 if is_renewed && let Filling::Lead(lead) = cache.store.fill(&visit.key) {
                     renew(context, route, target, exchange, &stored, lead);
@@ -152,8 +186,9 @@ pub(super) async fn lookup(
         let has_conditions = has_conditions(&head.headers);
         let may_lead = head.method != Method::HEAD
             && (conditions.is_some() || !has_conditions)
-            && !head.headers.contains_key(header::AUTHORIZATION)
-            && !resource.is_some_and(|resource| resource.passes(now));
+            && !resource.is_some_and(|resource| resource.passes(now))
+            && !is_authorized(exchange)
+            && visit.obstacle(&head.headers).is_none();
         if may_lead {
             match cache.store.fill(&visit.key) {
                 Filling::Lead(lead) => {
@@ -209,6 +244,7 @@ pub(super) async fn lookup(
     if visit.request.is_empty() {
         visit.request = exchange.request.headers.clone();
     }
+    visit.observe(exchange);
     visit.asked = Time::now();
     Ok(Lookup::Ask(Some(Box::new(visit))))
 }
@@ -258,7 +294,7 @@ pub(super) async fn foresee(
                 visit.stored = context.worker.clock.within(cache.wait, reading).await.ok().flatten();
                 resource = cache.store.get(&visit.key);
             }
-            match visit.judged(resource.as_ref(), now) {
+            match visit.judged(rules, exchange, resource.as_ref(), now) {
                 Judged::Answers { served, .. } => Ok(served),
                 Judged::Refused => Err(Error::OnlyIfCached),
                 Judged::Asks(forward) => Ok(Served::Forwarded(forward)),
@@ -269,7 +305,10 @@ pub(super) async fn foresee(
         visit.forward = forward;
     }
     visit.request = head.headers.clone();
-    let obstacle = visit.obstacle();
+    visit.observe(exchange);
+    let obstacle = visit.obstacle(&visit.request).or(visit.is_authorized.then_some(
+        "the request came with credentials, and only a response that says it is for others is stored",
+    ));
     Ok(Foreseen { stored: visit.stored.take().map(|stored| (stored, now)), key: visit.key, what, obstacle })
 }
 
@@ -331,6 +370,7 @@ pub(super) fn settle(
         let forwarded = std::mem::take(&mut exchange.request.headers);
         exchange.request.headers = if forwarded.is_empty() { forwarded } else { present.request.clone() };
     }
+    present.is_changed = exchange.request_edits() != present.request_edits;
     let now = Time::now();
     let (response, sent) = match answer {
         Ok(answer) => answer,
@@ -368,6 +408,7 @@ pub(super) fn keep(
     visit: Option<Box<Visit>>,
     context: &Context,
     rules: Option<&Rules>,
+    exchange: &Exchange,
     answer: &mut Answer,
     record: &mut Option<Box<Record>>,
 ) {
@@ -382,7 +423,7 @@ pub(super) fn keep(
     }
     let served = Served::Forwarded(visit.forward);
     visit.told(served, record);
-    let Some((freshness, selection, headers)) = visit.storable(rules, &head, now) else {
+    let Some((freshness, selection, headers)) = visit.storable(rules, exchange, &head, now) else {
         visit.pass(&head, now);
         status::tell(&mut head.headers, served, None, now);
         answer.response = Response::from_parts(head, body);
@@ -420,6 +461,14 @@ pub(super) fn keep(
     answer.response = Response::from_parts(head, body);
 }
 
+/// What a 304, or a 200 to HEAD, has made of a stored response.
+enum Renewed {
+    /// It is stored in the place of the other.
+    Stored(Arc<Stored>),
+    /// It is for the client that asked, and nobody else.
+    ForOne(Arc<Stored>),
+}
+
 /// The visit that is known to be there.
 fn take(visit: &mut Option<Box<Visit>>) -> Box<Visit> {
     visit.take().expect("only a visit comes here")
@@ -442,6 +491,10 @@ impl Visit {
             scheme: exchange.scheme,
             request: HeaderMap::new(),
             directives,
+            is_authorized: false,
+            derived: SmallVec::new(),
+            request_edits: 0,
+            is_changed: false,
             stored: None,
             validates: false,
             lead: None,
@@ -449,6 +502,13 @@ impl Visit {
             // Known when the upstream is asked.
             asked: Time(0),
         }
+    }
+
+    /// Notes what is known of the request now that no plugin is to change it any more.
+    fn observe(&mut self, exchange: &Exchange) {
+        self.is_authorized = is_authorized(exchange);
+        self.derived = exchange.taint.iter().flat_map(|taint| taint.derived()).cloned().collect();
+        self.request_edits = exchange.request_edits();
     }
 
     /// Why the cache is not asked, if it is not. Reads the body where that is part of the question.
@@ -468,8 +528,7 @@ impl Visit {
                 let reading = Box::pin(digest(context, body, length));
                 let digest = before(deadline, reading).await.map_err(|_| Error::DeadlineExceeded)??;
                 self.is_question = true;
-                let content_type = head.headers.get(header::CONTENT_TYPE);
-                self.key = self.key.with_body(content_type.map_or(b"", HeaderValue::as_bytes), &digest);
+                self.key = self.key.with_body(&head.headers, &digest);
             }
         }
         let is_kept_out = self.directives.no_store || policy::is_met_elsewhere(&head.headers);
@@ -477,13 +536,14 @@ impl Visit {
     }
 
     /// What is to be done, as far as what was selected tells; `resource` is all that is stored under its key.
-    fn judged(&self, resource: Option<&Resource>, now: Time) -> Judged {
+    fn judged(&self, rules: &Rules, exchange: &Exchange, resource: Option<&Resource>, now: Time) -> Judged {
         if let Some(stored) = &self.stored {
             let (served, is_renewed) = match policy::reuse(&stored.freshness, &self.directives, now) {
                 Reuse::Fresh => (Some(Served::Hit), false),
                 Reuse::Stale => (Some(Served::Stale), false),
-                // Its body is not there any more when it is renewed.
-                Reuse::StaleWhileRevalidate => ((!self.is_question).then_some(Served::Stale), true),
+                Reuse::StaleWhileRevalidate => {
+                    (self.may_renew(rules, exchange, stored, now).then_some(Served::Stale), true)
+                }
                 Reuse::Validate => (None, false),
             };
             if let Some(served) = served {
@@ -501,15 +561,36 @@ impl Visit {
         })
     }
 
+    /// Whether what the upstream answers to this request could take the place of what is stored.
+    fn may_renew(&self, rules: &Rules, exchange: &Exchange, stored: &Stored, now: Time) -> bool {
+        let headers = &exchange.request.headers;
+        // The body of a question is not there any more when it is renewed.
+        if self.is_question || self.obstacle(headers).is_some() {
+            return false;
+        }
+        let derived: SmallVec<[HeaderName; 2]> =
+            exchange.taint.iter().flat_map(|taint| taint.derived()).cloned().collect();
+        let asked = Asked {
+            method: &Method::GET,
+            headers,
+            is_authorized: is_authorized(exchange),
+            derived: &derived,
+            sent: now,
+        };
+        let judged = policy::judge(asked, stored.status, &stored.headers, &rules.terms, now);
+        matches!(judged, Judgement::Store { .. })
+    }
+
     fn told(&self, served: Served, record: &mut Option<Box<Record>>) {
         self.cache.count(served, self.writer);
         record::cached(record, served);
     }
 
     /// The upstream is to be asked.
-    fn ask(mut self, forward: Forward, request: &HeaderMap) -> Lookup {
+    fn ask(mut self, forward: Forward, exchange: &Exchange) -> Lookup {
         self.forward = forward;
-        self.request = request.clone();
+        self.request = exchange.request.headers.clone();
+        self.observe(exchange);
         self.asked = Time::now();
         Lookup::Ask(Some(Box::new(self)))
     }
@@ -559,12 +640,15 @@ impl Visit {
     ) -> Answer {
         let stored = self.stored.clone().expect("only what is stored is validated");
         let not_modified = storable_headers(not_modified, &[]);
-        let renewed = match Update::of(&stored.headers, &not_modified) {
-            Update::Fields(headers) => self.renewed(rules, &stored, headers, now),
-            Update::Other => stored.clone(),
+        let (renewed, is_for_all) = match Update::of(&stored.headers, &not_modified) {
+            Update::Fields(headers) => match self.renewed(rules, &stored, headers, now) {
+                Renewed::Stored(renewed) => (renewed, true),
+                Renewed::ForOne(renewed) => (renewed, false),
+            },
+            Update::Other => (stored.clone(), true),
         };
         if let Some(lead) = self.lead.take() {
-            lead.end(Outcome::Stored(renewed.clone()));
+            lead.end(if is_for_all { Outcome::Stored(renewed.clone()) } else { Outcome::Passed });
         }
         self.settled(renewed, Served::Revalidated, route, record)
     }
@@ -594,19 +678,22 @@ fn renew(
     head.headers = exchange.request.headers.clone();
     policy::forget_conditions(&mut head.headers);
     head.headers.remove(header::CACHE_CONTROL);
-    let mut exchange = Exchange::new(
+    let mut renewing = Exchange::new(
         head,
         exchange.client,
         exchange.scheme,
         exchange.route.clone(),
         exchange.upstream.clone(),
     );
+    (renewing.certificate, renewing.taint) = (exchange.certificate.clone(), exchange.taint.clone());
+    let mut exchange = renewing;
     let mut visit = Visit::new(context, rules, target, &exchange);
     visit.stored = Some(stored.clone());
     visit.lead = Some(lead);
     visit.forward = Forward::Stale;
     visit.asked = Time::now();
     visit.request = exchange.request.headers.clone();
+    visit.observe(&exchange);
     if let Some(conditions) = policy::conditional_headers(&stored.headers) {
         visit.validates = true;
         policy::with_conditions(&mut exchange.request.headers, conditions);
@@ -639,6 +726,6 @@ fn renew(
         {
             return;
         }
-        keep(visit, &context, rules, &mut answer, &mut None);
+        keep(visit, &context, rules, &exchange, &mut answer, &mut None);
     });
 }

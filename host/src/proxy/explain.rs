@@ -188,6 +188,7 @@ async fn walk(
     );
     exchange.certificate = connection.peer.certificate.clone();
     exchange.journal = Some(Arc::default());
+    cached::follow(route, &mut exchange);
     let mut exchange = InHand::new(exchange);
     let wishes =
         route.compress.as_ref().map(|settings| Wishes::of(settings, &route.name, &mut exchange.request));

@@ -11,8 +11,9 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 use super::{Context, Error, cached::Answer, canary, errands::Call, shadow::Shown};
 use crate::{
     body::{Arriving, Content, Leaving},
+    cache::Rules,
     clock::Timer,
-    config::{Failure, ResponseHooks},
+    config::Failure,
     live::Generation,
     plugin::{
         CallError, Hook, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, RouteCalls, Slot,
@@ -65,6 +66,9 @@ pub(super) async fn ask<'a>(
     let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
     let calls = calls.of(generation.writer);
     calls.calls.add(1);
+    if let Some(taint) = &mut exchange.taint {
+        taint.begin_call();
+    }
     let mut recorded = slot.plugin().begin_recording(Hook::OnRequest, exchange);
     let verdict = if slot.waits() {
         let call = Call {
@@ -128,17 +132,14 @@ async fn request_waiting(
     verdict
 }
 
-/// Runs the response hooks over what an upstream answered, or what is stored of it, with the headers that request hooks
-/// want there.
+/// Runs the response hooks over what an upstream answered, or what is stored of it.
 pub(super) async fn on_response(
     context: &Context,
     route: &Route,
     exchange: &mut InHand,
     answer: &mut Answer,
 ) -> Result<(), Error> {
-    exchange.keep_promises(answer.response.headers_mut());
-    let is_done = answer.from_cache
-        && route.cache.as_ref().is_some_and(|rules| rules.response_hooks == ResponseHooks::Once);
+    let is_done = answer.from_cache && route.cache.as_ref().is_some_and(Rules::stores_what_hooks_made);
     if route.on_response.is_empty() || is_done {
         return Ok(());
     }
@@ -188,6 +189,9 @@ async fn run(
         let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
         let calls = calls.of(context.generation.writer);
         calls.calls.add(1);
+        if let Some(taint) = &mut exchange.taint {
+            taint.begin_call();
+        }
         let mut recorded = slot.plugin().begin_recording(Hook::OnResponse, exchange);
         let verdict = if slot.waits() {
             let call = Call {
@@ -218,6 +222,9 @@ async fn run(
             Ok(ResponseVerdict::Reply(reply)) => {
                 let (parts, content) = into_response(reply).into_parts();
                 exchange.forget_response_body();
+                if let Some(taint) = &mut exchange.taint {
+                    taint.changes_response();
+                }
                 exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
                 is_left |= !body.is_read();
                 body = Leaving::Untouched(content);

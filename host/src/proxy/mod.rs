@@ -182,6 +182,7 @@ async fn forward(
     );
     let mut exchange = record::follow(exchange, route, connection, record);
     exchange.certificate = connection.peer.certificate.clone();
+    cached::follow(route, &mut exchange);
     record::routed(record, &exchange);
     let wishes =
         route.compress.as_ref().map(|settings| Wishes::of(settings, &route.name, &mut exchange.request));
@@ -218,6 +219,7 @@ async fn forward(
     };
     let mut visit = match looked.map_err(&failed)? {
         Lookup::Answer(mut answer) => {
+            exchange.keep_promises(answer.response.headers_mut());
             hooks::on_response(context, route, &mut exchange, &mut answer).await.map_err(&failed)?;
             return Ok((encode(context, wishes.as_ref(), answer.response, answer.kept), None));
         }
@@ -242,9 +244,12 @@ async fn forward(
     }
     if rules.is_some_and(Rules::stores_what_hooks_made) {
         hooks::on_response(context, route, &mut exchange, &mut answer).await.map_err(&failed)?;
-        cached::keep(visit, context, rules, &mut answer, record);
+        cached::keep(visit, context, rules, &exchange, &mut answer, record);
+        // What request hooks want on the response to this client is in nothing that others get.
+        exchange.keep_promises(answer.response.headers_mut());
     } else {
-        cached::keep(visit, context, rules, &mut answer, record);
+        cached::keep(visit, context, rules, &exchange, &mut answer, record);
+        exchange.keep_promises(answer.response.headers_mut());
         hooks::on_response(context, route, &mut exchange, &mut answer).await.map_err(&failed)?;
     }
     if leaves_body || answer.sent.as_ref().is_some_and(send::Sent::leaves_body) {

@@ -20,7 +20,7 @@ pub use directives::{RequestDirectives, ResponseDirectives, Scope};
 pub use invalidation::{invalidates, same_origin_target};
 pub use range::{Ranged, requested as requested_range};
 pub use reuse::{Reuse, reuse, usable_on_failure};
-pub use storing::{Freshness, Judgement, Refusal, Terms, judge};
+pub use storing::{Asked, Freshness, Judgement, Lifetimes, Refusal, Terms, judge, may_be_stored};
 pub use validation::{
     Update, conditional_headers, forget_conditions, is_met_elsewhere, is_not_modified, is_same_after_head,
     not_modified_headers, update_head, with_conditions,

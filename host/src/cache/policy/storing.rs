@@ -15,15 +15,47 @@ use super::{
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Terms {
     /// For responses that do not say how long they stay fresh.
-    pub default_lifetime: Option<u64>,
+    pub default_lifetime: Lifetimes,
     /// For all responses that may be stored, whatever they say of their freshness.
-    pub lifetime: Option<u64>,
+    pub lifetime: Lifetimes,
     pub stale_while_revalidate: Option<u64>,
     pub stale_if_error: Option<u64>,
     /// Responses that set cookies are stored like any other.
     pub stores_cookies: bool,
     /// Requests of clients have no say.
     pub ignores_request_directives: bool,
+}
+
+/// How long responses are fresh, by their status. In seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Of each status that is heuristically cacheable (RFC 9110, section 15.1). An error, or a redirect to a login
+    /// page, that says nothing of caching is not.
+    pub general: Option<u64>,
+    /// Of these statuses, heuristically cacheable or not.
+    pub by_status: Vec<(StatusCode, u64)>,
+}
+
+impl Lifetimes {
+    fn of(&self, status: StatusCode) -> Option<u64> {
+        let listed =
+            self.by_status.iter().find(|(listed, _)| *listed == status).map(|(_, lifetime)| *lifetime);
+        listed.or(self.general.filter(|_| is_heuristically_cacheable(status)))
+    }
+}
+
+/// What is known of the request that a response answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub method: &'a Method,
+    /// As the upstream got them.
+    pub headers: &'a HeaderMap,
+    /// It came with credentials, even if the upstream did not get them: section 3.5 speaks of the request as received.
+    pub is_authorized: bool,
+    /// Fields that plugins have made of what no key holds. A response that does not name them in `Vary` may be one
+    /// for this client alone.
+    pub derived: &'a [HeaderName],
+    pub sent: Time,
 }
 
 /// When a stored response may be used (sections 4.2 and 5.2.2). Times are in seconds where they are not a [`Time`].
@@ -80,7 +112,10 @@ pub enum Refusal {
     RequestNoStore,
     NoStore,
     Private,
+    /// It answers a request with credentials, and does not say that it is for others as well.
     Authorization,
+    /// It varies by a field that the request has under another name, which some servers take for the same.
+    Spelling,
     /// `Vary: *`.
     VariesOnEverything,
     /// It sets cookies and does not say that it is for everybody.
@@ -89,25 +124,23 @@ pub enum Refusal {
     Useless,
 }
 
-/// Decides on a response that came at `received` to a request that was sent at `sent`.
+/// Decides on a response that came at `received`.
 pub fn judge(
-    method: &Method,
-    request: &HeaderMap,
+    asked: Asked<'_>,
     status: StatusCode,
     response: &HeaderMap,
     terms: &Terms,
-    sent: Time,
     received: Time,
 ) -> Judgement {
     let directives = ResponseDirectives::of(response);
     let pass = Judgement::Pass;
-    if !matches!(*method, Method::GET | Method::POST) {
+    if !matches!(*asked.method, Method::GET | Method::POST) {
         return pass(Refusal::Method);
     }
-    if RequestDirectives::of(request).no_store && !terms.ignores_request_directives {
+    if RequestDirectives::of(asked.headers).no_store && !terms.ignores_request_directives {
         return pass(Refusal::RequestNoStore);
     }
-    if !is_final(status) || (directives.must_understand && !is_understood(status)) {
+    if !may_be_stored(status) || (directives.must_understand && !is_understood(status)) {
         return pass(Refusal::Status);
     }
     // Section 5.2.2.3: `no-store` is for those that do not understand `must-understand`.
@@ -118,18 +151,28 @@ pub fn judge(
         return pass(Refusal::Private);
     }
     let is_shared = directives.public || directives.s_maxage.is_some();
+    let Some(vary) = Vary::of(response) else { return pass(Refusal::VariesOnEverything) };
     // Section 3.5.
-    if request.contains_key(header::AUTHORIZATION) && !is_shared && !directives.must_revalidate {
+    let is_authorized = asked.is_authorized
+        || asked.headers.contains_key(header::AUTHORIZATION)
+        || asked.derived.iter().any(|name| !vary.names(name));
+    if is_authorized && !is_shared && !directives.must_revalidate {
         return pass(Refusal::Authorization);
     }
-    let Some(vary) = Vary::of(response) else { return pass(Refusal::VariesOnEverything) };
+    if vary.is_evaded(asked.headers) {
+        return pass(Refusal::Spelling);
+    }
+    // Whoever came without credentials was asked for them. It is no answer to those who have some.
+    if status == StatusCode::UNAUTHORIZED && !is_shared {
+        return pass(Refusal::Status);
+    }
     let may_set_cookies = is_shared || directives.is_targeted || terms.stores_cookies;
     let omitted: Vec<HeaderName> = [directives.no_cache.fields(), directives.private.fields()].concat();
     if response.contains_key(header::SET_COOKIE) && !may_set_cookies && !omitted.contains(&header::SET_COOKIE)
     {
         return pass(Refusal::SetCookie);
     }
-    let freshness = freshness(status, response, &directives, terms, sent, received);
+    let freshness = freshness(status, response, &directives, terms, asked.sent, received);
     let has_validator = response.contains_key(header::ETAG) || response.contains_key(header::LAST_MODIFIED);
     if freshness.lifetime == 0 && freshness.stale_while_revalidate == 0 && !has_validator {
         return pass(Refusal::Useless);
@@ -138,8 +181,8 @@ pub fn judge(
     let is_explicit = is_explicit(response, &directives);
     if !is_explicit
         && !is_shared
-        && terms.default_lifetime.is_none()
-        && terms.lifetime.is_none()
+        && terms.default_lifetime.of(status).is_none()
+        && terms.lifetime.of(status).is_none()
         && !is_heuristically_cacheable(status)
     {
         return pass(Refusal::Status);
@@ -160,10 +203,10 @@ fn freshness(
     sent: Time,
     received: Time,
 ) -> Freshness {
-    let lifetime = terms.lifetime.unwrap_or_else(|| {
+    let lifetime = terms.lifetime.of(status).unwrap_or_else(|| {
         let told = directives.s_maxage.or(directives.max_age);
         told.or_else(|| (!directives.is_targeted).then(|| until_expiry(response, received)).flatten())
-            .or(terms.default_lifetime)
+            .or_else(|| terms.default_lifetime.of(status))
             .unwrap_or_else(|| heuristic(status, response, directives, received))
     });
     // An override is the operator's word on what the response says of staleness too.
@@ -221,8 +264,15 @@ fn initial_age(response: &HeaderMap, sent: Time, received: Time) -> u64 {
     apparent.max(stated.saturating_add(delay)).min(LONGEST)
 }
 
-fn is_final(status: StatusCode) -> bool {
-    !status.is_informational() && !matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
+/// Whether a response with this status may be stored at all: a whole one, that is about the target of the request and
+/// not about how it was asked for. A 416 to somebody's absurd `Range` would be everybody's answer. RFC 6585 forbids to
+/// store 428, 429, 431 and 511.
+pub fn may_be_stored(status: StatusCode) -> bool {
+    !status.is_informational()
+        && !matches!(
+            status.as_u16(),
+            206 | 304 | 407 | 408 | 411..=413 | 415..=417 | 421 | 425 | 426 | 428 | 429 | 431 | 511
+        )
 }
 
 /// RFC 9110, section 15.1.
@@ -260,7 +310,11 @@ mod tests {
 
     fn judged(status: u16, request: &[(&str, &str)], response: &[(&str, &str)], terms: &Terms) -> Judgement {
         let status = StatusCode::from_u16(status).unwrap();
-        judge(&Method::GET, &headers(request), status, &headers(response), terms, NOW, NOW)
+        judge(asked(&headers(request)), status, &headers(response), terms, NOW)
+    }
+
+    fn asked(request: &HeaderMap) -> Asked<'_> {
+        Asked { method: &Method::GET, headers: request, is_authorized: false, derived: &[], sent: NOW }
     }
 
     fn stored(response: &[(&str, &str)]) -> Freshness {
@@ -369,6 +423,14 @@ mod tests {
             (206, &[], &[fresh], Some(Refusal::Status)),
             (304, &[], &[fresh], Some(Refusal::Status)),
             (599, &[], &[fresh], None),
+            (401, &[], &[fresh], Some(Refusal::Status)),
+            (401, &[], &[("cache-control", "s-maxage=60")], None),
+            (412, &[], &[fresh], Some(Refusal::Status)),
+            (416, &[], &[fresh], Some(Refusal::Status)),
+            (429, &[], &[("cache-control", "public, max-age=60")], Some(Refusal::Status)),
+            (431, &[], &[fresh], Some(Refusal::Status)),
+            (200, &[("x_lang", "de")], &[fresh, ("vary", "x-lang")], Some(Refusal::Spelling)),
+            (200, &[("x_lang", "de")], &[fresh, ("vary", "x-other")], None),
             (599, &[], &[("cache-control", "max-age=60, must-understand")], Some(Refusal::Status)),
             (200, &[], &[("cache-control", "max-age=60, must-understand, no-store")], None),
             (201, &[], &[("last-modified", "@-1000")], Some(Refusal::Status)),
@@ -380,16 +442,86 @@ mod tests {
         }
         assert!(matches!(
             judge(
-                &Method::PUT,
-                &headers(&[]),
+                Asked { method: &Method::PUT, ..asked(&HeaderMap::new()) },
                 StatusCode::OK,
                 &headers(&[fresh]),
                 &Terms::default(),
-                NOW,
                 NOW
             ),
             Judgement::Pass(Refusal::Method)
         ));
+    }
+
+    #[test]
+    fn credentials_count_wherever_they_have_gone() {
+        // Section 3.5 is about the request as received.
+        let consumer = [HeaderName::from_static("x-consumer")];
+        for (is_authorized, derived, response, is_stored) in [
+            (false, &[][..], &[("cache-control", "max-age=60")][..], true),
+            (true, &[], &[("cache-control", "max-age=60")], false),
+            (true, &[], &[("cache-control", "max-age=60"), ("vary", "x-consumer")], false),
+            (true, &[], &[("cache-control", "max-age=60, public")], true),
+            (true, &[], &[("cache-control", "s-maxage=60")], true),
+            (true, &[], &[("cache-control", "max-age=60, must-revalidate")], true),
+            (false, &consumer, &[("cache-control", "max-age=60")], false),
+            (false, &consumer, &[("cache-control", "max-age=60"), ("vary", "accept")], false),
+            (false, &consumer, &[("cache-control", "max-age=60"), ("vary", "accept, X-Consumer")], true),
+            (false, &consumer, &[("cache-control", "max-age=60, public")], true),
+        ] {
+            let request = HeaderMap::new();
+            let asked = Asked { is_authorized, derived, ..asked(&request) };
+            let judged = judge(asked, StatusCode::OK, &headers(response), &Terms::default(), NOW);
+            let stores = matches!(judged, Judgement::Store { .. });
+            assert_eq!(stores, is_stored, "{is_authorized} {derived:?} {response:?}");
+        }
+    }
+
+    #[test]
+    fn a_lifetime_of_the_route_is_for_statuses_that_are_cacheable_by_default_or_listed() {
+        // Section 3; RFC 9110, section 15.1.
+        let listed = vec![(StatusCode::FOUND, 10), (StatusCode::NOT_FOUND, 5)];
+        let general = Lifetimes { general: Some(300), by_status: vec![] };
+        let both = Lifetimes { general: Some(300), by_status: listed.clone() };
+        let only_listed = Lifetimes { general: None, by_status: listed };
+        for (lifetimes, status, expected) in [
+            (&general, 200, Some(300)),
+            (&general, 301, Some(300)),
+            (&general, 404, Some(300)),
+            (&general, 410, Some(300)),
+            (&general, 302, None),
+            (&general, 307, None),
+            (&general, 400, None),
+            (&general, 401, None),
+            (&general, 403, None),
+            (&general, 429, None),
+            (&general, 500, None),
+            (&general, 502, None),
+            (&general, 503, None),
+            (&both, 200, Some(300)),
+            (&both, 302, Some(10)),
+            (&both, 404, Some(5)),
+            (&both, 503, None),
+            (&only_listed, 200, None),
+            (&only_listed, 302, Some(10)),
+        ] {
+            let default = Terms { default_lifetime: lifetimes.clone(), ..Terms::default() };
+            let forced = Terms { lifetime: lifetimes.clone(), ..Terms::default() };
+            for terms in [&default, &forced] {
+                let lifetime = match judged(status, &[], &[], terms) {
+                    Judgement::Store { freshness, .. } => Some(freshness.lifetime),
+                    Judgement::Pass(_) => None,
+                };
+                assert_eq!(lifetime, expected, "{status} {terms:?}");
+            }
+            let own = [("cache-control", "max-age=7")];
+            if let Judgement::Store { freshness, .. } = judged(status, &[], &own, &forced) {
+                assert_eq!(
+                    freshness.lifetime,
+                    expected.unwrap_or(7),
+                    "{status}: what it says itself is left to it"
+                );
+            }
+        }
     }
 
     #[test]
@@ -398,11 +530,12 @@ mod tests {
             Judgement::Store { freshness, .. } => Some(freshness.lifetime),
             Judgement::Pass(_) => None,
         };
-        let default = Terms { default_lifetime: Some(300), ..Terms::default() };
+        let all = |seconds| Lifetimes { general: Some(seconds), by_status: vec![] };
+        let default = Terms { default_lifetime: all(300), ..Terms::default() };
         assert_eq!(lifetime(default.clone(), &[]), Some(300));
         assert_eq!(lifetime(default.clone(), &[("cache-control", "max-age=5")]), Some(5));
         assert_eq!(lifetime(default, &[("cache-control", "no-store")]), None);
-        let forced = Terms { lifetime: Some(300), ..Terms::default() };
+        let forced = Terms { lifetime: all(300), ..Terms::default() };
         assert_eq!(lifetime(forced.clone(), &[("cache-control", "max-age=5")]), Some(300));
         assert_eq!(lifetime(forced, &[("cache-control", "private")]), None);
     }
@@ -432,7 +565,9 @@ mod tests {
             let fields = headers(&fields);
             let status = StatusCode::from_u16(status).unwrap();
             let terms = Terms::default();
-            let judged = judge(&Method::GET, &HeaderMap::new(), status, &fields, &terms, Time(sent), Time(received));
+            let request = HeaderMap::new();
+            let asked = Asked { sent: Time(sent), ..asked(&request) };
+            let judged = judge(asked, status, &fields, &terms, Time(received));
             if let Judgement::Store { freshness, .. } = judged {
                 let _ = (freshness.age(Time(sent)), freshness.left(Time(u64::MAX)), freshness.staleness(Time(0)));
             }

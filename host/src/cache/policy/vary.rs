@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, header};
 use smallvec::SmallVec;
 
 use super::members;
+use crate::field;
 
 /// The fields of a request that a response depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +29,26 @@ impl Vary {
             }
         }
         Some(Self(names))
+    }
+
+    /// Whether this field is among them.
+    pub fn names(&self, name: &HeaderName) -> bool {
+        self.0.contains(name)
+    }
+
+    /// Whether a request has one of these fields under another name, which some servers take for the same: what was
+    /// answered to it would be selected for requests that have no such field.
+    pub fn is_evaded(&self, request: &HeaderMap) -> bool {
+        let is_other = |name: &HeaderName, named: &HeaderName| {
+            name != named && field::is_same_to_some_server(name.as_str(), named.as_str())
+        };
+        !self.0.is_empty()
+            && request.keys().any(|name| {
+                // Most names are plain, and then there is no other spelling.
+                (!field::is_plain(name.as_str())
+                    || self.0.iter().any(|named| !field::is_plain(named.as_str())))
+                    && self.0.iter().any(|named| is_other(name, named))
+            })
     }
 
     /// What it depends on, in this request.

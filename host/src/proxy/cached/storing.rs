@@ -1,49 +1,47 @@
 //! What of a response is stored, and what does it put out of date?
 
-use std::{future::poll_fn, pin::Pin, sync::Arc};
+use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header, response};
 use hyper::body::Incoming;
 
-use super::Visit;
+use super::{Renewed, Visit};
 use crate::{
     body::Content,
     cache::{
         Rules,
         fill::{Coming, Outcome, Stream},
         key::{self, Key},
-        policy::{self, Freshness, Judgement, Selection, Time},
+        policy::{self, Asked, Freshness, Judgement, Refusal, Selection, Time, Vary},
         status::Forward,
-        stored::{Stored, StoredBody, storable_headers, tags},
+        stored::{Stored, StoredBody, is_whole, storable_headers, tags},
+        unkeyed,
     },
-    config::ResponseHooks,
+    plugin::Exchange,
     proxy::{Context, send::Sent},
 };
 
 impl Visit {
     /// A stored response with new fields, put in the place of the old if it may be stored still.
+    ///
+    /// What was answered to a request that nothing may be stored for changes nothing for others: neither are its
+    /// fields taken over, nor is what is stored dropped.
     pub(super) fn renewed(
         &self,
         rules: &Rules,
         stored: &Arc<Stored>,
         mut headers: HeaderMap,
         now: Time,
-    ) -> Arc<Stored> {
-        if rules.response_hooks == ResponseHooks::Once {
+    ) -> Renewed {
+        if rules.stores_what_hooks_made() {
             headers = only_freshness(&stored.headers, &headers);
         }
         ensure_date(&mut headers, now);
-        let judged = policy::judge(
-            &Method::GET,
-            &self.request,
-            stored.status,
-            &headers,
-            &rules.terms,
-            self.asked,
-            now,
-        );
-        match judged {
+        if self.obstacle(&self.request).is_some() {
+            return Renewed::ForOne(Arc::new(Stored { headers, ..Stored::clone(stored) }));
+        }
+        match policy::judge(self.judged_as(&Method::GET), stored.status, &headers, &rules.terms, now) {
             Judgement::Store { freshness, vary, omitted } => {
                 let headers = storable_headers(&headers, &omitted);
                 let selection = vary.selection(&self.request);
@@ -51,18 +49,39 @@ impl Visit {
                 let renewed = Stored { headers, freshness, selection, tags, ..Stored::clone(stored) };
                 let renewed = Arc::new(renewed);
                 self.cache.store.renew(&self.key, stored, renewed.clone());
-                renewed
+                Renewed::Stored(renewed)
             }
-            Judgement::Pass(_) => {
-                self.cache.store.drop_one(&self.key, stored);
-                Arc::new(Stored { headers, ..Stored::clone(stored) })
+            Judgement::Pass(refusal) => {
+                if refusal != Refusal::Authorization {
+                    self.cache.store.drop_one(&self.key, stored);
+                }
+                Renewed::ForOne(Arc::new(Stored { headers, ..Stored::clone(stored) }))
             }
         }
+    }
+
+    /// What the policy has to know of the request.
+    fn judged_as<'a>(&'a self, method: &'a Method) -> Asked<'a> {
+        Asked {
+            method,
+            headers: &self.request,
+            is_authorized: self.is_authorized,
+            derived: &self.derived,
+            sent: self.asked,
+        }
+    }
+
+    /// Whether what is answered to the request says something about what others would get.
+    fn speaks_for_others(&self) -> bool {
+        !self.is_authorized && self.derived.is_empty() && self.obstacle(&self.request).is_none()
     }
 
     /// What a response to HEAD says of what is stored for GET (RFC 9111, section 4.3.5).
     pub(super) fn head(&self, rules: &Rules, head: &response::Parts, now: Time) {
         let Some(stored) = self.stored.as_ref().filter(|_| head.status == StatusCode::OK) else { return };
+        if !self.speaks_for_others() {
+            return;
+        }
         let fields = storable_headers(&head.headers, &[]);
         match policy::update_head(&stored.headers, stored.body.len(), &fields) {
             Some(headers) => drop(self.renewed(rules, stored, headers, now)),
@@ -93,7 +112,7 @@ impl Visit {
     }
 
     /// Why no response to the request is stored, whatever it says, if that is so.
-    pub(super) fn obstacle(&self) -> Option<&'static str> {
+    pub(super) fn obstacle(&self, request: &HeaderMap) -> Option<&'static str> {
         // A GET that was not looked up is one with a body, which may have changed the answer, or on a route where GET
         // is not cached.
         let is_unkeyed = self.forward == Forward::Method && self.method == Method::GET;
@@ -101,8 +120,10 @@ impl Visit {
             Some("a GET with a body, or on a route where GET is not cached")
         } else if self.forward == Forward::Bypass {
             Some("the request keeps the cache out")
-        } else if changes_unkeyed(&self.request) {
-            Some("a field of the request may change the answer, and is in no key")
+        } else if unkeyed::overrides_method(request) {
+            Some("a field of the request names another method")
+        } else if self.is_changed {
+            Some("a plugin has changed the request after the cache was asked")
         } else {
             None
         }
@@ -112,10 +133,11 @@ impl Visit {
     pub(super) fn storable(
         &self,
         rules: &Rules,
+        exchange: &Exchange,
         head: &response::Parts,
         now: Time,
     ) -> Option<(Freshness, Selection, HeaderMap)> {
-        if self.obstacle().is_some() {
+        if self.obstacle(&self.request).is_some() || is_endless(&head.headers) {
             return None;
         }
         if self.method == Method::POST && !self.is_question {
@@ -135,9 +157,9 @@ impl Visit {
         }
         let mut headers = head.headers.clone();
         ensure_date(&mut headers, now);
-        let judged =
-            policy::judge(&self.method, &self.request, head.status, &headers, &rules.terms, self.asked, now);
+        let judged = policy::judge(self.judged_as(&self.method), head.status, &headers, &rules.terms, now);
         match judged {
+            Judgement::Store { vary, .. } if !is_made_for_all(rules, exchange, &vary) => None,
             Judgement::Store { freshness, vary, omitted } => {
                 let selection = vary.selection(&self.request);
                 Some((freshness, selection, storable_headers(&headers, &omitted)))
@@ -151,6 +173,7 @@ impl Visit {
         if let Some(stored) = &self.stored
             && self.validates
             && head.status.is_success()
+            && self.speaks_for_others()
         {
             // There is something else now, and it may not be stored.
             self.cache.store.drop_one(&self.key, stored);
@@ -164,9 +187,10 @@ impl Visit {
     /// Stores what is there already.
     pub(super) fn store(mut self: Box<Self>, stored: Stored) {
         let stored = Arc::new(stored);
-        self.cache.store.put(&self.key, stored.clone(), self.asked_for_storing());
+        let is_stored = self.cache.store.put(&self.key, stored.clone(), self.asked_for_storing());
         if let Some(lead) = self.lead.take() {
-            lead.end(Outcome::Stored(stored));
+            let is_for_all = is_stored && is_shared(&stored.freshness);
+            lead.end(if is_for_all { Outcome::Stored(stored) } else { Outcome::Passed });
         }
     }
 
@@ -184,8 +208,7 @@ impl Visit {
         sent: Sent,
     ) -> Content {
         let length = http_body::Body::size_hint(&incoming).exact();
-        let is_shared =
-            stored.freshness.left(stored.freshness.received).is_some() && !stored.freshness.always_validates;
+        let is_shared = is_shared(&stored.freshness);
         let (stream, reader) = Stream::new(length);
         if let Some(lead) = &self.lead {
             match length {
@@ -200,13 +223,20 @@ impl Visit {
                 _ => {}
             }
         }
-        if !is_shared && let Some(lead) = self.lead.take() {
+        if !is_shared {
+            self.give_up_lead();
+        }
+        let drain = context.worker.drain.clone();
+        drain.spawn_local(self.fetch(stored, stream, incoming, length, sent));
+        Content::Changed(Box::new(reader))
+    }
+
+    /// Has those who wait for this fetch go to the upstream themselves, and for a while nobody wait for another's.
+    fn give_up_lead(&mut self) {
+        if let Some(lead) = self.lead.take() {
             self.cache.store.passes(&self.key, Time::now());
             lead.end(Outcome::Passed);
         }
-        let drain = context.worker.drain.clone();
-        drain.spawn_local(self.fetch(stored, stream, incoming, sent));
-        Content::Changed(Box::new(reader))
     }
 
     /// Reads a response to its end, and stores it then. It goes on when its client does not, since what has been
@@ -216,41 +246,64 @@ impl Visit {
         stored: Stored,
         stream: Arc<Stream>,
         mut incoming: Incoming,
+        length: Option<u64>,
         sent: Sent,
     ) {
+        /// Of a body whose length is not known: a pause, or so much time since its head, is the first sign that it has
+        /// no end soon. Nobody waits for it any more.
+        const PAUSE: Duration = Duration::from_millis(100);
+        const SHORT: Duration = Duration::from_millis(500);
+        /// After this it is not kept: a stream that never ends would take memory for ever.
+        const LONGEST: Duration = Duration::from_secs(30);
+        let began = Time::now();
         let mut is_kept = true;
         let mut trailers = None;
+        let mut came: u64 = 0;
         loop {
             if !is_kept && !stream.has_room().await {
                 return;
             }
-            let frame = match sent.clock.within(sent.silence, frame_of(&mut incoming)).await {
+            if length.is_none() && is_kept {
+                let so_far = Duration::from_millis(Time::now().since(began));
+                if so_far > LONGEST {
+                    is_kept = false;
+                    stream.release();
+                } else if so_far > SHORT {
+                    self.give_up_lead();
+                }
+            }
+            let waits_for_it = length.is_none() && self.lead.is_some();
+            let limit = if waits_for_it { PAUSE.min(sent.silence) } else { sent.silence };
+            let frame = match sent.clock.within(limit, frame_of(&mut incoming)).await {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => break,
-                Ok(Some(Err(_))) | Err(_) => {
-                    stream.break_off();
-                    if let Some(lead) = self.lead.take() {
-                        lead.end(Outcome::Passed);
-                    }
-                    return;
+                Err(_) if waits_for_it && limit < sent.silence => {
+                    self.give_up_lead();
+                    continue;
                 }
+                Ok(Some(Err(_))) | Err(_) => return self.break_off(&stream),
             };
             match frame.into_data() {
-                Ok(piece) if is_kept => {
+                Ok(piece) => {
+                    came += piece.len() as u64;
+                    if !is_kept {
+                        stream.push(piece);
+                        continue;
+                    }
                     // A copy, since a piece may be the small rest of a large buffer.
                     stream.push(Bytes::copy_from_slice(&piece));
                     if stream.bytes() > self.cache.max_object {
                         is_kept = false;
                         stream.release();
-                        if let Some(lead) = self.lead.take() {
-                            self.cache.store.passes(&self.key, Time::now());
-                            lead.end(Outcome::Passed);
-                        }
+                        self.give_up_lead();
                     }
                 }
-                Ok(piece) => stream.push(piece),
                 Err(frame) => trailers = frame.into_trailers().ok(),
             }
+        }
+        // Whatever says that this was the end: a body of another length than was announced is none.
+        if !is_whole(&stored.headers, came) {
+            return self.break_off(&stream);
         }
         sent.finish();
         // Stored before anybody learns that it is complete, so that whoever asks next finds it.
@@ -260,30 +313,39 @@ impl Visit {
         }
         stream.finish(trailers);
     }
+
+    /// Nothing is stored, and whoever reads along learns that there is no more.
+    fn break_off(mut self: Box<Self>, stream: &Stream) {
+        stream.break_off();
+        if let Some(lead) = self.lead.take() {
+            lead.end(Outcome::Passed);
+        }
+    }
+}
+
+/// Whether what is stored may be the answer to requests that came while it was fetched.
+fn is_shared(freshness: &Freshness) -> bool {
+    freshness.left(freshness.received).is_some() && !freshness.always_validates
+}
+
+/// Whether a response is of a kind that ends when its client goes, and not before.
+fn is_endless(headers: &HeaderMap) -> bool {
+    const TYPES: [&str; 2] = ["text/event-stream", "multipart/x-mixed-replace"];
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    TYPES.iter().any(|endless| content_type.eq_ignore_ascii_case(endless))
+}
+
+/// Whether response hooks, where they run before storing, have made what they made for everybody: of nothing that the
+/// response does not vary by.
+fn is_made_for_all(rules: &Rules, exchange: &Exchange, vary: &Vary) -> bool {
+    let Some(taint) = exchange.taint.as_ref().filter(|_| rules.stores_what_hooks_made()) else { return true };
+    taint.is_response_for_all(|name| vary.names(name)) && (rules.terms.stores_cookies || !taint.sets_cookie())
 }
 
 /// The next frame of a body.
 async fn frame_of(incoming: &mut Incoming) -> Option<Result<http_body::Frame<Bytes>, hyper::Error>> {
     poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut *incoming), cx)).await
-}
-
-/// Fields of requests by which some servers take a request for another than its URL and host say. No key holds
-/// them, so what is answered to them is for nobody else.
-fn changes_unkeyed(request: &HeaderMap) -> bool {
-    const NAMES: [&str; 10] = [
-        "x-forwarded-port",
-        "x-forwarded-prefix",
-        "x-forwarded-scheme",
-        "x-forwarded-server",
-        "x-host",
-        "x-http-method",
-        "x-http-method-override",
-        "x-method-override",
-        "x-original-url",
-        "x-rewrite-url",
-    ];
-    // Most requests have few fields that begin so.
-    request.keys().any(|name| name.as_str().starts_with("x-") && NAMES.contains(&name.as_str()))
 }
 
 /// What says how long a response is fresh and by what it is validated is taken over, and nothing else.
