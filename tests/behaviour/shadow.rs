@@ -153,8 +153,10 @@ async fn a_candidate_that_reads_bodies_is_shown_those_that_the_plugin_has_read()
     let origin = Origin::start().await;
     let settings =
         "grants = { body = true }\nconfig = { schema = { type = \"object\", required = [\"id\"] } }";
-    let post =
-        |body: &str| format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let post = |body: &str| {
+        let head = "POST / HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n";
+        format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
+    };
     let files = [("live", shipped("request-schema")), ("candidate", shipped("request-schema"))];
     let proxy = Proxy::start_with(&through(&origin, settings), &files).await;
     for (body, status) in [("{\"id\":1}", 200), ("{}", 422), ("{", 400)] {

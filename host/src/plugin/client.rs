@@ -12,6 +12,7 @@ use http::{
 };
 
 use super::exchange::to_value;
+use crate::config::HttpGrant;
 
 /// A request of a plugin's own.
 #[derive(Debug, Clone)]
@@ -113,6 +114,12 @@ impl Outgoing {
 }
 
 impl Target {
+    /// The origin that a line of `grants.http` names.
+    pub fn of_grant(grant: &HttpGrant) -> Option<Self> {
+        let scheme = if grant.origin.is_https { "https" } else { "http" };
+        Self::of(&format!("{scheme}://{}", grant.origin.authority).parse().ok()?)
+    }
+
     /// None if the URL has no origin that a request could be sent to, or names a user.
     pub fn of(uri: &Uri) -> Option<Self> {
         let authority = uri.authority()?;

@@ -123,6 +123,10 @@ impl http_client::Host for State {
             body: received.body.into(),
         })
     }
+
+    fn allowed(&mut self, url: String) -> bool {
+        self.surroundings.capabilities.origins.has(&url)
+    }
 }
 
 impl From<BodyError> for body::Error {

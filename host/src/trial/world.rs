@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::file::{Answered, Case, SendFault, TestFile};
 use crate::{
     config::{BodyGrant, StoreGrant},
-    plugin::{BodyError, Capabilities, Errands, Outgoing, Quota, Received, Secrets, SendError, Store},
+    plugin::{
+        BodyError, Capabilities, Errands, Granted, Outgoing, Quota, Received, Secrets, SendError, Store,
+    },
 };
 
 /// What a plugin is given when it is put on trial.
@@ -60,7 +62,7 @@ impl Props {
         }
         let secrets = self.secrets.iter().map(|(name, secret)| (name.clone(), secret.as_bytes().to_vec()));
         let secrets = Secrets::known(secrets);
-        Capabilities { store: Some(store), secrets, body: Some(self.grants.body) }
+        Capabilities { store: Some(store), secrets, body: Some(self.grants.body), origins: Granted::OnTrial }
     }
 }
 

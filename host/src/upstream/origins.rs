@@ -100,10 +100,7 @@ impl Origin {
         folder: &Path,
         previous: Option<&Origins>,
     ) -> Result<Option<Self>, Vec<Problem>> {
-        let authority = &grant.origin.authority;
-        let scheme = if grant.origin.is_https { "https" } else { "http" };
-        let url = format!("{scheme}://{authority}").parse();
-        let Some(target) = url.ok().as_ref().and_then(Target::of) else { return Ok(None) };
+        let Some(target) = Target::of_grant(grant) else { return Ok(None) };
         let name = format!("{target} of the plugin {plugin}");
         let known = previous.and_then(|previous| previous.of(grant));
         let tls = match grant.origin.is_https {

@@ -2,6 +2,7 @@
 
 use siphasher::sip128::SipHasher24;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+use tollgate_plugin_sdk::HeaderValue;
 
 /// The keys of all consumers, of which only digests are kept.
 ///
@@ -14,13 +15,13 @@ pub(crate) struct Keys {
     /// In order.
     digests: Vec<Digest>,
     /// Whose digest it is that stands at the same place.
-    consumers: Vec<Box<str>>,
+    consumers: Vec<HeaderValue>,
 }
 
 /// What the values of the header say.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Finding<'a> {
-    Consumer(&'a str),
+    Consumer(&'a HeaderValue),
     Missing,
     Wrong,
 }
@@ -32,19 +33,19 @@ pub(crate) struct SharedKey<'a>(pub(crate) &'a str, pub(crate) &'a str);
 impl Keys {
     /// Takes consumers, each with one of its keys, and a secret by chance.
     pub(crate) fn new<'a>(
-        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+        pairs: impl IntoIterator<Item = (&'a HeaderValue, &'a str)>,
         secret: &[u8; 16],
     ) -> Result<Self, SharedKey<'a>> {
         let secret = SipHasher24::new_with_key(secret);
-        let mut owners: Vec<(Digest, &str)> =
+        let mut owners: Vec<(Digest, &HeaderValue)> =
             pairs.into_iter().map(|(consumer, key)| (digest(&secret, key.as_bytes()), consumer)).collect();
         owners.sort_unstable();
         owners.dedup();
         if let Some([(_, one), (_, other)]) = owners.array_windows().find(|[(a, _), (b, _)]| a == b) {
-            return Err(SharedKey(one, other));
+            return Err(SharedKey(one.as_str(), other.as_str()));
         }
         let (digests, consumers) =
-            owners.into_iter().map(|(digest, consumer)| (digest, Box::from(consumer))).unzip();
+            owners.into_iter().map(|(digest, consumer)| (digest, consumer.clone())).unzip();
         Ok(Self { secret, digests, consumers })
     }
 
@@ -58,7 +59,7 @@ impl Keys {
 
     /// Looks for the digest by its first half and compares the whole in constant time. How long the search takes
     /// depends on a digest that nobody outside can foresee, so it tells nothing of any key.
-    fn owner(&self, value: &str) -> Option<&str> {
+    fn owner(&self, value: &str) -> Option<&HeaderValue> {
         let candidate = self.field_digest(value)?;
         let first = self.digests.partition_point(|known| half(*known) < half(candidate));
         let alike = self.digests[first..].iter().take_while(|known| half(**known) == half(candidate));
@@ -66,7 +67,7 @@ impl Keys {
         for (place, known) in (first as u32..).zip(alike) {
             found.conditional_assign(&place, equal(*known, candidate));
         }
-        self.consumers.get(found as usize).map(AsRef::as_ref)
+        self.consumers.get(found as usize)
     }
 
     /// The digest of the bytes that a header's value stands for: its code points.
@@ -99,30 +100,41 @@ fn equal(a: Digest, b: Digest) -> Choice {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_plugin_sdk::HeaderValue;
+
     use super::{Finding, Keys, SharedKey, digest, equal};
 
     const SECRET: &[u8; 16] = b"drawn by a test.";
 
     fn keys() -> Keys {
-        Keys::new([("demo", "k1"), ("batch", "old"), ("batch", "new"), ("zoe", "clé")], SECRET)
-            .expect("are distinct")
+        of(&[("demo", "k1"), ("batch", "old"), ("batch", "new"), ("zoe", "cl\u{e9}")]).expect("are distinct")
+    }
+
+    fn of(pairs: &[(&str, &str)]) -> Result<Keys, (String, String)> {
+        let pairs: Vec<_> = pairs.iter().map(|(consumer, key)| (value(consumer), *key)).collect();
+        Keys::new(pairs.iter().map(|(consumer, key)| (consumer, *key)), SECRET)
+            .map_err(|SharedKey(one, other)| (one.to_owned(), other.to_owned()))
+    }
+
+    fn value(consumer: &str) -> HeaderValue {
+        HeaderValue::text(consumer).expect(consumer)
     }
 
     #[test]
     fn a_key_tells_its_consumer() {
         let keys = keys();
-        assert_eq!(keys.identify(Some("k1")), Finding::Consumer("demo"));
-        assert_eq!(keys.identify(Some("old")), Finding::Consumer("batch"));
-        assert_eq!(keys.identify(Some("new")), Finding::Consumer("batch"));
+        assert_eq!(keys.identify(Some("k1")), Finding::Consumer(&value("demo")));
+        assert_eq!(keys.identify(Some("old")), Finding::Consumer(&value("batch")));
+        assert_eq!(keys.identify(Some("new")), Finding::Consumer(&value("batch")));
     }
 
     #[test]
     fn every_one_of_many_keys_is_found() {
         let names: Vec<String> = (0..300).map(|number| format!("consumer-{number}")).collect();
-        let keys =
-            Keys::new(names.iter().map(|name| (name.as_str(), name.as_str())), SECRET).expect("are distinct");
+        let pairs: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+        let keys = of(&pairs).expect("are distinct");
         for name in &names {
-            assert_eq!(keys.identify(Some(name)), Finding::Consumer(name));
+            assert_eq!(keys.identify(Some(name)), Finding::Consumer(&value(name)));
         }
     }
 
@@ -148,7 +160,7 @@ mod tests {
     fn a_key_beyond_ascii_is_compared_by_its_bytes() {
         let keys = keys();
         // UTF-8 on the wire, as the host hands it over.
-        assert_eq!(keys.identify(Some("cl\u{c3}\u{a9}")), Finding::Consumer("zoe"));
+        assert_eq!(keys.identify(Some("cl\u{c3}\u{a9}")), Finding::Consumer(&value("zoe")));
         // Latin-1 on the wire is another key.
         assert_eq!(keys.identify(Some("cl\u{e9}")), Finding::Wrong);
         // What is no byte must not be cut down to one.
@@ -157,9 +169,9 @@ mod tests {
 
     #[test]
     fn a_key_has_one_consumer() {
-        let shared = Keys::new([("a", "k"), ("b", "other"), ("c", "k")], SECRET).expect_err("is shared");
-        assert_eq!(shared, SharedKey("a", "c"));
-        assert!(Keys::new([("a", "k"), ("a", "k")], SECRET).is_ok());
+        let shared = of(&[("a", "k"), ("b", "other"), ("c", "k")]).expect_err("is shared");
+        assert_eq!(shared, ("a".to_owned(), "c".to_owned()));
+        assert!(of(&[("a", "k"), ("a", "k")]).is_ok());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use keys::Finding;
 use policy::Policy;
 use problem::Problem;
 use tollgate_plugin_sdk::{
-    HeaderError, OnRequest, Plugin, Reply, Verdict,
+    HeaderError, HeaderValue, OnRequest, Plugin, Reply, Verdict,
     log::{self, Level},
     request,
 };
@@ -43,7 +43,7 @@ impl OnRequest for Policy {
 }
 
 /// Names the consumer to the upstream, in place of what the client may have claimed.
-fn pass(policy: &Policy, consumer: &str) -> Result<(), HeaderError> {
+fn pass(policy: &Policy, consumer: &HeaderValue) -> Result<(), HeaderError> {
     request::set_header(policy::CONSUMER, consumer)?;
     if !policy.forward {
         request::remove_header(&policy.header)?;

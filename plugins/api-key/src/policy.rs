@@ -4,7 +4,7 @@
 //! what has the wrong type is named but not shown.
 
 use serde_json::{Map, Value};
-use tollgate_plugin_sdk::config::is_header_name;
+use tollgate_plugin_sdk::{HeaderValue, config::is_header_name, is_same_field};
 
 use crate::{
     keys::{Keys, SharedKey},
@@ -68,8 +68,8 @@ fn header(config: &Map<String, Value>) -> Result<String, String> {
     if !is_header_name(&header) {
         return Err("`header` is not the name of a header: use letters, digits and hyphens".to_owned());
     }
-    if header == CONSUMER {
-        return Err(format!("`header` cannot be `{CONSUMER}`, which names the consumer: use another"));
+    if is_same_field(&header, CONSUMER) {
+        return Err(format!("`header` cannot be `{header}`, which names the consumer: use another"));
     }
     Ok(header)
 }
@@ -99,7 +99,7 @@ fn keys(config: &Map<String, Value>, secret: &[u8; 16]) -> Result<Keys, String> 
     };
     let mut pairs = Vec::with_capacity(consumers.len());
     for (consumer, keys) in consumers {
-        check_consumer(consumer)?;
+        let name = value_of_consumer(consumer)?;
         let keys = match keys {
             Value::Array(keys) if keys.is_empty() => {
                 return Err(format!("`keys.{consumer}` is empty: add a key, or remove the consumer"));
@@ -108,26 +108,28 @@ fn keys(config: &Map<String, Value>, secret: &[u8; 16]) -> Result<Keys, String> 
             key => std::slice::from_ref(key),
         };
         for key in keys {
-            pairs.push((consumer.as_str(), check_key(consumer, key)?));
+            pairs.push((name.clone(), check_key(consumer, key)?));
         }
     }
-    Keys::new(pairs, secret).map_err(|SharedKey(one, other)| {
-        format!("`keys.{one}` and `keys.{other}` hold the same key: give each consumer one of its own")
-    })
+    Keys::new(pairs.iter().map(|(consumer, key)| (consumer, *key)), secret).map_err(
+        |SharedKey(one, other)| {
+            format!("`keys.{one}` and `keys.{other}` hold the same key: give each consumer one of its own")
+        },
+    )
 }
 
-/// RFC 9110, section 5.5, tells new fields to keep to visible ASCII: bytes beyond it mean one thing
-/// to one upstream and another to the next.
-fn check_consumer(consumer: &str) -> Result<(), String> {
-    let visible = consumer.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-    if consumer.is_empty() || !visible || consumer.trim_ascii() != consumer {
-        return Err(format!(
-            "the consumer `{}` in `keys` cannot be the value of a header: \
-             use letters, digits and punctuation of ASCII",
-            consumer.escape_debug()
-        ));
-    }
-    Ok(())
+/// What the upstream finds in the header: the name as it is, or nobody is named.
+fn value_of_consumer(consumer: &str) -> Result<HeaderValue, String> {
+    let why = match HeaderValue::text(consumer) {
+        Ok(value) if !consumer.is_empty() => return Ok(value),
+        Ok(_) => "it is empty".to_owned(),
+        Err(why) => why.to_string(),
+    };
+    Err(format!(
+        "the consumer `{}` in `keys` cannot be the value of a header, since {why}: \
+         use letters, digits and punctuation of ASCII",
+        consumer.escape_debug()
+    ))
 }
 
 fn check_key<'a>(consumer: &str, key: &'a Value) -> Result<&'a str, String> {
@@ -150,6 +152,8 @@ fn check_key<'a>(consumer: &str, key: &'a Value) -> Result<&'a str, String> {
 mod tests {
     use serde_json::{Value, json};
 
+    use tollgate_plugin_sdk::HeaderValue;
+
     use super::Policy;
     use crate::keys::Finding;
 
@@ -163,14 +167,20 @@ mod tests {
         assert_eq!(policy.header, "x-api-key");
         assert!(!policy.forward);
         assert_eq!(policy.challenge, r#"ApiKey realm="tollgate", header="x-api-key""#);
-        assert_eq!(policy.keys.identify(Some("k1")), Finding::Consumer("demo"));
+        assert_eq!(
+            policy.keys.identify(Some("k1")),
+            Finding::Consumer(&HeaderValue::text("demo").expect("is a value"))
+        );
     }
 
     #[test]
     fn a_consumer_may_have_several_keys() {
         let policy = parse(&json!({ "keys": { "batch": ["old", "new"] } })).expect("is valid");
         for key in ["old", "new"] {
-            assert_eq!(policy.keys.identify(Some(key)), Finding::Consumer("batch"));
+            assert_eq!(
+                policy.keys.identify(Some(key)),
+                Finding::Consumer(&HeaderValue::text("batch").expect("is a value"))
+            );
         }
     }
 
@@ -219,6 +229,7 @@ mod tests {
             (json!({ "keys": { "a": "k" }, "header": "x-kéy" }), "`header` is not the name of a header"),
             (json!({ "keys": { "a": "k" }, "header": 1 }), "`header` is not a string"),
             (json!({ "keys": { "a": "k" }, "header": "X-Consumer" }), "`header` cannot be `x-consumer`"),
+            (json!({ "keys": { "a": "k" }, "header": "X_Consumer" }), "`header` cannot be `x_consumer`"),
             (json!({ "keys": { "a": "k" }, "forward": "yes" }), "`forward` is neither true nor false"),
         ];
         for (config, expected) in cases {

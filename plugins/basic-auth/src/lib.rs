@@ -12,7 +12,9 @@ mod settings;
 use credentials::Credentials;
 use remembered::{Kept, Remembered, Store};
 use settings::Settings;
-use tollgate_plugin_sdk::{HeaderError, OnRequest, Plugin, Problem, Reply, Verdict, log, request};
+use tollgate_plugin_sdk::{
+    HeaderError, HeaderValue, OnRequest, Plugin, Problem, Reply, Verdict, log, request,
+};
 
 /// The header in which the upstream finds the user's name.
 const CONSUMER: &str = "x-consumer";
@@ -91,7 +93,7 @@ impl BasicAuth {
     /// same. Whose hash that is, is always the same for a name, and cannot be foreseen.
     fn check(&self, credentials: &Credentials, name_digest: u128) -> Finding {
         let users = &self.settings.users;
-        let known = users.iter().position(|user| user.name.as_bytes() == credentials.user);
+        let known = users.iter().position(|user| user.name.as_str().as_bytes() == credentials.user);
         let decoy = || (name_digest % users.len() as u128) as usize;
         let hash = &users[known.unwrap_or_else(decoy)].hash;
         let is_right = hash.is_of(&credentials.password);
@@ -99,7 +101,7 @@ impl BasicAuth {
     }
 
     /// Names the user to the upstream, in place of what the client may have claimed.
-    fn pass(&self, user: &str) -> Result<(), HeaderError> {
+    fn pass(&self, user: &HeaderValue) -> Result<(), HeaderError> {
         request::set_header(CONSUMER, user)?;
         if !self.settings.forward {
             request::remove_header("authorization")?;

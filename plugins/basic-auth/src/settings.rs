@@ -1,7 +1,7 @@
 //! What did the operator configure?
 
 use serde::Deserialize;
-use tollgate_plugin_sdk::{Seconds, config};
+use tollgate_plugin_sdk::{HeaderValue, Seconds, config};
 
 use crate::hash::Hash;
 
@@ -20,7 +20,7 @@ pub(crate) struct Settings {
 
 #[derive(Debug)]
 pub(crate) struct User {
-    pub(crate) name: String,
+    pub(crate) name: HeaderValue,
     pub(crate) hash: Hash,
 }
 
@@ -94,17 +94,14 @@ fn users(lines: &Lines) -> Result<Vec<User>, String> {
         let place = |reason: &str| format!("`users` in `config`, line {number}: {reason}");
         let (name, hash) =
             line.split_once(':').ok_or_else(|| place("is not `name:hash`, as `htpasswd -B` writes it"))?;
-        let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
-        if !is_name || name.trim_ascii() != name {
-            return Err(place(
-                "the name cannot be the value of a header: use letters, digits and punctuation of ASCII",
-            ));
-        }
+        let value = HeaderValue::text(name).ok().filter(|_| !name.is_empty()).ok_or_else(|| {
+            place("the name cannot be the value of a header: use letters, digits and punctuation of ASCII")
+        })?;
         let hash = Hash::parse(hash).map_err(|reason| place(&format!("the hash of `{name}` {reason}")))?;
-        if users.iter().any(|user| user.name == name) {
+        if users.iter().any(|user| user.name == value) {
             return Err(place(&format!("there is a `{name}` already")));
         }
-        users.push(User { name: name.to_owned(), hash });
+        users.push(User { name: value, hash });
     }
     if users.is_empty() {
         return Err(
@@ -136,7 +133,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_place_and_shows_no_secret() {
         for (config, reason) in [
-            ("{}".to_owned(), "missing field `users`"),
+            ("{}".to_owned(), "the key `users` is missing"),
             (r#"{"users":[]}"#.to_owned(), "names nobody"),
             (r##"{"users":"# nobody"}"##.to_owned(), "names nobody"),
             (r#"{"users":[7]}"#.to_owned(), "expected the lines of an htpasswd file"),

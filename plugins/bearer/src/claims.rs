@@ -1,7 +1,10 @@
 //! What does a token say, and is that what it must?
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::Value;
+use tollgate_plugin_sdk::{HeaderValue, Lossy};
 
 use crate::{Claims, judgement::Lifetime};
 
@@ -77,14 +80,22 @@ impl Path {
         names.try_fold(first, |value, name| value.get(name))
     }
 
-    /// The claim as the value of a header: a list is joined by commas, and an object is JSON.
-    pub fn text(&self, claims: &Claims) -> Option<String> {
-        match self.find(claims)? {
-            Value::Null => None,
-            Value::String(text) => Some(text.clone()),
-            list @ Value::Array(items) if items.iter().all(Value::is_string) => Some(texts(list).join(",")),
-            other => Some(other.to_string()),
+    /// The claim as the value of a header: a list of texts is joined by commas, and an object is JSON. An error if the
+    /// upstream would read something else than what the token says.
+    pub fn value(&self, claims: &Claims) -> Result<Option<HeaderValue>, Lossy> {
+        let Some(claim) = self.find(claims) else { return Ok(None) };
+        if !has_exact_numbers(claim) {
+            return Err(Lossy::Number);
         }
+        let value = match claim {
+            Value::Null => return Ok(None),
+            Value::String(text) => HeaderValue::text(text),
+            list @ Value::Array(items) if items.iter().all(Value::is_string) => {
+                HeaderValue::list(texts(list))
+            }
+            other => HeaderValue::text(&ascii_json(other)),
+        };
+        value.map(Some)
     }
 
     /// Whether the claim is one of these, or a list with one of them; the words of a text are such a list, as in
@@ -99,6 +110,12 @@ impl Path {
     }
 }
 
+impl fmt::Display for Path {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
 impl OneOrMore {
     fn has(&self, text: &str) -> bool {
         match self {
@@ -106,6 +123,39 @@ impl OneOrMore {
             Self::More(more) => more.iter().any(|one| one == text),
         }
     }
+}
+
+/// Whether all numbers in a claim are those of the token. JSON has numbers of any length, and what does not fit in 64 bits
+/// has become a floating-point number, of which the last digits are others.
+fn has_exact_numbers(claim: &Value) -> bool {
+    /// From here on, not every whole number has a floating-point number of its own.
+    const INEXACT: f64 = (1_u64 << 53) as f64;
+    match claim {
+        Value::Number(number) => {
+            !number.is_f64() || number.as_f64().is_some_and(|number| number.abs() < INEXACT)
+        }
+        Value::Array(items) => items.iter().all(has_exact_numbers),
+        Value::Object(members) => members.values().all(has_exact_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
+    }
+}
+
+/// JSON in which characters beyond ASCII are escaped, so that a header can carry it (RFC 8259, section 7).
+fn ascii_json(value: &Value) -> String {
+    let mut text = String::new();
+    for character in value.to_string().chars() {
+        match character {
+            // Not escaped by what writes JSON, and no visible character.
+            '\u{7f}' => text.push_str("\\u007f"),
+            ascii if ascii.is_ascii() => text.push(ascii),
+            other => {
+                for unit in other.encode_utf16(&mut [0; 2]) {
+                    text.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    text
 }
 
 /// A text, or the texts of a list.
@@ -132,6 +182,9 @@ mod tests {
             "realm": { "roles": ["c"], "deep": { "er": true } },
             "https://x.y/z": "dots",
             "none": null,
+            "nobody": [],
+            "mixed": ["a", 7],
+            "name": { "first": "Zo\u{eb}", "mark": "\u{1f600}\u{7f}" },
         });
         let claims = claims.as_object().expect("is an object");
         for (path, text) in [
@@ -142,12 +195,45 @@ mod tests {
             ("realm.deep.er", Some("true")),
             ("realm.deep", Some(r#"{"er":true}"#)),
             ("https://x.y/z", Some("dots")),
+            ("nobody", Some("")),
+            ("mixed", Some(r#"["a",7]"#)),
+            ("name", Some(r#"{"first":"Zo\u00eb","mark":"\ud83d\ude00\u007f"}"#)),
             ("none", None),
             ("realm.none", None),
             ("sub.none", None),
             ("", None),
         ] {
-            assert_eq!(Path::new(path).text(claims).as_deref(), text, "{path}");
+            let value = Path::new(path).value(claims);
+            assert_eq!(
+                value.as_ref().map(|value| value.as_ref().map(HeaderValue::as_str)),
+                Ok(text),
+                "{path}"
+            );
         }
+    }
+
+    #[test]
+    fn a_claim_that_would_arrive_as_another_is_refused() {
+        for (claim, why) in [
+            (json!("admin "), Lossy::Space),
+            (json!("\tadmin"), Lossy::Control),
+            (json!("admin\n"), Lossy::Control),
+            (json!("Zo\u{eb}"), Lossy::NotAscii),
+            (json!(["user,admin"]), Lossy::Item),
+            (json!(["user", ""]), Lossy::Item),
+            (json!(["user", "admin "]), Lossy::Space),
+            (json!(["user\u{a0}"]), Lossy::NotAscii),
+        ] {
+            let mut claims = Claims::new();
+            claims.insert("a".to_owned(), claim.clone());
+            assert_eq!(Path::new("a").value(&claims), Err(why), "{claim}");
+        }
+        for number in ["123456789012345678901234567890", "[1e300]", "{\"id\":-9007199254740993.0}"] {
+            let claims = serde_json::from_str(&format!("{{\"a\":{number}}}")).expect(number);
+            assert_eq!(Path::new("a").value(&claims), Err(Lossy::Number), "{number}");
+        }
+        let claims = serde_json::from_str(r#"{"a":18446744073709551615,"b":1.5}"#).expect("it is JSON");
+        assert_eq!(Path::new("a").value(&claims), HeaderValue::text("18446744073709551615").map(Some));
+        assert_eq!(Path::new("b").value(&claims), HeaderValue::text("1.5").map(Some));
     }
 }

@@ -1,5 +1,7 @@
 //! May the bearer of a token with these claims pass?
 
+use tollgate_plugin_sdk::HeaderValue;
+
 use crate::Refusal;
 
 /// What is thought of a token whose claims are known: all that does not change from one request to the next is settled.
@@ -7,7 +9,7 @@ use crate::Refusal;
 pub struct Judgement {
     pub(crate) lifetime: Lifetime,
     /// The values of the headers that claims go to, in order, for a token that says what it must.
-    pub(crate) headers: Result<Vec<Option<String>>, Refusal>,
+    pub(crate) headers: Result<Vec<Option<HeaderValue>>, Refusal>,
 }
 
 /// When a token is valid, in seconds since 1970, with what clocks may differ by.
@@ -27,7 +29,7 @@ impl Judgement {
 
     /// What the upstream gets to know if the bearer may pass at this time, in seconds since 1970 (RFC 7519, sections
     /// 4.1.4 and 4.1.5).
-    pub fn at(&self, now: u64) -> Result<&[Option<String>], Refusal> {
+    pub fn at(&self, now: u64) -> Result<&[Option<HeaderValue>], Refusal> {
         let now = now as f64;
         if now >= self.lifetime.end {
             return Err(Refusal::Invalid("the token has expired"));

@@ -26,7 +26,7 @@ use std::{
 
 use judgement::Lifetime;
 use serde_json::{Map, Value};
-use tollgate_plugin_sdk::{Verdict, config, log, request};
+use tollgate_plugin_sdk::{HeaderValue, Verdict, config, is_same_field, log, request, twice};
 
 /// The claims of a token.
 pub type Claims = Map<String, Value>;
@@ -45,7 +45,7 @@ pub struct Bearer {
 
 impl Bearer {
     /// `claims` are names of headers by claims; `require` what claims must be; with `forward` the upstream sees the
-    /// token. The error names what cannot be a header.
+    /// token. The error names what cannot be a header, and what two things would be written to.
     pub fn new(
         source: Source,
         validity: Validity,
@@ -57,10 +57,26 @@ impl Bearer {
             Source::Bearer => None,
             Source::Header(name) | Source::Cookie(name) => Some(name),
         };
+        let carrier = match &source {
+            Source::Bearer => "authorization",
+            Source::Header(name) => name,
+            Source::Cookie(_) => "cookie",
+        };
         if let Some(name) = claims.values().chain(name).find(|name| !config::is_header_name(name)) {
             return Err(format!(
                 "`config`: `{}` is not a name for a header or a cookie",
                 name.escape_debug()
+            ));
+        }
+        // Of two claims in one header the later would wipe the first, also where it is absent.
+        if let Some((one, other)) = twice(claims.values().map(String::as_str)) {
+            return Err(format!(
+                "`claims` in `config`: two claims go to the same header, `{one}` and `{other}`: give each its own"
+            ));
+        }
+        if let Some(name) = claims.values().find(|name| is_same_field(name, carrier)) {
+            return Err(format!(
+                "`claims` in `config`: a claim goes to `{name}`, which carries the token: use another header"
             ));
         }
         Ok(Self {
@@ -87,12 +103,15 @@ impl Bearer {
     }
 
     /// The values of the headers, if the token is for here and says what is required.
-    fn values(&self, claims: &Claims) -> Result<Vec<Option<String>>, Refusal> {
+    fn values(&self, claims: &Claims) -> Result<Vec<Option<HeaderValue>>, Refusal> {
         self.validity.check(claims).map_err(Refusal::Invalid)?;
-        match self.require.iter().all(|(path, wanted)| path.has_any(claims, wanted)) {
-            true => Ok(self.headers.iter().map(|(path, _)| path.text(claims)).collect()),
-            false => Err(Refusal::Insufficient),
+        if !self.require.iter().all(|(path, wanted)| path.has_any(claims, wanted)) {
+            return Err(Refusal::Insufficient);
         }
+        let value = |(place, (path, _)): (usize, &(Path, String))| {
+            path.value(claims).map_err(|why| Refusal::Claim { place, why })
+        };
+        self.headers.iter().enumerate().map(value).collect()
     }
 
     /// Lets the request in hand go on with what its token says in its headers, or turns it away.
@@ -106,11 +125,22 @@ impl Bearer {
                 continue;
             };
             if let Err(error) = request::set_header(name, value) {
-                log::write(log::Level::Warn, &format!("a claim cannot be `{name}`: {}", error.name()));
-                return Verdict::Reply(Refusal::Invalid("a claim holds what no header can").reply());
+                log::write(log::Level::Warn, &format!("`{name}` cannot be set to a claim: {}", error.name()));
+                return Verdict::Reply(
+                    Refusal::Invalid("a claim of the token cannot be sent in a header").reply(),
+                );
             }
         }
         if let Err(refusal) = passed {
+            if let Refusal::Claim { place, why } = refusal
+                && let Some((claim, name)) = self.headers.get(place)
+            {
+                // Not what it says, which may be anybody's secret.
+                log::write(
+                    log::Level::Warn,
+                    &format!("the claim `{claim}` cannot be sent in `{name}`: {why}"),
+                );
+            }
             return Verdict::Reply(refusal.reply());
         }
         if !self.forward {

@@ -1,24 +1,31 @@
 //! Which tokens have been checked before?
 
 use std::{
-    collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     rc::Rc,
 };
 
+use lru::LruCache;
+
 use crate::Judgement;
 
-/// What is thought of tokens whose signatures were right. A bounded number: when they are too many, all are forgotten,
-/// which costs less than to know which was used last, and each is checked again just once.
+/// What is thought of tokens whose signatures were right: of those that were used last.
 ///
 /// Found by the hash of a token, and then compared with it: of two with one hash, the later is remembered.
-#[derive(Debug, Default)]
-pub struct Remembered(HashMap<u64, (String, Rc<Judgement>), BuildHasherDefault<AsItIs>>);
+#[derive(Debug)]
+pub struct Remembered(LruCache<u64, (String, Rc<Judgement>), BuildHasherDefault<AsItIs>>);
+
+impl Default for Remembered {
+    /// Takes no memory before there is a token: an instance may be there for one request alone.
+    fn default() -> Self {
+        Self(LruCache::unbounded_with_hasher(BuildHasherDefault::default()))
+    }
+}
 
 impl Remembered {
     const MOST: usize = 1_024;
 
-    pub fn get(&self, token: &str) -> Option<Rc<Judgement>> {
+    pub fn get(&mut self, token: &str) -> Option<Rc<Judgement>> {
         let (known, judgement) = self.0.get(&tail(token.as_bytes()))?;
         is_same(known.as_bytes(), token.as_bytes()).then(|| judgement.clone())
     }
@@ -29,11 +36,11 @@ impl Remembered {
     }
 
     pub fn put(&mut self, token: String, judgement: Judgement) -> Rc<Judgement> {
-        if self.0.len() >= Self::MOST {
-            self.0.clear();
-        }
         let judgement = Rc::new(judgement);
-        self.0.insert(tail(token.as_bytes()), (token, judgement.clone()));
+        self.0.put(tail(token.as_bytes()), (token, judgement.clone()));
+        if self.0.len() > Self::MOST {
+            self.0.pop_lru();
+        }
         judgement
     }
 }
@@ -84,13 +91,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn those_that_were_used_last_are_remembered() {
         let mut remembered = Remembered::default();
         for number in 0..5_000 {
             remembered.put(number.to_string(), Judgement::UNKNOWN);
             assert!(remembered.0.len() <= Remembered::MOST);
+            assert!(remembered.get("0").is_some(), "it is in use after {number} others");
         }
         assert!(remembered.get("4999").is_some());
+        assert!(remembered.get("1").is_none());
         assert!(remembered.get("").is_none());
     }
 

@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
-            ("{}", "missing field `by`"),
+            ("{}", "the key `by` is missing"),
             (r#"{"by":"weather"}"#, "`by` in `config`"),
             (r#"{"by":{"header":"a b"}}"#, "`by.header` in `config`: is not the name of a header"),
             (r#"{"by":{"cookie":"a=b"}}"#, "`by.cookie` in `config`: is not the name of a cookie"),

@@ -10,7 +10,8 @@ use origins::Origins;
 use preflight::Preflight;
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    OnRequest, OnResponse, Plugin, Reply, ResponseVerdict, Verdict, config, request, response,
+    HeaderValue, OnRequest, OnResponse, Plugin, Problem, Reply, ResponseVerdict, Verdict, config,
+    content::Method, request, response,
 };
 
 /// What pages of other origins may do.
@@ -21,7 +22,7 @@ struct Cors {
     /// Whether they may send cookies and read what is sent for them.
     credentials: bool,
     /// The names of headers that they may read, joined.
-    expose: Option<String>,
+    expose: Option<HeaderValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -29,7 +30,7 @@ struct Cors {
 struct Config {
     origins: Origins,
     #[serde(default = "default_methods")]
-    methods: Vec<String>,
+    methods: Vec<Method>,
     /// Any, if absent.
     headers: Option<Vec<String>>,
     #[serde(default)]
@@ -41,8 +42,8 @@ struct Config {
     max_age: u32,
 }
 
-fn default_methods() -> Vec<String> {
-    ["GET", "HEAD", "POST"].map(str::to_owned).to_vec()
+fn default_methods() -> Vec<Method> {
+    ["GET", "HEAD", "POST"].map(Method::known).to_vec()
 }
 
 fn default_max_age() -> u32 {
@@ -66,8 +67,8 @@ impl Plugin for Cors {
                     .to_owned(),
             );
         }
-        let lists = [("methods", &config.methods), ("expose", &config.expose)];
-        let lists = lists.into_iter().chain(config.headers.as_ref().map(|headers| ("headers", headers)));
+        let lists = std::iter::once(("expose", &config.expose));
+        let lists = lists.chain(config.headers.as_ref().map(|headers| ("headers", headers)));
         for (key, names) in lists {
             if let Some(place) = names.iter().position(|name| !config::is_header_name(name)) {
                 return Err(format!(
@@ -75,11 +76,13 @@ impl Plugin for Cors {
                 ));
             }
         }
+        let expose = HeaderValue::text(&config.expose.join(", "))
+            .map_err(|why| format!("`expose` in `config`: {why}"))?;
         Ok(Self {
             origins: config.origins,
             preflight: Preflight::new(&config.methods, config.headers.as_deref(), config.max_age),
             credentials: config.credentials,
-            expose: (!config.expose.is_empty()).then(|| config.expose.join(", ")),
+            expose: (!config.expose.is_empty()).then_some(expose),
         })
     }
 }
@@ -114,7 +117,10 @@ impl OnResponse for Cors {
             vary();
         }
         for (name, value) in self.allowances(origin.as_deref()) {
-            let _ = response::set_header(name, &value);
+            // An origin that is allowed is one that the configuration names, as ASCII.
+            if let Ok(value) = HeaderValue::text(&value) {
+                let _ = response::set_header(name, &value);
+            }
         }
         if origin.is_some_and(|origin| self.origins.allow(&origin).is_some())
             && let Some(expose) = &self.expose
@@ -135,7 +141,9 @@ fn vary() {
     let has =
         known.split(',').any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("origin"));
     if !has {
-        let _ = response::append_header("vary", "Origin");
+        if let Ok(origin) = HeaderValue::text("Origin") {
+            let _ = response::append_header("vary", &origin);
+        }
     }
 }
 
@@ -199,7 +207,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
-            ("{}", "missing field `origins`"),
+            ("{}", "the key `origins` is missing"),
             (r#"{"origins":"*","credentials":true}"#, "name the origins"),
             (r#"{"origins":["https://a.example","null"],"credentials":true}"#, "`null`"),
             (r#"{"origins":["app.example"]}"#, "`origins[0]` in `config`"),

@@ -1,5 +1,7 @@
 //! What may the request be that a preflight asks for?
 
+use tollgate_plugin_sdk::content::Method;
+
 /// What preflights are told, made once.
 #[derive(Debug)]
 pub(crate) struct Preflight {
@@ -10,9 +12,9 @@ pub(crate) struct Preflight {
 }
 
 impl Preflight {
-    pub(crate) fn new(methods: &[String], headers: Option<&[String]>, max_age: u32) -> Self {
+    pub(crate) fn new(methods: &[Method], headers: Option<&[String]>, max_age: u32) -> Self {
         Self {
-            methods: methods.join(", "),
+            methods: methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "),
             headers: headers.map(|names| names.join(", ")),
             max_age: max_age.to_string(),
         }
@@ -33,12 +35,14 @@ impl Preflight {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_plugin_sdk::content::Method;
+
     use super::Preflight;
 
     #[test]
     fn headers_are_those_of_the_list_or_whatever_is_asked_for() {
-        let any = Preflight::new(&["GET".to_owned()], None, 600);
-        let these = Preflight::new(&["GET".to_owned()], Some(&["x-a".to_owned(), "x-b".to_owned()]), 600);
+        let any = Preflight::new(&[Method::known("GET")], None, 600);
+        let these = Preflight::new(&[Method::known("GET")], Some(&["x-a".to_owned(), "x-b".to_owned()]), 600);
         let allowed = |preflight: &Preflight, asked| {
             let headers = preflight.headers(asked);
             headers

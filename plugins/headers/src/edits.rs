@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    Template, config,
+    HeaderValue, Template, config,
     template::{Scope, Variable},
+    twice,
 };
 
 use crate::Message;
@@ -48,7 +49,24 @@ impl Edits {
                 ));
             }
         }
+        // Of two that set the same header the later would wipe the first.
+        let twice = [
+            ("rename", twice(rename.values().map(String::as_str))),
+            ("set", twice(set.keys().map(String::as_str))),
+        ];
+        for (key, names) in twice {
+            if let Some((one, other)) = names {
+                return Err(format!(
+                    "`{message}.{key}` in `config`: `{one}` and `{other}` are the same header, and only one would be left"
+                ));
+            }
+        }
         for (key, name, template) in filled() {
+            if let Err(why) = template.header_text() {
+                return Err(format!(
+                    "`{message}.{key}.{name}` in `config`: is not the value of a header: {why}"
+                ));
+            }
             if let Some(variable) = template.out_of_scope(scope, |_| false) {
                 return Err(format!("`{message}.{key}.{name}` in `config`: there is no {variable} here"));
             }
@@ -69,17 +87,31 @@ impl Edits {
             message.report(from, message.remove(from));
             message.report(to, message.remove(to));
             for value in values {
-                message.report(to, message.append(to, &value));
+                // As the message has it.
+                if let Ok(value) = HeaderValue::of_field(&value) {
+                    message.report(to, message.append(to, &value));
+                }
             }
         }
         for name in &self.remove {
             message.report(name, message.remove(name));
         }
         for (name, template) in &self.set {
-            message.report(name, message.set(name, &template.render(&value)));
+            let refusal = match template.header_value(&value) {
+                Ok(value) => message.set(name, &value).err().map(|error| error.name().to_owned()),
+                Err(why) => Some(why.to_string()),
+            };
+            if let Some(why) = refusal {
+                // Whoever sent the message must not have the word in the place of what cannot be set.
+                let outcome = if message.remove(name).is_ok() { "was taken away" } else { "was not changed" };
+                message.complain(name, outcome, &why);
+            }
         }
         for (name, template) in &self.add {
-            message.report(name, message.append(name, &template.render(&value)));
+            match template.header_value(&value) {
+                Ok(value) => message.report(name, message.append(name, &value)),
+                Err(why) => message.complain(name, "was not added to", &why.to_string()),
+            }
         }
     }
 }
@@ -94,7 +126,7 @@ mod tests {
     use crate::Headers;
 
     #[derive(Default)]
-    struct Fake(RefCell<Vec<(String, String)>>);
+    struct Fake(RefCell<Vec<(String, String)>>, RefCell<Vec<String>>);
 
     impl Message for Fake {
         fn values(&self, name: &str) -> Vec<String> {
@@ -102,19 +134,53 @@ mod tests {
             headers.iter().filter(|(known, _)| known == name).map(|(_, value)| value.clone()).collect()
         }
 
-        fn set(&self, name: &str, value: &str) -> Result<(), HeaderError> {
+        fn set(&self, name: &str, value: &HeaderValue) -> Result<(), HeaderError> {
             self.remove(name)?;
             self.append(name, value)
         }
 
-        fn append(&self, name: &str, value: &str) -> Result<(), HeaderError> {
-            self.0.borrow_mut().push((name.to_owned(), value.to_owned()));
+        fn append(&self, name: &str, value: &HeaderValue) -> Result<(), HeaderError> {
+            self.0.borrow_mut().push((name.to_owned(), value.to_string()));
             Ok(())
         }
 
         fn remove(&self, name: &str) -> Result<(), HeaderError> {
             self.0.borrow_mut().retain(|(known, _)| known != name);
             Ok(())
+        }
+
+        fn complain(&self, name: &str, outcome: &str, why: &str) {
+            self.1.borrow_mut().push(format!("{name} {outcome}: {why}"));
+        }
+    }
+
+    #[test]
+    fn a_header_that_cannot_be_set_is_not_what_the_client_says() {
+        let headers = Headers::configure(
+            r#"{"request":{"set":{"x-user":"{note.user}","x-copy":"{request.header.x-raw}"},"add":{"x-tag":"{note.user}"}}}"#,
+        )
+        .expect("the configuration is valid");
+        for (user, expected) in [
+            ("ann", &[("x-copy", "\u{e9}"), ("x-tag", "ann"), ("x-user", "ann")][..]),
+            ("admin ", &[("x-copy", "\u{e9}")]),
+            ("\tadmin", &[("x-copy", "\u{e9}")]),
+            ("zo\u{eb}", &[("x-copy", "\u{e9}")]),
+        ] {
+            let message = Fake::default();
+            message
+                .append("x-user", &HeaderValue::text("root").expect("is a value"))
+                .expect("it takes every header");
+            headers.request.apply_with(&message, |variable| match variable {
+                Variable::Note(_) => Some(user.to_owned()),
+                Variable::RequestHeader(_) => Some("\u{e9}".to_owned()),
+                _ => None,
+            });
+            assert_eq!(message.1.borrow().is_empty(), user == "ann", "{user:?}: {:?}", message.1);
+            let mut left = message.0.into_inner();
+            left.sort();
+            let left: Vec<(&str, &str)> =
+                left.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            assert_eq!(left, expected, "{user:?}");
         }
     }
 
@@ -133,7 +199,8 @@ mod tests {
         for (name, value) in
             [("x-old", "a"), ("x-old", "b"), ("x-new", "z"), ("x-gone", "y"), ("x-kept", "k"), ("x-set", "0")]
         {
-            message.append(name, value).expect("it takes every header");
+            let value = HeaderValue::text(value).expect("is a value");
+            message.append(name, &value).expect("it takes every header");
         }
         headers.request.apply_with(&message, |variable| Some(variable.to_string()));
         let mut left = message.0.into_inner();
@@ -161,6 +228,18 @@ mod tests {
             (
                 r#"{"request":{"set":{"x-a":"{status}"}}}"#,
                 "`request.set.x-a` in `config`: there is no {status} here",
+            ),
+            (
+                r#"{"request":{"set":{"X-A":"1","x_a":"2"}}}"#,
+                "`request.set` in `config`: `X-A` and `x_a` are the same header",
+            ),
+            (
+                r#"{"request":{"rename":{"a":"x-c","b":"X-C"}}}"#,
+                "`request.rename` in `config`: `x-c` and `X-C` are the same header",
+            ),
+            (
+                r#"{"request":{"set":{"x-a":"Zo\u00eb {path}"}}}"#,
+                "`request.set.x-a` in `config`: is not the value of a header: it has a character beyond ASCII",
             ),
             (r#"{"response":{"add":{"x-a":"{1}"}}}"#, "`response.add.x-a` in `config`: there is no {1} here"),
             (

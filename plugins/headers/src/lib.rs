@@ -5,8 +5,8 @@ mod edits;
 use edits::Edits;
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    HeaderError, OnRequest, OnResponse, Plugin, ResponseVerdict, Verdict, config, log, request, response,
-    template::Scope,
+    HeaderError, HeaderValue, OnRequest, OnResponse, Plugin, ResponseVerdict, Verdict, config, log, request,
+    response, template::Scope,
 };
 
 /// What is done to requests and to responses.
@@ -49,15 +49,19 @@ impl OnResponse for Headers {
 /// A message whose headers can be changed.
 trait Message {
     fn values(&self, name: &str) -> Vec<String>;
-    fn set(&self, name: &str, value: &str) -> Result<(), HeaderError>;
-    fn append(&self, name: &str, value: &str) -> Result<(), HeaderError>;
+    fn set(&self, name: &str, value: &HeaderValue) -> Result<(), HeaderError>;
+    fn append(&self, name: &str, value: &HeaderValue) -> Result<(), HeaderError>;
     fn remove(&self, name: &str) -> Result<(), HeaderError>;
 
     /// What a change was refused for, which only a value can be that is made from the message itself.
     fn report(&self, name: &str, result: Result<(), HeaderError>) {
         if let Err(error) = result {
-            log::write(log::Level::Warn, &format!("`{name}` was not changed: {}", error.name()));
+            self.complain(name, "was not changed", error.name());
         }
+    }
+
+    fn complain(&self, name: &str, outcome: &str, why: &str) {
+        log::write(log::Level::Warn, &format!("`{name}` {outcome}: {why}"));
     }
 }
 
@@ -68,11 +72,11 @@ impl Message for Request {
         request::header_values(name)
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<(), HeaderError> {
+    fn set(&self, name: &str, value: &HeaderValue) -> Result<(), HeaderError> {
         request::set_header(name, value)
     }
 
-    fn append(&self, name: &str, value: &str) -> Result<(), HeaderError> {
+    fn append(&self, name: &str, value: &HeaderValue) -> Result<(), HeaderError> {
         request::append_header(name, value)
     }
 
@@ -88,11 +92,11 @@ impl Message for Response {
         response::header_values(name)
     }
 
-    fn set(&self, name: &str, value: &str) -> Result<(), HeaderError> {
+    fn set(&self, name: &str, value: &HeaderValue) -> Result<(), HeaderError> {
         response::set_header(name, value)
     }
 
-    fn append(&self, name: &str, value: &str) -> Result<(), HeaderError> {
+    fn append(&self, name: &str, value: &HeaderValue) -> Result<(), HeaderError> {
         response::append_header(name, value)
     }
 

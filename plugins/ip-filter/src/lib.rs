@@ -107,7 +107,7 @@ mod tests {
             (r#"{"allow":[]}"#, "names no network"),
             (r#"{"allow":["10.0.0.0/33"]}"#, "`allow[0]` in `config`: expected an address or a network"),
             (r#"{"deny":["10.0.0.1",7]}"#, "`deny[1]` in `config`: expected an address or a network"),
-            (r#"{"block":[]}"#, "unknown field `block`"),
+            (r#"{"block":[]}"#, "unknown key `block`"),
         ] {
             let refusal = IpFilter::configure(config).expect_err("is refused");
             assert!(refusal.contains(reason), "{config}: {refusal}");

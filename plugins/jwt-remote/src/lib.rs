@@ -13,7 +13,7 @@ use std::{cell::RefCell, rc::Rc};
 use remote::Remote;
 use settings::Settings;
 use tollgate_plugin_bearer::{Bearer, Judgement, Keys, Refusal, Remembered, Unverified};
-use tollgate_plugin_sdk::{OnRequest, OnTick, Plugin, Verdict};
+use tollgate_plugin_sdk::{OnRequest, OnTick, Plugin, Verdict, http_client};
 
 struct JwtRemote {
     settings: Settings,
@@ -32,7 +32,13 @@ struct Known {
 
 impl Plugin for JwtRemote {
     fn configure(config: &str) -> Result<Self, String> {
-        Ok(Self { settings: Settings::read(config)?, known: RefCell::default() })
+        let settings = Settings::read(config)?;
+        if !http_client::allowed(&settings.remote.url) {
+            return Err("`jwks-url` in `config`: nothing may be sent there, so no token could be checked: \
+                add its origin to `http` in the plugin's `grants`"
+                .to_owned());
+        }
+        Ok(Self { settings, known: RefCell::default() })
     }
 }
 

@@ -36,7 +36,7 @@ impl Remote {
     }
 
     pub(crate) fn keys(&self) -> Option<Keys> {
-        Keys::of_set(&store::get(SET).ok()??)
+        Keys::of_set(&store::get(SET).ok()??).ok()
     }
 
     /// Whether a request that has found no keys may fetch them.
@@ -52,7 +52,7 @@ impl Remote {
 
     /// Fetches the set and puts it into the store. If that fails, what is there stays. Whether the store has one from now.
     pub(crate) fn fetch(&self) -> bool {
-        match self.fetched().and_then(|set| put(&set)) {
+        match self.fetched().and_then(|(set, keys)| put(&set, &keys)) {
             Ok(()) => true,
             Err(reason) => {
                 log::write(Level::Warn, &format!("the keys are not renewed: {reason}"));
@@ -61,7 +61,7 @@ impl Remote {
         }
     }
 
-    fn fetched(&self) -> Result<Vec<u8>, String> {
+    fn fetched(&self) -> Result<(Vec<u8>, Keys), String> {
         let accept = "application/jwk-set+json, application/json;q=0.9";
         let request = Outgoing {
             method: "GET".to_owned(),
@@ -74,15 +74,13 @@ impl Remote {
         if response.status != 200 {
             return Err(format!("the answer is {}", response.status));
         }
-        if Keys::of_set(&response.body).is_none() {
-            return Err("the answer is no set with a key that can be used".to_owned());
-        }
-        Ok(response.body)
+        let keys = Keys::of_set(&response.body).map_err(|reason| format!("the answer {reason}"))?;
+        Ok((response.body, keys))
     }
 }
 
 /// A set that is there already is no other version.
-fn put(set: &[u8]) -> Result<(), String> {
+fn put(set: &[u8], keys: &Keys) -> Result<(), String> {
     let failed = |error: store::Error| format!("the store is {}", error.name());
     if store::get(SET).map_err(failed)?.as_deref() == Some(set) {
         return Ok(());
@@ -90,5 +88,8 @@ fn put(set: &[u8]) -> Result<(), String> {
     store::set(SET, set, None).map_err(failed)?;
     store::increment(VERSION, 1, None).map_err(failed)?;
     log::write(Level::Info, "the keys are others");
+    for reason in keys.left_out() {
+        log::write(Level::Warn, &format!("a key of the set is not used: {reason}"));
+    }
     Ok(())
 }

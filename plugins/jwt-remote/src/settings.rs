@@ -75,13 +75,13 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
-            ("{}", "missing field `jwks-url`"),
+            ("{}", "the key `jwks-url` is missing"),
             (r#"{"jwks-url":"keys.json"}"#, "`jwks-url` in `config`: is no URL"),
             (r#"{"jwks-url":"ftp://a/b"}"#, "`jwks-url` in `config`: is no URL"),
             (r#"{"jwks-url":"https:///b"}"#, "`jwks-url` in `config`: is no URL"),
             (r#"{"jwks-url":"https://a/b","refetch":"0s"}"#, "`refetch` in `config`: is no time"),
             (r#"{"jwks-url":"https://a/b","claims":{"sub":"a b"}}"#, "`a b` is not a name"),
-            (r#"{"jwks-url":"https://a/b","jwks":{}}"#, "unknown field `jwks`"),
+            (r#"{"jwks-url":"https://a/b","jwks":{}}"#, "unknown key `jwks`"),
         ] {
             let refusal = Settings::read(config).expect_err(config);
             assert!(refusal.contains(reason), "{config}: {refusal}");

@@ -102,7 +102,7 @@ mod tests {
         let plugin = plugin("");
         let token = token(&json!({ "exp": 1_000 }));
         assert!(check(&plugin, token.clone(), 1).is_ok());
-        assert!(plugin.remembered.borrow().get(&token).is_some());
+        assert!(plugin.remembered.borrow_mut().get(&token).is_some());
         assert_eq!(check(&plugin, token, 2_000), Err(Refusal::Invalid("the token has expired")));
     }
 

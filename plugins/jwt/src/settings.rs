@@ -101,6 +101,22 @@ mod tests {
                 r#"{"secret":"0123456789abcdef0123456789abcdef","claims":{"sub":"a b"}}"#,
                 "`a b` is not a name",
             ),
+            (
+                r#"{"secret":"0123456789abcdef0123456789abcdef","claims":{"sub":"x-user","name":"X_User"}}"#,
+                "two claims go to the same header",
+            ),
+            (
+                r#"{"secret":"0123456789abcdef0123456789abcdef","claims":{"sub":"Authorization"}}"#,
+                "a claim goes to `Authorization`, which carries the token",
+            ),
+            (
+                r#"{"secret":"0123456789abcdef0123456789abcdef","from":{"header":"x-token"},"claims":{"sub":"x_token"}}"#,
+                "a claim goes to `x_token`, which carries the token",
+            ),
+            (
+                r#"{"jwks":{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}}"#,
+                "`jwks.keys[0]` in `config`: is an RSA key of 17 bits",
+            ),
             (r#"{"secret":"0123456789abcdef0123456789abcdef","issuer":7}"#, "`issuer` in `config`"),
         ] {
             let refusal = Settings::read(config).expect_err(config);

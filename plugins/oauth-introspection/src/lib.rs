@@ -18,7 +18,13 @@ use tollgate_plugin_sdk::{
 
 impl Plugin for Settings {
     fn configure(config: &str) -> Result<Self, String> {
-        Self::read(config)
+        let settings = Self::read(config)?;
+        if !http_client::allowed(&settings.endpoint) {
+            return Err("`endpoint` in `config`: nothing may be sent there, so no token could be checked: \
+                add its origin to `http` in the plugin's `grants`"
+                .to_owned());
+        }
+        Ok(settings)
     }
 }
 

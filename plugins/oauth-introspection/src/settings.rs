@@ -132,12 +132,12 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_place_and_shows_no_secret() {
         for (config, reason) in [
-            ("{}", "missing field `endpoint`"),
+            ("{}", "the key `endpoint` is missing"),
             (r#"{"endpoint":"introspect"}"#, "`endpoint` in `config`: is no URL"),
             (r#"{"endpoint":"https://a/b","scopes":["a b"]}"#, "`a b` is not one word"),
             (r#"{"endpoint":"https://a/b","client":{"id":"a","secret":""}}"#, "`secret` is empty"),
             (r#"{"endpoint":"https://a/b","client":{"id":"","secret":"hunter2"}}"#, "`id` or"),
-            (r#"{"endpoint":"https://a/b","client":{"secret":"hunter2"}}"#, "missing field `id`"),
+            (r#"{"endpoint":"https://a/b","client":{"secret":"hunter2"}}"#, "the key `id` is missing"),
             (r#"{"endpoint":"https://a/b","unavailable":"hunter2"}"#, "expected `refuse` or `pass`"),
             (r#"{"endpoint":"https://a/b","cache":"hunter2"}"#, "`cache` in `config`: is no time"),
         ] {

@@ -6,7 +6,7 @@ mod policy;
 
 use policy::Policy;
 use serde::Deserialize;
-use tollgate_plugin_sdk::{OnRequest, Plugin, Problem, Verdict, config, log, request, store};
+use tollgate_plugin_sdk::{HeaderValue, OnRequest, Plugin, Problem, Verdict, config, log, request, store};
 
 #[derive(Debug)]
 struct RateLimit {
@@ -14,7 +14,7 @@ struct RateLimit {
     full: Full,
     remaining: bool,
     /// What responses say of the policies.
-    announcement: String,
+    announcement: HeaderValue,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +55,8 @@ impl Plugin for RateLimit {
             }
         }
         let announcement = policies.iter().map(Policy::announcement).collect::<Vec<_>>().join(", ");
+        let announcement =
+            HeaderValue::text(&announcement).map_err(|why| format!("`policies` in `config`: {why}"))?;
         Ok(Self { policies, full, remaining, announcement })
     }
 }
@@ -78,8 +80,10 @@ impl OnRequest for RateLimit {
                 }
             }
         }
-        if !left.is_empty() {
-            let _ = request::set_response_header("ratelimit", &left.join(", "));
+        if !left.is_empty()
+            && let Ok(left) = HeaderValue::text(&left.join(", "))
+        {
+            let _ = request::set_response_header("ratelimit", &left);
         }
         Verdict::Next
     }
@@ -135,7 +139,7 @@ mod tests {
         assert_eq!(refusal.status, 429);
         assert_eq!(header("retry-after"), Some("2"));
         assert_eq!(header("ratelimit"), Some("\"day\";r=0;t=2"));
-        assert_eq!(plugin.announcement, "\"default\";q=20;w=2, \"day\";q=1000;w=86400");
+        assert_eq!(plugin.announcement.as_str(), "\"default\";q=20;w=2, \"day\";q=1000;w=86400");
     }
 
     #[test]

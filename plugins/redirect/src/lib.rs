@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    OnRequest, Pattern, Plugin, Reply, Template, Verdict, config, log, request, template::Variable,
+    OnRequest, Pattern, Plugin, Reply, Template, Verdict, config, log, request,
+    template::{Beginning, Variable},
 };
 
 /// Rules, of which the first that matches counts.
@@ -76,6 +77,7 @@ impl Plugin for Redirect {
             if let Some(variable) = rule.from.lacks(&rule.to) {
                 return Err(format!("`rules[{place}].to` in `config`: there is no {variable} here"));
             }
+            check(&rule.to).map_err(|reason| format!("`rules[{place}].to` in `config`: {reason}"))?;
         }
         Ok(redirect)
     }
@@ -120,6 +122,26 @@ impl Redirect {
             Some((rule.status.0, location))
         })
     }
+}
+
+/// Why nothing that the template becomes could be told to a client.
+fn check(to: &Template) -> Result<(), &'static str> {
+    let is_place = match to.beginning() {
+        Some(Beginning::Text(text)) => {
+            let host = ["http://", "https://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+            let is_path = text.starts_with('/') && !text.starts_with("//") && !text.starts_with("/\\");
+            is_path || host.is_some_and(|host| !host.starts_with(['/', '?', '#', '\\']))
+        }
+        Some(Beginning::Variable(variable)) => variable.begins_with().is_none_or(|start| !start.is_empty()),
+        None => false,
+    };
+    if !is_place {
+        return Err("is neither a URL of `http` or `https` nor a path that begins with one `/`");
+    }
+    if to.texts().any(|text| text.bytes().any(|byte| !byte.is_ascii_graphic())) {
+        return Err("has a character that a URL cannot hold: percent-encode it");
+    }
+    Ok(())
 }
 
 /// Bytes of a URL; RFC 9110, section 4.1, asks for 8,000 at least.
@@ -187,6 +209,13 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
             (r#"{"rules":[]}"#, "`rules` in `config` is empty"),
+            (r#"{"rules":[{"to":"ftp://a/"}]}"#, "`rules[0].to` in `config`: is neither a URL"),
+            (r#"{"rules":[{"to":"//evil.example"}]}"#, "`rules[0].to` in `config`: is neither a URL"),
+            (r#"{"rules":[{"to":"b"}]}"#, "`rules[0].to` in `config`: is neither a URL"),
+            (r#"{"rules":[{"to":""}]}"#, "`rules[0].to` in `config`: is neither a URL"),
+            (r#"{"rules":[{"to":"https:///a"}]}"#, "`rules[0].to` in `config`: is neither a URL"),
+            (r#"{"rules":[{"to":"{authority}/a"}]}"#, "`rules[0].to` in `config`: is neither a URL"),
+            (r#"{"rules":[{"to":"/b c"}]}"#, "has a character that a URL cannot hold"),
             (r#"{"rules":[{"to":"/","status":200}]}"#, "`rules[0].status` in `config`: is no redirection"),
             (r#"{"rules":[{"to":"/","scheme":"ftp"}]}"#, "`rules[0].scheme` in `config`: expected"),
             (r#"{"rules":[{"to":"/{1}"}]}"#, "`rules[0].to` in `config`: there is no {1} here"),

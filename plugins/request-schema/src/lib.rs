@@ -1,5 +1,8 @@
 //! Is the body of this request what a JSON Schema says?
 //!
+//! What the schema cannot be held to does not pass either, unless the configuration says so: a body of another method, of
+//! another type, in another character set or coding, and a request that asks for another method than its own.
+//!
 //! Apart from `request-validation`, since a plugin that imports `body` may have to wait, with all its requests, and since
 //! the validator is most of this component.
 
@@ -8,11 +11,27 @@ mod schema;
 use schema::{Schema, Wrong};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate_plugin_sdk::{Document, OnRequest, Plugin, Problem, Verdict, body, config, request};
+use tollgate_plugin_sdk::{
+    Document, OnRequest, Plugin, Problem, Verdict, body, config,
+    content::{ContentType, MediaRange, Method, method_override},
+    request,
+};
 
 struct RequestSchema {
     schema: Schema,
-    methods: Vec<String>,
+    methods: Vec<Method>,
+    types: Vec<MediaRange>,
+    other_bodies: Other,
+    method_override: Other,
+}
+
+/// What becomes of a request that has what the schema cannot be held to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Other {
+    #[default]
+    Refuse,
+    Pass,
 }
 
 #[derive(Deserialize)]
@@ -21,7 +40,16 @@ struct Config {
     schema: Written,
     /// Whose bodies are looked at.
     #[serde(default = "usual_methods")]
-    methods: Vec<String>,
+    methods: Vec<Method>,
+    /// Of the bodies that are looked at.
+    #[serde(default = "MediaRange::json")]
+    content_types: Vec<MediaRange>,
+    /// Bodies of requests with another method.
+    #[serde(default)]
+    other_bodies: Other,
+    /// Requests that ask for another method than their own.
+    #[serde(default)]
+    method_override: Other,
     /// Whether `format` is more than a remark.
     #[serde(default)]
     formats: bool,
@@ -35,13 +63,14 @@ enum Written {
     Table(serde_json::Map<String, Value>),
 }
 
-fn usual_methods() -> Vec<String> {
-    ["POST", "PUT", "PATCH"].map(str::to_owned).to_vec()
+fn usual_methods() -> Vec<Method> {
+    ["POST", "PUT", "PATCH"].map(Method::known).to_vec()
 }
 
 impl Plugin for RequestSchema {
     fn configure(text: &str) -> Result<Self, String> {
-        let Config { schema, methods, formats } = config::read(text)?;
+        let Config { schema, methods, content_types, other_bodies, method_override, formats } =
+            config::read(text)?;
         let place = |reason: String| format!("`schema` in `config`: {reason}");
         let schema = match schema {
             Written::Table(table) => Value::Object(table),
@@ -52,24 +81,17 @@ impl Plugin for RequestSchema {
         if methods.is_empty() {
             return Err("`methods` in `config` is empty: no body would be looked at".to_owned());
         }
-        Ok(Self { schema: Schema::new(schema, formats).map_err(place)?, methods })
+        if content_types.is_empty() {
+            return Err("`content-types` in `config` is empty: no body would pass".to_owned());
+        }
+        let schema = Schema::new(schema, formats).map_err(place)?;
+        Ok(Self { schema, methods, types: content_types, other_bodies, method_override })
     }
 }
 
 impl OnRequest for RequestSchema {
     fn on_request(&self) -> Verdict {
-        if !self.methods.contains(&request::method()) {
-            return Verdict::Next;
-        }
-        let checked = match body::request_body() {
-            Ok(content) => {
-                let is_plain = request::header("content-encoding")
-                    .is_none_or(|encoding| encoding.trim_ascii().eq_ignore_ascii_case("identity"));
-                self.check(&content, is_plain)
-            }
-            Err(error) => Err(unread(error)),
-        };
-        match checked {
+        match self.look(&request::method()) {
             Ok(()) => Verdict::Next,
             Err(problem) => Verdict::Reply(problem.reply()),
         }
@@ -77,13 +99,55 @@ impl OnRequest for RequestSchema {
 }
 
 impl RequestSchema {
-    /// Looks at a body, which is there as it was sent.
-    fn check(&self, content: &[u8], is_plain: bool) -> Result<(), Problem> {
-        if !is_plain {
+    fn look(&self, method: &str) -> Result<(), Problem> {
+        if self.method_override == Other::Refuse {
+            overrides(method_override(request::header, request::query().as_deref()))?;
+        }
+        let is_checked = self.methods.iter().any(|known| known.as_str() == method);
+        if !is_checked && self.other_bodies == Other::Pass {
+            return Ok(());
+        }
+        if is_checked {
+            // Before the body, which need not come then.
+            self.check_head(
+                request::header("content-type").as_deref(),
+                request::header("content-encoding").as_deref(),
+            )?;
+        }
+        let content = body::request_body().map_err(unread)?;
+        match is_checked {
+            true => self.check(&content),
+            false => no_content(method, &content),
+        }
+    }
+
+    /// Looks at what is said of the body.
+    fn check_head(&self, content_type: Option<&str>, encoding: Option<&str>) -> Result<(), Problem> {
+        let known = || self.types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        // RFC 9110, section 15.5.16: what would be accepted.
+        let unsupported = |detail: String| {
+            Problem::new(415, "Unsupported Media Type", detail).with_header("accept", known())
+        };
+        let Some(written) = content_type else {
+            return Err(unsupported("say what the body is, in `content-type`".to_owned()));
+        };
+        let content_type = ContentType::parse(written)
+            .filter(|content| self.types.iter().any(|range| range.includes(content)))
+            .ok_or_else(|| unsupported(format!("the body must be of the type {}", known())))?;
+        // RFC 8259, section 8.1: JSON is UTF-8. Who reads other characters reads another document.
+        if content_type.charset().is_some_and(|charset| !matches!(charset, "utf-8" | "utf8" | "us-ascii")) {
+            return Err(unsupported("the body must be in UTF-8".to_owned()));
+        }
+        if encoding.is_some_and(|encoding| !encoding.trim_ascii().eq_ignore_ascii_case("identity")) {
             let problem = Problem::new(415, "Unsupported Media Type", "the body must not be compressed");
             // RFC 9110, section 12.5.3.
             return Err(problem.with_header("accept-encoding", "identity"));
         }
+        Ok(())
+    }
+
+    /// Looks at a body, which is there as it was sent.
+    fn check(&self, content: &[u8]) -> Result<(), Problem> {
         let Document(document) = serde_json::from_slice(content).map_err(|error| {
             let detail = match content {
                 [] => "there is no body, and it must be JSON".to_owned(),
@@ -109,6 +173,24 @@ impl RequestSchema {
     }
 }
 
+/// Refuses what asks for another method: which body that one must have is not known.
+fn overrides(by: Option<&str>) -> Result<(), Problem> {
+    by.map_or(Ok(()), |by| {
+        Err(Problem::new(400, "Bad Request", format!("another method cannot be asked for here, by `{by}`")))
+    })
+}
+
+/// Refuses a body that nobody looks at. In a `GET` it has no meaning that all would agree on (RFC 9110, section 9.3.1).
+fn no_content(method: &str, content: &[u8]) -> Result<(), Problem> {
+    match content.is_empty() {
+        true => Ok(()),
+        false => {
+            let method: String = method.chars().take(20).collect();
+            Err(Problem::new(400, "Bad Request", format!("a {method} has no body here")))
+        }
+    }
+}
+
 fn unread(error: body::Error) -> Problem {
     match error {
         body::Error::TooLarge => {
@@ -131,21 +213,22 @@ mod tests {
     fn a_body_is_json_and_what_the_schema_says() {
         let plugin = RequestSchema::configure(r#"{"schema":{"type":"object","required":["id"]}}"#)
             .unwrap_or_else(|refusal| panic!("{refusal}"));
-        for (content, is_plain, status) in [
-            (&br#"{"id":1}"#[..], true, None),
-            (b"{}", true, Some(422)),
-            (b"[]", true, Some(422)),
-            (b"", true, Some(400)),
-            (b"{\"id\":", true, Some(400)),
-            (b"{\"id\":1} x", true, Some(400)),
-            (b"{\"id\":1,\"id\":2}", true, Some(400)),
-            (br#"{"id":[{"a":{"b":1,"\u0062":2}}]}"#, true, Some(400)),
-            (br#"{"id":[{"a":1},{"a":1.5e3}],"a":[null,true,"x",-1,18446744073709551615]}"#, true, None),
-            (b"\xff", true, Some(400)),
-            (&[b'['; 100_000], true, Some(400)),
-            (b"{\"id\":1}", false, Some(415)),
+        for (content, status) in [
+            (&br#"{"id":1}"#[..], None),
+            (b"{}", Some(422)),
+            (b"[]", Some(422)),
+            (b"", Some(400)),
+            (b"{\"id\":", Some(400)),
+            (b"{\"id\":1} x", Some(400)),
+            (b"{\"id\":1,\"id\":2}", Some(400)),
+            (br#"{"id":[{"a":{"b":1,"\u0062":2}}]}"#, Some(400)),
+            (br#"{"id":[{"a":1},{"a":1.5e3}],"a":[null,true,"x",-1,18446744073709551615]}"#, None),
+            (b"\xff", Some(400)),
+            (b"\xef\xbb\xbf{\"id\":1}", Some(400)),
+            (b"\0{\0\"\0i\0d\0\"\0:\x001\0}", Some(400)),
+            (&[b'['; 100_000], Some(400)),
         ] {
-            let problem = plugin.check(content, is_plain).err();
+            let problem = plugin.check(content).err();
             assert_eq!(
                 problem.map(|problem| problem.status),
                 status,
@@ -156,14 +239,53 @@ mod tests {
     }
 
     #[test]
+    fn what_the_schema_cannot_be_held_to_does_not_pass() {
+        let plugin =
+            RequestSchema::configure(r#"{"schema":{}}"#).unwrap_or_else(|refusal| panic!("{refusal}"));
+        for (content_type, encoding, status) in [
+            (Some("application/json"), None, None),
+            (Some("application/merge-patch+json; charset=\"UTF-8\""), Some("identity"), None),
+            (None, None, Some(415)),
+            (Some("application/x-www-form-urlencoded"), None, Some(415)),
+            (Some("text/plain"), None, Some(415)),
+            (Some("application/json;text/html"), None, Some(415)),
+            (Some("application/json, text/html"), None, Some(415)),
+            (Some("application/json; charset=utf-16"), None, Some(415)),
+            (Some("application/json; charset=utf-8; charset=utf-7"), None, Some(415)),
+            (Some("application/json"), Some("gzip"), Some(415)),
+            (Some("application/json"), Some("identity, gzip"), Some(415)),
+        ] {
+            let problem = plugin.check_head(content_type, encoding).err();
+            assert_eq!(problem.map(|problem| problem.status), status, "{content_type:?} {encoding:?}");
+        }
+        assert!(no_content("GET", b"").is_ok());
+        assert_eq!(no_content("GET", b"{}").map_err(|problem| problem.status), Err(400));
+        assert!(overrides(None).is_ok());
+        assert_eq!(overrides(Some("x-http-method")).map_err(|problem| problem.status), Err(400));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
-            ("{}", "missing field `schema`"),
+            ("{}", "the key `schema` is missing"),
             (r#"{"schema":7}"#, "`schema` in `config`: expected a schema"),
             (r#"{"schema":"{"}"#, "`schema` in `config`: is no JSON at line 1"),
             (r#"{"schema":{"type":"objekt"}}"#, "`schema` in `config`: "),
             (r#"{"schema":{"$ref":"https://example.com/other.json"}}"#, "is not in the schema: "),
             (r#"{"schema":{"pattern":"("}}"#, "`/pattern` '(' is not valid regex"),
+            (
+                r#"{"schema":{},"methods":["post"]}"#,
+                "`methods[0]` in `config`: `post` is a method that no client sends",
+            ),
+            (r#"{"schema":{},"content-types":[]}"#, "`content-types` in `config` is empty"),
+            (
+                r#"{"schema":{},"content-types":["json"]}"#,
+                "`content-types[0]` in `config`: is not a media type",
+            ),
+            (
+                r#"{"schema":{},"other-bodies":"ignore"}"#,
+                "`other-bodies` in `config`: expected `refuse` or `pass`",
+            ),
             (r#"{"schema":{},"methods":[]}"#, "`methods` in `config` is empty"),
         ] {
             let refusal = RequestSchema::configure(config).err().expect(config);

@@ -3,15 +3,17 @@
 //! Everything here is said by the head of a request. What its body must be is for the plugin `request-schema`: one that
 //! imports `body` may have to wait, with all its requests.
 
-mod parameters;
 mod rule;
 mod settings;
 
-use parameters::parameters;
 use rule::Wrong;
 use serde_json::json;
-use settings::Settings;
-use tollgate_plugin_sdk::{OnRequest, Plugin, Problem, Verdict, request};
+use settings::{Other, Settings};
+use tollgate_plugin_sdk::{
+    OnRequest, Plugin, Problem, Verdict,
+    content::{ContentType, Method, method_override, parameters},
+    request,
+};
 
 impl Plugin for Settings {
     fn configure(config: &str) -> Result<Self, String> {
@@ -67,11 +69,21 @@ const MOST: usize = 16;
 impl Settings {
     /// What can be wrong as a whole comes first; headers and parameters are told all at once.
     fn check(&self, head: &impl Head) -> Result<(), Problem> {
-        if !self.methods.is_empty() && !self.methods.contains(&head.method()) {
-            let problem = Problem::new(405, "Method Not Allowed", "this method is not allowed here");
-            return Err(problem.with_header("allow", self.methods.join(", ")));
-        }
         let query = head.query();
+        if !self.methods.is_empty() {
+            let method = head.method();
+            if !self.methods.iter().any(|known| known.as_str() == method) {
+                let problem = Problem::new(405, "Method Not Allowed", "this method is not allowed here");
+                let allow = self.methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+                return Err(problem.with_header("allow", allow));
+            }
+        }
+        if self.method_override == Other::Refuse
+            && let Some(by) = method_override(|name| head.header(name), query.as_deref())
+        {
+            let detail = format!("another method cannot be asked for here, by `{by}`");
+            return Err(Problem::new(400, "Bad Request", detail));
+        }
         if let Some(most) = self.target {
             let length = head.path().len() + query.as_ref().map_or(0, |query| query.len() + 1);
             if length > most {
@@ -110,14 +122,22 @@ impl Settings {
         if self.types.is_empty() || !has_body {
             return Ok(());
         }
-        let value = head.header("content-type");
-        if value.is_some_and(|value| self.types.iter().any(|known| known.is_type_of(&value))) {
-            return Ok(());
-        }
         let known = self.types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let detail = format!("the body must be of the type {known}");
         // RFC 9110, section 15.5.16: what would be accepted.
-        Err(Problem::new(415, "Unsupported Media Type", detail).with_header("accept", known))
+        let unsupported = |detail: String| {
+            Problem::new(415, "Unsupported Media Type", detail).with_header("accept", known.clone())
+        };
+        let written = head.header("content-type");
+        let content_type = written
+            .and_then(|written| ContentType::parse(&written))
+            .filter(|content| self.types.iter().any(|range| range.includes(content)))
+            .ok_or_else(|| unsupported(format!("the body must be of the type {known}")))?;
+        match content_type.charset() {
+            Some(charset) if !self.charsets.iter().any(|known| known == charset) => Err(unsupported(
+                format!("the body must be in one of these character sets: {}", self.charsets.join(", ")),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn wrong_headers(&self, head: &impl Head) -> Vec<Wrong> {
@@ -235,6 +255,36 @@ mod tests {
                 },
                 Ok(()),
             ),
+            (
+                Fake {
+                    headers: &[("content-length", "1"), ("content-type", "application/json;text/html")],
+                    ..GET
+                },
+                Err((415, "the body must be of the type")),
+            ),
+            (
+                Fake {
+                    headers: &[
+                        ("content-length", "1"),
+                        ("content-type", "application/json"),
+                        ("content-type", "text/plain"),
+                    ],
+                    ..GET
+                },
+                Err((415, "the body must be of the type")),
+            ),
+            (
+                Fake {
+                    headers: &[("content-length", "1"), ("content-type", "application/json; charset=utf-7")],
+                    ..GET
+                },
+                Err((415, "the body must be in one of these character sets: utf-8, us-ascii")),
+            ),
+            (
+                Fake { query: Some("page=1"), headers: &[("x-http-method-override", "DELETE")], ..GET },
+                Err((400, "another method cannot be asked for here, by `x-http-method-override`")),
+            ),
+            (Fake { query: Some("page=1&_method=DELETE"), ..GET }, Err((400, "another method cannot"))),
             (GET, Err((400, "the query parameter `page` is missing"))),
             (
                 Fake { query: Some("page"), ..GET },

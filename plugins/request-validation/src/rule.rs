@@ -1,4 +1,4 @@
-//! What must a header, a parameter or a type be?
+//! What must a header or a parameter be?
 
 use std::fmt;
 
@@ -37,10 +37,6 @@ pub(crate) struct Terms {
     many: bool,
 }
 
-/// A type, such as `application/json`, or all of a kind, such as `text/*`.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct MediaType(String);
-
 impl Place {
     pub(crate) fn noun(self) -> &'static str {
         match self {
@@ -73,43 +69,6 @@ impl Rule {
             _ => return None,
         };
         Some(Wrong { place: self.place, name: self.name.clone(), reason })
-    }
-}
-
-impl MediaType {
-    /// Whether the value of `content-type` is of it, whatever its parameters.
-    pub(crate) fn is_type_of(&self, value: &str) -> bool {
-        let value = value.split(';').next().unwrap_or_default().trim_ascii();
-        match self.0.strip_suffix('*') {
-            Some(kind) => {
-                value.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind))
-                    && value.len() > kind.len()
-            }
-            None => value.eq_ignore_ascii_case(&self.0),
-        }
-    }
-}
-
-impl fmt::Display for MediaType {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for MediaType {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let is_token = |part: &str| tollgate_plugin_sdk::config::is_header_name(part);
-        let is_type = text.split_once('/').is_some_and(|(kind, subtype)| {
-            is_token(kind)
-                && !kind.contains('*')
-                && is_token(subtype)
-                && (subtype == "*" || !subtype.contains('*'))
-        });
-        match is_type {
-            true => Ok(Self(text.to_ascii_lowercase())),
-            false => Err(de::Error::custom("is no media type: write \"application/json\" or \"text/*\"")),
-        }
     }
 }
 
@@ -151,31 +110,5 @@ impl<'de> Deserialize<'de> for Terms {
         }
 
         deserializer.deserialize_any(Visitor)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_type_is_told_whatever_its_parameters() {
-        for (known, value, is) in [
-            ("application/json", "application/json", true),
-            ("application/json", "Application/JSON ; charset=utf-8", true),
-            ("application/json", "application/json-patch+json", false),
-            ("application/json", "text/json", false),
-            ("application/json", "", false),
-            ("text/*", "text/plain;x", true),
-            ("text/*", "text/", false),
-            ("text/*", "textual/plain", false),
-            ("text/*", "te\u{e9}", false),
-        ] {
-            let known: MediaType = serde_json::from_value(known.into()).expect(known);
-            assert_eq!(known.is_type_of(value), is, "{known}: {value}");
-        }
-        for text in ["json", "*/*", "a/b/c", "a/", "/b", "a/*b", "a b/c"] {
-            assert!(serde_json::from_value::<MediaType>(text.into()).is_err(), "{text}");
-        }
     }
 }

@@ -3,15 +3,23 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de};
-use tollgate_plugin_sdk::config;
+use tollgate_plugin_sdk::{
+    config,
+    content::{MediaRange, Method},
+    twice,
+};
 
-use crate::rule::{MediaType, Place, Rule, Terms};
+use crate::rule::{Place, Rule, Terms};
 
 /// What a request must be. What nothing is said of may be as it likes.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) methods: Vec<String>,
-    pub(crate) types: Vec<MediaType>,
+    pub(crate) methods: Vec<Method>,
+    pub(crate) types: Vec<MediaRange>,
+    /// Of those types, in lower case.
+    pub(crate) charsets: Vec<String>,
+    /// Requests that ask for another method than their own.
+    pub(crate) method_override: Other,
     /// Bytes of the body, at most.
     pub(crate) length: Option<u64>,
     /// Bytes of path and query, at most.
@@ -22,13 +30,26 @@ pub(crate) struct Settings {
     pub(crate) others: bool,
 }
 
+/// What becomes of a request that is not what it says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Other {
+    #[default]
+    Refuse,
+    Pass,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Config {
     #[serde(default)]
-    methods: Vec<String>,
+    methods: Vec<Method>,
     #[serde(default)]
-    content_types: Vec<MediaType>,
+    method_override: Other,
+    #[serde(default)]
+    content_types: Vec<MediaRange>,
+    #[serde(default)]
+    charsets: Option<Vec<String>>,
     #[serde(default)]
     length: Option<Size>,
     #[serde(default)]
@@ -53,17 +74,19 @@ impl Settings {
     /// Takes the plugin's `config` table as JSON.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let config: Config = config::read(text)?;
-        for (name, what) in
-            config.methods.iter().map(|name| (name, "`methods` in `config`: `{}` is not a method")).chain(
-                config
-                    .headers
-                    .keys()
-                    .map(|name| (name, "`headers` in `config`: `{}` is not the name of a header")),
-            )
-        {
-            if !config::is_header_name(name) {
-                return Err(what.replace("{}", &name.escape_debug().to_string()));
-            }
+        if let Some(name) = config.headers.keys().find(|name| !config::is_header_name(name)) {
+            return Err(format!(
+                "`headers` in `config`: `{}` is not the name of a header",
+                name.escape_debug()
+            ));
+        }
+        if let Some((one, other)) = twice(config.headers.keys().map(String::as_str)) {
+            return Err(format!(
+                "`headers` in `config`: `{one}` and `{other}` are the same header: write it once"
+            ));
+        }
+        if config.charsets.is_some() && config.content_types.is_empty() {
+            return Err("`charsets` in `config` is of no use without `content-types`".to_owned());
         }
         let is_empty = config.methods.is_empty()
             && config.content_types.is_empty()
@@ -89,6 +112,11 @@ impl Settings {
         Ok(Self {
             methods: config.methods,
             types: config.content_types,
+            charsets: config.charsets.map_or_else(
+                || ["utf-8", "us-ascii"].map(str::to_owned).to_vec(),
+                |charsets| charsets.iter().map(|charset| charset.to_ascii_lowercase()).collect(),
+            ),
+            method_override: config.method_override,
             length: config.length.map(|Size(bytes)| bytes),
             target: config.target,
             headers: rules(Place::Header, config.headers),
@@ -117,14 +145,17 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
             ("{}", "`config` asks for nothing"),
-            (r#"{"methods":["A B"]}"#, "`methods` in `config`: `A B` is not a method"),
+            (r#"{"methods":["A B"]}"#, "`methods[0]` in `config`: `A B` is not a method"),
+            (r#"{"methods":["get"]}"#, "`methods[0]` in `config`: `get` is a method that no client sends"),
+            (r#"{"charsets":["utf-8"]}"#, "`charsets` in `config` is of no use"),
+            (r#"{"headers":{"X-A":".*","x-a":".*"}}"#, "`X-A` and `x-a` are the same header"),
             (r#"{"headers":{"a b":".*"}}"#, "`headers` in `config`: `a b` is not the name of a header"),
             (r#"{"headers":{"a":"("}}"#, "`headers.a` in `config`: is no regular expression"),
             (r#"{"query":{"a":7}}"#, "`query.a` in `config`: expected a pattern, or a table"),
-            (r#"{"query":{"a":{"patern":"x"}}}"#, "unknown field `patern`"),
+            (r#"{"query":{"a":{"patern":"x"}}}"#, "unknown key `patern`"),
             (r#"{"length":"1 MB"}"#, "`length` in `config`: is no size"),
             (r#"{"length":"99999999999GiB"}"#, "`length` in `config`: is no size"),
-            (r#"{"content-types":["json"]}"#, "`content-types[0]` in `config`: is no media type"),
+            (r#"{"content-types":["json"]}"#, "`content-types[0]` in `config`: is not a media type"),
         ] {
             let refusal = Settings::read(config).expect_err(config);
             assert!(refusal.contains(reason), "{config}: {refusal}");

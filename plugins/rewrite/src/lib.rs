@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    OnRequest, Pattern, Plugin, Problem, Template, Verdict, config, log, request, template::Variable,
+    OnRequest, Pattern, Plugin, Problem, Template, Verdict, config, log, request,
+    template::{Beginning, Variable},
 };
 
 /// Rules, of which the first that matches counts.
@@ -32,9 +33,37 @@ impl Plugin for Rewrite {
             if let Some(variable) = rule.from.lacks(&rule.to) {
                 return Err(format!("`rules[{place}].to` in `config`: there is no {variable} here"));
             }
+            check(&rule.to).map_err(|reason| format!("`rules[{place}].to` in `config`: {reason}"))?;
         }
         Ok(rewrite)
     }
+}
+
+/// Why nothing that the template becomes could be a path.
+fn check(to: &Template) -> Result<(), &'static str> {
+    match to.beginning() {
+        Some(Beginning::Text(text)) if text.starts_with('/') => {}
+        Some(Beginning::Variable(variable)) if variable.begins_with().is_none_or(|start| start == "/") => {}
+        Some(_) | None => return Err("is not a path, which begins with `/`"),
+    }
+    if to.texts().any(|text| text.bytes().any(|byte| !byte.is_ascii_graphic())) {
+        return Err("has a character that a path cannot hold: percent-encode it");
+    }
+    if to.texts().any(|text| text.contains('#')) {
+        return Err("has a `#`, and a fragment is not sent to a server");
+    }
+    let path = to.texts().scan(true, |is_path, text| {
+        is_path.then(|| {
+            let path = text.split('?').next().unwrap_or_default();
+            *is_path = path.len() == text.len();
+            path.to_ascii_lowercase()
+        })
+    });
+    // As in every path that a client may send.
+    if path.into_iter().any(|text| ["%2f", "%5c", "%00", "\\"].iter().any(|hidden| text.contains(hidden))) {
+        return Err("has a separator that is encoded or a backslash, which no path that is forwarded has");
+    }
+    Ok(())
 }
 
 impl OnRequest for Rewrite {
@@ -83,7 +112,10 @@ mod tests {
             r#"{"rules":[
                 {"from":"/old/(.*)","to":"/new/{1}"},
                 {"from":"/find/([^/]+)","to":"/search?q={1}&in={authority}"},
-                {"from":"/old/.*","to":"/never"}
+                {"from":"/old/.*","to":"/never"},
+                {"from":"/item/(?<id>[0-9]+)","to":"/items?id={id}"},
+                {"from":"/(?<path>[^/]+)/x","to":"{path}?next=%2F{path}"},
+                {"from":"(/y)","to":"{1}/z"}
             ]}"#,
         )
         .expect("the configuration is valid");
@@ -92,6 +124,9 @@ mod tests {
             ("/old/a", Some("x=1"), Some("/new/a?x=1")),
             ("/find/cats", Some("x=1"), Some("/search?q=cats&in={authority}")),
             ("/other", None, None),
+            ("/item/7", None, Some("/items?id=7")),
+            ("/a/x", None, Some("a?next=%2Fa")),
+            ("/y", None, Some("/y/z")),
         ] {
             let made = rewrite.target(path, query, |variable| Some(variable.to_string()));
             assert_eq!(made.as_deref(), target, "{path}");
@@ -101,9 +136,20 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
-            ("{}", "missing field `rules`"),
+            ("{}", "the key `rules` is missing"),
             (r#"{"rules":[]}"#, "`rules` in `config` is empty"),
             (r#"{"rules":[{"from":"(","to":"/"}]}"#, "`rules[0].from` in `config`: is no regular expression"),
+            (r#"{"rules":[{"from":"/a","to":"b"}]}"#, "`rules[0].to` in `config`: is not a path"),
+            (r#"{"rules":[{"from":"/a","to":""}]}"#, "`rules[0].to` in `config`: is not a path"),
+            (r#"{"rules":[{"from":"/a","to":"?q={path}"}]}"#, "`rules[0].to` in `config`: is not a path"),
+            (r#"{"rules":[{"from":"/a","to":"http://b/"}]}"#, "`rules[0].to` in `config`: is not a path"),
+            (
+                r#"{"rules":[{"from":"/a","to":"{authority}{path}"}]}"#,
+                "`rules[0].to` in `config`: is not a path",
+            ),
+            (r#"{"rules":[{"from":"/a","to":"/b c"}]}"#, "has a character that a path cannot hold"),
+            (r#"{"rules":[{"from":"/a","to":"/b#c"}]}"#, "has a `#`"),
+            (r#"{"rules":[{"from":"/a","to":"/b%2Fc"}]}"#, "has a separator that is encoded"),
             (r#"{"rules":[{"from":"/","to":"/{1}"}]}"#, "`rules[0].to` in `config`: there is no {1} here"),
             (
                 r#"{"rules":[{"from":"/","to":"/{status}"}]}"#,

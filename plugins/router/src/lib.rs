@@ -45,14 +45,18 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
-            ("{}", "missing field `rules`"),
+            ("{}", "the key `rules` is missing"),
             (r#"{"rules":[]}"#, "`rules` in `config` is empty"),
-            (r#"{"rules":[{"header":{"a":"1"}}]}"#, "`rules[0]` in `config`: missing field `upstream`"),
+            (r#"{"rules":[{"header":{"a":"1"}}]}"#, "`rules[0]` in `config`: the key `upstream` is missing"),
             (r#"{"rules":[{"upstream":"a"}]}"#, "`rules[0]` in `config`: has no condition"),
+            (
+                r#"{"rules":[{"upstream":"a","methods":["get"]}]}"#,
+                "`rules[0].methods[0]` in `config`: `get` is a method that no client sends",
+            ),
             (r#"{"rules":[{"upstream":"a","share":1.5}]}"#, "`share` is a part of 1"),
             (r#"{"rules":[{"upstream":"a","share":0.5,"by":"weather"}]}"#, "expected"),
             (r#"{"rules":[{"upstream":"a","by":"client"}]}"#, "`by` is of no use without `share`"),
-            (r#"{"rules":[{"upstream":"a","headr":{"a":"1"}}]}"#, "unknown field `headr`"),
+            (r#"{"rules":[{"upstream":"a","headr":{"a":"1"}}]}"#, "unknown key `headr`"),
             (r#"{"rules":[{"upstream":"a","header":{"a b":"1"}}]}"#, "`a b` is not the name of a header"),
         ] {
             let refusal = Router::configure(config).expect_err("is refused");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tollgate_plugin_sdk::{Pattern, config, hash, request};
+use tollgate_plugin_sdk::{Pattern, config, content::Method, hash, request};
 
 /// What a request must be to go to an upstream. What is absent holds for all.
 #[derive(Debug, Deserialize)]
@@ -19,7 +19,7 @@ pub(crate) struct Rule {
     #[serde(default)]
     path: Option<Pattern>,
     #[serde(default)]
-    methods: Vec<String>,
+    methods: Vec<Method>,
     /// A part of 1.
     #[serde(default)]
     share: Option<f64>,
@@ -112,8 +112,10 @@ impl Rule {
         let has = |value: Option<&str>, pattern: &Pattern| value.is_some_and(|value| pattern.is_match(value));
         let cookies = (!self.cookie.is_empty()).then(|| request.header("cookie")).flatten();
         let query = (!self.query.is_empty()).then(|| request.query()).flatten();
-        (self.methods.is_empty() || self.methods.contains(&request.method()))
-            && self.path.as_ref().is_none_or(|path| path.is_match(&request.path()))
+        (self.methods.is_empty() || {
+            let method = request.method();
+            self.methods.iter().any(|known| known.as_str() == method)
+        }) && self.path.as_ref().is_none_or(|path| path.is_match(&request.path()))
             && self.header.iter().all(|(name, pattern)| has(request.header(name).as_deref(), pattern))
             && self.cookie.iter().all(|(name, pattern)| {
                 has(cookies.as_deref().and_then(|cookies| pair(cookies, ';', name)), pattern)

@@ -4,7 +4,7 @@
 //! hook it has, and one line that exports them:
 //!
 //! ```ignore
-//! struct Greeter { name: String }
+//! struct Greeter { name: HeaderValue }
 //!
 //! impl Plugin for Greeter {
 //!     fn configure(config: &str) -> Result<Self, String> {
@@ -12,6 +12,7 @@
 //!         #[serde(deny_unknown_fields)]
 //!         struct Config { name: String }
 //!         let Config { name } = config::read(config)?;
+//!         let name = HeaderValue::text(&name).map_err(|why| format!("`name` in `config`: {why}"))?;
 //!         Ok(Self { name })
 //!     }
 //! }
@@ -32,7 +33,10 @@
 mod bindings;
 mod candidates;
 pub mod config;
+pub mod content;
 mod document;
+mod field;
+mod message;
 mod pattern;
 mod plugin;
 mod problem;
@@ -49,12 +53,12 @@ pub use bindings::{
         request::exports::tollgate::policy::request_hook::Verdict,
         response::exports::tollgate::policy::response_hook::Verdict as ResponseVerdict,
     },
-    imports::tollgate::policy::{
-        body, http_client, log, metrics, pool, request, response, secret, sequence, store, types,
-    },
+    imports::tollgate::policy::{body, http_client, log, metrics, pool, secret, sequence, store, types},
 };
 pub use candidates::Candidates;
 pub use document::Document;
+pub use field::{HeaderValue, Lossy, is_same_field, twice};
+pub use message::{request, response};
 pub use pattern::Pattern;
 pub use plugin::{Balance, OnComplete, OnRequest, OnResponse, OnTick, Plugin};
 #[doc(hidden)]

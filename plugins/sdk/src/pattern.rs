@@ -28,7 +28,8 @@ impl Pattern {
     }
 
     /// What a template becomes with what the groups have matched, if the text matches. A group is called by its
-    /// number or name, such as `{1}`; other variables are looked up.
+    /// number or name, such as `{1}`; other variables are looked up. A group with the name of a variable is meant in the
+    /// place of it: in `/item/(?<id>[0-9]+)`, `{id}` is no other.
     pub fn replace(
         &self,
         text: &str,
@@ -36,18 +37,22 @@ impl Pattern {
         value: impl Fn(&Variable) -> Option<String>,
     ) -> Option<String> {
         let captures = self.0.captures(text)?;
-        Some(template.render(|variable| match variable {
-            Variable::Capture(group) => find(&captures, group).map(str::to_owned),
-            other => value(other),
+        Some(template.render(|variable| match variable.word().filter(|word| self.has_group(word)) {
+            Some(group) => find(&captures, group).map(str::to_owned),
+            None => value(variable),
         }))
     }
 
     /// The first variable of a template that neither this pattern nor a request has, as it was written.
     pub fn lacks(&self, template: &Template) -> Option<String> {
-        template.out_of_scope(Scope::Request, |group| match group.parse::<usize>() {
+        template.out_of_scope(Scope::Request, |group| self.has_group(group))
+    }
+
+    fn has_group(&self, group: &str) -> bool {
+        match group.parse::<usize>() {
             Ok(number) => number < self.0.captures_len(),
             Err(_) => self.0.capture_names().flatten().any(|name| name == group),
-        })
+        }
     }
 }
 
@@ -86,6 +91,8 @@ mod tests {
             ("/(?<user>[a-z]+)/(\\d+)", "/ann/7", "/{2}/{user}/{0}", Some("/7/ann//ann/7")),
             ("/(x)?", "/", "/[{1}]", Some("/[]")),
             ("/p", "/p", "{path}", Some("{path}")),
+            ("/item/(?<id>[0-9]+)", "/item/7", "/items?id={id}&m={method}", Some("/items?id=7&m={method}")),
+            ("/(?<id>x)?", "/", "/[{id}]", Some("/[]")),
         ] {
             let (pattern, template) = (read::<Pattern>(pattern), read::<Template>(template));
             let replaced = pattern.replace(text, &template, |variable| Some(variable.to_string()));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{config::is_header_name, request, response};
+use crate::{HeaderValue, Lossy, config::is_header_name, request, response};
 
 /// A text with variables in braces, such as `user-{request.header.x-user}`; a brace itself is written twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,13 @@ pub enum Variable {
     Capture(String),
 }
 
+/// What a template begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning<'a> {
+    Text(&'a str),
+    Variable(&'a Variable),
+}
+
 /// Where a template stands, and so what it may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
@@ -58,6 +65,46 @@ impl Template {
         text
     }
 
+    /// The same as the value of a header. What the message has in a header is copied byte for byte; all else is data, and
+    /// what of it would arrive as something else is refused. Spaces at the ends are the template's own, and left out.
+    pub fn header_value(&self, value: impl Fn(&Variable) -> Option<String>) -> Result<HeaderValue, Lossy> {
+        let mut text = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(piece) => text.push_str(piece),
+                Piece::Variable(variable) => {
+                    let Some(value) = value(variable) else { continue };
+                    let is_field =
+                        matches!(variable, Variable::RequestHeader(_) | Variable::ResponseHeader(_));
+                    let make = if is_field { HeaderValue::of_field } else { HeaderValue::text };
+                    text.push_str(make(&value)?.as_str());
+                }
+            }
+        }
+        HeaderValue::of_field(text.trim_matches(' '))
+    }
+
+    /// Why the text between the variables cannot stand in the value of a header.
+    pub fn header_text(&self) -> Result<(), Lossy> {
+        self.texts().try_for_each(|text| HeaderValue::text(text.trim_matches(' ')).map(drop))
+    }
+
+    /// The text between the variables, in order.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Text(text) => Some(text.as_str()),
+            Piece::Variable(_) => None,
+        })
+    }
+
+    /// What it begins with: text, or what stands in the place of a variable. Nothing of an empty one.
+    pub fn beginning(&self) -> Option<Beginning<'_>> {
+        self.0.first().map(|piece| match piece {
+            Piece::Text(text) => Beginning::Text(text),
+            Piece::Variable(variable) => Beginning::Variable(variable),
+        })
+    }
+
     pub fn variables(&self) -> impl Iterator<Item = &Variable> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Text(_) => None,
@@ -69,6 +116,7 @@ impl Template {
     /// pattern has.
     pub fn out_of_scope(&self, scope: Scope, is_group: impl Fn(&str) -> bool) -> Option<String> {
         let is_out = |variable: &&Variable| match variable {
+            variable if variable.word().is_some_and(&is_group) => false,
             Variable::Status | Variable::Endpoint | Variable::ResponseHeader(_) => scope == Scope::Request,
             Variable::Capture(group) => !is_group(group),
             _ => false,
@@ -148,6 +196,44 @@ impl Variable {
             Self::Endpoint => response::endpoint(),
             Self::ResponseHeader(name) => response::header(name),
             Self::Capture(_) => None,
+        }
+    }
+
+    /// The name that a group of a pattern may have as well. The group is meant then, since it is the operator's own.
+    pub fn word(&self) -> Option<&str> {
+        match self {
+            Self::Id => Some("id"),
+            Self::Method => Some("method"),
+            Self::Scheme => Some("scheme"),
+            Self::Authority => Some("authority"),
+            Self::Path => Some("path"),
+            Self::Query => Some("query"),
+            Self::Route => Some("route"),
+            Self::Upstream => Some("upstream"),
+            Self::Status => Some("status"),
+            Self::Endpoint => Some("endpoint"),
+            Self::Capture(group) => Some(group),
+            Self::ClientAddress | Self::RequestHeader(_) | Self::Note(_) | Self::ResponseHeader(_) => None,
+        }
+    }
+
+    /// What text of this variable can begin with: a path with a `/`, and a scheme with `http`. None of what can begin
+    /// with anything.
+    pub fn begins_with(&self) -> Option<&'static str> {
+        match self {
+            Self::Path => Some("/"),
+            Self::Scheme => Some("http"),
+            // Of these nothing begins like a path or a URL.
+            Self::Id
+            | Self::Method
+            | Self::Authority
+            | Self::Query
+            | Self::ClientAddress
+            | Self::Status
+            | Self::Endpoint
+            | Self::Route
+            | Self::Upstream => Some(""),
+            Self::RequestHeader(_) | Self::Note(_) | Self::ResponseHeader(_) | Self::Capture(_) => None,
         }
     }
 
@@ -238,6 +324,36 @@ mod tests {
     }
 
     #[test]
+    fn a_header_is_made_of_data_that_arrives_as_it_is() {
+        for (template, note, header, made) in [
+            ("{note.a}", "ann", "", Ok("ann")),
+            ("Bearer {note.a} ", "", "", Ok("Bearer")),
+            ("{request.header.x}", "", "\u{e9}\tx", Ok("\u{e9}\tx")),
+            ("<{note.a}>", "admin ", "", Err(Lossy::Space)),
+            ("{note.a}", "\tadmin", "", Err(Lossy::Control)),
+            ("{note.a}", "zo\u{eb}", "", Err(Lossy::NotAscii)),
+        ] {
+            let value = Template::parse(template).expect(template).header_value(|variable| match variable {
+                Variable::Note(_) => Some(note.to_owned()),
+                Variable::RequestHeader(_) => Some(header.to_owned()),
+                _ => None,
+            });
+            assert_eq!(
+                value.as_ref().map(HeaderValue::as_str),
+                made.as_ref().copied(),
+                "{template} {note:?}"
+            );
+        }
+        for (template, is_fine) in [("a {path} b", true), ("\u{e9}", false), ("a\tb", false)] {
+            assert_eq!(
+                Template::parse(template).expect(template).header_text().is_ok(),
+                is_fine,
+                "{template}"
+            );
+        }
+    }
+
+    #[test]
     fn what_is_no_template_is_refused() {
         for (template, reason) in [
             ("{path", "a `{` without its `}`"),
@@ -261,5 +377,11 @@ mod tests {
         assert_eq!(out_of("{status}", Scope::Response), None);
         assert_eq!(out_of("{path}{status}", Scope::Request), Some("{status}".to_owned()));
         assert_eq!(out_of("{2}", Scope::Response), Some("{2}".to_owned()));
+        let named = Template::parse("{status}").expect("it is a template");
+        assert_eq!(
+            named.out_of_scope(Scope::Request, |group| group == "status"),
+            None,
+            "a group has the name"
+        );
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tollgate_plugin_sdk::{OnResponse, Plugin, ResponseVerdict, config, request, response};
+use tollgate_plugin_sdk::{
+    HeaderValue, OnResponse, Plugin, ResponseVerdict, config, request, response, twice,
+};
 
 #[derive(Debug)]
 struct SecurityHeaders {
-    set: Vec<(String, String)>,
+    set: Vec<(String, HeaderValue)>,
     remove: Vec<String>,
     /// Whether what an upstream says counts more.
     keep: bool,
@@ -53,6 +55,11 @@ fn default_remove() -> Vec<String> {
 impl Plugin for SecurityHeaders {
     fn configure(text: &str) -> Result<Self, String> {
         let config: Config = config::read(text)?;
+        if let Some((one, other)) = twice(config.set.keys().map(String::as_str)) {
+            return Err(format!(
+                "`set` in `config`: `{one}` and `{other}` are the same header: write it once"
+            ));
+        }
         let mut set: BTreeMap<String, String> =
             DEFAULTS.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         for (name, setting) in config.set {
@@ -64,10 +71,7 @@ impl Plugin for SecurityHeaders {
                 ));
             }
             match setting {
-                Setting::Value(value) if config::is_header_value(&value) => drop(set.insert(name, value)),
-                Setting::Value(_) => {
-                    return Err(format!("`set.{name}` in `config`: is not the value of a header"));
-                }
+                Setting::Value(value) => drop(set.insert(name, value)),
                 Setting::Wanted(false) => drop(set.remove(&name)),
                 Setting::Wanted(true) if set.contains_key(&name) => {}
                 Setting::Wanted(true) => {
@@ -78,7 +82,12 @@ impl Plugin for SecurityHeaders {
         if let Some(place) = config.remove.iter().position(|name| !config::is_header_name(name)) {
             return Err(format!("`remove[{place}]` in `config`: is not the name of a header"));
         }
-        Ok(Self { set: set.into_iter().collect(), remove: config.remove, keep: config.keep })
+        let value = |(name, value): (String, String)| match HeaderValue::text(&value) {
+            Ok(value) => Ok((name, value)),
+            Err(why) => Err(format!("`set.{name}` in `config`: is not the value of a header: {why}")),
+        };
+        let set = set.into_iter().map(value).collect::<Result<_, _>>()?;
+        Ok(Self { set, remove: config.remove, keep: config.keep })
     }
 }
 
@@ -124,6 +133,11 @@ mod tests {
         for (config, reason) in [
             (r#"{"set":{"a b":"1"}}"#, "`a b` is not the name of a header"),
             (r#"{"set":{"x-a":"1\r\nx-b: 2"}}"#, "`set.x-a` in `config`: is not the value of a header"),
+            (
+                r#"{"set":{"x-a":"Zo\u00eb"}}"#,
+                "`set.x-a` in `config`: is not the value of a header: it has a character",
+            ),
+            (r#"{"set":{"X-A":"1","x-a":"2"}}"#, "`X-A` and `x-a` are the same header"),
             (r#"{"set":{"x-a":true}}"#, "`set.x-a` in `config`: has no default"),
             (r#"{"set":{"x-a":7}}"#, "`set.x-a` in `config`"),
             (r#"{"remove":["server","a b"]}"#, "`remove[1]` in `config`"),

@@ -2,7 +2,7 @@
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;
-use tollgate_plugin_sdk::config::is_header_name;
+use tollgate_plugin_sdk::{HeaderValue, Lossy, config::is_header_name};
 
 /// What browsers are told of the cookie.
 #[derive(Debug, Deserialize)]
@@ -88,7 +88,7 @@ impl Cookie {
     }
 
     /// The value of `Set-Cookie` that has a browser send this back.
-    pub fn set(&self, value: &str, is_https: bool) -> String {
+    pub fn set(&self, value: &str, is_https: bool) -> Result<HeaderValue, Lossy> {
         let Self { name: Name(name), path: Path(path), max_age, same_site, secure } = self;
         let mut text = format!("{name}={value}; Path={path}; HttpOnly; SameSite=");
         text.push_str(match same_site {
@@ -102,7 +102,7 @@ impl Cookie {
         if secure.unwrap_or(is_https || matches!(same_site, SameSite::None)) {
             text.push_str("; Secure");
         }
-        text
+        HeaderValue::text(&text)
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
                 "n=v; Path=/a; HttpOnly; SameSite=Strict; Max-Age=60",
             ),
         ] {
-            assert_eq!(cookie(settings).set("v", is_https), expected);
+            assert_eq!(cookie(settings).set("v", is_https), HeaderValue::text(expected));
         }
     }
 

@@ -28,13 +28,31 @@ fn default_secret() -> String {
 
 impl Plugin for Sticky {
     fn configure(text: &str) -> Result<Self, String> {
-        let sticky: Self = config::read(text)?;
-        sticky.cookie.check().map_err(|reason| format!("`cookie` in `config`: {reason}"))?;
+        let sticky = Self::read(text)?;
+        sticky.has_secret()?;
         Ok(sticky)
     }
 }
 
 impl Sticky {
+    fn read(text: &str) -> Result<Self, String> {
+        let sticky: Self = config::read(text)?;
+        sticky.cookie.check().map_err(|reason| format!("`cookie` in `config`: {reason}"))?;
+        Ok(sticky)
+    }
+
+    /// Without a secret no cookie would ever be set, and nobody be told.
+    fn has_secret(&self) -> Result<(), String> {
+        let name = &self.secret;
+        secret::hmac_sha256(name, b"").map(drop).ok_or_else(|| {
+            format!(
+                "there is no secret `{}` to sign cookies with: grant it in the plugin's table, as in \
+                 grants = {{ secrets = {{ sticky = {{ env = \"STICKY_KEY\" }} }} }}",
+                name.escape_debug()
+            )
+        })
+    }
+
     /// The value of the cookie for an endpoint. None without the secret.
     fn sign(&self, upstream: &str, address: &str) -> Option<String> {
         secret::hmac_sha256(&self.secret, &message(upstream, address)).map(|signature| value(&signature))
@@ -81,8 +99,8 @@ impl OnResponse for Sticky {
         if let Some(address) = response::endpoint()
             && let Some(value) = self.sign(&request::upstream(), &address)
             && !self.is_shown(&value)
+            && let Ok(set) = self.cookie.set(&value, request::scheme() == "https")
         {
-            let set = self.cookie.set(&value, request::scheme() == "https");
             // A response with as many headers as there may be goes without.
             let _ = response::append_header("set-cookie", &set);
         }
@@ -99,7 +117,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused_with_the_place() {
         for (config, reason) in [
-            (r#"{"secrt":"a"}"#, "unknown field `secrt`"),
+            (r#"{"secrt":"a"}"#, "unknown key `secrt`"),
             (r#"{"cookie":{"name":"a b"}}"#, "is not the name of a cookie"),
             (r#"{"cookie":{"path":"a"}}"#, "is a path"),
             (r#"{"cookie":{"path":"/;x"}}"#, "is a path"),
@@ -107,10 +125,10 @@ mod tests {
             (r#"{"cookie":{"same-site":"no"}}"#, "expected"),
             (r#"{"cookie":{"same-site":"none","secure":false}}"#, "not `secure`"),
         ] {
-            let refusal = Sticky::configure(config).expect_err("is refused");
+            let refusal = Sticky::read(config).expect_err("is refused");
             assert!(refusal.contains(reason), "{config}: {refusal}");
         }
-        assert!(Sticky::configure("{}").is_ok());
+        assert!(Sticky::read("{}").is_ok());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::path::Path;
 pub use secret::{SecretError, Secrets};
 pub use store::{Quota, Store, StoreError, Usage};
 
+use super::client::Target;
 use crate::config::{BodyGrant, Grants};
 
 /// An interface of the contract that is granted by name.
@@ -64,12 +65,38 @@ impl Capability {
     }
 }
 
-/// What one plugin was granted, ready to be used; but for the origins, which whoever calls it knows.
+/// What one plugin was granted, ready to be used; but for the connections to origins, which whoever calls it has.
 #[derive(Debug, Clone, Default)]
 pub struct Capabilities {
     pub store: Option<Store>,
     pub secrets: Secrets,
     pub body: Option<BodyGrant>,
+    pub origins: Granted,
+}
+
+/// Where a plugin may send requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Granted {
+    These(Vec<Target>),
+    /// Anywhere: nothing leaves the process.
+    OnTrial,
+}
+
+impl Default for Granted {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
+}
+
+impl Granted {
+    /// Whether requests to this URL may be sent.
+    pub fn has(&self, url: &str) -> bool {
+        let target = url.parse().ok().and_then(|uri| Target::of(&uri));
+        target.is_some_and(|target| match self {
+            Self::These(granted) => granted.contains(&target),
+            Self::OnTrial => true,
+        })
+    }
 }
 
 impl Capabilities {
@@ -80,11 +107,44 @@ impl Capabilities {
             let quota = Quota { memory: grant.memory.as_usize(), entries: grant.entries };
             known.map_or_else(|| Store::new(quota), |known| known.with_quota(quota))
         });
-        Ok(Self { store, secrets: Secrets::read(&grants.secrets, folder)?, body: grants.body })
+        let origins = grants.http.iter().filter_map(|grant| Target::of_grant(grant.get_ref())).collect();
+        let secrets = Secrets::read(&grants.secrets, folder)?;
+        Ok(Self { store, secrets, body: grants.body, origins: Granted::These(origins) })
     }
 
     /// Whether these are the same: the same store with the same quota, the same secrets.
     pub fn is_same(&self, other: &Self) -> bool {
-        self.store == other.store && self.secrets.is_same(&other.secrets) && self.body == other.body
+        self.store == other.store
+            && self.secrets.is_same(&other.secrets)
+            && self.body == other.body
+            && self.origins == other.origins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_granted_whatever_its_path() {
+        let target = |url: &str| Target::of(&url.parse().unwrap()).unwrap();
+        let granted =
+            Granted::These(vec![target("https://auth.example.com"), target("http://127.0.0.1:8080")]);
+        for (url, is_granted) in [
+            ("https://auth.example.com/keys?a", true),
+            ("https://AUTH.example.com:443/", true),
+            ("https://auth.example.com:8443/", false),
+            ("http://auth.example.com/", false),
+            ("https://auth.example.org/", false),
+            ("http://127.0.0.1:8080/", true),
+            ("https://user@auth.example.com/", false),
+            ("ftp://auth.example.com/", false),
+            ("/keys", false),
+            ("", false),
+        ] {
+            assert_eq!(granted.has(url), is_granted, "{url}");
+        }
+        assert!(Granted::OnTrial.has("https://anywhere.example/") && !Granted::OnTrial.has("nowhere"));
+        assert!(!Granted::default().has("https://auth.example.com/"));
     }
 }
