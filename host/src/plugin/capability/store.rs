@@ -2,11 +2,12 @@
 //!
 //! A table in shards, each behind a lock that is held for the time of one look-up. Nothing here waits, and
 //! nothing reads a clock: `now` is time since any moment that stays the same. What has expired is gone for
-//! whoever asks; its place is cleared by later writes and by [`Store::sweep`].
+//! whoever asks; its place is cleared by later writes and by [`Store::sweep`]. A bucket that has no room takes the place of
+//! another that has not been drawn from of late: whoever fills a store must not keep others from being counted.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::BinaryHeap,
     hash::{Hash, Hasher},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -15,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use lru::LruCache;
 use rustc_hash::FxHasher;
 
 /// What one plugin keeps. Clones are the same store.
@@ -70,12 +72,19 @@ struct Contents {
     entries: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
-    entries: HashMap<Arc<str>, Entry>,
+    /// In the order in which they were last looked at. It has no bound of its own, as the quota is for all shards.
+    entries: LruCache<Arc<str>, Entry>,
     /// When to look whether an entry has expired. An entry that is prolonged keeps its alarm, and is given
     /// another when that has rung.
     alarms: BinaryHeap<Reverse<(Duration, Arc<str>)>>,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self { entries: LruCache::unbounded(), alarms: BinaryHeap::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +124,11 @@ impl Store {
 
     /// More than there are cores, so that two seldom meet.
     const SHARDS: usize = 32;
+    /// Entries looked at for a bucket that can go, in one shard, and in all until there is one.
+    const LOOKED_AT_IN_A_SHARD: usize = 32;
+    const LOOKED_AT: usize = 256;
+    /// Buckets that make room for one more, at most: its key may be longer than theirs.
+    const EVICTED: usize = 16;
     /// Alarms that a write attends to beside its own business.
     const CLEARED_BY_WRITE: usize = 2;
 
@@ -132,7 +146,7 @@ impl Store {
         if key.len() > Self::KEY {
             return Ok(None);
         }
-        let shard = self.shard(key);
+        let mut shard = self.shard(key);
         match shard.entries.get(key).filter(|entry| entry.is_live(now)).map(|entry| &entry.value) {
             None => Ok(None),
             Some(Value::Bytes(bytes)) => Ok(Some(bytes.to_vec())),
@@ -221,6 +235,23 @@ impl Store {
         let Some(interval) = interval(per_second).filter(|_| cost <= burst) else {
             return Ok(Some(u32::MAX));
         };
+        for _ in 0..Self::EVICTED {
+            let taken = self.take_of(key, cost, interval, burst, now);
+            if taken != Err(StoreError::Full) || !self.evict_bucket(key, now) {
+                return taken;
+            }
+        }
+        self.take_of(key, cost, interval, burst, now)
+    }
+
+    fn take_of(
+        &self,
+        key: &str,
+        cost: u32,
+        interval: u128,
+        burst: u32,
+        now: Duration,
+    ) -> Result<Option<u32>, StoreError> {
         let tokens = |count: u32| u128::from(count) * interval;
         self.change(key, 0, now, |current| {
             let now = now.as_nanos();
@@ -249,7 +280,7 @@ impl Store {
         if key.len() > Self::KEY {
             return Ok(burst);
         }
-        let shard = self.shard(key);
+        let mut shard = self.shard(key);
         let full = match shard.entries.get(key).filter(|entry| entry.is_live(now)).map(|entry| &entry.value) {
             None => return Ok(burst),
             Some(Value::Bucket(full)) => *full,
@@ -265,7 +296,7 @@ impl Store {
             return;
         }
         let mut shard = self.shard(key);
-        if let Some((key, entry)) = shard.entries.remove_entry(key) {
+        if let Some((key, entry)) = shard.entries.pop_entry(key) {
             self.contents.release(&key, &entry);
         }
     }
@@ -339,7 +370,7 @@ impl Store {
                 self.claim(1, cost(key, &entry))?;
                 let key: Arc<str> = key.into();
                 entry.expire(expiry, || key.clone(), alarms);
-                entries.insert(key, entry);
+                entries.put(key, entry);
             }
         }
         // Only now, so that what has expired and comes again keeps its place: a bucket that is drawn from now and then
@@ -365,6 +396,37 @@ impl Store {
             return Err(StoreError::Full);
         }
         Ok(())
+    }
+
+    /// Forgets a bucket, if there is one, for another that comes to be at `key`: of some that were not drawn from for
+    /// longest, the one that is full again first. Whoever draws from it finds a full one. One that is empty stays, so that
+    /// nobody gets rid of having had enough by filling the store.
+    fn evict_bucket(&self, key: &str, now: Duration) -> bool {
+        let mut looked_at = 0;
+        let mut first: Option<(u128, usize, Arc<str>)> = None;
+        for step in 0..Self::SHARDS {
+            let index = (place(key) + step) % Self::SHARDS;
+            let (count, found) = lock(&self.contents.shards[index]).oldest_bucket();
+            looked_at += count;
+            if let Some((full, key)) = found
+                && first.as_ref().is_none_or(|(other, ..)| full < *other)
+            {
+                first = Some((full, index, key));
+            }
+            let is_full = first.as_ref().is_some_and(|(full, ..)| *full <= now.as_nanos());
+            if is_full || (first.is_some() && looked_at >= Self::LOOKED_AT) {
+                break;
+            }
+        }
+        let Some((_, index, key)) = first else { return false };
+        let mut shard = lock(&self.contents.shards[index]);
+        // Somebody may have put something else there meanwhile.
+        if shard.entries.peek(&key).is_some_and(|entry| matches!(entry.value, Value::Bucket(_)))
+            && let Some((key, entry)) = shard.entries.pop_entry(&key)
+        {
+            self.contents.release(&key, &entry);
+        }
+        true
     }
 
     /// Clears expired entries away, if there is no room for another, until there is.
@@ -393,13 +455,14 @@ impl Contents {
         let Shard { entries, alarms } = shard;
         let Some(due) = alarms.peek_mut().filter(|alarm| alarm.0.0 <= now) else { return false };
         let Reverse((at, key)) = std::collections::binary_heap::PeekMut::pop(due);
-        let Some(entry) = entries.get_mut(&key).filter(|entry| entry.alarm == Some(at)) else {
+        // That it is looked at here is no use of it.
+        let Some(entry) = entries.peek_mut(&key).filter(|entry| entry.alarm == Some(at)) else {
             return true;
         };
         if entry.is_live(now) {
             entry.alarm = entry.expires;
             alarms.extend(entry.expires.map(|expires| Reverse((expires, key))));
-        } else if let Some((key, entry)) = entries.remove_entry(&key) {
+        } else if let Some((key, entry)) = entries.pop_entry(&key) {
             self.release(&key, &entry);
         }
         true
@@ -412,10 +475,39 @@ impl Contents {
 }
 
 impl Shard {
+    /// Of the buckets that were not drawn from for longest, the one that is full again first, and when that is; and how many
+    /// entries were looked at.
+    fn oldest_bucket(&mut self) -> (usize, Option<(u128, Arc<str>)>) {
+        let mut values = Vec::new();
+        let mut first: Option<(u128, Arc<str>)> = None;
+        let mut count = 0;
+        for (key, entry) in self.entries.iter().rev().take(Store::LOOKED_AT_IN_A_SHARD) {
+            count += 1;
+            match &entry.value {
+                Value::Bucket(full) => {
+                    if first.as_ref().is_none_or(|(other, _)| full < other) {
+                        first = Some((*full, key.clone()));
+                    }
+                }
+                Value::Bytes(_) | Value::Number(_) => values.push(key.clone()),
+            }
+        }
+        // Values do not go, and those that nobody asks for must not hide the buckets behind them next time.
+        for key in values {
+            self.entries.promote(&key);
+        }
+        (count, first)
+    }
+
     /// Gives memory back that was needed once.
     fn shrink(&mut self) {
-        if self.entries.capacity() > 64 && self.entries.len() < self.entries.capacity() / 4 {
-            self.entries.shrink_to_fit();
+        // Alarms were as many as entries, of which each is freed by itself.
+        if self.alarms.capacity() > 64 && self.alarms.len() < self.alarms.capacity() / 4 {
+            let mut fewer = LruCache::unbounded();
+            while let Some((key, entry)) = self.entries.pop_lru() {
+                fewer.put(key, entry);
+            }
+            self.entries = fewer;
             self.alarms.shrink_to_fit();
         }
     }
@@ -462,7 +554,7 @@ fn drop_stale(shard: &mut Shard) {
     let Shard { entries, alarms } = shard;
     if alarms.len() > 2 * entries.len() + 64 {
         let is_set = |alarm: &Reverse<(Duration, Arc<str>)>| {
-            entries.get(&alarm.0.1).is_some_and(|entry| entry.alarm == Some(alarm.0.0))
+            entries.peek(&alarm.0.1).is_some_and(|entry| entry.alarm == Some(alarm.0.0))
         };
         alarms.retain(is_set);
     }
@@ -562,7 +654,7 @@ mod tests {
         }
         assert_eq!(store.set("more", vec![], None, ms(0)), Err(StoreError::Full));
         assert_eq!(store.increment("more", 1, None, ms(0)), Err(StoreError::Full));
-        assert_eq!(store.take("more", 1, 1.0, 1, ms(0)), Err(StoreError::Full));
+        assert_eq!(store.take("more", 1, 1.0, 1, ms(0)), Err(StoreError::Full), "values do not make room");
         store.set("0", b"another".to_vec(), None, ms(0)).unwrap();
         assert_eq!(store.set("more", vec![], None, ms(100)), Err(StoreError::Full), "it was prolonged");
         store.set("more", vec![], None, ms(101)).unwrap();
@@ -579,6 +671,58 @@ mod tests {
         assert_eq!(smaller.set("a", vec![1], None, ms(0)), Err(StoreError::Full));
         smaller.delete("a");
         assert_eq!(store.usage(), Usage { memory: 0, entries: 0 });
+    }
+
+    #[test]
+    fn a_newcomer_is_counted_however_many_buckets_fill_the_store() {
+        let store = Store::new(Quota { memory: 1 << 20, entries: 1000 });
+        let take = |key: &str, cost| store.take(key, cost, 0.01, 10, ms(0));
+        store.set("secret", b"kept".to_vec(), None, ms(0)).unwrap();
+        assert_eq!(take("exhausted", 10), Ok(None));
+        for number in 0..20_000 {
+            assert_eq!(take(&format!("newcomer {number}"), 1), Ok(None));
+        }
+        assert_eq!(store.usage().entries, 1000);
+        assert_eq!(take("exhausted", 1), Ok(Some(100_000)), "an empty bucket does not become a full one");
+        assert_eq!(take("newcomer 19999", 10), Ok(Some(100_000)), "it was drawn from last");
+        assert_eq!(take("newcomer 0", 10), Ok(None), "it was forgotten");
+        assert_eq!(text(&store, "secret", 0).as_deref(), Some("kept"), "values do not make room");
+        // By memory, too.
+        let store = Store::new(Quota { memory: 10_000, entries: 1000 });
+        for number in 0..1000 {
+            let key = format!("{number:0width$}", width = number % 900 + 4);
+            assert_eq!(store.take(&key, 1, 0.01, 10, ms(0)), Ok(None), "{number}");
+            assert!(store.usage().memory <= 10_000);
+        }
+    }
+
+    #[test]
+    fn an_empty_bucket_stays_however_few_there_are() {
+        for entries in [2, 3, 10, 100] {
+            let store = Store::new(Quota { memory: 1 << 20, entries });
+            assert_eq!(store.take("exhausted", 10, 0.01, 10, ms(0)), Ok(None));
+            for number in 0..500 {
+                assert_eq!(store.take(&format!("newcomer {number}"), 1, 0.01, 10, ms(0)), Ok(None));
+            }
+            assert_eq!(store.take("exhausted", 1, 0.01, 10, ms(0)), Ok(Some(100_000)), "{entries}");
+            assert_eq!(store.usage().entries, entries);
+        }
+    }
+
+    #[test]
+    fn values_that_nobody_asks_for_do_not_hide_buckets() {
+        let store = Store::new(Quota { memory: 1 << 20, entries: 4000 });
+        for number in 0..3900 {
+            store.set(&format!("value {number}"), vec![], None, ms(0)).unwrap();
+        }
+        for number in 0..2000 {
+            let taken = store.take(&format!("bucket {number}"), 1, 0.01, 10, ms(0));
+            assert!(taken == Ok(None) || taken == Err(StoreError::Full), "{taken:?}");
+        }
+        for number in 2000..3000 {
+            assert_eq!(store.take(&format!("bucket {number}"), 1, 0.01, 10, ms(0)), Ok(None), "{number}");
+        }
+        assert_eq!(store.usage().entries, 4000);
     }
 
     #[test]
