@@ -15,6 +15,7 @@ mod capability;
 mod client;
 mod code;
 mod cost;
+mod crowd;
 mod counts;
 mod engine;
 mod errand;
@@ -39,7 +40,9 @@ pub use anatomy::{Anatomy, AnatomyError, Range};
 pub use artifact::Digest;
 pub use background::{Background, make_way};
 pub use canary::{Comparison, Ended, Judgement, Seen, Side, write_canaries};
-pub use capability::{Capabilities, Capability, Quota, SecretError, Secrets, Store, StoreError, Usage};
+pub use capability::{
+    Capabilities, Capability, Granted, Quota, SecretError, Secrets, Store, StoreError, Usage,
+};
 pub use client::{Outgoing, Received, SendError, Target};
 pub use code::{Code, Hooks};
 pub use counts::{

@@ -18,6 +18,7 @@ use super::{
     bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     breaker::{Breaker, Entry},
     cost::Cost,
+    crowd::{Crowd, Crowded},
     errand::{Errands, at_once},
     exchange::{InHand, Reply},
     instance::{CallError, Ended, Instance, Terms, now},
@@ -45,6 +46,7 @@ pub struct Slot {
     turn: Semaphore,
     /// Requests that have one, or wait for it.
     in_hand: Cell<u32>,
+    crowd: Crowd,
 }
 
 /// What a request hook decided.
@@ -127,6 +129,7 @@ impl Slot {
             background: None,
             turn: Semaphore::new(1),
             in_hand: Cell::new(0),
+            crowd: Crowd::default(),
         }
     }
 
@@ -254,13 +257,25 @@ impl Slot {
     async fn lend(&self, hook: Hook, recycle_after: u32) -> Result<Lent<'_>, CallError> {
         let entry = self.breaker.enter(hook, now)?;
         let instance = self.idle.borrow_mut().pop();
-        let mut lent = Lent { slot: self, hook, instance, is_there: true, entry, recycle_after };
+        let since = now();
+        self.crowd.arrive(since);
+        let mut lent = Lent {
+            slot: self,
+            hook,
+            instance,
+            is_there: true,
+            entry,
+            recycle_after,
+            since,
+            was_refused: false,
+        };
         if lent.instance.is_some() {
             return Ok(lent);
         }
         let most = self.plugin.limits.instances.get();
         if self.there.get() >= most {
-            lent.is_there = false;
+            (lent.is_there, lent.was_refused) = (false, true);
+            self.tell_crowd(most, since);
             return Err(CallError::Busy(most));
         }
         self.there.set(self.there.get() + 1);
@@ -280,6 +295,18 @@ impl Slot {
             }
         }
         Ok(lent)
+    }
+
+    /// Says, now and then, that there are too few instances.
+    fn tell_crowd(&self, most: u32, now: Duration) {
+        let wait = self.plugin.limits.wait.get();
+        if let Some(Crowded { refused, held, enough }) = self.crowd.refuse(most, wait, now) {
+            let help = format!("raise limits.instances to {enough}, or lower limits.wait");
+            tracing::warn!(
+                plugin = %self.plugin.name, instances = most, refused, ?held, help,
+                "all instances of the plugin on this worker are taken by calls that wait, and further requests are refused"
+            );
+        }
     }
 
     /// How a call is to be made that may take several turns.
@@ -436,6 +463,9 @@ struct Lent<'a> {
     is_there: bool,
     entry: Entry,
     recycle_after: u32,
+    since: Duration,
+    /// There was none.
+    was_refused: bool,
 }
 
 impl Lent<'_> {
@@ -486,6 +516,9 @@ impl Drop for Lent<'_> {
     fn drop(&mut self) {
         // Nothing, if the call has ended.
         self.slot.breaker.give_up(self.entry);
+        if !self.was_refused {
+            self.slot.crowd.leave(now().saturating_sub(self.since));
+        }
         if self.is_there {
             self.slot.there.set(self.slot.there.get() - 1);
         }
