@@ -167,6 +167,93 @@ expect = { verdict = "next" }
     assert!(blessed.text.contains("418"), "{}", blessed.text);
 }
 
+#[test]
+fn bodies_what_is_stored_and_what_was_sent_can_be_written_into_the_tests() {
+    let text = r#"
+[[http]]
+url = "https://a.test/x"
+status = 204
+
+[[case]]
+name = "bodies"
+request = { headers = { x-do = "set another one", x-do-response = "set and that" }, body = "one" }
+response = { body = "that" }
+expect = { body = "one", response = { body = "that" } }
+
+[[case]]
+name = "what is sent"
+request = { headers = { x-do = "send GET https://a.test/x" } }
+expect = { sent = [] }
+"#;
+    let trial = Trial { name: "waiting".into(), code: load(&waiting_guest()) };
+    let file = read(text);
+    assert_eq!(trial.run(&file).cases.iter().filter(|case| case.has_passed()).count(), 0);
+    let blessed = bless(text, &file, &trial.run(&file)).expect("the text is TOML");
+    assert_eq!(blessed.left, [""; 0], "{}", blessed.text);
+    assert!(
+        blessed.text.contains("body = \"another one\"") && blessed.text.contains("body = \"and that\""),
+        "{}",
+        blessed.text
+    );
+    assert!(blessed.text.contains("sent = [\"GET https://a.test/x\"]"), "{}", blessed.text);
+    assert_eq!(differences(&trial.run(&read(&blessed.text))), []);
+
+    let text = r#"
+[[case]]
+name = "what is stored"
+request = { headers = { x-do = "set a 1" } }
+expect = { store = { a = "2", b = "*" } }
+"#;
+    let trial = Trial { name: "granted".into(), code: load(&granted_guest()) };
+    let file = read(text);
+    let blessed = bless(text, &file, &trial.run(&file)).expect("the text is TOML");
+    assert!(blessed.text.contains("store = { a = \"1\", b = false }"), "{}", blessed.text);
+    assert_eq!(differences(&trial.run(&read(&blessed.text))), []);
+}
+
+#[test]
+fn a_client_without_an_address_and_an_upstream_without_endpoints_can_be_written() {
+    let trial = Trial { name: "guest".into(), code: load(&guest()) };
+    let file = read(
+        "config = { pick = 'first' }\n[[case]]\nname = 'nobody is left'\nendpoints = []\n\
+         request = { client-address = 'unix:' }\npick = {}\nexpect = { picks = [false] }\n\
+         [[case]]\nname = 'an address'\nrequest = { client-address = '2001:db8::1' }\ncomplete = [{ client-address = 'unix:' }]\n\
+         expect = { headers = { x-forwarded-for = '2001:db8::1' } }\n",
+    );
+    let report = trial.run(&file);
+    let found = differences(&report);
+    // The guest is not told of what has ended.
+    assert!(found.iter().all(|(place, ..)| place == "complete"), "{found:?}");
+    let path = std::path::Path::new("a.test.toml");
+    let wrong =
+        TestFile::read_text(path, "[[case]]\nname = 'a'\nrequest = { client-address = 'unix' }\n".to_owned());
+    let wrong = wrong.map(drop).expect_err("it is no address").to_string();
+    assert!(wrong.contains("\"unix:\" for a client of a Unix socket"), "{wrong}");
+}
+
+#[test]
+fn a_case_that_fails_shows_what_the_plugin_has_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let write =
+        |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).expect("it can be written");
+    write("guest.wasm", &guest());
+    let quickly = "conformance = { except = { C003 = '-', C011 = '-', C012 = '-', C013 = '-', C022 = '-', C024 = '-', \
+                   C030 = '-', C031 = '-' } }\nlimits = { time = '2s' }\n";
+    let cases = "[[case]]\nname = 'a trap'\nrequest = { headers = { x-do = 'trap' } }\nexpect = { verdict = 'next' }\n\
+                 [[case]]\nname = 'a start'\nconfig = { configure = 'trap' }\nrequest = {}\nexpect = { verdict = 'next' }\n\
+                 [[case]]\nname = 'a line'\nrequest = { headers = { x-do = 'log', x-says = 'nobody' } }\nexpect = { verdict = 'reply' }\n\
+                 [[case]]\nname = 'it passes'\nrequest = { headers = { x-do = 'log', x-says = 'silence' } }\nexpect = { verdict = 'next' }\n";
+    write("guest.test.toml", format!("{quickly}config = {{ request = 'obey' }}\n{cases}").as_bytes());
+    let (code, printed) = tollgate(folder.path(), &["plugin", "test", "--junit", "report.xml"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("1 passed, 3 failed"), "{printed}");
+    assert_eq!(printed.matches("the guest panics on purpose").count(), 2, "{printed}");
+    assert!(printed.contains("warn  nobody was here"), "{printed}");
+    assert!(!printed.contains("silence was here"), "{printed}");
+    let report = fs::read_to_string(folder.path().join("report.xml")).expect("it was written");
+    assert!(report.contains("the guest panics on purpose") && report.contains("nobody was here"), "{report}");
+}
+
 /// The executable at work in a folder; its exit code, and what it printed.
 fn tollgate(folder: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(crate::TOLLGATE)
@@ -293,9 +380,31 @@ fn a_plugin_begins_with_a_project_that_builds_and_passes() {
     }
     assert_eq!(code, Some(0), "{printed}");
     assert!(printed.contains("17 passed, 0 failed"), "{printed}");
+    // What a Rust programmer does next.
+    let cargo = |arguments: &[&str]| {
+        let output = Command::new("cargo")
+            .args(arguments)
+            .current_dir(&project)
+            .env("CARGO_NET_OFFLINE", "true")
+            .env("CARGO_TARGET_DIR", concat!(env!("OUT_DIR"), "/scaffold"))
+            .output()
+            .expect("cargo can be run");
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
+    };
+    let (is_formatted, printed) = cargo(&["fmt", "--check"]);
+    assert!(is_formatted, "{printed}");
+    let (has_passed, printed) = cargo(&["test"]);
+    assert!(has_passed && printed.contains("2 passed") && !printed.contains("warning"), "{printed}");
     // A folder that is there already is left alone.
     assert_eq!(tollgate(folder.path(), &["plugin", "new", "rust", "my-gate"]).0, Some(2));
     assert_eq!(tollgate(folder.path(), &["plugin", "new", "rust", "../x"]).0, Some(2));
+    // One whose name ends like the file in the examples.
+    assert_eq!(tollgate(folder.path(), &["plugin", "new", "c", "my-policy"]).0, Some(0));
+    for file in ["README.md", "Makefile", "my-policy.test.toml"] {
+        let text = fs::read_to_string(folder.path().join("my-policy").join(file)).expect("it was written");
+        assert!(text.contains("my-policy.wasm") && !text.contains("my-my-policy"), "{file}: {text}");
+    }
 }
 
 #[test]

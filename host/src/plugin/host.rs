@@ -216,6 +216,10 @@ impl response::Host for State {
         };
         self.note_taint(Taint::changes_response);
         if let Some(response) = self.exchange.as_mut().and_then(|exchange| exchange.response.as_mut()) {
+            if response.parts.status != status {
+                // The words on the status line were those of the other one.
+                response.parts.extensions.remove::<hyper::ext::ReasonPhrase>();
+            }
             response.parts.status = status;
         }
     }
@@ -289,6 +293,9 @@ impl Line<'_> {
 /// A line is one line whatever stands in it: what comes behind its end would look as if the proxy itself had said it.
 fn in_a_line(text: &str) -> Cow<'_, str> {
     let text = text.trim_end_matches(['\r', '\n']);
+    if text.trim().is_empty() {
+        return "(the plugin has logged nothing but white space)".into();
+    }
     let breaks = |character: char| character.is_control() && character != '\t';
     if !text.contains(breaks) {
         return text.into();

@@ -493,7 +493,7 @@ impl Builder {
                 ),
             };
             self.loads.note(name, stage);
-            tracing::warn!(plugin = name, reason);
+            tracing::warn!(plugin = name, "{reason}");
             Refused { stage, reason, at: SystemTime::now() }
         });
         let bytes =

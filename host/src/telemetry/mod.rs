@@ -42,12 +42,15 @@ pub fn init(format: LogFormat, level: &str) -> Result<WorkerGuard, LogLevelError
     Ok(guard)
 }
 
-/// An error and what it came from, in one line.
+/// An error and what it came from, in one line. What an error has said of its source already is not said again.
 pub fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        text = format!("{text}: {error}");
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
         source = error.source();
     }
     text
@@ -59,4 +62,25 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 pub struct LogLevelError {
     level: String,
     source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_sources;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Failure {
+        #[error("the file is missing")]
+        Missing,
+        #[error("cannot read: {0}")]
+        Said(#[source] Box<Failure>),
+        #[error("cannot start")]
+        Unsaid(#[source] Box<Failure>),
+    }
+
+    #[test]
+    fn an_error_is_said_once() {
+        let said = Failure::Unsaid(Box::new(Failure::Said(Box::new(Failure::Missing))));
+        assert_eq!(with_sources(&said), "cannot start: cannot read: the file is missing");
+    }
 }

@@ -92,7 +92,7 @@ fn bless_step(table: &mut dyn TableLike, step: &Step, report: &StepReport) -> bo
     for difference in &report.differences {
         changed |= match difference.at.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["expect"] => {
-                table.insert("expect", Item::Value(Value::InlineTable(whole(outcome))));
+                table.insert("expect", Item::Value(Value::InlineTable(whole(step, outcome))));
                 true
             }
             _ => bless_difference(table, step, difference, outcome),
@@ -130,7 +130,11 @@ fn bless_difference(
             match at[1..] {
                 ["status"] => Some(i64::from(reply.status.as_u16()).into()),
                 ["headers", name] => headers(&reply.headers, name),
-                ["body" | "body-contains"] => Some(String::from_utf8_lossy(&reply.body).as_ref().into()),
+                ["body" | "body-contains"] => match std::str::from_utf8(&reply.body) {
+                    Ok(body) => Some(body.into()),
+                    // What is no text cannot be expected as text.
+                    Err(_) => return false,
+                },
                 ["json", ref inner @ ..] => {
                     let Ok(actual) = serde_json::from_slice::<Json>(&reply.body) else {
                         set(table, &["expect", "reply", "json"], None);
@@ -157,9 +161,25 @@ fn bless_difference(
                 ["removed"] => expect.and_then(|expect| expect.response.as_ref()).map(|expect| {
                     Value::Array(still_removed(&expect.removed, &outcome.response_before, &response.headers))
                 }),
+                ["body"] => match std::str::from_utf8(&outcome.response_body) {
+                    Ok(body) => Some(body.into()),
+                    Err(_) => return false,
+                },
                 _ => return false,
             }
         }
+        ["body"] => match std::str::from_utf8(&outcome.body) {
+            Ok(body) => Some(body.into()),
+            Err(_) => return false,
+        },
+        ["sent"] => Some(Value::Array(outcome.sent.iter().map(String::as_str).collect())),
+        ["store", key] => match stored(outcome, key) {
+            None => Some(false.into()),
+            Some(value) => match std::str::from_utf8(&value) {
+                Ok(value) => Some(literal(value)),
+                Err(_) => return false,
+            },
+        },
         ["picks"] => Some(picks(outcome)),
         ["share", address] => {
             shares(outcome).get(address).map(|share| Value::from((share * 1e4).round() / 1e4))
@@ -182,8 +202,19 @@ fn bless_difference(
     true
 }
 
+/// What is kept under a key afterwards.
+fn stored(outcome: &Outcome, key: &str) -> Option<Vec<u8>> {
+    outcome.store.as_ref().and_then(|(store, now)| store.get(key, *now).ok().flatten())
+}
+
+/// A body that is another than before, if it is text.
+fn changed_body<'a>(before: Option<&String>, after: &'a [u8]) -> Option<&'a str> {
+    let before = before.map(String::as_bytes).unwrap_or_default();
+    std::str::from_utf8(after).ok().filter(|after| after.as_bytes() != before)
+}
+
 /// Everything that may be expected of what has happened.
-fn whole(outcome: &Outcome) -> InlineTable {
+fn whole(step: &Step, outcome: &Outcome) -> InlineTable {
     let mut expect = InlineTable::new();
     if let Some(verdict) = outcome.verdict {
         expect.insert("verdict", verdict.to_string().into());
@@ -216,7 +247,20 @@ fn whole(outcome: &Outcome) -> InlineTable {
         if !headers.is_empty() {
             table.insert("headers", Value::InlineTable(headers));
         }
+        // That of a reply of its own is expected there.
+        let before = step.response.as_ref().map(|response| &response.body);
+        if outcome.reply.is_none()
+            && let Some(body) = changed_body(before, &outcome.response_body)
+        {
+            table.insert("body", body.into());
+        }
         expect.insert("response", Value::InlineTable(table));
+    }
+    if let Some(body) = changed_body(step.request.as_ref().map(|request| &request.body), &outcome.body) {
+        expect.insert("body", body.into());
+    }
+    if !outcome.sent.is_empty() {
+        expect.insert("sent", Value::Array(outcome.sent.iter().map(String::as_str).collect()));
     }
     if !outcome.picks.is_empty() {
         expect.insert("picks", picks(outcome));

@@ -3,7 +3,7 @@
 //! A battery of checks with a version of its own. Each has an id that stays what it is; a check that comes to ask for
 //! more gets another. What is found tells a fault of the plugin from one of what is around it.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -428,7 +428,8 @@ impl Battery<'_> {
             settings,
             &self.material.props,
             self.material.time,
-        )?;
+        )
+        .map_err(|not_set| not_set.error)?;
         stage.give_endpoints(self.material.endpoints.clone());
         Ok(stage)
     }
@@ -564,7 +565,7 @@ impl Battery<'_> {
             let request = Request { method: method.clone(), ..Request::default() };
             messages.push((format!("the method {method}"), request, Response::default()));
         }
-        let request = Request { client_address: [0_u16; 8].into(), ..Request::default() };
+        let request = Request { client_address: IpAddr::from([0_u16; 8]).into(), ..Request::default() };
         messages.push(("a client of IPv6".to_owned(), request, Response::default()));
         self.calls(messages)
     }

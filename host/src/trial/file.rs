@@ -13,12 +13,13 @@ use super::{
     conformance::Check,
     expect::are_as_expected,
     words::{
-        answers, authority, headers, method, method_if, status, status_if, table_if, tables_if, target, url,
-        version, word_if,
+        answers, authority, client_address, headers, method, method_if, status, status_if, table_if,
+        tables_if, target, url, version, word_if,
     },
     world::Grants,
 };
 use crate::{
+    address::Caller,
     config::{
         self, Duration, PluginLimits, Problem, Problems, Source,
         read::{table, tables, word},
@@ -203,7 +204,8 @@ pub struct Request {
     pub scheme: Scheme,
     #[serde(deserialize_with = "version")]
     pub http_version: Version,
-    pub client_address: IpAddr,
+    #[serde(deserialize_with = "client_address")]
+    pub client_address: Caller<IpAddr>,
     pub route: String,
     pub upstream: String,
     pub body: String,
@@ -220,7 +222,7 @@ impl Default for Request {
             authority: "example.com".to_owned(),
             scheme: Scheme::Http,
             http_version: Version::HTTP_11,
-            client_address: IpAddr::from([192, 0, 2, 1]),
+            client_address: IpAddr::from([192, 0, 2, 1]).into(),
             route: "route".to_owned(),
             upstream: "app".to_owned(),
             body: String::new(),
@@ -346,7 +348,8 @@ pub struct Ended {
     /// With the query.
     #[serde(deserialize_with = "target")]
     pub target: String,
-    pub client_address: IpAddr,
+    #[serde(deserialize_with = "client_address")]
+    pub client_address: Caller<IpAddr>,
     pub route: String,
     pub upstream: String,
     #[serde(deserialize_with = "status")]
@@ -705,11 +708,12 @@ fn check(case: &Spanned<Case>) -> Vec<Problem> {
             let message = "nothing happens here: there is no `request`, no `pick` and no `response`";
             problems
                 .push(Problem::at(place, message).help("`request = {}` calls on-request with a plain GET"));
-        } else if step.pick.is_some()
-            && !case.steps().iter().any(|step| step.endpoints.as_ref().is_some_and(|list| !list.is_empty()))
-        {
+        } else if step.pick.is_some() && !case.steps().iter().any(|step| step.endpoints.is_some()) {
             let message = "there is nothing to pick from";
-            problems.push(Problem::at(place, message).help("write endpoints = [{ address = \"a:1\" }]"));
+            problems.push(
+                Problem::at(place, message)
+                    .help("write endpoints = [{ address = \"a:1\" }], or endpoints = []"),
+            );
         }
     }
     problems

@@ -6,9 +6,10 @@
 use std::{fmt::Write, time::Duration};
 
 use super::{
-    CaseReport, Report,
+    CaseReport, Level, Report,
     conformance::{self, Conformance, Finding},
 };
+use crate::plugin::Logged;
 
 /// What came of one component.
 #[derive(Debug)]
@@ -109,6 +110,9 @@ fn tell(case: &CaseReport) -> String {
                 difference.expected,
                 difference.actual
             );
+        }
+        for Logged { level, text: line } in &step.logs {
+            let _ = writeln!(text, "logged: {} {line}", Level::from(*level));
         }
     }
     text

@@ -20,7 +20,7 @@ pub use file::{
     Answered, Case, Ended, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request,
     Response, Scheme, SendFault, Step, StepInstance, TestFile, Verdict,
 };
-pub use stage::{Outcome, Stage, fault};
+pub use stage::{NotSet, Outcome, Stage, fault};
 pub use words::header_value;
 pub use world::{Grants, Props};
 
@@ -32,7 +32,7 @@ use std::{
 
 use crate::{
     config,
-    plugin::{Code, StartError},
+    plugin::{Code, Logged, StartError},
     telemetry::with_sources,
 };
 
@@ -68,6 +68,8 @@ pub struct StepReport {
     pub refusal: Option<String>,
     /// Nothing if it went as expected.
     pub differences: Vec<Difference>,
+    /// What the plugin has logged and printed meanwhile, such as why it panicked.
+    pub logs: Vec<Logged>,
 }
 
 impl Report {
@@ -119,7 +121,7 @@ impl Trial {
         };
         let mut reports: Vec<StepReport> = match (&start, stage) {
             (Ok(()), Some(stage)) => steps.iter().map(|step| act(stage, step)).collect(),
-            (Err(error), _) => vec![not_started(error, steps.first())],
+            (Err(NotSet { error, logs }), _) => vec![not_started(error, logs.clone(), steps.first())],
             (Ok(()), None) => Vec::new(),
         };
         if steps.iter().all(|step| step.expect.is_none())
@@ -153,11 +155,12 @@ fn act(stage: &mut Stage, step: &Step) -> StepReport {
     if let Some(words) = step.expect.as_ref().and_then(|expect| expect.refused.as_ref()) {
         differences.push(refusal(format!("refused with {words:?}"), "accepted"));
     }
-    StepReport { outcome: Some(outcome), refusal: None, differences }
+    let logs = outcome.logs.clone();
+    StepReport { outcome: Some(outcome), refusal: None, differences, logs }
 }
 
 /// What is to be said of a case whose plugin could not be started.
-fn not_started(error: &StartError, step: Option<&Step>) -> StepReport {
+fn not_started(error: &StartError, logs: Vec<Logged>, step: Option<&Step>) -> StepReport {
     let expect = step.and_then(|step| step.expect.as_ref());
     let refused = expect.and_then(|expect| expect.refused.as_deref());
     let expected_error = expect.and_then(|expect| expect.error);
@@ -183,7 +186,7 @@ fn not_started(error: &StartError, step: Option<&Step>) -> StepReport {
             (None, difference)
         }
     };
-    StepReport { outcome: None, refusal: refusal_text, differences: difference.into_iter().collect() }
+    StepReport { outcome: None, refusal: refusal_text, differences: difference.into_iter().collect(), logs }
 }
 
 fn refusal(expected: impl Into<String>, actual: impl Into<String>) -> Difference {

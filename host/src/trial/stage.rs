@@ -17,6 +17,7 @@ use super::{
     world::{Props, World},
 };
 use crate::{
+    address::Caller,
     config,
     plugin::{
         CallError, Chance, Code, Completed, Condition, Exchange, Hook, InHand, Journal, Logged, Member,
@@ -80,6 +81,14 @@ pub struct Outcome {
     pub calls: Vec<(Hook, Duration)>,
 }
 
+/// Why there is no instance, and what the plugin has logged before that was known.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotSet {
+    pub error: StartError,
+    pub logs: Vec<Logged>,
+}
+
 /// In which way a call has failed.
 pub fn fault(error: &CallError) -> Fault {
     match error {
@@ -99,7 +108,7 @@ impl Stage {
         settings: &config::Plugin,
         props: &Props,
         time: Moment,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, NotSet> {
         let journal = Arc::<Journal>::default();
         let time = Arc::new(Time::new(time.since_epoch()));
         let capabilities = props.capabilities(time.now());
@@ -109,7 +118,8 @@ impl Stage {
             time: Some(time.clone()),
             chance: props.seed.map(|seed| Arc::new(Chance::new(seed))),
         };
-        let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)?;
+        let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)
+            .map_err(|error| NotSet { error, logs: journal.take() })?;
         for (sequence, next) in &props.sequences {
             plugin.set_sequence(sequence, *next);
         }
@@ -356,11 +366,15 @@ pub fn exchange(written: &Request) -> InHand {
     // Read as a target already.
     *request.uri_mut() = written.path.parse().unwrap_or_default();
     let headers = request.headers_mut();
-    let address = HeaderValue::try_from(written.client_address.to_string());
+    // A client of a Unix socket has no address that could be handed on.
+    let address = match written.client_address {
+        Caller::Ip(address) => HeaderValue::try_from(address.to_string()).ok(),
+        Caller::Unix => None,
+    };
     let authority = HeaderValue::try_from(written.authority.as_str()).ok().filter(|value| !value.is_empty());
     let given = [
         (header::HOST, authority.clone()),
-        (HeaderName::from_static("x-forwarded-for"), address.ok()),
+        (HeaderName::from_static("x-forwarded-for"), address),
         (HeaderName::from_static("x-forwarded-host"), authority),
         (
             HeaderName::from_static("x-forwarded-proto"),
@@ -380,7 +394,7 @@ pub fn exchange(written: &Request) -> InHand {
     let (parts, ()) = request.into_parts();
     let mut exchange = InHand::new(Exchange::new(
         parts,
-        written.client_address.into(),
+        written.client_address,
         written.scheme.as_str(),
         written.route.as_str().into(),
         written.upstream.as_str().into(),

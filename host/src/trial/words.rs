@@ -1,6 +1,6 @@
 //! How is a single value in the tests of a plugin written?
 
-use std::{collections::BTreeMap, fmt, time};
+use std::{collections::BTreeMap, fmt, net::IpAddr, time};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use super::file::{Answered, ExpectPick, Expected, Moment, Url};
 use crate::{
+    address::Caller,
     config::read::{table, tables, word, written},
     path,
     plugin::Target,
@@ -83,6 +84,17 @@ pub(super) fn authority<'de, D: Deserializer<'de>>(deserializer: D) -> Result<St
     written(deserializer, "host and port, such as \"example.com:8080\"", |text| {
         (text.is_empty() || Authority::try_from(text).is_ok()).then(|| text.to_owned())
     })
+}
+
+pub(super) fn client_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Caller<IpAddr>, D::Error> {
+    written(
+        deserializer,
+        "an address such as \"192.0.2.1\", or \"unix:\" for a client of a Unix socket",
+        |text| match text {
+            "unix:" => Some(Caller::Unix),
+            address => address.parse().ok().map(Caller::Ip),
+        },
+    )
 }
 
 pub(super) fn status<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {

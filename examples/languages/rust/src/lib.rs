@@ -20,7 +20,9 @@ static CONSUMERS: OnceLock<HashMap<String, String>> = OnceLock::new();
 impl lifecycle::Guest for Policy {
     fn configure(config: String) -> Result<(), String> {
         let consumers = consumers(&config)?;
-        CONSUMERS.set(consumers).map_err(|_| "an instance is configured once".to_owned())
+        CONSUMERS
+            .set(consumers)
+            .map_err(|_| "an instance is configured once".to_owned())
     }
 }
 
@@ -30,10 +32,14 @@ impl request_hook::Guest for Policy {
             return problem(401, "Unauthorized", "an API key is needed in x-api-key");
         };
         let Some(consumer) = CONSUMERS.get().and_then(|consumers| consumers.get(&key)) else {
-            return problem(401, "Unauthorized", "the API key in x-api-key is not accepted");
+            return problem(
+                401,
+                "Unauthorized",
+                "the API key in x-api-key is not accepted",
+            );
         };
-        let passed_on =
-            request::set_header("x-consumer", consumer).and_then(|()| request::remove_header("x-api-key"));
+        let passed_on = request::set_header("x-consumer", consumer)
+            .and_then(|()| request::remove_header("x-api-key"));
         match passed_on {
             Ok(()) => request_hook::Verdict::Next,
             // Otherwise what the client says of itself would count.
@@ -57,7 +63,10 @@ fn consumers(config: &str) -> Result<HashMap<String, String>, String> {
     if let Some(unknown) = config.keys().find(|name| *name != "keys") {
         return Err(format!("there is no key `{unknown}` in `config`"));
     }
-    let keys = config.get("keys").and_then(Value::as_object).filter(|keys| !keys.is_empty());
+    let keys = config
+        .get("keys")
+        .and_then(Value::as_object)
+        .filter(|keys| !keys.is_empty());
     let keys = keys.ok_or("`keys` is not a table of consumers with their keys")?;
     let consumer = |(consumer, key): (&String, &Value)| match key.as_str() {
         Some(key) if !key.is_empty() => Ok((key.to_owned(), consumer.clone())),
@@ -68,11 +77,16 @@ fn consumers(config: &str) -> Result<HashMap<String, String>, String> {
 
 /// A problem document (RFC 9457) as an answer.
 fn problem(status: u16, title: &str, detail: &str) -> request_hook::Verdict {
-    let body = format!(r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}"}}"#);
+    let body = format!(
+        r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}"}}"#
+    );
     request_hook::Verdict::Reply(Reply {
         status,
         headers: vec![
-            ("content-type".to_owned(), "application/problem+json".to_owned()),
+            (
+                "content-type".to_owned(),
+                "application/problem+json".to_owned(),
+            ),
             ("cache-control".to_owned(), "no-store".to_owned()),
             ("www-authenticate".to_owned(), "ApiKey".to_owned()),
         ],
@@ -80,4 +94,31 @@ fn problem(status: u16, title: &str, detail: &str) -> request_hook::Verdict {
     })
 }
 
+// Only a component exports the hooks: to a linker of this machine, which links what `cargo test` runs, their names are none.
+#[cfg(target_family = "wasm")]
 export!(Policy);
+
+#[cfg(test)]
+mod tests {
+    use super::consumers;
+
+    #[test]
+    fn a_key_has_a_consumer() {
+        let consumers = consumers(r#"{"keys":{"demo":"k1"}}"#).expect("the configuration is valid");
+        assert_eq!(consumers.get("k1").map(String::as_str), Some("demo"));
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused() {
+        for config in [
+            "",
+            "[]",
+            "{}",
+            r#"{"keys":{}}"#,
+            r#"{"keys":{"demo":7}}"#,
+            r#"{"key":{}}"#,
+        ] {
+            assert!(consumers(config).is_err(), "{config}");
+        }
+    }
+}

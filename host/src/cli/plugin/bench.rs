@@ -81,6 +81,7 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
         let start = || {
             let props = Props::of(file, Some(case));
             Stage::set(&trial.code, &trial.name, &settings, &props, case.time.unwrap_or(file.time))
+                .map_err(|not_set| not_set.error)
         };
         if number == 0 {
             for _ in 0..STARTS {

@@ -71,7 +71,6 @@ impl Language {
         match self {
             Self::Rust => &[
                 ("Cargo.toml", include_str!("templates/rust/Cargo.toml.template")),
-                (".cargo/config.toml", include_str!("templates/rust/config.toml")),
                 example!("rust", "src/lib.rs"),
             ],
             Self::C => &[example!("c", "Makefile"), example!("c", "policy.c")],
@@ -187,9 +186,10 @@ pub(super) async fn run(arguments: NewArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn filled(text: &str, name: &str) -> String {
-    text.replace(NAME, name)
+    // What the name has put there is not looked at again: that of `my-policy.wasm` ends like the component's.
+    text.replace(COMPONENT, &format!("{NAME}.wasm"))
         .replace(CRATE, &name.replace('-', "_"))
-        .replace(COMPONENT, &format!("{name}.wasm"))
+        .replace(NAME, name)
 }
 
 /// As a table of the configuration, a file, a package of every language and an interface of WIT can be called.
@@ -204,6 +204,18 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_has_the_name_of_the_plugin_whatever_that_is() {
+        for (name, component) in [("a", "a.wasm"), ("my-policy", "my-policy.wasm"), ("policy", "policy.wasm")]
+        {
+            assert_eq!(
+                filled("cp {{name}}.wasm; make policy.wasm", name),
+                format!("cp {component}; make {component}")
+            );
+        }
+        assert_eq!(filled("{{identifier}}.wasm", "my-policy"), "my_policy.wasm");
+    }
 
     #[test]
     fn a_name_goes_everywhere() {

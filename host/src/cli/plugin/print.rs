@@ -2,9 +2,12 @@
 
 use std::{io::IsTerminal, time::Duration};
 
-use crate::trial::{
-    CaseReport, Difference,
-    conformance::{self, Conformance, Finding, Soak},
+use crate::{
+    plugin::Logged,
+    trial::{
+        CaseReport, Difference, Level,
+        conformance::{self, Conformance, Finding, Soak},
+    },
 };
 
 /// Colours, where there is a terminal to show them.
@@ -52,6 +55,21 @@ pub(super) fn case(case: &CaseReport, colors: &Colors) {
     for (number, step) in case.steps.iter().enumerate() {
         let place = if case.steps.len() > 1 { format!("step {}: ", number + 1) } else { String::new() };
         step.differences.iter().for_each(|found| difference(&place, found, colors));
+        logs(&place, &step.logs, colors);
+    }
+}
+
+/// What the plugin has logged and printed in a step of a case that failed: there it says why it trapped.
+fn logs(place: &str, logs: &[Logged], colors: &Colors) {
+    if logs.is_empty() {
+        return;
+    }
+    say!("       {place}logged by the plugin");
+    for Logged { level, text } in logs {
+        let level = Level::from(*level).to_string();
+        for line in text.lines() {
+            say!("         {}", colors.faint(&format!("{level:5} {}", printable(line))));
+        }
     }
 }
 

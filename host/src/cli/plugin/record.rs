@@ -97,11 +97,28 @@ fn head(name: &str, origin: &str, config: &serde_json::Value) -> String {
     if Path::new(origin).is_absolute() {
         text.push_str(&format!("component = {}\n", Value::from(origin)));
     }
-    if let Some(file) = config["file"].as_str() {
-        let mut from = InlineTable::new();
-        from.insert("file", file.into());
-        from.insert("plugin", name.into());
-        text.push_str(&format!("config-from = {from}\n"));
+    let settings = &config["config"]["plugins"][name]["config"];
+    if settings.as_object().is_none_or(serde_json::Map::is_empty) {
+        return text + "\n";
+    }
+    match config["file"].as_str().filter(|file| has_table(Path::new(file), name)) {
+        Some(file) => {
+            let mut from = InlineTable::new();
+            from.insert("file", file.into());
+            from.insert("plugin", name.into());
+            text.push_str(&format!("config-from = {from}\n"));
+        }
+        None => text.push_str(&format!(
+            "# The cases are of a proxy whose configuration is not here. Write the settings of [plugins.{name}] as\n\
+             # config = {{ ... }}\n"
+        )),
     }
     text + "\n"
+}
+
+/// Whether the table of a plugin is in a configuration that can be read from here. Not so in one of another machine, or of
+/// another user.
+fn has_table(file: &Path, plugin: &str) -> bool {
+    let table = fs::read_to_string(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    table.is_some_and(|table| table.get("plugins").is_some_and(|plugins| plugins.get(plugin).is_some()))
 }

@@ -27,10 +27,13 @@ pub(super) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode
     let method = if undo { Method::DELETE } else { Method::POST };
     let answer = admin.ask(method, &path, None).await?;
     let told = |key: &str| answer[key].as_str().unwrap_or("an unknown version").to_owned();
+    // With the place, since there may be several proxies on this machine.
+    let place = admin.address();
     if undo {
-        say!("{name}: version {} serves", told("digest"));
+        say!("{name}: version {} serves in the proxy with the admin API on {place}", told("digest"));
     } else {
-        say!("{name}: version {} serves in the place of {}", told("to"), told("from"));
+        let (to, from) = (told("to"), told("from"));
+        say!("{name}: version {to} serves in the place of {from} in the proxy with the admin API on {place}");
     }
     Ok(ExitCode::SUCCESS)
 }
