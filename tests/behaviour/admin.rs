@@ -411,6 +411,22 @@ async fn the_executable_drains_when_the_api_is_asked_to_and_top_shows_it_before(
     let endpoint = words(of(&origin.address.to_string()));
     assert_eq!((&*endpoint[0], &*endpoint[2]), ("app", "healthy"), "{printed}");
 
+    // The environment says where for all commands of a shell; what stands in the command counts more.
+    let environment = &[("TOLLGATE_ADMIN", &*url)];
+    let mut top = Executable::start_with(TOLLGATE, folder.path(), &["top", "--once"], environment);
+    let (status, printed, errors) = top.end().await;
+    assert!(status.success() && printed.contains(&address.to_string()), "{errors}");
+    let elsewhere = ["plugin", "rollback", "none", "--admin", "http://127.0.0.1:1"];
+    let (status, _, errors) =
+        Executable::start_with(TOLLGATE, folder.path(), &elsewhere, environment).end().await;
+    assert!(!status.success() && errors.contains("cannot ask the admin API on 127.0.0.1:1"), "{errors}");
+    let here = ["plugin", "rollback", "none"];
+    let (status, _, errors) = Executable::start_with(TOLLGATE, folder.path(), &here, environment).end().await;
+    assert!(
+        !status.success() && errors.contains(&format!("cannot ask the admin API on {admin}")),
+        "{errors}"
+    );
+
     let mut client = Client::connect(admin.parse().unwrap()).await;
     client.send("POST /api/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").await;
     assert_eq!(client.response().await.status, 202);

@@ -178,6 +178,25 @@ async fn a_file_that_is_not_there_is_a_problem_of_the_user() {
     }
 }
 
+#[tokio::test]
+async fn the_configuration_may_stand_before_the_command() {
+    let folder = folder("[[listeners]]\naddress = \"127.0.0.1:0\"\n");
+    std::fs::rename(folder.path().join("config.toml"), folder.path().join("other.toml"))
+        .expect("it can be renamed");
+    for (arguments, code) in [
+        (&["--config", "other.toml", "check"][..], Some(0)),
+        (&["-c", "other.toml", "check", "-c", "other.toml"], Some(0)),
+        (&["check", "--config", "other.toml"], Some(0)),
+        (&["--config", "other.toml", "check", "--config", "config.toml"], Some(2)),
+        (&["--config", "other.toml", "schema"], Some(2)),
+    ] {
+        let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), arguments).end().await;
+        // Whether a configuration without routes is one, is asked elsewhere.
+        let is_refused_as_usage = errors.contains("`--config`");
+        assert_eq!(is_refused_as_usage, code == Some(2), "{arguments:?}: {status} {errors}");
+    }
+}
+
 // ---------------------------------------------------------------------------------------------
 // tollgate run
 // ---------------------------------------------------------------------------------------------

@@ -14,18 +14,22 @@ use tokio::net::TcpStream;
 /// Whom a command asks.
 #[derive(Debug, Args)]
 pub(super) struct AdminArguments {
-    /// Where the admin API of the proxy is
-    #[arg(long, default_value = "http://127.0.0.1:9901", value_name = "URL")]
-    admin: String,
+    /// Where the admin API of the proxy is; TOLLGATE_ADMIN of the environment if absent, or else http://127.0.0.1:9901
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
     /// What the admin API wants to be shown; TOLLGATE_ADMIN_TOKEN of the environment if absent
     #[arg(long)]
     token: Option<String>,
 }
 
 impl AdminArguments {
-    pub fn open(&self) -> anyhow::Result<Admin> {
-        Admin::new(&self.admin, self.token.as_deref())
+    pub fn open(self) -> anyhow::Result<Admin> {
+        let own = std::env::var("TOLLGATE_ADMIN").ok().filter(|url| !url.is_empty());
+        Admin::new(self.admin.or(own).as_deref().unwrap_or(Self::USUAL), self.token.as_deref())
     }
+
+    /// The address in the examples of the documentation.
+    const USUAL: &str = "http://127.0.0.1:9901";
 }
 
 /// An admin API that is asked.
@@ -72,6 +76,11 @@ impl Admin {
         Self { patience, ..self }
     }
 
+    /// Where it is.
+    pub fn address(&self) -> &str {
+        &self.authority
+    }
+
     /// What it says at a path.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         self.ask(Method::GET, path, None).await
@@ -87,7 +96,7 @@ impl Admin {
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
         let stream = TcpStream::connect(&self.authority).await.context(
-            "nobody is there: `--admin` says where it is, as the table `admin` in the configuration of the proxy does",
+            "nobody is there: `--admin`, or TOLLGATE_ADMIN in the environment, says where it is, as the table `admin` in the configuration of the proxy does",
         )?;
         let (mut sender, connection) = http1::handshake::<_, Body>(TokioIo::new(stream)).await?;
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.host);

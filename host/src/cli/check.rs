@@ -10,7 +10,7 @@ use crate::{
 };
 
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
-    let path = arguments.config;
+    let path = arguments.config();
     let (config, source) = config::read(&path)?;
     let settings = run::settings(&path);
     // The same code as at start and at a reload, but for sockets.

@@ -37,7 +37,7 @@ use crate::{
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The configuration to run
+    /// The configuration to run or to check
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -72,9 +72,42 @@ const CONFIG: &str = "config.toml";
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// The configuration
-    #[arg(long, short, default_value = CONFIG, value_name = "FILE")]
-    config: PathBuf,
+    /// The configuration; config.toml if absent
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl RunArguments {
+    /// The configuration that is meant.
+    fn config(self) -> PathBuf {
+        self.config.unwrap_or_else(|| CONFIG.into())
+    }
+}
+
+impl Command {
+    /// Takes `--config` that stood before the command. An error if the command has none, or another one.
+    fn take_config(&mut self, before: PathBuf) -> Result<(), String> {
+        match self {
+            Self::Run(arguments) | Self::Check(arguments) => match &arguments.config {
+                Some(after) if *after != before => Err(format!(
+                    "`--config` names two files, {} and {}: name one",
+                    before.display(),
+                    after.display()
+                )),
+                Some(_) | None => {
+                    arguments.config = Some(before);
+                    Ok(())
+                }
+            },
+            Self::Demo(_)
+            | Self::Backend(_)
+            | Self::Top(_)
+            | Self::Schema
+            | Self::Completions(_)
+            | Self::Explain(_)
+            | Self::Plugin(_) => Err("this command reads no configuration: leave `--config` out".to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -95,12 +128,14 @@ enum Format {
 
 /// Does what was asked. 0 done, 1 failed at work, 2 wrong usage or configuration.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    if arguments.command.is_some() && arguments.config.is_some() {
-        let message = "`--config` stands after the command: tollgate run --config FILE";
+    let mut arguments = Arguments::parse();
+    let mut command = arguments.command.take().unwrap_or(Command::Run(RunArguments { config: None }));
+    if let Some(config) = arguments.config.take()
+        && let Err(message) = command.take_config(config)
+    {
         Arguments::command().error(clap::error::ErrorKind::ArgumentConflict, message).exit();
     }
-    match act(arguments) {
+    match act(command, &arguments.log) {
         Ok(code) => code,
         Err(error) => {
             show(&error);
@@ -109,21 +144,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn act(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let format = match arguments.log.log_format {
+fn act(command: Command, log: &LogArguments) -> anyhow::Result<ExitCode> {
+    let format = match log.log_format {
         Format::Human => LogFormat::Human,
         Format::Json => LogFormat::Json,
     };
-    let _guard = telemetry::init(format, &arguments.log.log_level)?;
+    let _guard = telemetry::init(format, &log.log_level)?;
     // Control only: requests are served by the workers' own runtimes.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("tollgate-control")
         .enable_all()
         .build()?;
-    let run = RunArguments { config: arguments.config.unwrap_or_else(|| CONFIG.into()) };
     let result = runtime.block_on(async {
-        match arguments.command.unwrap_or(Command::Run(run)) {
+        match command {
             Command::Run(arguments) => run::run(arguments).await?,
             Command::Demo(arguments) => demo::run(arguments).await?,
             Command::Check(arguments) => check::run(arguments).await?,
@@ -149,7 +183,7 @@ fn show(error: &anyhow::Error) {
     });
     match problems {
         Some(problems) => eprintln!("{}", problems.render(std::io::stderr().is_terminal())),
-        None => eprintln!("error: {error:#}"),
+        None => eprintln!("error: {}", telemetry::with_sources(&**error)),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     raise_file_limit();
-    let path = arguments.config;
+    let path = arguments.config();
     let (config, source) = config::read(&path)?;
     let settings = settings(&path);
     let loaded = watch::State::before_loading(&source, &config, &settings.folder);
