@@ -28,5 +28,6 @@ pub mod address;
 pub mod socket;
 pub mod body;
 pub mod field;
+pub mod reason;
 pub mod clock;
 pub mod drain;

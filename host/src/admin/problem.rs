@@ -7,6 +7,8 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
+use crate::reason::{put_reason, reason};
+
 /// A problem document (RFC 9457).
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,7 +41,7 @@ impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error"),
+            title: Some(reason(status)).filter(|words| !words.is_empty()).unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
             problems: Vec::new(),
@@ -55,6 +57,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).expect("it was made of a status");
         let mut response = (status, Json(self)).into_response();
+        put_reason(&mut response);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -21,6 +21,7 @@ use super::framing::Framing;
 use crate::{
     clock::{Clock, Pace, Timer},
     proxy::{Connection, Turn},
+    reason::reason,
     socket,
     telemetry::traffic::Limit,
 };
@@ -286,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
 /// A response without a body that closes the connection.
 pub(super) fn refusal(status: StatusCode) -> Vec<u8> {
-    let reason = status.canonical_reason().unwrap_or_default();
+    let reason = reason(status);
     let status = status.as_u16();
     format!("HTTP/1.1 {status} {reason}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").into_bytes()
 }

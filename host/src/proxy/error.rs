@@ -6,7 +6,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use super::headers::{BadRequest, BadResponse};
-use crate::{clock::Elapsed, plugin::CallError, telemetry::traffic::Limit, upstream::ConnectError};
+use crate::{
+    clock::Elapsed,
+    plugin::CallError,
+    reason::{put_reason, reason},
+    telemetry::traffic::Limit,
+    upstream::ConnectError,
+};
 
 /// Why a request was not answered by an upstream or a plugin.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +187,7 @@ impl Error {
 
 /// A problem document (RFC 9457) with nothing in it about the inside.
 pub(super) fn problem(status: StatusCode, request_id: Option<&HeaderValue>) -> Response<Bytes> {
-    let title = status.canonical_reason().unwrap_or("Error");
+    let title = Some(reason(status)).filter(|words| !words.is_empty()).unwrap_or("Error");
     let id = request_id.and_then(|id| id.to_str().ok()).unwrap_or_default();
     // An id is visible ASCII; of that, JSON escapes two.
     let id = id.replace('\\', "\\\\").replace('"', "\\\"");
@@ -191,6 +197,7 @@ pub(super) fn problem(status: StatusCode, request_id: Option<&HeaderValue>) -> R
     );
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
+    put_reason(&mut response);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -19,6 +19,7 @@ use crate::{
         CallError, Hook, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, RouteCalls, Slot,
         brief,
     },
+    reason::put_reason,
     snapshot::{Route, Step, Target},
     upstream::Roster,
 };
@@ -267,6 +268,7 @@ fn reframe(headers: &mut HeaderMap, status: StatusCode, is_head: bool, content: 
 fn into_response(reply: Reply) -> Response<Content> {
     let mut response = Response::new(Content::Whole(reply.body));
     *response.status_mut() = reply.status;
+    put_reason(&mut response);
     *response.headers_mut() = reply.headers;
     response
 }
