@@ -225,17 +225,14 @@ impl Framing {
         Ok(None)
     }
 
-    /// RFC 9112, section 7.1: `1*HEXDIG`, and extensions that mean nothing here.
+    /// RFC 9112, section 7.1: `1*HEXDIG`, and extensions that mean nothing here but must be written as such.
     fn chunk_size(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let Some(line) = self.line(bytes)? else {
             return if bytes.len() > CHUNK_LINE { Err(Fault::Chunk) } else { Ok(0) };
         };
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let extension = &line[digits..line.len() - 2];
-        let is_plain = |byte: &u8| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f);
-        let extension_is_valid = (extension.is_empty() || extension.trim_ascii_start().starts_with(b";"))
-            && extension.iter().all(is_plain);
-        if !(1..=16).contains(&digits) || !extension_is_valid || line.len() > CHUNK_LINE {
+        if !(1..=16).contains(&digits) || !are_extensions(extension) || line.len() > CHUNK_LINE {
             return Err(Fault::Chunk);
         }
         let size = line[..digits].iter().try_fold(0_u64, |size, &digit| {
@@ -382,11 +379,55 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Result<Option<&'a [u8]>, Fault> 
     }
 }
 
-/// Without the white space of RFC 9110, section 5.6.3, around it. Not more: a vertical tab is none.
-fn trim(mut value: &[u8]) -> &[u8] {
+/// RFC 9112, section 7.1.1: each a name, and a value that is a token or a string in quotes. The next hop does not see
+/// them, but a reader that found the end of such a line elsewhere would find that of the chunk elsewhere, too.
+fn are_extensions(mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let Some(rest) = trim_start(bytes).strip_prefix(b";") else { return false };
+        let Some(rest) = after_token(trim_start(rest)) else { return false };
+        bytes = match trim_start(rest).strip_prefix(b"=").map(trim_start) {
+            None => rest,
+            Some(value) => match after_token(value).or_else(|| after_quoted(value)) {
+                Some(rest) => rest,
+                None => return false,
+            },
+        };
+    }
+    true
+}
+
+/// What comes behind a token (RFC 9110, section 5.6.2).
+fn after_token(bytes: &[u8]) -> Option<&[u8]> {
+    let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let length = bytes.iter().take_while(is_part).count();
+    (length > 0).then(|| &bytes[length..])
+}
+
+/// What comes behind a string in quotes (RFC 9110, section 5.6.4).
+fn after_quoted(bytes: &[u8]) -> Option<&[u8]> {
+    let is_text = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+    let mut rest = bytes.strip_prefix(b"\"")?;
+    loop {
+        match rest {
+            [b'"', after @ ..] => return Some(after),
+            [b'\\', byte, after @ ..] if is_text(*byte) => rest = after,
+            [byte, after @ ..] if is_text(*byte) && *byte != b'\\' => rest = after,
+            _ => return None,
+        }
+    }
+}
+
+/// Without the white space of RFC 9110, section 5.6.3, before it.
+fn trim_start(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;
     }
+    value
+}
+
+/// Without the white space of RFC 9110, section 5.6.3, around it. Not more: a vertical tab is none.
+fn trim(value: &[u8]) -> &[u8] {
+    let mut value = trim_start(value);
     while let [rest @ .., b' ' | b'\t'] = value {
         value = rest;
     }
@@ -438,6 +479,7 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
             "POST / HTTP/1.1\r\ncontent-length:\t3 \r\n\r\na\nc",
             "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3 ; a = b;c;d=\"e\\\"; [\"\r\nabc\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3;x=\"y\"\r\nabc\r\nA\r\n0123456789\r\n0\r\nX: y\r\n\r\n",
             "GET / HTTP/1.1\r\nContent-Length-X: x\r\nTransfer-Encodings: x\r\nHosts: a\r\nHost: b\r\n\r\n",
             "GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -525,6 +567,17 @@ mod tests {
             (";x\r\n", Fault::Chunk),
             ("3 x\r\n", Fault::Chunk),
             ("3;a\rb\r\n", Fault::Chunk),
+            ("3;\r\nabc\r\n", Fault::Chunk),
+            ("3; \r\nabc\r\n", Fault::Chunk),
+            ("3;;a\r\nabc\r\n", Fault::Chunk),
+            ("3;a;\r\nabc\r\n", Fault::Chunk),
+            ("3;bad[=x\r\nabc\r\n", Fault::Chunk),
+            ("3;a=\r\nabc\r\n", Fault::Chunk),
+            ("3;a=b c\r\nabc\r\n", Fault::Chunk),
+            ("3;a=\"b\r\nabc\r\n", Fault::Chunk),
+            ("3;a=\"b\\\"\r\nabc\r\n", Fault::Chunk),
+            ("3;a=\"b\"c\r\nabc\r\n", Fault::Chunk),
+            ("3;a \r\nabc\r\n", Fault::Chunk),
             ("10000000000000000\r\n", Fault::Chunk),
             ("0\r\nX: y\n\r\n", Fault::LineEnd),
             ("0\r\n X: y\r\n\r\n", Fault::Header),
