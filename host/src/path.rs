@@ -4,6 +4,11 @@
 //! canonical form before any of them sees it: percent-encodings of unreserved characters decoded, the
 //! others in upper case (RFC 3986, section 6.2.2), dot segments resolved (section 5.2.4), runs of slashes
 //! made one. Where servers are known to disagree there is no canonical form and the request is refused.
+//!
+//! The dangerous disagreements are those by which a path becomes shorter behind the proxy: `/;x/admin` is `/admin` to
+//! Tomcat and Jetty, `/(S(x))/admin` to ASP.NET, `/admin%3Fx` to PHP behind Apache, `/admin./` on Windows. What such a server
+//! would resolve to another path is refused; what it would take for a segment's shorter name is found by [`shortened`],
+//! so that what guards `/admin` guards that, too.
 
 use std::borrow::Cow;
 
@@ -20,8 +25,14 @@ pub enum Error {
     Forbidden,
     #[error("the path leads above its root")]
     AboveRoot,
-    #[error("the path holds a dot segment with a parameter")]
+    #[error("the path holds a dot segment with a parameter or a space")]
     DotParameter,
+    #[error("the path holds a segment of which some servers leave nothing")]
+    Vanishing,
+    #[error("the path holds a session of ASP.NET, which some servers cut out")]
+    Session,
+    #[error("the path holds an encoding of UTF-8 that is longer than it need be")]
+    Overlong,
 }
 
 /// The canonical form of `path`, which is borrowed where it is canonical already.
@@ -42,8 +53,10 @@ fn is_plainly_canonical(path: &[u8]) -> bool {
         match CLASS[usize::from(byte)] {
             Class::Plain => after_slash = false,
             Class::Slash if !after_slash => after_slash = true,
-            Class::Dot if !after_slash => {}
-            _ => return false,
+            Class::Dot | Class::Opening if !after_slash => {}
+            Class::Slash | Class::Dot | Class::Opening | Class::Percent | Class::High | Class::Forbidden => {
+                return false;
+            }
         }
     }
     true
@@ -55,6 +68,8 @@ enum Class {
     Plain,
     Slash,
     Dot,
+    /// Stands for itself, and asks for a closer look where a segment begins with it.
+    Opening,
     Percent,
     /// Not ASCII: stands for itself, encoded.
     High,
@@ -68,7 +83,8 @@ static CLASS: [Class; 256] = {
     while byte < 256 {
         class[byte] = match byte as u8 {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' => Class::Plain,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => Class::Plain,
+            b'!' | b'$' | b'&' | b'\'' | b')' | b'*' | b'+' | b',' | b'=' => Class::Plain,
+            b'(' | b';' => Class::Opening,
             b':' | b'@' | b'[' | b']' | b'|' | b'^' | b'`' | b'{' | b'}' | b'"' | b'<' | b'>' => Class::Plain,
             b'/' => Class::Slash,
             b'.' => Class::Dot,
@@ -85,24 +101,108 @@ static CLASS: [Class; 256] = {
 fn decode(path: &[u8]) -> Result<Vec<u8>, Error> {
     let mut decoded = Vec::with_capacity(path.len() + 8);
     let mut rest = path;
+    let mut before = 0;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         match CLASS[usize::from(byte)] {
-            Class::Plain | Class::Slash | Class::Dot => decoded.push(byte),
+            Class::Plain | Class::Slash | Class::Dot | Class::Opening => decoded.push(byte),
             Class::High => encode(&mut decoded, byte),
             Class::Forbidden => return Err(Error::Forbidden),
             Class::Percent => {
                 let (&[high, low], after) = rest.split_first_chunk().ok_or(Error::BadEncoding)?;
                 rest = after;
-                match hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low).ok_or(Error::BadEncoding)? {
+                let byte = hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low);
+                let byte = byte.ok_or(Error::BadEncoding)?;
+                if is_overlong(std::mem::replace(&mut before, byte), byte) {
+                    return Err(Error::Overlong);
+                }
+                match byte {
                     b'/' | b'\\' | 0..=0x1f | 0x7f => return Err(Error::EncodedDelimiter),
                     byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => decoded.push(byte),
                     byte => encode(&mut decoded, byte),
                 }
+                continue;
             }
         }
+        before = 0;
     }
     Ok(decoded)
+}
+
+/// Whether these two bytes begin a character that fewer bytes could have said: a slash or a dot, for one, to servers
+/// that do not look closely (RFC 3629, section 10).
+fn is_overlong(first: u8, second: u8) -> bool {
+    match first {
+        0xc0 | 0xc1 => (0x80..=0xbf).contains(&second),
+        0xe0 => (0x80..=0x9f).contains(&second),
+        0xf0 => (0x80..=0x8f).contains(&second),
+        _ => false,
+    }
+}
+
+/// The query with what is not ASCII encoded, as browsers do; no server then need guess at it.
+pub fn canonical_query(query: &str) -> Cow<'_, str> {
+    if query.is_ascii() {
+        return Cow::Borrowed(query);
+    }
+    let mut encoded = Vec::with_capacity(query.len() * 2);
+    for byte in query.bytes() {
+        match byte.is_ascii() {
+            true => encoded.push(byte),
+            false => encode(&mut encoded, byte),
+        }
+    }
+    Cow::Owned(String::from_utf8(encoded).expect("what is not ASCII has been encoded"))
+}
+
+/// A segment of a canonical path by which two spellings of it can be compared: what may stand for itself does.
+///
+/// `%40` and `@` stay apart on their way (RFC 3986, section 2.2), and are the same to every server that decodes.
+pub fn comparable(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
+    let mut plain = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let encoded = after.split_first_chunk().filter(|_| byte == b'%').and_then(|(&[high, low], after)| {
+            let byte = hex(high)? << 4 | hex(low)?;
+            matches!(CLASS[usize::from(byte)], Class::Plain | Class::Opening).then_some((byte, after))
+        });
+        match encoded {
+            Some((byte, after)) => {
+                plain.push(byte);
+                rest = after;
+            }
+            None => plain.push(byte),
+        }
+    }
+    Cow::Owned(String::from_utf8(plain).expect("only ASCII has been decoded"))
+}
+
+/// The shorter name that some servers take a comparable segment for; none if all take it as it is.
+///
+/// To the others it is nothing they have, so whoever is asked about the short name is to decide on this one.
+pub fn shortened(segment: &str) -> Option<&str> {
+    let name = without_parameters(segment);
+    let mut name = match name.find(":$").or_else(|| name.find("::$")) {
+        // A stream of NTFS: `admin::$INDEX_ALLOCATION`.
+        Some(place) => &name[..place],
+        None => name,
+    };
+    // Windows has no names that end so.
+    while let Some(shorter) = name.strip_suffix('.').or_else(|| name.strip_suffix("%20")) {
+        name = shorter;
+    }
+    let name = name.strip_suffix(':').unwrap_or(name);
+    (name.len() < segment.len() && !name.is_empty()).then_some(name)
+}
+
+/// Without what servers of Java cut off (RFC 3986, section 3.3), and those that decode before they look for a query.
+fn without_parameters(segment: &str) -> &str {
+    let ends = [";", "%3F", "%23"].into_iter().filter_map(|mark| segment.find(mark));
+    ends.min().map_or(segment, |end| &segment[..end])
 }
 
 fn encode(to: &mut Vec<u8>, byte: u8) {
@@ -116,29 +216,50 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// Resolves dot segments and drops empty ones.
 fn resolve(path: &[u8]) -> Result<String, Error> {
-    let mut resolved: Vec<u8> = Vec::with_capacity(path.len());
-    let mut segments = path[1..].split(|&byte| byte == b'/').peekable();
+    let path = std::str::from_utf8(path).expect("what is not ASCII has been encoded");
+    let mut resolved = String::with_capacity(path.len());
+    let mut segments = path[1..].split('/').peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
         match segment {
-            b"" | b"." => {}
-            b".." => {
-                let parent = memchr::memrchr(b'/', &resolved).ok_or(Error::AboveRoot)?;
+            "" | "." => {}
+            ".." => {
+                let parent = resolved.rfind('/').ok_or(Error::AboveRoot)?;
                 resolved.truncate(parent);
             }
-            // Some servers drop `;parameters` before they resolve dots, and some after.
-            [b'.', b';', ..] | [b'.', b'.', b';', ..] => return Err(Error::DotParameter),
             _ => {
-                resolved.push(b'/');
-                resolved.extend_from_slice(segment);
+                check(segment, is_last)?;
+                resolved.push('/');
+                resolved.push_str(segment);
                 continue;
             }
         }
         if is_last {
-            resolved.push(b'/');
+            resolved.push('/');
         }
     }
-    Ok(String::from_utf8(resolved).expect("what is not ASCII has been encoded"))
+    Ok(resolved)
+}
+
+/// Whether every server takes a segment for one.
+fn check(segment: &str, is_last: bool) -> Result<(), Error> {
+    let segment = comparable(segment);
+    let mut name = without_parameters(&segment);
+    // Some servers drop what comes behind before they resolve dots, and some after.
+    while let Some(shorter) = name.strip_suffix("%20") {
+        name = shorter;
+    }
+    if matches!(name, "." | "..") {
+        return Err(Error::DotParameter);
+    }
+    // At the end nothing becomes shorter but the name of a folder: `/app/;jsessionid=1` is what Tomcat makes itself.
+    if name.is_empty() && !is_last {
+        return Err(Error::Vanishing);
+    }
+    // `/(S(x))/admin`, and the same with `A`, `F`, and several of them.
+    let is_session =
+        matches!(segment.as_bytes(), [b'(', b'a' | b'A' | b'f' | b'F' | b's' | b'S', b'(', .., b')', b')']);
+    if is_session { Err(Error::Session) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -168,6 +289,13 @@ mod tests {
             ("/a%25b", "/a%25b"),
             ("/a;x=1/b", "/a;x=1/b"),
             ("/@scope/[id]", "/@scope/[id]"),
+            ("/a/;jsessionid=1", "/a/;jsessionid=1"),
+            ("/a;x/b;y", "/a;x/b;y"),
+            ("/a/...", "/a/..."),
+            ("/.../a", "/.../a"),
+            ("/Products(1)/(a)", "/Products(1)/(a)"),
+            ("/a%40b/%2b", "/a%40b/%2B"),
+            ("/a%e0%b8%81", "/a%E0%B8%81"),
         ] {
             assert_eq!(canonical(path).as_deref(), Ok(expected), "{path}");
         }
@@ -194,9 +322,64 @@ mod tests {
             ("/a/%2e%2e/%2e%2e/b", Error::AboveRoot),
             ("/a/..;/b", Error::DotParameter),
             ("/a/.;x/b", Error::DotParameter),
+            ("/a/..;", Error::DotParameter),
+            ("/a/..%3bx/b", Error::DotParameter),
+            ("/a/..%3Fx", Error::DotParameter),
+            ("/a/..%23", Error::DotParameter),
+            ("/a/..%20/b", Error::DotParameter),
+            ("/;/admin/secret", Error::Vanishing),
+            ("/;x/admin", Error::Vanishing),
+            ("/;a=b/admin", Error::Vanishing),
+            ("/a/;/b", Error::Vanishing),
+            ("/a//;/b", Error::Vanishing),
+            ("/;x/", Error::Vanishing),
+            ("/%3b/admin", Error::Vanishing),
+            ("/%3Bx/admin", Error::Vanishing),
+            ("/%3f/admin", Error::Vanishing),
+            ("/%23x/admin", Error::Vanishing),
+            ("/%20/admin", Error::Vanishing),
+            ("/(S(abc))/admin", Error::Session),
+            ("/x/(A(a)F(b))/admin", Error::Session),
+            ("/(s(abc))", Error::Session),
+            ("/%28S%28abc%29%29/admin", Error::Session),
+            ("/a/%c0%ae%c0%ae/b", Error::Overlong),
+            ("/a%c0%afb", Error::Overlong),
+            ("/a%e0%80%afb", Error::Overlong),
+            ("/a%f0%80%80%afb", Error::Overlong),
         ] {
             assert_eq!(canonical(path), Err(expected), "{path}");
         }
+    }
+
+    #[test]
+    fn a_segment_is_known_by_every_spelling_and_by_its_short_name() {
+        for (segment, expected, short) in [
+            ("admin", "admin", None),
+            ("admin;x=1", "admin;x=1", Some("admin")),
+            ("admin%3Bx", "admin;x", Some("admin")),
+            ("admin%3Fx.php", "admin%3Fx.php", Some("admin")),
+            ("admin%23", "admin%23", Some("admin")),
+            ("admin.", "admin.", Some("admin")),
+            ("admin..%20.", "admin..%20.", Some("admin")),
+            ("admin::$INDEX_ALLOCATION", "admin::$INDEX_ALLOCATION", Some("admin")),
+            ("admin:%24i30:$INDEX_ALLOCATION", "admin:$i30:$INDEX_ALLOCATION", Some("admin")),
+            ("%40admin", "@admin", None),
+            ("users:batchGet", "users:batchGet", None),
+            ("a%20b", "a%20b", None),
+            ("a%25", "a%25", None),
+            ("%C3%A9", "%C3%A9", None),
+            (";x", ";x", None),
+        ] {
+            let comparable = comparable(segment);
+            assert_eq!(comparable, expected);
+            assert_eq!(shortened(&comparable), short, "{segment}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_ascii() {
+        assert_eq!(canonical_query("a=b&c=%C3%a9"), "a=b&c=%C3%a9");
+        assert_eq!(canonical_query("q=é€"), "q=%C3%A9%E2%82%AC");
     }
 
     proptest::proptest! {

@@ -6,6 +6,8 @@
 use http::{HeaderMap, HeaderName, Method};
 use rustc_hash::FxHashMap;
 
+use crate::path;
+
 /// What a route asks of a request. Empty lists ask nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Match {
@@ -62,7 +64,7 @@ impl Table {
             Host::Below(host) => self.below.entry(host.into()).or_default(),
         };
         for segment in rule.path.split('/').filter(|segment| !segment.is_empty()) {
-            node = node.children.entry(segment.into()).or_default();
+            node = node.children.entry(path::comparable(segment).into()).or_default();
         }
         let entry = Entry { methods: rule.methods, headers: rule.headers, route };
         if let Some(same) = node.entries.iter().find(|other| other.asks_the_same(&entry)) {
@@ -161,10 +163,10 @@ impl Node {
             return None;
         }
         let (segment, rest) = path.split_once('/').unwrap_or((path, ""));
-        // `/admin;x=1` is `/admin` to servers that know parameters (RFC 3986, section 3.3), and to the rest
-        // it is nothing they have: it must not get past what guards `/admin`.
-        let bare = || self.children.get(segment.split_once(';')?.0);
-        self.children.get(segment).or_else(bare).map(|child| (child, rest))
+        let segment = path::comparable(segment);
+        // `/admin;x=1` is `/admin` to some servers: it must not get past what guards `/admin`.
+        let short = || self.children.get(path::shortened(&segment)?);
+        self.children.get(&*segment).or_else(short).map(|child| (child, rest))
     }
 
     /// All entries along `path`, the deepest first.
@@ -254,6 +256,9 @@ mod tests {
             ("example.com", "/api/v1/users", 5),
             ("example.com", "/api/v10", 2),
             ("example.com", "/api;x=1/v1;y", 5),
+            ("example.com", "/api%3Bx/v1%3Fy", 5),
+            ("example.com", "/api./v1%20/x", 5),
+            ("example.com", "/api::$INDEX_ALLOCATION/v1", 5),
             ("a.example.com", "/", 3),
             ("b.a.example.com", "/", 3),
             ("b.eu.example.com", "/", 4),
@@ -321,6 +326,20 @@ mod tests {
                     assert_eq!(first.map(|(route, _)| *route), found, "{method} {host}{path}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_whether_a_character_is_encoded() {
+        let table = table([rule("", "/@admin/a%2Bb"), rule("", "/")]);
+        for (path, expected) in [
+            ("/@admin/a+b", 0),
+            ("/%40admin/a+b/c", 0),
+            ("/%40admin/a%2Bb", 0),
+            ("/%40admin", 1),
+            ("/%2540admin/a+b", 1),
+        ] {
+            assert_eq!(table.find("", path, &Method::GET, &HeaderMap::new()), Some(expected), "{path}");
         }
     }
 

@@ -123,7 +123,8 @@ async fn a_path_is_routed_and_forwarded_in_the_same_form() {
         ("/a/%2e%2e/b", "closed", "/b"),
         ("/b/%2E%2e/a", "open", "/a"),
         ("/b/..", "open", "/"),
-        ("/b%3f", "open", "/b%3F"),
+        // Apache takes what is behind it for no part of the name of a file.
+        ("/b%3f", "closed", "/b%3F"),
         ("/b%25", "open", "/b%25"),
         ("/b%2562", "open", "/b%2562"),
         ("/a?/../b//c", "open", "/a?/../b//c"),
