@@ -12,12 +12,19 @@ pub(super) struct Frame {
     pub kind: Kind,
     flags: u8,
     stream: u32,
+    /// Bytes of the payload.
+    length: usize,
     /// The first bytes of the payload; zeros where it has fewer.
     payload: [u8; 8],
 }
 
-/// ENHANCE_YOUR_CALM (section 7).
-pub(super) const CALM_DOWN: u8 = 11;
+/// Why a connection ends (section 7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    ProtocolError = 1,
+    FrameSizeError = 6,
+    EnhanceYourCalm = 11,
+}
 
 /// What a frame is for (RFC 9113, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,10 +86,29 @@ impl Frame {
         self.kind == Kind::Continuation
     }
 
-    /// GOAWAY with ENHANCE_YOUR_CALM (section 6.8). `last` is a stream that may have been answered.
-    pub fn calm_down(last: u32) -> [u8; 17] {
+    /// Whether the payload has a length that frames of its kind never have (sections 6.3 to 6.9). h2 refuses these, too, with
+    /// a code that says less.
+    pub fn is_of_wrong_size(&self) -> bool {
+        match self.kind {
+            Kind::Priority => self.length != 5,
+            Kind::Reset | Kind::WindowUpdate => self.length != 4,
+            Kind::Settings if self.is_acknowledgement() => self.length != 0,
+            Kind::Settings => !self.length.is_multiple_of(6),
+            Kind::Ping => self.length != 8,
+            Kind::GoAway => self.length < 8,
+            Kind::Data | Kind::Headers | Kind::PushPromise | Kind::Continuation | Kind::Other => false,
+        }
+    }
+
+    /// Whether a client may begin with it: SETTINGS of its own (section 3.4).
+    pub fn may_be_first(&self) -> bool {
+        self.kind == Kind::Settings && !self.is_acknowledgement()
+    }
+
+    /// GOAWAY (section 6.8). `last` is a stream that may have been answered.
+    pub fn go_away(last: u32, code: Code) -> [u8; 17] {
         let [a, b, c, d] = last.to_be_bytes();
-        [0, 0, 8, 7, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, CALM_DOWN]
+        [0, 0, 8, 7, 0, 0, 0, 0, 0, a, b, c, d, 0, 0, 0, code as u8]
     }
 }
 
@@ -168,7 +194,7 @@ impl Frames {
         payload[..there].copy_from_slice(&self.opening[HEADER..self.seen]);
         let [_, _, _, kind, flags, a, b, c, d, ..] = self.opening;
         let stream = u32::from_be_bytes([a & 0x7f, b, c, d]);
-        Frame { kind: Kind::from(kind), flags, stream, payload }
+        Frame { kind: Kind::from(kind), flags, stream, length: self.length(), payload }
     }
 }
 
@@ -285,10 +311,36 @@ mod tests {
     }
 
     #[test]
+    fn frames_of_one_length_only_have_that() {
+        for (kind, flags, length, is_wrong) in [
+            (Kind::Priority, 0, 5, false),
+            (Kind::Priority, 0, 4, true),
+            (Kind::Reset, 0, 4, false),
+            (Kind::Reset, 0, 5, true),
+            (Kind::Settings, 0, 0, false),
+            (Kind::Settings, 0, 12, false),
+            (Kind::Settings, 0, 7, true),
+            (Kind::Settings, 1, 0, false),
+            (Kind::Settings, 1, 6, true),
+            (Kind::Ping, 0, 8, false),
+            (Kind::Ping, 1, 7, true),
+            (Kind::GoAway, 0, 8, false),
+            (Kind::GoAway, 0, 7, true),
+            (Kind::WindowUpdate, 0, 4, false),
+            (Kind::WindowUpdate, 0, 3, true),
+            (Kind::Data, 0, 3, false),
+            (Kind::Other, 0, 3, false),
+        ] {
+            let frame = Frame { kind, flags, stream: 0, length, payload: [0; 8] };
+            assert_eq!(frame.is_of_wrong_size(), is_wrong, "{frame:?}");
+        }
+    }
+
+    #[test]
     fn control_frames_are_paid_for_and_answers_refill() {
         let clock = Clock::default();
         let mut allowance = Allowance::new(&clock);
-        let of = |kind, flags| Frame { kind, flags, stream: 0, payload: [0; 8] };
+        let of = |kind, flags| Frame { kind, flags, stream: 0, length: 0, payload: [0; 8] };
         for _ in 0..10 * Allowance::MOST {
             assert!(allowance.take(of(Kind::Data, 0), &clock) && allowance.take(of(Kind::Ping, 1), &clock));
         }

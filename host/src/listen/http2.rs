@@ -26,12 +26,13 @@ use hyper::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::{
-    frames::{Allowance, CALM_DOWN, Frame, Frames, Kind},
+    frames::{Allowance, Code, Frame, Frames, Kind},
     wire::{PREFACE, Scratch},
 };
 use crate::{
     body,
     clock::{Pace, Timer},
+    config::ListenerLimits,
     live::Worker,
     proxy::{self, Answered, Connection, Tunnel},
     socket,
@@ -80,7 +81,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     let mut builder = http2::Builder::new(streams.clone());
     builder
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.headers.get()).unwrap_or(u32::MAX))
+        .max_header_list_size(header_list_size(limits))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(RESETS_UNSEEN)
@@ -137,6 +138,14 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
     if let Some(line) = Rc::into_inner(line) {
         line.into_inner().close().await;
     }
+}
+
+/// What h2 is to refuse by itself. The limits of the listener are kept once the head is in the form that it has in
+/// HTTP/1 (`headers::from_http2`); h2 counts 32 bytes more for each field, and each crumb of a cookie for one (RFC 9113,
+/// sections 6.5.2 and 8.2.3).
+fn header_list_size(limits: &ListenerLimits) -> u32 {
+    let fields = 32 * limits.header_count as u64;
+    u32::try_from(limits.headers.get().saturating_mul(2).saturating_add(fields)).unwrap_or(u32::MAX)
 }
 
 /// The streams of a connection, and what spawns their tasks.
@@ -388,8 +397,10 @@ struct Line<S> {
     writing: Timer,
     write_pace: Pace,
     ends: Ends,
-    /// The client is told why the connection ends.
-    is_at_fault: bool,
+    /// Whether a frame of the client has come.
+    has_begun: bool,
+    /// Why the connection ends, which the client is told.
+    fault: Option<Code>,
     is_closed: bool,
 }
 
@@ -416,7 +427,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             ends,
             worker,
             connection,
-            is_at_fault: false,
+            has_begun: false,
+            fault: None,
             is_closed: false,
         }
     }
@@ -425,8 +437,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         if cursor.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        if self.is_at_fault {
-            return Poll::Ready(Err(io::Error::other("the client was told to calm down")));
+        if self.fault.is_some() {
+            return Poll::Ready(Err(io::Error::other("the client was told that the connection ends")));
         }
         if !self.begun.is_empty() {
             let count = self.begun.len().min(cursor.remaining());
@@ -452,18 +464,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     fn follow(&mut self, bytes: &[u8]) -> io::Result<()> {
         let preface = self.preface.min(bytes.len());
         self.preface -= preface;
-        let Self { incoming, allowance, reading, worker, .. } = self;
-        let mut is_one_too_many = false;
+        let Self { incoming, allowance, reading, worker, has_begun, .. } = self;
+        let mut fault = None;
         incoming.follow(&bytes[preface..], |frame| {
-            is_one_too_many |= !allowance.take(frame, &worker.clock);
+            if !std::mem::replace(has_begun, true) && !frame.may_be_first() {
+                fault.get_or_insert((Code::ProtocolError, None, "the first frame is not SETTINGS"));
+            }
+            if frame.is_of_wrong_size() {
+                fault.get_or_insert((
+                    Code::FrameSizeError,
+                    None,
+                    "a frame has a length that its kind never has",
+                ));
+            }
+            if !allowance.take(frame, &worker.clock) {
+                let limit = Some(Limit::ControlFrames);
+                fault.get_or_insert((Code::EnhanceYourCalm, limit, "control frames without end"));
+            }
             // The time of a head goes on to its end.
             if !frame.continues_head() {
                 reading.stop();
             }
         });
-        match is_one_too_many {
-            true => Err(self.fault(Limit::ControlFrames, "control frames without end")),
-            false => Ok(()),
+        match fault {
+            Some((code, limit, why)) => Err(self.fault(code, limit, why)),
+            None => Ok(()),
         }
     }
 
@@ -476,13 +501,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             self.reading.start(self.connection.listener.timeouts.header.get());
         }
         ready!(self.reading.poll(cx));
-        Poll::Ready(Err(self.fault(Limit::HeaderTime, "a head takes too long")))
+        Poll::Ready(Err(self.fault(Code::EnhanceYourCalm, Some(Limit::HeaderTime), "a head takes too long")))
     }
 
-    fn fault(&mut self, limit: Limit, why: &'static str) -> io::Error {
-        self.connection.counts.reached(limit);
+    fn fault(&mut self, code: Code, limit: Option<Limit>, why: &'static str) -> io::Error {
+        if let Some(limit) = limit {
+            self.connection.counts.reached(limit);
+        }
         tracing::debug!(client = %self.connection.peer.address, why, "connection given up");
-        self.is_at_fault = true;
+        self.fault = Some(code);
         io::Error::other(why)
     }
 
@@ -537,11 +564,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
     /// Says why, if it is the client's fault; and reads on for a moment, so that what was said is not lost to a reset.
     async fn close(mut self) {
         let farewell = async {
-            if self.is_at_fault {
-                self.connection.counts.ended_with(CALM_DOWN.into());
-            }
-            if self.is_at_fault && self.outgoing.is_between() {
-                self.stream.write_all(&Frame::calm_down(self.incoming.last_stream())).await?;
+            if let Some(code) = self.fault {
+                self.connection.counts.ended_with(code as u32);
+                if self.outgoing.is_between() {
+                    self.stream.write_all(&Frame::go_away(self.incoming.last_stream(), code)).await?;
+                }
             }
             self.stream.shutdown().await?;
             if !self.is_closed {
