@@ -24,7 +24,10 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tape::{Found, Reading, Tape};
 
-use crate::clock::{Pace, Rate, Timer};
+use crate::{
+    clock::{Pace, Rate, Timer},
+    field::Names,
+};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +134,23 @@ impl Arriving {
         }
     }
 
+    /// Waits for the first of it, and says whether it has none. In HTTP/2 only what comes behind the head tells.
+    pub async fn is_empty(&mut self) -> Result<bool, Error> {
+        let empty = Self::Made { content: Bytes::new(), was_read: false };
+        let mut begun = match std::mem::replace(self, empty) {
+            Self::Untouched(incoming) => Box::new(Begun::new(incoming)),
+            Self::Begun(begun) => begun,
+            Self::Made { content, was_read } => {
+                let is_empty = content.is_empty();
+                *self = Self::Made { content, was_read };
+                return Ok(is_empty);
+            }
+        };
+        let is_empty = std::future::poll_fn(|cx| begun.poll_empty(true, cx)).await;
+        *self = Self::Begun(begun);
+        is_empty
+    }
+
     /// Puts another in its place.
     pub fn make(&mut self, content: Bytes) {
         *self = Self::Made { content, was_read: self.was_read() };
@@ -228,6 +248,8 @@ pub struct Upload {
     /// Whoever waits for `state` to leave `Held`.
     waker: RefCell<Option<Waker>>,
     patience: Option<Patience>,
+    /// Fields that are not the client's to send behind it.
+    settled: Names,
     /// Of a body that is kept as it passes.
     tape: Option<Rc<RefCell<Tape>>>,
 }
@@ -254,7 +276,8 @@ pub enum UploadState {
 impl RequestBody {
     /// A body of at most `cap` bytes, and the view on its progress. None for a body that is empty.
     ///
-    /// Up to `kept` bytes are kept as they pass, for [`Upload::repeat`].
+    /// Up to `kept` bytes are kept as they pass, for [`Upload::repeat`]. What comes behind it says nothing more of the
+    /// fields that are `settled`.
     ///
     /// Without `patience` somebody else sees to it that the client is not silent for ever.
     pub fn new(
@@ -262,6 +285,7 @@ impl RequestBody {
         cap: u64,
         is_held: bool,
         kept: Option<usize>,
+        settled: impl FnOnce() -> Names,
         patience: impl FnOnce() -> Option<Patience>,
     ) -> (Self, Option<Rc<Upload>>) {
         if incoming.is_end_stream() {
@@ -282,6 +306,7 @@ impl RequestBody {
             is_answered: Cell::new(false),
             waker: RefCell::new(None),
             patience: patience(),
+            settled: settled(),
             tape,
         });
         (Self::Streaming(Streaming { source, upload: upload.clone() }), Some(upload))
@@ -430,7 +455,9 @@ impl http_body::Body for RequestBody {
                 if accounted.is_ok() && source.is_end_stream() {
                     upload.state.set(UploadState::Complete);
                 }
-                frame.trailers_mut().map(trailers::clean);
+                if let Some(trailers) = frame.trailers_mut() {
+                    trailers::clean_request(trailers, &upload.settled);
+                }
                 Some(accounted.map(|()| frame).map_err(GivenUp::from))
             }
             // Somebody else reads it now, and the state is theirs.

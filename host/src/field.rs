@@ -10,6 +10,8 @@
 
 use std::borrow::Cow;
 
+use http::HeaderName;
+
 /// The byte that stands for this one in a folded name.
 fn fold(byte: u8) -> u8 {
     match byte {
@@ -39,7 +41,7 @@ pub fn folded(name: &str) -> Cow<'_, str> {
 }
 
 /// Fields that belong to one connection, or say where a message ends (RFC 9110, section 7.6.1; RFC 9112, section 6).
-const OF_A_CONNECTION: [&str; 9] = [
+pub const OF_A_CONNECTION: [&str; 9] = [
     "connection",
     "content-length",
     "http2-settings",
@@ -51,9 +53,31 @@ const OF_A_CONNECTION: [&str; 9] = [
     "upgrade",
 ];
 
-/// Whether a field frames a message or belongs to one connection, to some server.
-pub fn frames_a_message(name: &str) -> bool {
-    OF_A_CONNECTION.iter().any(|field| is_same_to_some_server(field, name))
+/// Fields of a request that the proxy alone writes: those of its connection, and who the client is.
+pub const OF_THE_PROXY: [&str; 18] = [
+    "client-cert",
+    "client-cert-chain",
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// Whether a name is that of one of these fields to some server.
+pub fn is_one_of(fields: &[&str], name: &str) -> bool {
+    fields.iter().any(|field| is_same_to_some_server(field, name))
 }
 
 /// Whether only a proxy has reason to send this field: it says who a client is, by which way it came, or what it had
@@ -63,31 +87,33 @@ pub fn frames_a_message(name: &str) -> bool {
 /// Prefixes stand for whole families, so that a field which a CDN invents next year is covered.
 pub fn is_only_for_proxies(name: &str) -> bool {
     match is_plain(name) {
-        true => is_listed(name),
-        false => is_listed(&folded(name)),
+        true => is_plain_and_only_for_proxies(name),
+        false => is_plain_and_only_for_proxies(&folded(name)),
     }
 }
 
+/// The same of a name that is plain.
+///
 /// By the first letter, since nearly no field of a browser's request comes further than that.
-fn is_listed(name: &str) -> bool {
+pub fn is_plain_and_only_for_proxies(name: &str) -> bool {
     let Some((first, rest)) = name.as_bytes().split_first() else { return false };
-    let is_one_of = |names: &[&str], prefixes: &[&str]| {
+    let is_in = |names: &[&str], prefixes: &[&str]| {
         names.iter().any(|field| field.as_bytes() == rest)
             || prefixes.iter().any(|prefix| rest.starts_with(prefix.as_bytes()))
     };
     match first {
-        b'a' => is_one_of(&[], &["kamai-"]),
+        b'a' => is_in(&[], &["kamai-"]),
         // `Client-IP`, the certificate of RFC 9440; Cloudflare and CloudFront.
-        b'c' => is_one_of(&["lient-ip"], &["f-", "lient-cert", "loudfront-"]),
-        b'f' => is_one_of(&["orwarded", "ront-end-https"], &["astly-", "orwarded-"]),
-        b'h' => is_one_of(&["ttps"], &[]),
+        b'c' => is_in(&["lient-ip"], &["f-", "lient-cert", "loudfront-"]),
+        b'f' => is_in(&["orwarded", "ront-end-https"], &["astly-", "orwarded-"]),
+        b'h' => is_in(&["ttps"], &[]),
         // `Proxy` becomes `HTTP_PROXY`, by which libraries choose a proxy of their own (CVE-2016-5385).
-        b'p' => is_one_of(&["roxy", "roxy-client-ip", "roxy-user", "roxy-host", "roxy-port"], &[]),
+        b'p' => is_in(&["roxy", "roxy-client-ip", "roxy-user", "roxy-host", "roxy-port"], &[]),
         // What proxies that authenticate say (Authelia, Apache).
-        b'r' => is_one_of(&["edirect-remote-user"], &["emote-"]),
-        b's' => is_one_of(&["cript-name", "urrogate-capability"], &["sl-"]),
-        b't' => is_one_of(&["rue-client-ip"], &[]),
-        b'w' => is_one_of(&[], &["l-proxy-"]),
+        b'r' => is_in(&["edirect-remote-user"], &["emote-"]),
+        b's' => is_in(&["cript-name", "urrogate-capability"], &["sl-"]),
+        b't' => is_in(&["rue-client-ip"], &[]),
+        b'w' => is_in(&[], &["l-proxy-"]),
         b'x' => rest.strip_prefix(b"-").is_some_and(is_listed_with_x),
         _ => false,
     }
@@ -150,6 +176,40 @@ fn is_listed_with_x(name: &[u8]) -> bool {
     ];
     NAMES.iter().any(|field| field.as_bytes() == name)
         || PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// A set of names, each of which stands for all of its spellings. However many are noted, it has an end.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    names: Vec<HeaderName>,
+    /// There were more than can be kept: it holds every name.
+    is_full: bool,
+}
+
+impl Names {
+    /// Names, and bytes of a name, that a plugin may make the proxy keep.
+    const MOST: usize = 256;
+
+    pub fn note(&mut self, name: &HeaderName) {
+        if self.is_full || self.names.contains(name) {
+            return;
+        }
+        self.is_full = self.names.len() == Self::MOST || name.as_str().len() > Self::MOST;
+        if !self.is_full {
+            self.names.push(name.clone());
+        }
+    }
+
+    /// These, and those of a message's head, which has an end of its own.
+    pub fn with<'a>(&'a self, head: impl Iterator<Item = &'a HeaderName>) -> Self {
+        let names = self.names.iter().chain(head).cloned().collect();
+        Self { names, is_full: self.is_full }
+    }
+
+    /// Whether some server would take this name for one of them.
+    pub fn hold(&self, name: &str) -> bool {
+        self.is_full || self.names.iter().any(|known| is_same_to_some_server(known.as_str(), name))
+    }
 }
 
 #[cfg(test)]
@@ -269,9 +329,25 @@ mod tests {
     #[test]
     fn what_frames_a_message_is_known_under_every_spelling() {
         for name in ["transfer-encoding", "Transfer_Encoding", "content.length", "te", "TRAILER"] {
-            assert!(frames_a_message(name), "{name}");
+            assert!(is_one_of(&OF_A_CONNECTION, name), "{name}");
+            assert!(is_one_of(&OF_THE_PROXY, name), "{name}");
         }
-        assert!(!frames_a_message("content-type"));
+        assert!(is_one_of(&OF_THE_PROXY, "x_forwarded_for") && !is_one_of(&OF_A_CONNECTION, "via"));
+        assert!(!is_one_of(&OF_THE_PROXY, "content-type"));
+    }
+
+    #[test]
+    fn a_set_of_names_has_an_end() {
+        let mut names = Names::default();
+        let name = |number: usize| HeaderName::try_from(format!("x-{number}")).unwrap();
+        for number in 0..Names::MOST {
+            names.note(&name(number));
+            names.note(&name(number));
+        }
+        assert!(names.hold("x_0") && !names.hold("x-999"));
+        names.note(&name(Names::MOST));
+        assert!(names.hold("x-999"), "what cannot be told apart any more is all held");
+        assert_eq!(names.names.len(), Names::MOST);
     }
 
     proptest::proptest! {

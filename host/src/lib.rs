@@ -23,6 +23,7 @@ pub mod config;
 pub mod telemetry;
 pub mod private;
 pub mod path;
+pub mod authority;
 pub mod proxy_protocol;
 pub mod address;
 pub mod socket;

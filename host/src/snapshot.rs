@@ -420,12 +420,13 @@ fn says_what_it_can_keep(listener: &config::Listener, problems: &mut Vec<Problem
             Problem::at(redirect.span(), "every request to this listener comes by TLS already")
                 .help("move it to the listener without `tls`"),
         ),
-        (_, Some(hsts), None) => problems.push(
+        // The same of one that came by TLS.
+        (_, Some(hsts), None) if listener.trusted_proxies.is_empty() => problems.push(
             Problem::at(
                 hsts.span(),
                 "browsers believe this only where TLS is spoken (RFC 6797, section 7.2)",
             )
-            .help("move it to the listener with `tls`"),
+            .help("move it to the listener with `tls`, or name the proxies before this one that speak TLS: trusted-proxies = [\"10.0.0.0/8\"]"),
         ),
         _ => {}
     }

@@ -576,3 +576,17 @@ async fn a_request_goes_no_further_than_max_forwards_lets_it() {
     proxy.request(&with("GET", 0)).await;
     assert_eq!(origin.last().header("max-forwards"), Some("0"), "it concerns two methods only");
 }
+
+#[tokio::test]
+async fn a_response_says_the_proxys_own_version_to_a_client_of_http_1_0() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut old = proxy.connect().await;
+    old.send("GET /1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").await;
+    let head = old.read_until("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains("keep-alive"), "{head}");
+    let mut old = proxy.connect().await;
+    old.send("GET /%zz HTTP/1.0\r\n\r\n").await;
+    let all = String::from_utf8(old.read_to_end().await).unwrap();
+    assert!(all.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{all}");
+}

@@ -941,3 +941,84 @@ async fn an_upstream_of_http_2_is_checked_in_http_2() {
     );
     assert_eq!(proxy.get("/", &[]).await.status, 200);
 }
+
+#[tokio::test]
+async fn as_many_crumbs_as_a_cookie_may_have_are_one_field() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let crumbs: Vec<String> = (0..400).map(|number| format!("c{number}={number}")).collect();
+    let fields: Vec<(&str, &str)> = crumbs.iter().map(|crumb| ("cookie", crumb.as_str())).collect();
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let response = client.send(http2::request("GET", "/", &fields), b"").await.unwrap();
+    assert_eq!(response.status, 200);
+    assert_eq!(origin.last().header("cookie"), Some(crumbs.join("; ").as_str()));
+}
+
+#[tokio::test]
+async fn a_request_that_ends_behind_its_head_has_no_content() {
+    let origin = Origin::answering(|_| {
+        Answer::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok")
+    })
+    .await;
+    let config = route_to(&[&origin.url()]) + "cache = true\n";
+    let proxy = Proxy::start(&config).await;
+    let mut client = FrameClient::connect(proxy.address()).await;
+    for stream in [1, 3] {
+        client.send(&RawFrame::headers(0, stream, &GET)).await;
+        client.send(&RawFrame::new(DATA, 0, stream, [])).await;
+        client.send(&RawFrame::new(DATA, END_STREAM, stream, [])).await;
+        assert_eq!(client.outcome(stream).await, Ok(200));
+    }
+    assert_eq!(origin.received().len(), 1, "what has no content may be stored");
+    assert_eq!(origin.last().header("transfer-encoding"), None);
+    // One that has some goes on as it comes.
+    client.send(&RawFrame::headers(0, 5, &GET)).await;
+    client.send(&RawFrame::new(DATA, END_STREAM, 5, *b"hello")).await;
+    assert_eq!(client.outcome(5).await, Ok(200));
+    assert_eq!(origin.last().body, b"hello");
+    // And one that may talk before it has said anything is not waited for.
+    let post: Vec<_> =
+        GET.iter().map(|(name, value)| (*name, if *name == ":method" { "POST" } else { *value })).collect();
+    client.send(&RawFrame::headers(0, 7, &post)).await;
+    origin.has_received(2).await;
+    let mut client = Http2Client::connect(proxy.address()).await;
+    assert_eq!(client.send(http2::request("POST", "/", &[]), b"").await.unwrap().status, 200);
+    let received = origin.last();
+    assert_eq!((received.header("content-length"), received.header("transfer-encoding")), (Some("0"), None));
+}
+
+#[tokio::test]
+async fn an_asterisk_goes_on_as_one() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = FrameClient::connect(proxy.address()).await;
+    let fields = [(":method", "OPTIONS"), (":scheme", "http"), (":path", "*"), (":authority", "test")];
+    client.send(&RawFrame::headers(END_STREAM, 1, &fields)).await;
+    assert_eq!(client.outcome(1).await, Ok(200));
+    assert!(origin.last().raw.starts_with("OPTIONS * HTTP/1.1\r\n"), "{}", origin.last().raw);
+}
+
+#[tokio::test]
+async fn a_connection_begins_with_settings_and_frames_have_their_length() {
+    const FRAME_SIZE_ERROR: u32 = 6;
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut hasty = FrameClient::bare(proxy.address()).await;
+    hasty.send_bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    hasty.send(&RawFrame::headers(END_STREAM, 1, &GET)).await;
+    assert_eq!(hasty.last_word().await, Some(PROTOCOL_ERROR));
+    for (kind, flags, stream, length) in [
+        (SETTINGS, 0, 0, 5),
+        (SETTINGS, ACK, 0, 6),
+        (PING, 0, 0, 7),
+        (WINDOW_UPDATE, 0, 0, 3),
+        (RST_STREAM, 0, 1, 3),
+        (PRIORITY, 0, 1, 4),
+        (GOAWAY, 0, 0, 7),
+    ] {
+        let mut client = FrameClient::connect(proxy.address()).await;
+        client.send(&RawFrame::new(kind, flags, stream, vec![0; length])).await;
+        assert_eq!(client.last_word().await, Some(FRAME_SIZE_ERROR), "kind {kind} of {length} bytes");
+    }
+    assert_eq!(origin.received().len(), 0);
+}

@@ -24,6 +24,7 @@ mod grpc;
 mod health;
 mod hostile;
 mod http2;
+mod identity;
 mod limits;
 mod load;
 mod mistakes;

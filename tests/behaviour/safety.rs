@@ -188,7 +188,7 @@ const BAD_CHUNKS: &[&str] = &[
 const GOOD: &[(&str, &str, &[&str], &str)] = &[
     ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1", &["host: a"], ""),
     ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.1", &["host: a"], ""),
-    ("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1", &[], ""),
+    ("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1", &["host:"], ""),
     ("GET / HTTP/1.1\r\nhOsT:A.Example.:8080\r\n\r\n", "GET / HTTP/1.1", &["host: A.Example.:8080"], ""),
     ("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "GET / HTTP/1.1", &["host: [::1]:80"], ""),
     ("GET / HTTP/1.1\r\nHost:\r\n\r\n", "GET / HTTP/1.1", &["host:"], ""),
@@ -213,7 +213,8 @@ const GOOD: &[(&str, &str, &[&str], &str)] = &[
     (
         "GET / HTTP/1.1\r\nHost: a\r\nX:\t y \t\r\nX-Empty:\r\nX: z:\tw\r\n_.!#$%&'*+^`|~0: \"\r\n\r\n",
         "GET / HTTP/1.1",
-        &["host: a", "x: y", "x-empty:", "x: z:\tw", "_.!#$%&'*+^`|~0: \""],
+        // The last one could be another's to some server.
+        &["host: a", "x: y", "x-empty:", "x: z:\tw"],
         "",
     ),
     (

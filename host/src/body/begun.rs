@@ -86,6 +86,30 @@ where
         Poll::Ready(if whole.len() > most { Err(Unread::TooLarge) } else { Ok(whole.clone()) })
     }
 
+    /// Reads until something has come, and says whether that is the end: whether there is no content, nor anything
+    /// behind it. `says_end` is as in [`Begun::poll_whole`].
+    pub fn poll_empty(&mut self, says_end: bool, cx: &mut Context<'_>) -> Poll<Result<bool, Error>> {
+        while let Some(rest) = &mut self.rest {
+            let Read::Pieces(pieces) = &mut self.read else { break };
+            if !pieces.is_empty() || self.trailers.is_some() {
+                break;
+            }
+            match ready!(Pin::new(&mut *rest).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => pieces.extend_from_slice(&data),
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+                Some(Err(error)) => return Poll::Ready(Err(error.into())),
+                None if says_end && !rest.is_end_stream() => return Poll::Ready(Err(Error::CutShort)),
+                None => {
+                    self.read = Read::Whole(Bytes::new());
+                    self.rest = None;
+                }
+            }
+        }
+        Poll::Ready(Ok(self.read.len() == 0 && self.trailers.is_none()))
+    }
+
     /// The whole, if all of it has been read and nothing follows but its end.
     pub fn into_whole(self) -> Result<Bytes, Self> {
         match self {

@@ -5,60 +5,60 @@
 
 use http::{HeaderMap, HeaderName};
 
-/// Takes away what has to be in a head or nowhere.
+use crate::field::{self, Names, OF_THE_PROXY};
+
+/// Takes away from behind a response what has to be in its head or nowhere.
 pub(super) fn clean(trailers: &mut HeaderMap) {
+    retain(trailers, |name| !is_misplaced(name));
+}
+
+/// The same behind a request, and what its head has said already, or a plugin: a server that takes trailers for part
+/// of the head would believe the client in what it has no say in.
+pub(super) fn clean_request(trailers: &mut HeaderMap, settled: &Names) {
+    retain(trailers, |name| field::is_plain(name) && !is_misplaced(name) && !settled.hold(name));
+}
+
+fn retain(trailers: &mut HeaderMap, may_stay: impl Fn(&str) -> bool) {
     let misplaced: Vec<HeaderName> =
-        trailers.keys().filter(|name| is_misplaced(name.as_str())).cloned().collect();
+        trailers.keys().filter(|name| !may_stay(name.as_str())).cloned().collect();
     for name in misplaced {
         trailers.remove(name);
     }
 }
 
-/// `_` is taken for `-`, as it is behind CGI.
+/// Whether a field steers a message, or says who sends it.
 fn is_misplaced(name: &str) -> bool {
-    const NAMES: [&str; 39] = [
+    const NAMES: [&str; 26] = [
         "authorization",
         "cache-control",
         "cdn-cache-control",
-        "client-cert",
-        "client-cert-chain",
-        "connection",
         "content-encoding",
-        "content-length",
         "content-range",
         "content-type",
         "cookie",
-        "expect",
-        "forwarded",
         "host",
         "if-match",
         "if-modified-since",
         "if-none-match",
         "if-range",
         "if-unmodified-since",
-        "keep-alive",
         "location",
         "max-forwards",
         "origin",
         "pragma",
         "proxy-authenticate",
         "proxy-authorization",
-        "proxy-connection",
         "range",
         "referer",
         "set-cookie",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
         "vary",
-        "via",
         "www-authenticate",
-        "x-real-ip",
-        "x-request-id",
+        "x-api-key",
+        "x-http-method-override",
     ];
-    let name = name.replace('_', "-");
-    NAMES.binary_search(&&*name).is_ok() || name.starts_with("x-forwarded-")
+    field::is_one_of(&OF_THE_PROXY, name)
+        || field::is_only_for_proxies(name)
+        || field::is_one_of(&NAMES, name)
 }
 
 #[cfg(test)]
@@ -80,5 +80,22 @@ mod tests {
         let mut left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["digest", "etag", "grpc-status", "server-timing", "x-checksum"]);
+    }
+
+    #[test]
+    fn a_client_does_not_say_behind_its_request_what_was_settled_before() {
+        let settled: Names =
+            [HeaderName::from_static("x-consumer")].iter().fold(Names::default(), |mut names, name| {
+                names.note(name);
+                names
+            });
+        let head = HeaderName::from_static("x-tenant");
+        let mut trailers = HeaderMap::new();
+        for name in ["x-consumer", "x_consumer", "x-tenant", "x_sum", "x-real-ip", "x-sum"] {
+            trailers.append(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        clean_request(&mut trailers, &settled.with([&head].into_iter()));
+        let left: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-sum"]);
     }
 }

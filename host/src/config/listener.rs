@@ -33,6 +33,10 @@ pub struct Listener {
     /// Whether connections begin with a header of the PROXY protocol, which says whose they are. Only `trusted-proxies`
     /// may connect then.
     pub proxy_protocol: Option<Spanned<bool>>,
+    /// What becomes of fields whose names hold more than letters, digits and hyphens: servers behind CGI, WSGI, Rack or PHP take
+    /// `X_User` for `X-User`.
+    #[serde(default)]
+    pub underscores_in_headers: UnusualNames,
     /// Whether HTTP/2 is spoken with clients that ask for it.
     #[serde(default = "yes")]
     pub http2: bool,
@@ -57,6 +61,19 @@ impl Listener {
     pub fn expects_introduction(&self) -> bool {
         self.proxy_protocol.as_ref().is_some_and(|is_on| *is_on.get_ref())
     }
+}
+
+/// What becomes of a field of a request whose name could be another's to some server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnusualNames {
+    /// It is removed.
+    #[default]
+    Drop,
+    /// The request is answered 400.
+    Refuse,
+    /// It goes on, unless it could be taken for a field that only proxies send, or that a plugin sets or removes.
+    Forward,
 }
 
 /// Permissions of a file, in octal digits.

@@ -30,6 +30,7 @@ pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd, ZooKeeper};
 pub use health::{CheckProtocol, Health, LoadAddress, Outlier, Statuses};
 pub use listener::{
     FileMode, Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect, TrustedProxies,
+    UnusualNames,
 };
 pub use plugin::{
     AllRoutes, BodyGrant, Canary, Failure, Grants, HttpGrant, Isolation, Plugin, PluginBreaker, PluginLimits,

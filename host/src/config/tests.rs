@@ -34,6 +34,7 @@ plugin-compile = "10s"
 address = "127.0.0.1:${PORT:-8080}"
 trusted-proxies = ["10.0.0.0/8", "192.168.0.1", "::1"]
 proxy-protocol = true
+underscores-in-headers = "forward"
 tls = { certificates = [{ certificate = "${FOLDER}/a.pem", key = "a.key", ocsp = "a.ocsp" }], self-signed = ["LOCALHOST", "::1"], client-ca = "clients.pem", client-auth = "optional", forward-client-certificate = "chain", min-version = "1.3" }
 redirect-to-https = { port = 8443, status = 301 }
 hsts = { max-age = "365d", include-subdomains = true, preload = true }

@@ -9,8 +9,8 @@ use std::{
     task::Poll,
 };
 
-use http::StatusCode;
-use hyper::{server::conn::http1, service::service_fn};
+use http::{Request, StatusCode};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -121,9 +121,9 @@ impl Server {
         let service = {
             let turn = turn.clone();
             let (worker, connection) = (worker.clone(), connection.clone());
-            service_fn(move |request| {
+            service_fn(move |request: Request<Incoming>| {
                 // Not in the future: hyper may read on before it polls that.
-                turn.begin();
+                turn.begin(request.version());
                 let (worker, connection, turn) = (worker.clone(), connection.clone(), turn.clone());
                 async move {
                     let Answered { response, tunnel } = proxy::handle(worker, connection, request).await;

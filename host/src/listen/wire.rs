@@ -15,6 +15,7 @@ use std::{
 use bytes::{Buf, Bytes};
 use http::StatusCode;
 use hyper::rt::ReadBufCursor;
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::framing::Framing;
@@ -224,6 +225,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
+    /// Writes these, with the proxy's own version where a response begins with an older one.
+    fn poll_write_own_version(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        const OLD: &[u8] = b"HTTP/1.0";
+        let version = self.turn.version();
+        let first = bytes.first().and_then(|first| first.strip_prefix(&OLD[OLD.len() - version.len()..]));
+        let Some(rest) = first.filter(|_| !version.is_empty()) else {
+            return socket::poll_write_pieces(&mut self.stream, cx, bytes);
+        };
+        let mut pieces: SmallVec<[io::IoSlice<'_>; 8]> =
+            [version, rest].map(io::IoSlice::new).into_iter().collect();
+        pieces.extend(bytes[1..].iter().map(|piece| io::IoSlice::new(piece)));
+        let written = ready!(socket::poll_write_pieces(&mut self.stream, cx, &pieces))?;
+        self.turn.set_version_written(written);
+        Poll::Ready(Ok(written))
+    }
+
     fn poll_writing_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         self.write_pace.wait(self.writing.clock());
         if !self.writing.is_running() {
@@ -326,7 +347,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     ) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
         ready!(wire.poll_interim(cx))?;
-        match socket::poll_write_pieces(&mut wire.stream, cx, bytes) {
+        match wire.poll_write_own_version(cx, bytes) {
             Poll::Pending => wire.poll_writing_deadline(cx).map(Err),
             Poll::Ready(written) => Poll::Ready(written.and_then(|written| {
                 wire.note_written(written)?;

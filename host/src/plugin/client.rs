@@ -12,7 +12,10 @@ use http::{
 };
 
 use super::exchange::to_value;
-use crate::config::HttpGrant;
+use crate::{
+    config::HttpGrant,
+    field::{self, OF_A_CONNECTION},
+};
 
 /// A request of a plugin's own.
 #[derive(Debug, Clone)]
@@ -60,21 +63,6 @@ pub enum SendError {
     TooLarge,
 }
 
-/// Fields that are the host's alone: framing, hop-by-hop (RFC 9110, section 7.6.1), and where it goes.
-const ONLY_HOST: [&str; 11] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 impl Outgoing {
     /// Bytes of the head that a plugin may write.
     const HEAD: usize = 64 << 10;
@@ -100,7 +88,8 @@ impl Outgoing {
         }
         let mut map = HeaderMap::with_capacity(headers.len());
         for (name, value) in headers {
-            if ONLY_HOST.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+            // Framing, hop-by-hop (RFC 9110, section 7.6.1), and where it goes.
+            if field::is_one_of(&OF_A_CONNECTION, &name) || field::is_one_of(&["expect", "host"], &name) {
                 return Err(SendError::InvalidRequest);
             }
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| SendError::InvalidRequest)?;
@@ -196,7 +185,8 @@ mod tests {
             let refused = outgoing(method, "http://a/", &[]).err();
             assert_eq!(refused, Some(SendError::InvalidRequest), "{method:?}");
         }
-        let fields = ONLY_HOST.map(|name| (name.to_uppercase(), "1".to_owned()));
+        let fields = OF_A_CONNECTION.into_iter().chain(["expect", "host", "transfer_encoding"]);
+        let fields: Vec<_> = fields.map(|name| (name.to_uppercase(), "1".to_owned())).collect();
         let fields = fields.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let broken = [("x a", "1"), ("x-a", "1\r\nx-b: 2"), ("x-a", "\u{20ac}"), ("", "1")];
         for field in fields.chain(broken) {

@@ -9,7 +9,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request, response, uri::PathAndQuery};
 
 use super::{recording::UnderWay, surroundings::Journal, taint::Taint};
-use crate::{address::Caller, path, tls::ClientCertificate};
+use crate::{
+    address::Caller,
+    authority,
+    field::{self, Names, OF_A_CONNECTION, OF_THE_PROXY},
+    path,
+    tls::ClientCertificate,
+};
 
 /// One request and, once there is one, the head of its response.
 #[derive(Debug, Clone)]
@@ -17,8 +23,10 @@ pub struct Exchange {
     /// As it will be forwarded, or has been: the target in origin form and canonical, `Host` as the authority.
     pub request: request::Parts,
     pub client: Caller<IpAddr>,
-    /// `http` or `https`.
+    /// `http` or `https`, by which the client came.
     pub scheme: &'static str,
+    /// The host that the client asked for, where a trusted proxy says that.
+    pub asked_host: Option<HeaderValue>,
     /// The client's certificate, verified.
     pub certificate: Option<Arc<ClientCertificate>>,
     pub route: Arc<str>,
@@ -31,6 +39,8 @@ pub struct Exchange {
     /// How often plugins may have changed the request.
     request_edits: u32,
     notes: Vec<(String, String)>,
+    /// Fields of the request that plugins have set or removed.
+    settled: Names,
     /// Headers that plugins want on the response, each name once.
     promised: Vec<(HeaderName, HeaderValue)>,
     /// Bytes of headers that plugins may still add.
@@ -151,40 +161,6 @@ pub enum Edit {
     TooLarge,
 }
 
-/// Fields of a request that are the host's alone: framing and hop-by-hop (RFC 9110, section 7.6.1), and
-/// who the client is.
-const REQUEST_ONLY_HOST: [&str; 17] = [
-    "client-cert",
-    "client-cert-chain",
-    "connection",
-    "content-length",
-    "expect",
-    "forwarded",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-request-id",
-];
-
-/// The same for a response.
-const RESPONSE_ONLY_HOST: [&str; 8] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 impl Exchange {
     /// Bytes of headers that all plugins together may add to a request and to its response.
     const ROOM: usize = 64 << 10;
@@ -202,6 +178,7 @@ impl Exchange {
             request,
             client,
             scheme,
+            asked_host: None,
             certificate: None,
             route,
             upstream,
@@ -210,6 +187,7 @@ impl Exchange {
             taint: None,
             request_edits: 0,
             notes: Vec::new(),
+            settled: Names::default(),
             promised: Vec::new(),
             room: Self::ROOM,
             bodies: None,
@@ -309,6 +287,12 @@ impl Exchange {
         self.request.headers.get("x-request-id")
     }
 
+    /// The host that the client asked for, or that a plugin has put in its place.
+    pub fn authority(&self) -> Option<&HeaderValue> {
+        let asked = self.asked_host.as_ref().filter(|_| !self.settled.hold("host"));
+        asked.or_else(|| self.request.headers.get(header::HOST))
+    }
+
     /// The notes of all plugins: name and value.
     pub fn notes(&self) -> &[(String, String)] {
         &self.notes
@@ -327,21 +311,26 @@ impl Exchange {
         }
     }
 
+    /// Fields of the request that plugins have set or removed. Nobody else has a say in those.
+    pub fn settled(&self) -> &Names {
+        &self.settled
+    }
+
     /// The request's headers, to be changed; not after it has been forwarded.
     pub(super) fn request_edit(&mut self) -> Result<HeaderEdit<'_>, Edit> {
         if self.response.is_some() {
             return Err(Edit::Forbidden);
         }
         self.request_edits = self.request_edits.wrapping_add(1);
-        let bounds = Bounds { only_host: &REQUEST_ONLY_HOST, room: &mut self.room };
-        Ok(HeaderEdit { headers: &mut self.request.headers, bounds })
+        let bounds = Bounds { only_host: &OF_THE_PROXY, room: &mut self.room };
+        Ok(HeaderEdit { headers: &mut self.request.headers, settled: Some(&mut self.settled), bounds })
     }
 
     /// The response's headers, to be changed.
     pub(super) fn response_edit(&mut self) -> Result<HeaderEdit<'_>, Edit> {
         let response = self.response.as_mut().ok_or(Edit::Forbidden)?;
-        let bounds = Bounds { only_host: &RESPONSE_ONLY_HOST, room: &mut self.room };
-        Ok(HeaderEdit { headers: &mut response.parts.headers, bounds })
+        let bounds = Bounds { only_host: &OF_A_CONNECTION, room: &mut self.room };
+        Ok(HeaderEdit { headers: &mut response.parts.headers, settled: None, bounds })
     }
 
     /// Sets a header of the response before there is one.
@@ -349,7 +338,7 @@ impl Exchange {
         if self.response.is_some() {
             return Err(Edit::Forbidden);
         }
-        let mut bounds = Bounds { only_host: &RESPONSE_ONLY_HOST, room: &mut self.room };
+        let mut bounds = Bounds { only_host: &OF_A_CONNECTION, room: &mut self.room };
         let (name, value) = bounds.check(name, value)?;
         self.promised.retain(|(other, _)| *other != name);
         self.promised.push((name, value));
@@ -381,13 +370,14 @@ impl Exchange {
         let (path, query) =
             target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let path = path::canonical(path).map_err(|_| Edit::InvalidValue)?;
-        let target = match query {
+        let query = query.map(path::canonical_query);
+        let target = match &query {
             Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
             None => PathAndQuery::try_from(path.as_ref()),
         };
         let target = target.map_err(|_| Edit::InvalidValue)?;
         // A fragment would be dropped in silence, and the target no longer be the one that was asked for.
-        if target.query() != query {
+        if target.query() != query.as_deref() {
             return Err(Edit::InvalidValue);
         }
         self.request.uri = target.into();
@@ -398,6 +388,8 @@ impl Exchange {
 /// Headers that a plugin is about to change.
 pub(super) struct HeaderEdit<'a> {
     headers: &'a mut HeaderMap,
+    /// Of a request: which fields plugins have changed.
+    settled: Option<&'a mut Names>,
     bounds: Bounds<'a>,
 }
 
@@ -411,6 +403,7 @@ struct Bounds<'a> {
 impl HeaderEdit<'_> {
     pub fn set(&mut self, name: &str, value: String) -> Result<(), Edit> {
         let (name, value) = self.bounds.check(name, value)?;
+        self.settle(&name);
         self.headers.try_insert(name, value).map(drop).map_err(|_| Edit::TooLarge)
     }
 
@@ -419,6 +412,9 @@ impl HeaderEdit<'_> {
         if name == header::HOST {
             return Err(Edit::Forbidden);
         }
+        if let Some(settled) = &mut self.settled {
+            settled.note(&name);
+        }
         self.headers.try_append(name, value).map(drop).map_err(|_| Edit::TooLarge)
     }
 
@@ -426,10 +422,22 @@ impl HeaderEdit<'_> {
         if self.bounds.is_the_hosts(name) || name.eq_ignore_ascii_case("host") {
             return Err(Edit::Forbidden);
         }
-        match self.headers.remove(name) {
-            Some(_) => Ok(()),
-            // Looked at only now, since what was found was a name.
-            None => HeaderName::from_bytes(name.as_bytes()).map(drop).map_err(|_| Edit::InvalidName),
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Edit::InvalidName)?;
+        self.headers.remove(&name);
+        self.settle(&name);
+        Ok(())
+    }
+
+    /// A field of the request is as a plugin wants it, so it must not be there under another spelling.
+    fn settle(&mut self, name: &HeaderName) {
+        let Some(settled) = &mut self.settled else { return };
+        settled.note(name);
+        let is_other = |other: &&HeaderName| {
+            *other != name && field::is_same_to_some_server(other.as_str(), name.as_str())
+        };
+        // As a rule there is none.
+        while let Some(other) = self.headers.keys().find(is_other).cloned() {
+            self.headers.remove(other);
         }
     }
 }
@@ -447,7 +455,7 @@ impl Bounds<'_> {
         }
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| Edit::InvalidName)?;
         let value = to_value(value)?;
-        if name == header::HOST && http::uri::Authority::try_from(value.as_bytes()).is_err() {
+        if name == header::HOST && (value.is_empty() || !authority::is_valid(value.as_bytes())) {
             return Err(Edit::InvalidValue);
         }
         *self.room = self.room.checked_sub(size).ok_or(Edit::TooLarge)?;
@@ -455,7 +463,7 @@ impl Bounds<'_> {
     }
 
     fn is_the_hosts(&self, name: &str) -> bool {
-        self.only_host.iter().any(|field| field.eq_ignore_ascii_case(name))
+        field::is_one_of(self.only_host, name)
     }
 }
 
@@ -472,8 +480,8 @@ impl Reply {
             .ok_or(InvalidReply::Status(status))?;
         let mut map = HeaderMap::with_capacity(headers.len().min(64));
         let mut room = Exchange::ROOM;
-        let bounds = Bounds { only_host: &RESPONSE_ONLY_HOST, room: &mut room };
-        let mut edit = HeaderEdit { headers: &mut map, bounds };
+        let bounds = Bounds { only_host: &OF_A_CONNECTION, room: &mut room };
+        let mut edit = HeaderEdit { headers: &mut map, settled: None, bounds };
         for (name, value) in headers {
             edit.append(&name, value)
                 .map_err(|reason| InvalidReply::Header { name: brief(&name), reason })?;
@@ -544,7 +552,7 @@ mod tests {
     fn framing_and_hop_by_hop_fields_are_out_of_reach() {
         let mut exchange = exchange();
         let mut edit = exchange.request_edit().unwrap();
-        for name in REQUEST_ONLY_HOST {
+        for name in OF_THE_PROXY {
             assert_eq!(edit.set(name, "1".to_owned()), Err(Edit::Forbidden), "{name}");
             assert_eq!(edit.set(&name.to_uppercase(), "1".to_owned()), Err(Edit::Forbidden), "{name}");
             assert_eq!(edit.append(name, "1".to_owned()), Err(Edit::Forbidden), "{name}");
@@ -552,7 +560,15 @@ mod tests {
         }
         assert_eq!(edit.remove("host"), Err(Edit::Forbidden));
         assert_eq!(edit.append("host", "b".to_owned()), Err(Edit::Forbidden));
-        assert_eq!(edit.set("host", "b/c".to_owned()), Err(Edit::InvalidValue));
+        for name in ["x_forwarded_for", "X.Forwarded.For", "client_cert", "transfer_encoding", "X_Request_Id"]
+        {
+            assert_eq!(edit.set(name, "1".to_owned()), Err(Edit::Forbidden), "{name}");
+            assert_eq!(edit.append(name, "1".to_owned()), Err(Edit::Forbidden), "{name}");
+            assert_eq!(edit.remove(name), Err(Edit::Forbidden), "{name}");
+        }
+        for host in ["b/c", "u@evil", "u:p@evil", "", "a,b", "a b", ":80", "a:b"] {
+            assert_eq!(edit.set("host", host.to_owned()), Err(Edit::InvalidValue), "{host}");
+        }
         assert_eq!(edit.set("host", "b:81".to_owned()), Ok(()));
     }
 
@@ -569,6 +585,27 @@ mod tests {
         assert_eq!(edit.set("x-a", "\u{e9}\ttab".to_owned()), Ok(()));
         assert_eq!(exchange.request.headers["x-a"].as_bytes(), b"\xe9\ttab");
         assert_eq!(joined(&exchange.request.headers, "x-a").as_deref(), Some("\u{e9}\ttab"));
+    }
+
+    #[test]
+    fn what_a_plugin_says_stands_under_one_spelling_only() {
+        let mut exchange = exchange();
+        for name in ["x_consumer", "x.consumer", "x_role", "x_other"] {
+            exchange.request.headers.append(name, HeaderValue::from_static("root"));
+        }
+        let mut edit = exchange.request_edit().unwrap();
+        edit.set("X-Consumer", "alice".to_owned()).unwrap();
+        edit.remove("x-role").unwrap();
+        edit.append("x-list", "1".to_owned()).unwrap();
+        let mut left: Vec<_> = exchange.request.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["host", "x-consumer", "x-list", "x_other"]);
+        assert_eq!(exchange.request.headers["x-consumer"], "alice");
+        for (name, is_settled) in
+            [("x_consumer", true), ("x-role", true), ("x-list", true), ("x-other", false)]
+        {
+            assert_eq!(exchange.settled().hold(name), is_settled, "{name}");
+        }
     }
 
     #[test]
@@ -601,9 +638,11 @@ mod tests {
     #[test]
     fn a_target_is_made_canonical_or_refused() {
         let mut exchange = exchange();
+        exchange.set_target("/a?q=é").unwrap();
+        assert_eq!(exchange.request.uri, "/a?q=%C3%A9");
         exchange.set_target("/x/../y//z?q=1?2").unwrap();
         assert_eq!(exchange.request.uri, "/y/z?q=1?2");
-        for target in ["", "y", "*", "http://other/", "/a%2fb", "/a?b#c", "/a b", "/?a\r\nb"] {
+        for target in ["", "y", "*", "http://other/", "/a%2fb", "/a?b#c", "/;/a", "/a b", "/?a\r\nb"] {
             assert_eq!(exchange.set_target(target), Err(Edit::InvalidValue), "{target:?}");
         }
         assert_eq!(exchange.request.uri, "/y/z?q=1?2");

@@ -97,7 +97,7 @@ impl request::Host for State {
 
     fn authority(&mut self) -> String {
         self.note_taint(|taint| taint.reads_field(header::HOST.as_str()));
-        let host = self.request().and_then(|request| request.headers.get(header::HOST));
+        let host = self.exchange.as_ref().and_then(|exchange| exchange.authority());
         host.map(|host| to_string(host).to_ascii_lowercase()).unwrap_or_default()
     }
 

@@ -686,6 +686,7 @@ fn renew(
         exchange.upstream.clone(),
     );
     (renewing.certificate, renewing.taint) = (exchange.certificate.clone(), exchange.taint.clone());
+    renewing.asked_host = exchange.asked_host.clone();
     let mut exchange = renewing;
     let mut visit = Visit::new(context, rules, target, &exchange);
     visit.stored = Some(stored.clone());
@@ -705,6 +706,7 @@ fn renew(
         connection: Rc::new(context.connection.to_http2()),
         meter: Meter::start(),
         call: None,
+        scheme: context.scheme.clone(),
     };
     let snapshot = &context.generation.snapshot;
     let route = snapshot.routes.iter().position(|other| std::ptr::eq(other, route));

@@ -8,12 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Version};
 
 use super::{Peer, Tunnel};
 use crate::{
     address::Caller,
-    config::{Hsts, Listener},
+    config::Listener,
     proxy_protocol::Introduction,
     telemetry::{Part, traffic::ListenerCounts},
     tls::{Protocol, Session},
@@ -29,7 +29,7 @@ pub struct Connection {
     pub counts: Part<ListenerCounts>,
     /// What the handshake has settled, if TLS is spoken.
     pub tls: Option<Rc<Session>>,
-    /// `Strict-Transport-Security`, if responses are to carry it.
+    /// `Strict-Transport-Security`, if responses to clients that came by TLS are to carry it.
     pub hsts: Option<HeaderValue>,
     /// In HTTP/1, where requests come one at a time; in HTTP/2 each has a stream to itself.
     pub turn: Option<Rc<Turn>>,
@@ -38,7 +38,8 @@ pub struct Connection {
 impl Connection {
     /// One that speaks HTTP/1, unless its first bytes turn out to be those of HTTP/2.
     pub fn http1(peer: Peer, listener: Arc<Listener>, counts: Part<ListenerCounts>) -> Self {
-        Self { peer, listener, counts, tls: None, hsts: None, turn: Some(Rc::default()) }
+        let hsts = strict_transport_security(&listener);
+        Self { peer, listener, counts, tls: None, hsts, turn: Some(Rc::default()) }
     }
 
     /// One by TLS.
@@ -52,7 +53,7 @@ impl Connection {
             Protocol::Http1 => Some(Rc::default()),
             Protocol::Http2 => None,
         };
-        let hsts = listener.hsts.as_ref().map(|hsts| strict_transport_security(hsts.get_ref()));
+        let hsts = strict_transport_security(&listener);
         Self { peer, listener, counts, tls: Some(session.into()), hsts, turn }
     }
 
@@ -103,6 +104,7 @@ pub struct Turn {
     fault: Cell<Option<StatusCode>>,
     interim: RefCell<Vec<Bytes>>,
     tunnel: Cell<Option<Box<Tunnel>>>,
+    version: Cell<&'static [u8]>,
 }
 
 impl std::fmt::Debug for Turn {
@@ -127,8 +129,23 @@ impl Turn {
     }
 
     /// A request has come.
-    pub fn begin(&self) {
+    pub fn begin(&self, version: Version) {
+        // While an earlier response is being written, nobody can tell where the next begins.
+        let is_known = version == Version::HTTP_10 && !self.is_busy();
+        self.version.set(if is_known { b"HTTP/1.1" } else { b"" });
         self.stage.set(Stage::Answering);
+    }
+
+    /// What is to be written in the place of as many of the next bytes, if those are hyper's `HTTP/1.0`: the version in a
+    /// response is the proxy's own, also where the client's is older (RFC 9110, section 2.5).
+    pub fn version(&self) -> &'static [u8] {
+        self.version.get()
+    }
+
+    /// So much has been written where [`Turn::version`] stands.
+    pub fn set_version_written(&self, bytes: usize) {
+        let version = self.version.get();
+        self.version.set(&version[bytes.min(version.len())..]);
     }
 
     /// The last of the response has been made; not all of it need have been written.
@@ -175,7 +192,8 @@ impl Turn {
 }
 
 /// RFC 6797, section 6.1.
-fn strict_transport_security(hsts: &Hsts) -> HeaderValue {
+fn strict_transport_security(listener: &Listener) -> Option<HeaderValue> {
+    let hsts = listener.hsts.as_ref()?.get_ref();
     let mut value = format!("max-age={}", hsts.max_age.get().as_secs());
     if hsts.include_subdomains {
         value += "; includeSubDomains";
@@ -183,5 +201,5 @@ fn strict_transport_security(hsts: &Hsts) -> HeaderValue {
     if hsts.preload {
         value += "; preload";
     }
-    HeaderValue::try_from(value).expect("it is visible ASCII")
+    HeaderValue::try_from(value).ok()
 }

@@ -10,6 +10,7 @@ mod told;
 pub use told::Explanation;
 
 use std::{
+    cell::Cell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -28,6 +29,7 @@ use super::{
     secure,
 };
 use crate::{
+    authority,
     body::Arriving,
     compress::Wishes,
     config::Listener,
@@ -114,7 +116,9 @@ pub async fn explain(worker: Rc<Worker>, question: Question) -> Result<Explanati
     };
     let meter = Meter::start();
     let clock = worker.clock.clone();
-    let context = Context { worker, generation, connection: Rc::new(connection), meter, call: None };
+    let scheme = Cell::new(connection.peer.scheme);
+    let connection = Rc::new(connection);
+    let context = Context { worker, generation, connection, meter, call: None, scheme };
     let walking = walk(&context, request, question.body.into(), &mut told);
     let outcome = clock.within(LONGEST, Box::pin(walking)).await.map_err(|_| Unexplained::TimedOut)?;
     told.outcome = outcome.unwrap_or_else(|error| Outcome {
@@ -143,19 +147,20 @@ async fn walk(
         Version::HTTP_2 => headers::from_http2(&mut head, &connection.listener.limits)?,
         _ => headers::check_limits(&head, &connection.listener.limits)?,
     }
-    let mut prepared =
-        headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
-    let host = head.headers.get(header::HOST).map(|host| headers::host_name(host).into_owned());
+    let listener = &connection.listener;
+    let (trusted, unusual) = (&listener.trusted_proxies, listener.underscores_in_headers);
+    let mut prepared = headers::prepare(&mut head, &connection.peer, trusted, unusual, length)?;
+    let host = head.headers.get(header::HOST).map(|host| authority::host_name(host).into_owned());
     let changed = Changed::between(&before, &head.headers);
     told.prepared = Some(Prepared {
         micros: micros(since),
         method: head.method.to_string(),
-        scheme: connection.peer.scheme,
+        scheme: prepared.came.scheme,
         host: host.clone().unwrap_or_default(),
         path: head.uri.path().to_owned(),
         query: head.uri.query().map(str::to_owned),
-        client: prepared.client.to_string(),
-        is_https: prepared.is_https,
+        client: prepared.came.client.to_string(),
+        is_https: prepared.came.by_tls(),
         removed: changed.removed,
         set: changed.set,
     });
@@ -181,11 +186,12 @@ async fn walk(
     let mut target = &generation.snapshot.upstreams[route.upstream];
     let mut exchange = Exchange::new(
         head,
-        prepared.client,
-        connection.peer.scheme,
+        prepared.came.client,
+        prepared.came.scheme,
         route.name.clone(),
         target.upstream.name.clone(),
     );
+    exchange.asked_host = prepared.came.host;
     exchange.certificate = connection.peer.certificate.clone();
     exchange.journal = Some(Arc::default());
     cached::follow(route, &mut exchange);

@@ -1,6 +1,11 @@
-//! Who sent a request, and whose word counts on that?
+//! Who sent a request, how did it come, and whose word counts on that?
+//!
+//! A client that is no trusted proxy is who its connection says, and came as that did. A trusted proxy says the same of
+//! its own client, in `X-Forwarded-For`, `-Proto` and `-Host`, or in `Forwarded` (RFC 7239). What is found here is the one
+//! notion of it: the listener's settings, plugins and logs go by it, and upstreams are told it.
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -8,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::headers::BadRequest;
-use crate::{address::Caller, config::TrustedProxies, tls::ClientCertificate};
+use super::{forwarded, headers::BadRequest};
+use crate::{address::Caller, authority, config::TrustedProxies, tls::ClientCertificate};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -51,60 +56,70 @@ impl Peer {
     }
 }
 
-/// Whether the original client came by TLS. A trusted proxy knows that of its own client.
-pub(super) fn came_by_tls(headers: &HeaderMap, peer: &Peer) -> bool {
-    let told = headers.get(X_FORWARDED_PROTO).filter(|_| peer.is_trusted);
-    told.map_or(peer.scheme == "https", |scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"))
+/// Who sent a request in the first place, and how that client reached the first proxy that is trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Came {
+    pub client: Caller<IpAddr>,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The host that it asked for, where a trusted proxy says that, since it need not be what stands in `Host`.
+    pub host: Option<HeaderValue>,
 }
 
-/// Says who sent the request, and finds out who did in the first place.
+impl Came {
+    pub fn by_tls(&self) -> bool {
+        self.scheme == "https"
+    }
+}
+
+/// Says who sent the request, and finds out who did in the first place. `scheme` is that of its target.
+///
+/// A stranger's own word on that has been removed.
 pub(super) fn identify(
     headers: &mut HeaderMap,
     peer: &Peer,
     trusted: &TrustedProxies,
-    host: Option<HeaderValue>,
+    scheme: &'static str,
     version: Version,
-) -> Result<Caller<IpAddr>, BadRequest> {
+) -> Result<Came, BadRequest> {
     let room = |_| BadRequest::TooManyHeaders;
-    let proto = HeaderValue::from_static(peer.scheme);
-    let mut client = peer.address.client();
+    let host = headers.get(header::HOST).filter(|host| !host.is_empty()).cloned();
+    let mut came = Came { client: peer.address.client(), scheme, host: None };
     let mut is_known = false;
     if peer.is_trusted {
-        let before: Vec<u8> = joined(headers, &X_FORWARDED_FOR);
-        client = original_client(&before, trusted).map_or(client, Caller::Ip);
-        let mut value = before;
+        let told = Told::by(headers, trusted);
+        if let Some(address) = told.client {
+            came.client = Caller::Ip(address);
+        }
+        came.scheme = told.scheme.unwrap_or(scheme);
+        came.host = told.host;
+        let mut way = told.way;
         if let Some(address) = &peer.address_value {
-            if !value.is_empty() {
-                value.extend_from_slice(b", ");
+            if !way.is_empty() {
+                way.extend_from_slice(b", ");
             }
-            value.extend_from_slice(address.as_bytes());
+            way.extend_from_slice(address.as_bytes());
         }
-        if !value.is_empty() {
-            let value =
-                HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| BadRequest::TooManyHeaders)?;
-            headers.try_insert(X_FORWARDED_FOR, value).map_err(room)?;
-        }
-        if !headers.contains_key(X_FORWARDED_PROTO) {
-            headers.try_insert(X_FORWARDED_PROTO, proto).map_err(room)?;
-        }
-        if let Some(host) = host.filter(|_| !headers.contains_key(X_FORWARDED_HOST)) {
-            headers.try_insert(X_FORWARDED_HOST, host).map_err(room)?;
+        if !way.is_empty() {
+            let way =
+                HeaderValue::from_maybe_shared(Bytes::from(way)).map_err(|_| BadRequest::TooManyHeaders)?;
+            headers.try_insert(X_FORWARDED_FOR, way).map_err(room)?;
         }
         let mut ids = headers.get_all(X_REQUEST_ID).iter();
         is_known = ids.next().is_some_and(is_request_id) && ids.next().is_none();
-        append_forwarded(headers, peer);
-    } else {
-        headers.remove(header::FORWARDED);
-        match &peer.address_value {
-            Some(address) => drop(headers.try_insert(X_FORWARDED_FOR, address.clone()).map_err(room)?),
-            // Whoever it is, it is not whom it names.
-            None => drop(headers.remove(X_FORWARDED_FOR)),
+        match told.has_forwarded {
+            Forwarded::Absent => {}
+            Forwarded::Agrees => append_forwarded(headers, peer)?,
+            // Whoever believes it would believe somebody else.
+            Forwarded::Differs => drop(headers.remove(header::FORWARDED)),
         }
-        headers.try_insert(X_FORWARDED_PROTO, proto).map_err(room)?;
-        match host {
-            Some(host) => drop(headers.try_insert(X_FORWARDED_HOST, host).map_err(room)?),
-            None => drop(headers.remove(X_FORWARDED_HOST)),
-        }
+    } else if let Some(address) = &peer.address_value {
+        headers.try_insert(X_FORWARDED_FOR, address.clone()).map_err(room)?;
+    }
+    headers.try_insert(X_FORWARDED_PROTO, HeaderValue::from_static(came.scheme)).map_err(room)?;
+    match came.host.clone().or(host) {
+        Some(host) => drop(headers.try_insert(X_FORWARDED_HOST, host).map_err(room)?),
+        None => drop(headers.remove(X_FORWARDED_HOST)),
     }
     if !is_known {
         headers.try_insert(X_REQUEST_ID, new_request_id()).map_err(room)?;
@@ -122,27 +137,140 @@ pub(super) fn identify(
         _ => "1.1 tollgate",
     };
     headers.try_append(header::VIA, HeaderValue::from_static(via)).map_err(room)?;
-    Ok(client)
+    Ok(came)
 }
 
-/// All values of a field, joined by commas.
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
-    headers.get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b", "[..])
+/// What a trusted proxy says of its client.
+struct Told {
+    client: Option<IpAddr>,
+    scheme: Option<&'static str>,
+    host: Option<HeaderValue>,
+    /// The addresses that the request has passed, as `X-Forwarded-For` has them.
+    way: Vec<u8>,
+    has_forwarded: Forwarded,
 }
 
-/// The rightmost address that is not a trusted proxy; the leftmost if all are. None if there is no address.
-fn original_client(forwarded_for: &[u8], trusted: &TrustedProxies) -> Option<IpAddr> {
-    let mut client = None;
-    for entry in forwarded_for.rsplit(|&byte| byte == b',') {
-        let Some(address) = std::str::from_utf8(entry.trim_ascii()).ok().and_then(parse_address) else {
-            break;
+enum Forwarded {
+    Absent,
+    /// It names the same client.
+    Agrees,
+    /// It names another, or cannot be read.
+    Differs,
+}
+
+impl Told {
+    /// `X-Forwarded-For` counts before `Forwarded`: a proxy that sets the one may pass on what a client has put into
+    /// the other. Where both name the same client, each completes the other.
+    fn by(headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
+        let way = joined(headers, &X_FORWARDED_FOR);
+        let by_way = Entry::original(way.rsplit(|&byte| byte == b','), trusted, |entry| {
+            std::str::from_utf8(entry.trim_ascii()).ok().and_then(parse_address)
+        });
+        let elements = headers.contains_key(header::FORWARDED).then(|| {
+            let field = joined(headers, &header::FORWARDED);
+            forwarded::elements(&field)
+        });
+        let (elements, has_forwarded) = match elements {
+            None => (Vec::new(), Forwarded::Absent),
+            Some(None) => (Vec::new(), Forwarded::Differs),
+            Some(Some(elements)) => (elements, Forwarded::Agrees),
         };
-        client = Some(address);
-        if !trusted.holds(Caller::Ip(address)) {
-            break;
+        let by_elements = Entry::original(elements.iter().rev(), trusted, |element| {
+            element.client.as_deref().and_then(parse_address)
+        });
+        let has_way = !way.trim_ascii().is_empty();
+        let is_same = !has_way || by_way.address == by_elements.address;
+        let has_forwarded = match has_forwarded {
+            Forwarded::Agrees if !is_same => Forwarded::Differs,
+            other => other,
+        };
+        // What the proxy says that has spoken to the client.
+        let element = elements.iter().rev().nth(by_elements.place).filter(|_| is_same);
+        let members = way.split(|&byte| byte == b',').count();
+        let scheme = scheme_of(member(&joined(headers, &X_FORWARDED_PROTO), members, by_way.place));
+        let host = host_of(member(&joined(headers, &X_FORWARDED_HOST), members, by_way.place));
+        let way = match has_way {
+            true => way.into_owned(),
+            false => {
+                let known =
+                    elements.iter().rev().map(|element| element.client.as_deref().and_then(parse_address));
+                let known: Vec<_> =
+                    known.map_while(|address| address).map(|address| address.to_string()).collect();
+                known.into_iter().rev().collect::<Vec<_>>().join(", ").into_bytes()
+            }
+        };
+        Self {
+            client: if has_way { by_way.address } else { by_elements.address },
+            scheme: scheme.or_else(|| scheme_of(element?.scheme.as_deref().map(str::as_bytes))),
+            host: host.or_else(|| host_of(element?.host.as_deref().map(str::as_bytes))),
+            way,
+            has_forwarded,
         }
     }
-    client
+}
+
+/// Where in a list that grows to the right the original client stands.
+struct Entry {
+    address: Option<IpAddr>,
+    /// Counted from the right.
+    place: usize,
+}
+
+impl Entry {
+    /// The rightmost address that is not a trusted proxy; the leftmost if all are. What stands left of one that is no
+    /// address is hearsay. `entries` come from the right.
+    fn original<E>(
+        entries: impl Iterator<Item = E>,
+        trusted: &TrustedProxies,
+        address_of: impl Fn(E) -> Option<IpAddr>,
+    ) -> Self {
+        let mut found = Self { address: None, place: 0 };
+        for (place, entry) in entries.enumerate() {
+            let Some(address) = address_of(entry) else { break };
+            found = Self { address: Some(address), place };
+            if !trusted.holds(Caller::Ip(address)) {
+                break;
+            }
+        }
+        found
+    }
+}
+
+/// What a list says of the original client. Where each proxy has added to it as to `X-Forwarded-For`, that is what
+/// stands at the same place; otherwise what was said first.
+fn member(list: &[u8], members: usize, place: usize) -> Option<&[u8]> {
+    let said =
+        || list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty());
+    let place = if said().count() == members { members - 1 - place } else { 0 };
+    said().nth(place)
+}
+
+/// WebSockets have schemes of their own, which some proxies say.
+fn scheme_of(said: Option<&[u8]>) -> Option<&'static str> {
+    let said = said?;
+    let is = |scheme: &str| said.eq_ignore_ascii_case(scheme.as_bytes());
+    match (is("https") || is("wss"), is("http") || is("ws")) {
+        (true, _) => Some("https"),
+        (false, true) => Some("http"),
+        (false, false) => None,
+    }
+}
+
+fn host_of(said: Option<&[u8]>) -> Option<HeaderValue> {
+    let said = said.filter(|said| !said.is_empty() && authority::is_valid(said))?;
+    HeaderValue::from_bytes(said).ok()
+}
+
+/// All values of a field, joined by commas; as a rule there is one, or none.
+fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Cow<'a, [u8]> {
+    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    match (values.next(), values.next()) {
+        (None, _) => Cow::Borrowed(b""),
+        (Some(only), None) => Cow::Borrowed(only),
+        (Some(first), Some(second)) => {
+            Cow::Owned([first, second].into_iter().chain(values).collect::<Vec<_>>().join(&b", "[..]))
+        }
+    }
 }
 
 /// An address, with or without port and brackets.
@@ -153,18 +281,14 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 }
 
 /// Continues `Forwarded` (RFC 7239) where a trusted proxy has begun one.
-fn append_forwarded(headers: &mut HeaderMap, peer: &Peer) {
-    if !headers.contains_key(header::FORWARDED) {
-        return;
-    }
+fn append_forwarded(headers: &mut HeaderMap, peer: &Peer) -> Result<(), BadRequest> {
     let element = match peer.address.client() {
         Caller::Ip(IpAddr::V4(address)) => format!("for={address};proto={}", peer.scheme),
         Caller::Ip(IpAddr::V6(address)) => format!("for=\"[{address}]\";proto={}", peer.scheme),
         Caller::Unix => format!("for=unknown;proto={}", peer.scheme),
     };
-    if let Ok(element) = HeaderValue::try_from(element) {
-        let _ = headers.try_append(header::FORWARDED, element);
-    }
+    let element = HeaderValue::try_from(element).map_err(|_| BadRequest::Field)?;
+    headers.try_append(header::FORWARDED, element).map(drop).map_err(|_| BadRequest::TooManyHeaders)
 }
 
 fn is_request_id(value: &HeaderValue) -> bool {

@@ -10,6 +10,7 @@ mod connection;
 mod errands;
 mod error;
 mod explain;
+mod forwarded;
 mod grpc;
 pub mod headers;
 mod hooks;
@@ -31,13 +32,14 @@ pub use headers::{BadRequest, BadResponse};
 pub use identity::Peer;
 pub use tunnel::Tunnel;
 
-use std::{pin::pin, rc::Rc};
+use std::{cell::Cell, pin::pin, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use hyper::body::Incoming;
 
 use crate::{
+    authority,
     body::{Arriving, Content, ResponseBody},
     cache::{Rules, encoded::Kept},
     clock::before,
@@ -45,7 +47,7 @@ use crate::{
     live::{Generation, Worker},
     plugin::Exchange,
     snapshot::Route,
-    telemetry::with_sources,
+    telemetry::{traffic::Limit, with_sources},
 };
 use cached::Lookup;
 use hooks::Decision;
@@ -63,6 +65,8 @@ struct Context {
     connection: Rc<Connection>,
     meter: Meter,
     call: Option<grpc::Call>,
+    /// By which the client came, once that is known; until then that of its connection.
+    scheme: Cell<&'static str>,
 }
 
 /// What a request has led to.
@@ -84,7 +88,8 @@ pub async fn handle(
         generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
     let call = grpc::Call::of(&request);
     let connect = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
-    let context = Context { worker, generation, connection, meter, call };
+    let scheme = Cell::new(connection.peer.scheme);
+    let context = Context { worker, generation, connection, meter, call, scheme };
     // In a box, since hyper moves the future about before it runs; and made there, since it is large.
     let way = Box::into_pin(Box::write(Box::new_uninit(), forward(&context, request, &mut record)));
     let answer = match way.await {
@@ -97,9 +102,10 @@ pub async fn handle(
         Ok((response, sent)) => (response, sent),
         Err(failure) => (failure.into_response(&context.connection, context.call.is_some()), None),
     };
-    let Context { generation, connection, meter, call, .. } = context;
+    let Context { generation, connection, meter, call, scheme, .. } = context;
     let mut response = if call.is_some() { grpc::translate(response) } else { response };
-    if let Some(hsts) = &connection.hsts {
+    // RFC 6797, section 7.2: not to whom came in clear.
+    if let Some(hsts) = connection.hsts.as_ref().filter(|_| scheme.get() == "https") {
         // A response with 32,768 headers is not one that this one more would help.
         let _ = response.headers_mut().try_insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
@@ -136,7 +142,7 @@ async fn forward(
     record: &mut Option<Box<Record>>,
 ) -> Result<(Response<Content>, Option<send::Sent>), Failure> {
     let (mut head, body) = request.into_parts();
-    let length = http_body::Body::size_hint(&body).exact();
+    let mut length = http_body::Body::size_hint(&body).exact();
     let is_connect = head.method == Method::CONNECT;
     let mut body = Arriving::Untouched(body);
     let Context { connection, generation, worker, call, .. } = context;
@@ -148,11 +154,22 @@ async fn forward(
 
     if head.version == Version::HTTP_2 {
         headers::from_http2(&mut head, &connection.listener.limits)?;
+        // The end of a request without content may come behind its head. Nobody but those who have content waits.
+        if length.is_none() && !is_connect && (head.method.is_safe() || head.method == Method::DELETE) {
+            let limit = connection.listener.timeouts.body.get();
+            let is_empty = worker.clock.within(limit, Box::pin(body.is_empty())).await;
+            let is_empty = is_empty.map_err(|_| Error::ClientSlow(Limit::BodyTime))?;
+            if is_empty.map_err(|_| Error::ClientBroke(connection.fault()))? {
+                length = Some(0);
+            }
+        }
     }
-    let mut prepared =
-        headers::prepare(&mut head, &connection.peer, &connection.listener.trusted_proxies, length)?;
+    let listener = &connection.listener;
+    let (trusted, unusual) = (&listener.trusted_proxies, listener.underscores_in_headers);
+    let mut prepared = headers::prepare(&mut head, &connection.peer, trusted, unusual, length)?;
     let failed = Failure::of(&head, prepared.expects_continue);
-    record::identified(record, &head, prepared.client);
+    context.scheme.set(prepared.came.scheme);
+    record::identified(record, &head, &prepared.came);
     if let Some(response) =
         secure::redirect(connection, &head, &prepared).map_err(Error::from).map_err(&failed)?
     {
@@ -173,13 +190,14 @@ async fn forward(
         return Err(failed(Error::NotOffered));
     }
     let mut upstream = &generation.snapshot.upstreams[route.upstream];
-    let exchange = Exchange::new(
+    let mut exchange = Exchange::new(
         head,
-        prepared.client,
-        connection.peer.scheme,
+        prepared.came.client,
+        prepared.came.scheme,
         route.name.clone(),
         upstream.upstream.name.clone(),
     );
+    exchange.asked_host = prepared.came.host;
     let mut exchange = record::follow(exchange, route, connection, record);
     exchange.certificate = connection.peer.certificate.clone();
     cached::follow(route, &mut exchange);
@@ -270,7 +288,7 @@ fn encode(
 
 fn find_route<'a>(context: &'a Context, request: &request::Parts) -> Option<&'a Route> {
     let snapshot = &context.generation.snapshot;
-    let host = request.headers.get(header::HOST).map(headers::host_name).unwrap_or_default();
+    let host = request.headers.get(header::HOST).map(authority::host_name).unwrap_or_default();
     let place = snapshot.table.find(&host, request.uri.path(), &request.method, &request.headers)?;
     context.meter.routed(place);
     Some(&snapshot.routes[place])

@@ -2,7 +2,6 @@
 
 use std::{
     cell::Cell,
-    net::IpAddr,
     ops::{Deref, DerefMut},
     rc::Rc,
     sync::Arc,
@@ -11,9 +10,12 @@ use std::{
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, request};
 
-use super::{Connection, identity, send::Sent};
+use super::{
+    Connection,
+    identity::{self, Came},
+    send::Sent,
+};
 use crate::{
-    address::Caller,
     cache::Served,
     plugin::{Completed, Exchange, InHand, Outcomes},
     snapshot::Route,
@@ -28,6 +30,8 @@ pub(super) struct Record {
     is_logged: bool,
     completion: Option<Completion>,
     client: String,
+    /// By which the client came, as far as is known.
+    scheme: &'static str,
     /// The version of TLS, if it is spoken.
     tls: Option<&'static str>,
     method: Method,
@@ -125,6 +129,7 @@ impl Record {
             is_logged: true,
             completion: None,
             client: connection.peer.address.client().to_string(),
+            scheme: connection.peer.scheme,
             tls: connection.tls.as_ref().map(|session| session.version),
             method: request.method().clone(),
             uri: target(request),
@@ -148,11 +153,15 @@ impl Record {
             is_logged: false,
             completion: None,
             client: exchange.client.to_string(),
+            scheme: exchange.scheme,
             tls: connection.tls.as_ref().map(|session| session.version),
             method: head.method.clone(),
             uri: head.uri.clone(),
             version: head.version,
-            host: text(&head.headers, header::HOST).unwrap_or_default(),
+            host: exchange
+                .authority()
+                .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned())
+                .unwrap_or_default(),
             request: text(&head.headers, identity::X_REQUEST_ID).unwrap_or_default(),
             route: None,
             upstream: None,
@@ -186,6 +195,7 @@ impl Record {
         tracing::info!(
             target: "access",
             client = self.client,
+            scheme = self.scheme,
             tls = self.tls,
             method = self.method.as_str(),
             host = self.host,
@@ -255,10 +265,14 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-/// Notes the id that a request goes by.
-pub(super) fn identified(record: &mut Option<Box<Record>>, request: &request::Parts, client: Caller<IpAddr>) {
+/// Notes whose request it is, how it came, and the id that it goes by.
+pub(super) fn identified(record: &mut Option<Box<Record>>, request: &request::Parts, came: &Came) {
     let Some(record) = record else { return };
-    record.client = client.to_string();
+    record.client = came.client.to_string();
+    record.scheme = came.scheme;
+    if let Some(host) = &came.host {
+        record.host = String::from_utf8_lossy(host.as_bytes()).into_owned();
+    }
     let id = request.headers.get(identity::X_REQUEST_ID);
     record.request = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
 }

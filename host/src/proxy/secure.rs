@@ -7,8 +7,9 @@ use http::{HeaderValue, Response, header, request};
 
 use super::{
     Connection,
-    headers::{self, BadRequest, Prepared},
+    headers::{BadRequest, Prepared},
 };
+use crate::authority;
 
 /// The way to TLS, for a request that has come in clear to a listener that wants it otherwise. `request` is
 /// prepared.
@@ -20,10 +21,10 @@ pub(super) fn redirect(
     request: &request::Parts,
     prepared: &Prepared,
 ) -> Result<Option<Response<Bytes>>, BadRequest> {
-    let wanted = connection.listener.redirect_to_https.as_ref().filter(|_| !prepared.is_https);
+    let wanted = connection.listener.redirect_to_https.as_ref().filter(|_| !prepared.came.by_tls());
     let Some(redirect) = wanted.map(toml::Spanned::get_ref) else { return Ok(None) };
-    let host = request.headers.get(header::HOST).map(headers::host_name);
-    let host = host.filter(|host| !host.is_empty()).ok_or(BadRequest::Host)?;
+    let host = prepared.came.host.as_ref().or_else(|| request.headers.get(header::HOST));
+    let host = host.map(authority::host_name).filter(|host| !host.is_empty()).ok_or(BadRequest::Host)?;
     let port = match redirect.port.get() {
         443 => String::new(),
         port => format!(":{port}"),
@@ -43,6 +44,6 @@ pub(super) fn is_at_the_right_door(connection: &Connection, request: &request::P
     let Some(session) = connection.tls.as_ref().filter(|_| !connection.peer.is_trusted()) else {
         return true;
     };
-    let host = request.headers.get(header::HOST).map(headers::host_name);
+    let host = request.headers.get(header::HOST).map(authority::host_name);
     host.is_none_or(|host| host.is_empty() || session.is_for(&host))
 }

@@ -27,7 +27,8 @@ use crate::{
     body::{Arriving, Patience, RequestBody, Upload, UploadState},
     cache::policy::Time,
     clock::{Clock, Elapsed, TICK, Tick, Timer, before},
-    plugin::InHand,
+    field::Names,
+    plugin::{Exchange, InHand},
     proxy_protocol::Introduction,
     snapshot::{Route, Target},
     telemetry::traffic::Limit,
@@ -130,7 +131,7 @@ pub(super) async fn send(
     let clock = &context.worker.clock;
     let since = (!route.on_complete.is_empty()).then(Instant::now);
     let writer = context.worker.writer;
-    let mut outgoing = Outgoing::new(context, target, route, &exchange.request, body, expects)?;
+    let mut outgoing = Outgoing::new(context, target, route, exchange, body, expects)?;
     if upstream.settings.proxy_protocol {
         outgoing.introduction = Some(context.connection.introduction(exchange.client));
     }
@@ -507,11 +508,12 @@ impl Outgoing {
         context: &Context,
         target: &Target,
         route: &Route,
-        head: &request::Parts,
+        exchange: &Exchange,
         body: Option<Arriving>,
         expects: Expects,
     ) -> Result<Self, Error> {
         let Context { worker, connection, .. } = context;
+        let head = &exchange.request;
         let cap = connection.listener.limits.body.get();
         let least = body.as_ref().map_or(0, |body| body.size_hint().lower());
         if least > cap {
@@ -538,8 +540,15 @@ impl Outgoing {
             }
             Some(Patience { timer: worker.clock.timer(), limit, rate, pace: RefCell::default() })
         };
+        // In HTTP/1 nothing comes behind a body whose length is known.
+        let may_have_trailers = head.version == Version::HTTP_2
+            || body.as_ref().is_some_and(|body| body.size_hint().exact().is_none());
+        let settled = || match may_have_trailers {
+            true => exchange.settled().with(head.headers.keys()),
+            false => Names::default(),
+        };
         let (body, upload) = match body {
-            Some(body) => RequestBody::new(body, cap, expects == Expects::Continue, kept, patience),
+            Some(body) => RequestBody::new(body, cap, expects == Expects::Continue, kept, settled, patience),
             None => (RequestBody::Empty, None),
         };
         // Response hooks see the request as it was forwarded.

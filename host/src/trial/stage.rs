@@ -399,6 +399,8 @@ pub fn exchange(written: &Request) -> InHand {
         written.route.as_str().into(),
         written.upstream.as_str().into(),
     ));
+    // As a trusted proxy would have said it.
+    exchange.asked_host = exchange.request.headers.get("x-forwarded-host").cloned();
     note(&mut exchange, &written.notes);
     exchange
 }
