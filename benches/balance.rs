@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate::{
     address::Caller,
     config,
-    plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
+    plugin::{Capabilities, Compiler, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     telemetry::Writer,
     upstream::{Roster, Tls, Upstream},
 };
@@ -40,7 +40,8 @@ fn exchange() -> InHand {
 }
 
 fn picks(criterion: &mut Criterion) {
-    let engine = Engine::new(&EngineSettings { workers: 2, artifacts: None }).expect("the engine starts");
+    let engine = Engine::new(&EngineSettings { workers: 2, artifacts: None, compiler: Compiler::InProcess })
+        .expect("the engine starts");
     let mut exchange = exchange();
     for (name, settings) in [
         ("round-robin", ""),

@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use tollgate::{
     address::Caller,
     config,
-    plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
+    plugin::{Capabilities, Compiler, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     telemetry::Writer,
     upstream::{Tls, Upstream},
 };
@@ -46,7 +46,8 @@ fn exchange() -> InHand {
 }
 
 fn calls(criterion: &mut Criterion) {
-    let engine = Engine::new(&EngineSettings { workers: 2, artifacts: None }).expect("the engine starts");
+    let engine = Engine::new(&EngineSettings { workers: 2, artifacts: None, compiler: Compiler::InProcess })
+        .expect("the engine starts");
     let mut exchange = exchange();
 
     let header = slot(&engine, &guest(), "config = { request = 'read-header' }");

@@ -22,6 +22,7 @@ pub mod tls;
 pub mod config;
 pub mod telemetry;
 pub mod private;
+pub mod file;
 pub mod path;
 pub mod authority;
 pub mod proxy_protocol;

@@ -4,10 +4,14 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
+
+use rustix::fs::OFlags;
+
+use crate::file;
 
 /// Makes the folder if it is not there. An error if others can write to it.
 pub fn open_folder(folder: &Path) -> io::Result<()> {
@@ -23,19 +27,16 @@ pub fn open_folder(folder: &Path) -> io::Result<()> {
 
 /// Opens a file for reading, unless others can write to it or it is a link.
 pub fn open(path: &Path) -> io::Result<fs::File> {
-    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let file = OpenOptions::new().read(true).custom_flags(no_follow).open(path)?;
+    let file = file::open(path, OFlags::NOFOLLOW)?;
     if !is_ours_alone(&file.metadata()?) {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can write to the file"));
     }
     Ok(file)
 }
 
-/// What is in a file, under the same conditions.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    open(path)?.read_to_end(&mut content)?;
-    Ok(content)
+/// What is in a file of at most `most` bytes, under the same conditions.
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    file::read_to_end(&open(path)?, most)
 }
 
 /// Writes a file that only this user can read. Several processes may do this at once: each renames a whole file

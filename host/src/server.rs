@@ -25,7 +25,7 @@ use crate::{
     drain::Drain,
     listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
-    plugin::{self, Digest, Ended, Engine, EngineSettings, Judgement, TakeBackError, Versions},
+    plugin::{self, Compiler, Digest, Ended, Engine, EngineSettings, Judgement, TakeBackError, Versions},
     proxy::{self, Explanation, Question, Unexplained},
     snapshot::{Builder, Candidate, Loaded, Loads, Snapshot, files_named_beside},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
@@ -158,6 +158,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Where compiled plugins are kept, unless the configuration says where; nowhere if absent.
     pub artifacts: Option<PathBuf>,
+    /// Who compiles plugins.
+    pub compiler: Compiler,
 }
 
 impl Settings {
@@ -175,7 +177,8 @@ impl Server {
         let count = config.workers.map_or_else(cores, std::num::NonZero::get);
         let kept = settings.artifacts(&config);
         let files = named_files(&config, &settings.folder);
-        let engine = EngineSettings { workers: count, artifacts: kept.clone() };
+        let compiler = settings.compiler.clone();
+        let engine = EngineSettings { workers: count, artifacts: kept.clone(), compiler };
         let engine = Arc::new(Engine::new(&engine).map_err(Error::Engine)?);
         let builder = Builder::new(engine, settings.folder, kept, count);
         let (builder, snapshot) = blocking(move || {
@@ -304,8 +307,12 @@ impl Server {
         }
         let server = self.clone();
         let previous = before.snapshot.clone();
-        let snapshot =
-            Arc::new(blocking(move || server.builder.build(config, &source, Some(&previous))).await?);
+        let building = blocking(move || server.builder.build(config, &source, Some(&previous)));
+        let snapshot = tokio::select! {
+            built = building => Arc::new(built?),
+            // What is being compiled ends with the process, and nobody waits for it.
+            () = self.drain.started() => return Err(Error::Stopping),
+        };
         let bound = bind(listeners(&snapshot), &before.bound, self.workers.len())?;
         let admin = bind_admin(&snapshot, before.admin.as_ref())?;
         let current = Current { snapshot: snapshot.clone(), bound, admin };

@@ -5,6 +5,7 @@
 //! fails, there are [`Problems`] to show and what runs goes on.
 
 mod files;
+mod forwards;
 mod loading;
 mod progress;
 mod shadows;
@@ -58,6 +59,8 @@ pub struct Snapshot {
     /// Whether an upstream is told where clients have connected to.
     pub introduces_clients: bool,
     upstreams_by_name: HashMap<Arc<str>, usize>,
+    /// For each plugin, the upstreams that it may send requests to besides the route's own.
+    forwards: Vec<Vec<usize>>,
     /// Of requests that no route wanted.
     unrouted: Arc<PerWorker<RouteCounts>>,
 }
@@ -146,6 +149,7 @@ impl Builder {
             .enumerate()
             .map(|(place, target)| (target.upstream.name.clone(), place))
             .collect();
+        let forwards = forwards::granted(&config, &plugins, &upstreams_by_name, &mut problems);
         let (table, routes) =
             routes(&config, previous, &upstreams_by_name, &plugins, &places, &shadows, &mut problems);
         let terminations = self.terminations(&config, previous, &mut problems);
@@ -180,6 +184,7 @@ impl Builder {
             terminations,
             cache,
             upstreams_by_name,
+            forwards,
             unrouted,
         })
     }
@@ -346,6 +351,11 @@ impl Snapshot {
                 ((&**plugin, &*route.name), &*step.calls)
             })
             .collect()
+    }
+
+    /// Whether a plugin may send a request of this route to this upstream; all of them by their places.
+    pub fn may_forward(&self, plugin: usize, route: &Route, upstream: usize) -> bool {
+        upstream == route.upstream || self.forwards[plugin].contains(&upstream)
     }
 
     /// The place of the upstream of this name.

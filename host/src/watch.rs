@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::{Config, Source},
+    file,
     server::{self, Server},
     telemetry::with_sources,
 };
@@ -184,7 +185,11 @@ impl State {
     }
 
     fn of(config: &Path, plugins: &Path, files: &[PathBuf]) -> Self {
-        Self { config: fs::read(config).ok(), plugins: plugins_in(plugins), files: look_at_all(files) }
+        Self {
+            config: file::read(config, file::CONFIGURATION).ok(),
+            plugins: plugins_in(plugins),
+            files: look_at_all(files),
+        }
     }
 }
 

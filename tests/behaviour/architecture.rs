@@ -115,3 +115,20 @@ fn every_task_is_one_that_the_end_of_the_process_waits_for() {
         assert!(!spawns || is_allowed, "{file} spawns a task by itself");
     }
 }
+
+#[test]
+fn files_are_read_in_one_place() {
+    const ALLOWED: [(&str, &str); 3] = [
+        ("file.rs", "it is the place"),
+        ("cache/file.rs", "stored responses are opened by `cache/disk.rs`, which has written them"),
+        ("cache/disk.rs", "the same"),
+    ];
+    let reads = ["fs::read(", "fs::read_to_string(", "File::open(", "read(true)"];
+    for (file, text) in files() {
+        // Tests read what they have written.
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let found = reads.iter().find(|read| code.contains(**read));
+        let is_allowed = ALLOWED.iter().any(|(allowed, _)| *allowed == file);
+        assert!(found.is_none() || is_allowed, "{file} reads a file by itself: {found:?}; use crate::file");
+    }
+}

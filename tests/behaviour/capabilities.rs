@@ -1,6 +1,6 @@
 //! What a plugin is granted, and what it makes of it.
 
-use tollgate_tests::{Origin, Proxy, endpoints, granted_guest, logged};
+use tollgate_tests::{Origin, Proxy, endpoints, granted_guest, guest, logged};
 
 /// Every request goes through a plugin of this name, which uses what it was granted as the request says.
 fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
@@ -154,4 +154,75 @@ async fn what_the_host_does_at_length_is_time_of_the_call() {
     }
     // What is not there is not digested.
     assert_eq!(outcomes(&proxy, "verify-prepared other; sign-prepared other").await, ["false", "false"]);
+}
+
+#[tokio::test]
+async fn a_plugin_sends_requests_to_its_routes_upstream_and_to_those_that_it_was_granted() {
+    let (app, beta, internal) = (Origin::start().await, Origin::start().await, Origin::start().await);
+    let config = |settings: &str| {
+        format!(
+            "[upstreams]
+            app.endpoints = {}
+            beta.endpoints = {}
+            internal.endpoints = {}
+            [[routes]]
+            upstream = \"app\"
+            plugins = [\"sends-elsewhere\"]
+            [[routes]]
+            match = {{ path = \"/internal\" }}
+            upstream = \"internal\"
+            [plugins.sends-elsewhere]
+            file = \"guest\"
+            config = {{ request = \"forward\" }}
+            {settings}
+            ",
+            endpoints(&[&app]),
+            endpoints(&[&beta]),
+            endpoints(&[&internal]),
+        )
+    };
+    let granted = "grants = { upstreams = [\"beta\"] }";
+    let proxy = Proxy::start_with(&config(granted), &[("guest", guest())]).await;
+    for (upstream, status) in [("app", 200), ("beta", 200), ("internal", 503), ("nowhere", 503)] {
+        assert_eq!(proxy.get("/", &[&format!("x-says: {upstream}")]).await.status, status, "{upstream}");
+    }
+    assert_eq!((app.received().len(), beta.received().len(), internal.received().len()), (1, 1, 0));
+    let words = [
+        "sends-elsewhere",
+        "the upstream `internal`, which it has not been granted",
+        "write grants = { upstreams = [",
+    ];
+    assert!(!logged(&words).is_empty(), "{:?}", logged(&["sends-elsewhere"]));
+
+    proxy.reload(&config("fail = \"open\"")).await.expect("the configuration is fine");
+    assert_eq!(proxy.get("/", &["x-says: beta"]).await.text(), app.port(), "on without the plugin");
+    let error = proxy.reload(&config("grants = { upstreams = [\"betta\"] }")).await.expect_err("a slip");
+    let error = error.to_string();
+    assert!(error.contains("there is no such upstream") && error.contains("did you mean `beta`?"), "{error}");
+}
+
+#[tokio::test]
+async fn the_shipped_router_is_granted_what_its_rules_name_or_refused() {
+    let origin = Origin::start().await;
+    let config = |settings: &str| {
+        format!(
+            "upstreams = {{ stable.endpoints = {0}, beta.endpoints = {0} }}
+            [[routes]]
+            upstream = \"stable\"
+            plugins = [\"router\"]
+            [plugins.router]
+            config.rules = [{{ header = {{ x-beta = \"1\" }}, upstream = \"beta\" }}, {{ path = \"/\", upstream = \"stable\" }}]
+            {settings}
+            ",
+            endpoints(&[&origin])
+        )
+    };
+    let error = Proxy::try_start_with(&config(""), &[]).await.err().expect("it is refused").to_string();
+    assert!(
+        error.contains("the plugin `router` sends requests to upstreams that it has not been granted"),
+        "{error}"
+    );
+    assert!(error.contains("write grants = { upstreams = [\"beta\"] } under [plugins.router]"), "{error}");
+    let proxy = Proxy::start_with(&config("grants.upstreams = [\"beta\"]"), &[]).await;
+    assert_eq!(proxy.get("/", &["x-beta: 1"]).await.status, 200);
 }

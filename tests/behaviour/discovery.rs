@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tollgate::{
     address::Caller,
-    plugin::{Capabilities, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
+    plugin::{Capabilities, Compiler, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
     telemetry::Writer,
     upstream::{Tls, Upstream},
 };
@@ -627,7 +627,8 @@ async fn ten_thousand_endpoints_are_prepared_within_the_limits_of_every_balancer
         ("client-hash", ""),
         ("consistent-hash", "config = { by = 'path' }"),
     ];
-    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: None }).expect("the engine starts");
+    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: None, compiler: Compiler::InProcess })
+        .expect("the engine starts");
     let settings = toml::from_str(&format!("endpoints = [{}]", endpoints.join(", "))).expect("it is valid");
     let upstream = Upstream::new("many".into(), &settings, Tls::default(), None);
     let roster = upstream.roster().clone();

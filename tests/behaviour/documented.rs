@@ -18,7 +18,7 @@ use tollgate::{
         ListenerTimeouts, Log, Outlier, PluginBreaker, PluginLimits, Retry, RouteCache, Source,
         UpstreamLimits, UpstreamTimeouts,
     },
-    plugin::{Engine, EngineSettings},
+    plugin::{Compiler, Engine, EngineSettings},
     snapshot::Builder,
 };
 use tollgate_tests::{Authority, privacy_body_router, privacy_router, shipped};
@@ -56,7 +56,11 @@ fn understood(path: &Path, text: String) -> (Config, Source) {
 fn check(path: &Path, text: String, folder: &Path) {
     let (config, source) = understood(path, text);
     let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
-    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: artifacts.clone() });
+    let engine = Engine::new(&EngineSettings {
+        workers: 1,
+        artifacts: artifacts.clone(),
+        compiler: Compiler::InProcess,
+    });
     let engine = Arc::new(engine.expect("the engine starts"));
     let builder = Builder::new(engine, folder.to_owned(), artifacts, 1);
     if let Err(problems) = builder.build(config, &source, None) {

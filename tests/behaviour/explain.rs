@@ -40,7 +40,7 @@ async fn what_is_told_is_what_happens() {
         [[routes]]\nname = \"x\"\nmatch = {{ path = \"/x\" }}\nupstream = \"app\"
         [[routes]]\nname = \"moved\"\nmatch = {{ path = \"/moved\" }}\nupstream = \"app\"\nplugins = [\"forwards\"]
         [plugins.api-key]\nconfig = {{ keys = {{ demo = \"k1\" }} }}
-        [plugins.forwards]\nfile = \"guest.wasm\"\nconfig = {{ request = \"forward\", says = \"other\" }}\n",
+        [plugins.forwards]\nfile = \"guest.wasm\"\ngrants = {{ upstreams = [\"other\"] }}\nconfig = {{ request = \"forward\", says = \"other\" }}\n",
         endpoints(&[&origin]),
         endpoints(&[&other])
     );

@@ -1,7 +1,9 @@
 //! What a bad plugin costs: its own request, and nothing else.
 
 use tokio::time::{Duration, sleep};
-use tollgate_tests::{Client, Executable, Handmade, Load, Origin, Proxy, endpoints, guest, logged};
+use tollgate_tests::{
+    Client, Executable, Handmade, Load, Origin, Proxy, endpoints, guest, logged, until, waiting_guest,
+};
 
 use crate::TOLLGATE;
 
@@ -191,7 +193,7 @@ async fn a_plugin_that_grows_slowly_is_replaced_before_it_fails() {
         client.send("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: grow-slowly\r\n\r\n").await;
         assert_eq!(client.response().await.status, 200, "request {number}");
     }
-    assert_eq!(logged(&["grows-slowly", "memory"]), Vec::<String>::new());
+    assert_eq!(logged(&["grows-slowly", "wanted more than"]), Vec::<String>::new());
 }
 
 /// What a plugin has counted: calls of the hooks of its instance, and the numbers it has drawn.
@@ -355,6 +357,7 @@ async fn a_module_that_no_compiler_makes_costs_its_own_requests_alone() {
     let settings = "breaker = { failures = 1_000 }";
     for (plugin, status, reason) in [
         (Handmade::Harmless, 200, ""),
+        (Handmade::HasManyMemories, 200, ""),
         (Handmade::GrowsTable, 200, ""),
         (Handmade::GrowsTableForever, 503, "ran longer than 10 ms"),
         (Handmade::AnswersNowhere, 503, "trapped: "),
@@ -418,4 +421,132 @@ async fn a_module_that_wants_what_it_may_not_have_is_refused() {
     }
     load.has_answered(10).await;
     load.stop().await;
+}
+
+#[tokio::test]
+async fn a_guard_has_room_for_its_instance_whatever_others_take() {
+    let origin = Origin::start().await;
+    let mut config = format!("workers = 1\n[upstreams.app]\nendpoints = {}\n", endpoints(&[&origin]));
+    // Each waits for bodies with more instances than there is room for.
+    let greedy = ["greedy-a", "greedy-b", "greedy-c"];
+    for plugin in greedy {
+        config.push_str(&format!(
+            "[[routes]]\nmatch = {{ path = \"/{plugin}\" }}\nupstream = \"app\"\nplugins = [\"{plugin}\"]\n\
+             [plugins.{plugin}]\nfile = \"waiting\"\ngrants = {{ body = true, http = [] }}\nlimits = {{ instances = 200 }}\n"
+        ));
+    }
+    config.push_str(
+        "[[routes]]\nupstream = \"app\"\nplugins = [\"guard\"]\n[plugins.guard]\nfile = \"guest\"\nisolation = \"request\"\n\
+         fail = \"open\"\nconfig = { request = \"reply\" }\n",
+    );
+    let config = config.replace("http = []", &format!("http = [{:?}]", origin.url()));
+    let files = [("waiting", waiting_guest()), ("guest", guest())];
+    let proxy = Proxy::start_with(&config, &files).await;
+    let mut uploads = Vec::new();
+    let head = |plugin: &str| {
+        format!("POST /{plugin} HTTP/1.1\r\nHost: test\r\nx-do: body\r\nContent-Length: 10\r\n\r\n")
+    };
+    for plugin in greedy {
+        for _ in 0..110 {
+            let mut client = proxy.connect().await;
+            client.send(head(plugin)).await;
+            uploads.push(client);
+        }
+    }
+    let refused = || logged(&["greedy-", "cannot have an instance"]).len();
+    until("one that gets no instance any more", || refused() > 0).await;
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/", &[]).await.status, 418, "the guard was not asked");
+    }
+    assert!(!logged(&["greedy-", "all the room that one plugin may have"]).is_empty());
+}
+
+#[tokio::test]
+async fn what_a_component_may_take_is_told_when_it_is_loaded() {
+    let origin = Origin::start().await;
+    let file = &[(Handmade::HasManyMemories.name(), Handmade::HasManyMemories.component())];
+    Proxy::start_with(&by_hand(&origin, Handmade::HasManyMemories, ""), file).await;
+    let lines = logged(&["plugin loaded", "has-many-memories"]);
+    let line = lines.last().expect("it was loaded");
+    for words in
+        ["\"memories\":8", "\"tables\":0", "\"reserved\":2", "\"instances\":2", "\"memory\":\"64.0 MiB\""]
+    {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn replies_that_nobody_reads_count_until_they_are_gone() {
+    let origin = Origin::start().await;
+    let limits = "limits = { time = \"30s\", memory = \"64MiB\", unsent = \"50MiB\" }\n[admin]\naddress = \"127.0.0.1:0\"";
+    let proxy = start(&[&origin], "makes-replies", limits).await;
+    let unsent = async || {
+        let metrics = proxy.metrics().await;
+        metrics.sum("tollgate_plugin_unsent_bytes", &[("plugin", "makes-replies")]) as usize
+    };
+    let mut clients = Vec::new();
+    for number in 0..2 {
+        let mut client = proxy.connect().await;
+        client.send("GET /bad HTTP/1.1\r\nHost: test\r\nx-do: reply-huge\r\n\r\n").await;
+        // The head has come, and the rest waits for the client.
+        client.read_some().await;
+        assert!(unsent().await >= (20 << 20) * (number + 1));
+        clients.push(client);
+    }
+    assert_eq!(proxy.get("/bad", &["x-do: reply-huge"]).await.status, 503);
+    is_logged("makes-replies", &["the plugin", "has made more than 50", "limits.unsent"]);
+    assert_eq!(proxy.get("/bad", &["x-do: reply"]).await.status, 418, "what is small passes");
+    drop(clients);
+    tollgate_tests::soon("nothing unsent", async { while unsent().await > 0 {} }).await;
+    assert_eq!(proxy.get("/bad", &["x-do: reply-huge"]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_plugin_logs_no_more_than_it_may_in_a_second_over_all_its_calls() {
+    let origin = Origin::start().await;
+    let limits = "limits = { time = \"30s\", log-rate = \"512B\" }\n[admin]\naddress = \"127.0.0.1:0\"";
+    let proxy = start(&[&origin], "logs-at-length", limits).await;
+    let says = format!("x-says: {} floods", "z".repeat(1000));
+    for _ in 0..10 {
+        assert_eq!(proxy.get("/bad", &["x-do: log-flood", &says]).await.status, 200);
+    }
+    // Four seconds' worth at once, and what time has given since: of 640, two of which take five seconds.
+    let lines = logged(&["logs-at-length", "zzz floods"]).len();
+    assert!((1..200).contains(&lines), "{lines}");
+    assert!(!logged(&["logs-at-length", "logs more than 512 B a second", "limits.log-rate"]).is_empty());
+    let dropped =
+        proxy.metrics().await.sum("tollgate_plugin_log_lines_dropped_total", &[("plugin", "logs-at-length")]);
+    assert!(dropped > 400.0, "{dropped}");
+}
+
+#[tokio::test]
+async fn what_a_plugin_logs_cannot_read_otherwise_than_it_is() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "deceives", "").await;
+    // A line separator and a right-to-left override; headers come as the string whose code points are their bytes.
+    let config = config(&[&origin], "deceives", "")
+        .replace("request = \"obey\"", "request = \"log\", says = \"a\\u2028b\\u202Ec\\u2066d\"");
+    proxy.reload(&config).await.expect("the configuration is fine");
+    proxy.get("/bad", &[]).await;
+    let lines = logged(&["deceives", "was here"]);
+    assert!(lines.iter().any(|line| line.contains(r"a\\u{2028}b\\u{202e}c\\u{2066}d was here")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn plugins_that_spin_while_they_are_configured_hold_a_reload_up_only_together() {
+    let origin = Origin::start().await;
+    let proxy = start(&[&origin], "spins-at-start", "").await;
+    let mut config =
+        format!("limits = {{ plugin-start = \"2s\" }}\n{}", config(&[&origin], "spins-at-start", ""));
+    for number in 0..10 {
+        config.push_str(&format!(
+            "\n[plugins.spin-{number}]\nfile = \"guest\"\nconfig = {{ configure = \"loop\" }}\n"
+        ));
+    }
+    let error = proxy.reload(&config).await.expect_err("they are refused").to_string();
+    let spun = error.matches("ran longer than 1000 ms").count();
+    let not_started = error.matches("it was not started: the plugins of this reload have taken 2 s").count();
+    assert!(spun <= 4 && spun + not_started == 10, "{spun} and {not_started}: {error}");
+    assert!(error.contains("limits.plugin-start"), "{error}");
+    assert_eq!(proxy.get("/bad", &["x-do: reply"]).await.status, 418, "the ones before serve");
 }

@@ -364,7 +364,7 @@ async fn a_plugin_sends_a_request_to_another_target_or_is_refused() {
 async fn a_plugin_chooses_the_upstream() {
     let (app_origin, other) = (Origin::start().await, Origin::start().await);
     let config = format!(
-        "{}[upstreams.other]\nendpoints = {}\n[plugins.guest]\nconfig = {{ request = \"forward\" }}\n",
+        "{}[upstreams.other]\nendpoints = {}\n[plugins.guest]\ngrants = {{ upstreams = [\"other\"] }}\nconfig = {{ request = \"forward\" }}\n",
         app(&[&app_origin], &["guest"]),
         endpoints(&[&other])
     );

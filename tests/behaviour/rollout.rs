@@ -138,7 +138,7 @@ async fn a_file_that_is_too_large_or_takes_too_long_is_not_loaded() {
     proxy.write_config(&format!("limits = {{ plugin-compile = \"1ms\" }}\n{config}"));
     proxy.drop_plugin("costly", &guest_version(unknown));
     let reason = refused(&proxy, "component").await;
-    assert!(reason.contains("is not compiled after 0.001 s"), "{reason}");
+    assert!(reason.contains("took longer than 0.001 s"), "{reason}");
     assert_eq!(proxy.get("/", &[]).await.text(), version(0));
     // What has been compiled meanwhile is found by a reload that waits.
     proxy.reload(&config).await.expect("the configuration is fine");
@@ -425,4 +425,67 @@ async fn what_was_taken_back_stays_so_after_a_restart() {
     let (status, _, errors) = tell(&["--undo"]).await;
     assert!(status.success(), "{errors}");
     answers(&second, 1).await;
+}
+
+/// A key for `plugin-keys`, and what signs with it.
+fn signer() -> (String, impl Fn(&[u8]) -> String) {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).expect("any seed is a key");
+    (STANDARD.encode(pair.public_key()), move |content: &[u8]| STANDARD.encode(pair.sign(content)))
+}
+
+#[tokio::test]
+async fn a_version_that_comes_back_must_be_signed_as_any_other() {
+    let origin = Origin::start().await;
+    let (key, sign) = signer();
+    let config = through(&origin, "signed-back", "");
+    let proxy = Proxy::start_with(&config, &[("signed-back", guest())]).await;
+    // From now on only what is signed is to serve, which the version in force is not.
+    let keyed = format!("plugin-keys = [\"{key}\"]\n{config}");
+    let error = proxy.reload(&keyed).await.expect_err("what serves is not signed").to_string();
+    assert!(error.contains("signed-back.wasm is not trusted: a signature is asked for"), "{error}");
+    let put = |number: u32| {
+        write(&proxy, "signed-back.wasm.sig", sign(&guest_version(number)));
+        proxy.drop_plugin("signed-back", &guest_version(number));
+    };
+    put(1);
+    proxy.reload(&keyed).await.expect("it is signed");
+    assert_eq!(proxy.get("/", &[]).await.text(), version(1));
+
+    let roll_back = "/api/plugins/signed-back/rollback";
+    let answer = proxy.admin("POST", roll_back, &[]).await;
+    assert_eq!(answer.status, 422, "{answer:?}");
+    assert!(answer.text().contains("is not trusted: a signature is asked for"), "{answer:?}");
+    assert_eq!(proxy.get("/", &[]).await.text(), version(1));
+
+    // The signature of a version is kept with it, since the file of that beside it is now another's.
+    put(2);
+    proxy.reload_files().await.expect("it is signed");
+    assert_eq!(proxy.get("/", &[]).await.text(), version(2));
+    let answer = proxy.admin("POST", roll_back, &[]).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(proxy.get("/", &[]).await.text(), version(1));
+}
+
+#[tokio::test]
+async fn tests_beside_a_plugin_must_be_signed_where_plugins_must() {
+    let origin = Origin::start().await;
+    let (key, sign) = signer();
+    let config = format!("plugin-keys = [\"{key}\"]\n{}", through(&origin, "tested-signed", ""));
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let error = Proxy::try_start_in(folder, &config, &[("tested-signed", guest())]).await.err();
+    assert!(error.expect("it is not signed").to_string().contains("a signature is asked for"));
+    let unsigned = through(&origin, "tested-signed", "");
+    let proxy = Proxy::start_with(&unsigned, &[("tested-signed", guest())]).await;
+    write(&proxy, "tested-signed.wasm.sig", sign(&guest()));
+    proxy.reload(&config).await.expect("it is signed");
+    // Whoever cannot sign has no say in which version serves.
+    write(&proxy, "tested-signed.test.toml", tests(0));
+    proxy.reload_files().await.expect("what serves goes on");
+    let load = told(&proxy).await["last-load"].clone();
+    assert_eq!((&load["outcome"], &load["stage"]), (&"refused".into(), &"trust".into()), "{load}");
+    let reason = load["reason"].as_str().expect("it has a reason");
+    assert!(reason.contains("tested-signed.test.toml is not trusted: a signature is asked for"), "{reason}");
+    write(&proxy, "tested-signed.test.toml.sig", sign(tests(0).as_bytes()));
+    proxy.reload_files().await.expect("it is signed");
+    assert_eq!(told(&proxy).await["tests-passed"], 1);
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tollgate::{
-    plugin::{Code, Engine, EngineSettings},
+    plugin::{Code, Compiler, Engine, EngineSettings},
     trial::{Report, TestFile, Trial, bless, conformance::Finding},
 };
 use tollgate_tests::{granted_guest, guest, shipped, told_guest, waiting_guest};
@@ -22,7 +22,8 @@ pub(crate) fn load(component: &[u8]) -> Arc<Code> {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| {
         let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
-        Engine::new(&EngineSettings { workers: 2, artifacts }).expect("the engine starts")
+        Engine::new(&EngineSettings { workers: 2, artifacts, compiler: Compiler::InProcess })
+            .expect("the engine starts")
     });
     engine.load(component).expect("the component is a plugin")
 }

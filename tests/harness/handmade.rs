@@ -18,6 +18,10 @@ pub enum Handmade {
     HasHugeMemory,
     /// Has more tables than anybody needs.
     HasManyTables,
+    /// Has eight memories.
+    HasManyMemories,
+    /// Takes a compiler minutes and gigabytes, with less than half a megabyte.
+    CostsToCompile,
     /// Does not come to the end of its start.
     LoopsAtStart,
     /// Asks for moments to wait for, and gives none back.
@@ -123,6 +127,8 @@ impl Handmade {
             Self::HasHugeTable => "has-huge-table",
             Self::HasHugeMemory => "has-huge-memory",
             Self::HasManyTables => "has-many-tables",
+            Self::HasManyMemories => "has-many-memories",
+            Self::CostsToCompile => "costs-to-compile",
             Self::LoopsAtStart => "loops-at-start",
             Self::HoardsMoments => "hoards-moments",
             Self::WaitsForTooMuch => "waits-for-too-much",
@@ -139,6 +145,7 @@ impl Handmade {
     /// The plugin, as a file of it would be.
     pub fn component(self) -> Vec<u8> {
         let Parts { memory, tables, more, allocate, on_request } = self.parts();
+        let costly = if self == Self::CostsToCompile { costly_function() } else { String::new() };
         let tables = "(table 1 funcref)".repeat(tables);
         let module = format!(
             "(core module $module
@@ -146,6 +153,7 @@ impl Handmade {
               {more}
               (memory (export \"memory\") {memory})
               {tables}
+              {costly}
               (func (export \"allocate\") (param i32 i32 i32 i32) (result i32) {allocate})
               (func (export \"configure\") (param i32 i32) (result i32) i32.const 0)
               (func (export \"on-request\") (result i32) {on_request}))"
@@ -158,6 +166,14 @@ impl Handmade {
             ),
             _ => ("", ""),
         };
+        // A module has one memory.
+        let memories = match self {
+            Self::HasManyMemories => {
+                "(core module $more (memory 1))".to_owned() + &"(core instance (instantiate $more))".repeat(7)
+            }
+            _ => String::new(),
+        };
+        let module = memories + &module;
         let component = COMPONENT.replace("@module@", &module).replace("@moments@", moments);
         wat::parse_str(component.replace("@more@", more))
             .unwrap_or_else(|error| panic!("{} is no component: {error}", self.name()))
@@ -188,6 +204,7 @@ impl Handmade {
             Self::HasHugeTable => Parts { more: "(table 10000000 funcref)", ..HARMLESS },
             Self::HasHugeMemory => Parts { memory: 16 << 10, ..HARMLESS },
             Self::HasManyTables => Parts { tables: 100, ..HARMLESS },
+            Self::HasManyMemories | Self::CostsToCompile => HARMLESS,
             Self::LoopsAtStart => {
                 Parts { more: "(func $start (loop $again (br $again))) (start $start)", ..HARMLESS }
             }
@@ -246,4 +263,21 @@ impl Handmade {
             },
         }
     }
+}
+
+/// A function whose every loop changes all of its variables, so that a compiler has to join each of them at each loop.
+fn costly_function() -> String {
+    const VARIABLES: usize = 2000;
+    const LOOPS: usize = 2000;
+    let variables = "i32 ".repeat(VARIABLES);
+    let mut body = String::new();
+    for number in 0..LOOPS {
+        let (to, from) = (number % VARIABLES, (number * 7 + 1) % VARIABLES);
+        body.push_str(&format!(
+            "(loop $l{number} (local.set {to} (i32.add (local.get {from}) (local.get {to}))) (br_if $l{number} (local.get {to}))\n"
+        ));
+    }
+    body.push_str(&")".repeat(LOOPS));
+    let uses = (0..VARIABLES).map(|number| format!("(i32.store (i32.const 0) (local.get {number}))"));
+    format!("(func (export \"costly\") (local {variables}) {body} {})", uses.collect::<String>())
 }

@@ -10,6 +10,7 @@ use std::{
 use tempfile::TempDir;
 use tollgate::{
     admin, config,
+    plugin::Compiler,
     server::{Error, Server, Settings},
     snapshot::Snapshot,
     watch,
@@ -83,7 +84,8 @@ impl Proxy {
         let (config, source) = config::read(&path)?;
         // Shared by all tests, as it would be by all starts of a proxy: compiling takes most of a test's time.
         let artifacts = Some(PathBuf::from(concat!(env!("OUT_DIR"), "/artifacts")));
-        let settings = Settings { folder: folder.path().to_owned(), artifacts };
+        let settings =
+            Settings { folder: folder.path().to_owned(), artifacts, compiler: Compiler::InProcess };
         let loaded = watch::State::before_loading(&source, &config, folder.path());
         let server = Server::start(config, source, settings).await?;
         server.drain().accompany(admin::run(server.clone(), Some(path)));

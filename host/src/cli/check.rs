@@ -15,8 +15,9 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let settings = run::settings(&path);
     // The same code as at start and at a reload, but for sockets.
     let kept = settings.artifacts(&config);
-    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: kept.clone() })
-        .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
+    let engine =
+        Engine::new(&EngineSettings { workers: 1, artifacts: kept.clone(), compiler: settings.compiler })
+            .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
     let builder = Builder::new(Arc::new(engine), settings.folder, kept, 1);
     let snapshot = tokio::task::spawn_blocking(move || builder.build(config, &source, None)).await??;
     say!(

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use super::{backend::Backend, run};
 use crate::{
     admin, config,
+    plugin::Compiler,
     server::{Server, Settings, default_artifacts},
 };
 
@@ -68,7 +69,12 @@ config = {{ header = "x-api-key", keys = {{ demo = "{KEY}" }} }}
     let (config, source) = config::read_text(&PathBuf::from("demo.toml"), text.clone(), &|_| None)?;
     // A folder that is not there: the demo is about the plugins in the executable.
     let folder = std::env::temp_dir().join("tollgate-demo-has-no-folder");
-    let server = Server::start(config, source, Settings { folder, artifacts: default_artifacts() }).await?;
+    let server = Server::start(
+        config,
+        source,
+        Settings { folder, artifacts: default_artifacts(), compiler: Compiler::own_executable() },
+    )
+    .await?;
     let signals = run::Signals::listen()?;
     let (address, secure) = (server.addresses()[0], server.addresses()[1].port());
     server.drain().accompany(admin::run(server.clone(), None));

@@ -12,6 +12,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::admin::AdminArguments;
+use crate::file;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArguments {
@@ -81,7 +82,8 @@ pub(super) async fn run(arguments: ExplainArguments) -> anyhow::Result<()> {
 fn certificates(path: &Path) -> anyhow::Result<String> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
-    let file = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = file::read_text(path, file::CERTIFICATES)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     let blocks = file.split(BEGIN).skip(1).filter_map(|rest| Some(rest.split_once(END)?.0));
     let found: String = blocks.map(|block| format!("{BEGIN}{block}{END}\n")).collect();
     anyhow::ensure!(

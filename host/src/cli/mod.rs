@@ -27,7 +27,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::{
     config::Problems,
-    server,
+    plugin as plugin_engine, server,
     telemetry::{self, LogFormat, LogLevelError},
 };
 
@@ -128,6 +128,9 @@ enum Format {
 
 /// Does what was asked. 0 done, 1 failed at work, 2 wrong usage or configuration.
 pub fn main() -> ExitCode {
+    if let Some(code) = plugin_engine::compile_for_parent() {
+        return code;
+    }
     let mut arguments = Arguments::parse();
     let mut command = arguments.command.take().unwrap_or(Command::Run(RunArguments { config: None }));
     if let Some(config) = arguments.config.take()

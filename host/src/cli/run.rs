@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::RunArguments;
 use crate::{
     admin, config,
+    plugin::Compiler,
     server::{Server, Settings, default_artifacts},
     watch,
 };
@@ -41,7 +42,7 @@ fn raise_file_limit() {
 /// What stands in a configuration is relative to the folder it is in.
 pub(super) fn settings(config: &Path) -> Settings {
     let folder = config.parent().map(Path::to_owned).unwrap_or_default();
-    Settings { folder, artifacts: default_artifacts() }
+    Settings { folder, artifacts: default_artifacts(), compiler: Compiler::own_executable() }
 }
 
 /// What the process is told by its operator. From here on none of it ends the process by itself, so this is there before
@@ -71,7 +72,11 @@ impl Signals {
                 // Asked for over the admin API.
                 () = server.drain().started() => break,
                 _ = hang_up.recv() => match config {
-                    Some(config) => watch::reload(server, config).await,
+                    // As a task of its own, since another signal may come meanwhile.
+                    Some(config) => {
+                        let (server, config) = (server.clone(), config.to_owned());
+                        server.drain().clone().spawn(async move { watch::reload(&server, &config).await });
+                    }
                     None => tracing::info!("there is no configuration to read again"),
                 },
             }

@@ -117,13 +117,23 @@ pub struct Limits {
     pub connections: usize,
     /// The file of a plugin.
     pub plugin_size: ByteSize,
-    /// How long a reload waits for a plugin to be compiled.
+    /// The time in which a plugin must be compiled; of files that nothing names, all those of a reload together.
     pub plugin_compile: Duration,
+    /// The memory that compiling a plugin may take.
+    pub plugin_compile_memory: ByteSize,
+    /// The time in which all plugins of a reload must have started and gone through their tests.
+    pub plugin_start: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 20_000, plugin_size: ByteSize::mib(64), plugin_compile: Duration::from_secs(120) }
+        Self {
+            connections: 20_000,
+            plugin_size: ByteSize::mib(64),
+            plugin_compile: Duration::from_secs(120),
+            plugin_compile_memory: ByteSize::gib(2),
+            plugin_start: Duration::from_secs(30),
+        }
     }
 }
 

@@ -94,6 +94,10 @@ pub struct PluginLimits {
     pub memory: ByteSize,
     /// That of all its instances together; what they are allowed each if absent.
     pub memory_in_all: Option<ByteSize>,
+    /// Replies and bodies that it has made and that are not sent yet.
+    pub unsent: ByteSize,
+    /// What all its instances may log in a second.
+    pub log_rate: ByteSize,
     /// Calls after which an instance makes room for a fresh one.
     pub recycle_after: u32,
     /// What a call may wait, in all, for what it was granted.
@@ -108,6 +112,8 @@ impl Default for PluginLimits {
             time: Duration::from_millis(10),
             memory: ByteSize::mib(32),
             memory_in_all: None,
+            unsent: ByteSize::mib(64),
+            log_rate: ByteSize::kib(256),
             recycle_after: 100_000,
             wait: Duration::from_secs(10),
             instances: NonZero::new(16).expect("16 is not 0"),
@@ -242,6 +248,8 @@ pub struct Grants {
     /// Bodies: `true`, or how much of them.
     #[serde(deserialize_with = "granted")]
     pub body: Option<BodyGrant>,
+    /// Upstreams that it may send requests to, besides that of the route.
+    pub upstreams: Vec<Spanned<String>>,
 }
 
 impl Grants {
@@ -266,7 +274,7 @@ fn grants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Grants, D::Error
         fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             formatter.write_str(
                 "a table such as { store = true, body = true, http = [\"https://auth.example.com\"], \
-                 secrets = { token = { env = \"TOKEN\" } } }",
+                 secrets = { token = { env = \"TOKEN\" } }, upstreams = [\"beta\"] }",
             )
         }
 

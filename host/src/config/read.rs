@@ -4,7 +4,7 @@
 //! `serde` stops at its first error; so what it complains of is taken out of the tree and it is asked
 //! again, until it is content.
 
-use std::{collections::BTreeMap, env, fmt, fs, io, iter, marker::PhantomData, mem, ops::Range, path::Path};
+use std::{collections::BTreeMap, env, fmt, io, iter, marker::PhantomData, mem, ops::Range, path::Path};
 
 use serde::{
     Deserialize, Deserializer,
@@ -16,6 +16,7 @@ use toml::{
 };
 
 use super::{Config, Problem, Problems, Source};
+use crate::file;
 
 /// More problems than anybody reads; bounds the work that a file of nonsense makes.
 const MOST: usize = 100;
@@ -26,7 +27,8 @@ pub type Environment = dyn Fn(&str) -> Option<String>;
 /// Reads the file, with variables from the environment of the process.
 pub fn read(path: &Path) -> Result<(Config, Source), Problems> {
     let only = |problem, text| Problems::new(Source { path: path.to_owned(), text }, vec![problem]);
-    let bytes = fs::read(path).map_err(|error| only(unreadable(&error), String::new()))?;
+    let bytes =
+        file::read(path, file::CONFIGURATION).map_err(|error| only(unreadable(&error), String::new()))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();

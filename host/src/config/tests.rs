@@ -29,6 +29,8 @@ token = "${SECRET}"
 connections = 1_000
 plugin-size = "1MiB"
 plugin-compile = "10s"
+plugin-compile-memory = "1GiB"
+plugin-start = "5s"
 
 [[listeners]]
 address = "127.0.0.1:${PORT:-8080}"
@@ -83,10 +85,11 @@ config = { header = "x-api-key", keys = [{ name = "demo", key = "${KEY}" }], sin
 fail = "open"
 isolation = "request"
 yields = true
-limits = { time = "5ms", memory = "64MiB", recycle-after = 1000, wait = "2s", instances = 4, memory-in-all = "1GiB" }
+limits = { time = "5ms", memory = "64MiB", recycle-after = 1000, wait = "2s", instances = 4, memory-in-all = "1GiB", unsent = "1MiB", log-rate = "1KiB" }
 breaker = { failures = 3, pause = "1s", pause-max = "5s" }
 grants.store = { memory = "1MiB", entries = 10 }
 grants.secrets = { token = { env = "TOKEN" }, key = { file = "key.pem" } }
+grants.upstreams = ["app"]
 routes = "all"
 canary = { share = 0.25, for = "1h", requests = 1000, tolerance = 0.01 }
 sha256 = "0000000000000000000000000000000000000000000000000000000000000000"

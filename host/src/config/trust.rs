@@ -47,6 +47,12 @@ impl Signature {
     }
 }
 
+impl std::fmt::Display for Signature {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&STANDARD.encode(self.0))
+    }
+}
+
 impl<'de> Deserialize<'de> for Sha256 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         written(deserializer, "a SHA-256 of 64 hexadecimal digits, as `sha256sum` prints it", Self::read)

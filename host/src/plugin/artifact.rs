@@ -6,15 +6,14 @@
 //! digest is right. Anything else is compiled again.
 
 use std::{
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use sha2::{Digest as _, Sha256};
 
-use crate::private;
+use crate::{file, private};
 
 /// The SHA-256 of a component's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +65,11 @@ impl Artifacts {
         Ok(Self { folder: folder.to_owned(), engine })
     }
 
+    /// Whether there seems to be one for a component.
+    pub fn has(&self, digest: Digest) -> bool {
+        self.path(digest).is_file()
+    }
+
     /// The artifact for a component, if there is one that can be trusted.
     pub fn get(&self, digest: Digest) -> Option<Vec<u8>> {
         match self.read(digest) {
@@ -91,9 +95,8 @@ impl Artifacts {
     }
 
     fn read(&self, digest: Digest) -> io::Result<Vec<u8>> {
-        let mut file = private::open(&self.path(digest))?;
-        let mut content = Vec::new();
-        file.read_to_end(&mut content)?;
+        let file = private::open(&self.path(digest))?;
+        let content = file::read_to_end(&file, file::COMPONENT)?;
         let corrupt = || io::Error::new(io::ErrorKind::InvalidData, "the file is corrupt");
         let (magic, rest) = content.split_first_chunk::<16>().ok_or_else(corrupt)?;
         let (sum, artifact) = rest.split_first_chunk::<32>().ok_or_else(corrupt)?;

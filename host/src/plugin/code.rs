@@ -1,5 +1,7 @@
 //! What does a component export, and what does it ask for?
 
+use std::sync::Arc;
+
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker, types::ComponentItem};
 
 use super::{
@@ -11,6 +13,7 @@ use super::{
     capability::Capability,
     engine::LoadError,
     instance::State,
+    room::{Room, TABLES},
     wasi,
 };
 
@@ -35,6 +38,32 @@ pub struct Code {
     /// Where `on-tick` is.
     pub(super) on_tick: Option<ComponentExportIndex>,
     imports: Vec<Capability>,
+    takes: Takes,
+    /// Where its instances find room.
+    pub(super) room: Arc<Room>,
+}
+
+/// What an instance takes of what all plugins share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Takes {
+    pub memories: u32,
+    pub tables: u32,
+}
+
+impl Takes {
+    fn of(component: &Component) -> Self {
+        // Not known where modules are imported, which nobody offers.
+        let most = Self { memories: 8, tables: 32 };
+        component
+            .resources_required()
+            .map_or(most, |required| Self { memories: required.num_memories, tables: required.num_tables })
+    }
+
+    /// Places of the room for instances.
+    pub(super) fn places(self) -> usize {
+        let of_tables = (self.tables as usize).div_ceil(TABLES);
+        (self.memories as usize).max(of_tables).max(1)
+    }
 }
 
 /// The functions of a component, by place.
@@ -78,7 +107,12 @@ impl Hooks {
 }
 
 impl Code {
-    pub(super) fn new(digest: Digest, size: usize, instance: InstancePre<State>) -> Result<Self, LoadError> {
+    pub(super) fn new(
+        digest: Digest,
+        size: usize,
+        instance: InstancePre<State>,
+        room: Arc<Room>,
+    ) -> Result<Self, LoadError> {
         let exports = |interface: &str| {
             let name = format!("tollgate:policy/{interface}@{CONTRACT}");
             instance.component().get_export_index(None, &name).is_some()
@@ -105,6 +139,8 @@ impl Code {
             on_complete: function(instance.component(), "complete-hook", "on-complete"),
             on_tick: function(instance.component(), "tick-hook", "on-tick"),
             imports,
+            takes: Takes::of(instance.component()),
+            room,
             instance,
         })
     }
@@ -117,6 +153,11 @@ impl Code {
     /// The size of the component in bytes.
     pub fn size(&self) -> usize {
         self.size
+    }
+
+    /// What an instance of it takes.
+    pub fn takes(&self) -> Takes {
+        self.takes
     }
 
     /// What it can only be run with if it was granted.

@@ -86,18 +86,22 @@ pub enum FailureKind {
     Trap,
     InvalidReply,
     UnknownUpstream,
+    UpstreamNotGranted,
+    Unsent,
     Start,
     Busy,
     Breaker,
 }
 
 impl FailureKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Deadline,
         Self::Memory,
         Self::Trap,
         Self::InvalidReply,
         Self::UnknownUpstream,
+        Self::UpstreamNotGranted,
+        Self::Unsent,
         Self::Start,
         Self::Busy,
         Self::Breaker,
@@ -110,6 +114,8 @@ impl FailureKind {
             Self::Trap => "trap",
             Self::InvalidReply => "invalid-reply",
             Self::UnknownUpstream => "unknown-upstream",
+            Self::UpstreamNotGranted => "upstream-not-granted",
+            Self::Unsent => "unsent",
             Self::Start => "start",
             Self::Busy => "busy",
             Self::Breaker => "breaker",
@@ -120,7 +126,12 @@ impl FailureKind {
     pub(super) fn is_crash(self) -> bool {
         match self {
             Self::Deadline | Self::Memory | Self::Trap | Self::Start => true,
-            Self::InvalidReply | Self::UnknownUpstream | Self::Busy | Self::Breaker => false,
+            Self::InvalidReply
+            | Self::UnknownUpstream
+            | Self::UpstreamNotGranted
+            | Self::Unsent
+            | Self::Busy
+            | Self::Breaker => false,
         }
     }
 }
@@ -130,9 +141,13 @@ impl From<&CallError> for FailureKind {
         match error {
             CallError::Deadline(_) => Self::Deadline,
             CallError::Memory(_) | CallError::MemoryInAll(_) => Self::Memory,
+            CallError::Unsent(_) => Self::Unsent,
             CallError::Trap(_) => Self::Trap,
             CallError::InvalidReply(_) => Self::InvalidReply,
             CallError::UnknownUpstream(_) => Self::UnknownUpstream,
+            CallError::UpstreamNotGranted(_) => Self::UpstreamNotGranted,
+            // The machine, and what others take, say nothing of the plugin.
+            CallError::Start(error) if error.is_environments() => Self::Busy,
             CallError::Start(_) => Self::Start,
             CallError::Busy(_) => Self::Busy,
             CallError::Broken => Self::Breaker,
@@ -274,6 +289,18 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
     page.gauge("tollgate_plugin_instances", "Instances there are.", |family| {
         for plugin in plugins.clone() {
             family.row(&[("plugin", &plugin.name)], plugin.instances());
+        }
+    });
+    let help = "Bytes of replies and bodies that it has made and that are not sent yet.";
+    page.gauge("tollgate_plugin_unsent_bytes", help, |family| {
+        for plugin in plugins.clone() {
+            family.row(&[("plugin", &plugin.name)], plugin.unsent());
+        }
+    });
+    let help = "Lines of it that were left out of the log, since it logs more than `limits.log-rate`.";
+    page.counter("tollgate_plugin_log_lines_dropped_total", help, |family| {
+        for plugin in plugins.clone() {
+            family.row(&[("plugin", &plugin.name)], plugin.lines_left_out());
         }
     });
     let help = "Instances that had done their service and made room for fresh ones.";

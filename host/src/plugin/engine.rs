@@ -10,7 +10,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use wasmtime::{
@@ -23,8 +23,10 @@ use super::{
     artifact::{Artifacts, Digest},
     bindings, code,
     code::Code,
+    compile::{self, CompileError, CompileLimits, Compiler},
     host::Ambient,
     instance::State,
+    room::{Room, TABLES},
     wasi,
 };
 
@@ -51,6 +53,7 @@ pub struct EngineSettings {
     pub workers: usize,
     /// Where compiled components are kept; nowhere if absent.
     pub artifacts: Option<PathBuf>,
+    pub compiler: Compiler,
 }
 
 /// Compiles and links components. One for a process; dropping it ends everything it has loaded.
@@ -58,9 +61,15 @@ pub struct Engine {
     engine: wasmtime::Engine,
     linker: Linker<State>,
     artifacts: Option<Artifacts>,
+    compiler: Compiler,
+    layout: Layout,
+    /// For instances of all that it has loaded.
+    room: Arc<Room>,
+    /// What took too much, with the limits at that time.
+    costly: Mutex<HashMap<Digest, (CompileLimits, Instant)>>,
     /// What is loaded, so that two tables on one file share it.
     loaded: Mutex<HashMap<Digest, Weak<Code>>>,
-    /// What is still being compiled, and nobody waits for it any more.
+    /// What is still being compiled in this process, and nobody waits for it any more.
     late: Mutex<HashMap<Digest, Late>>,
     /// Time passes once there is something to be timed.
     ticking: Once,
@@ -90,8 +99,15 @@ pub enum LoadError {
     UnknownImport(String),
     #[error("does not fit the contract")]
     Misfit(#[source] wasmtime::Error),
-    #[error("is not compiled after {} s; the next reload looks whether it is by then", .0.as_secs_f64())]
-    Slow(Duration),
+    #[error(transparent)]
+    Compile(CompileError),
+    #[error("it was not compiled, since it took too much the last time; it is tried again in {} s", .0.as_secs())]
+    Costly(Duration),
+    #[error(
+        "it was not compiled: files that the configuration does not name have taken {} s of this reload, which is all they have \
+         (`limits.plugin-compile`)", .0.as_secs_f64()
+    )]
+    NoTime(Duration),
     #[error("cannot be compiled: there is no thread for it: {0}")]
     NoThread(std::io::Error),
 }
@@ -104,7 +120,20 @@ impl Engine {
     const STACK: usize = 1 << 20;
 
     pub fn new(settings: &EngineSettings) -> wasmtime::Result<Self> {
-        let engine = wasmtime::Engine::new(&configuration(settings.workers))?;
+        // Each reserves some 4 GiB of address space, of which there are 128 TiB.
+        let places = (settings.workers * Self::INSTANCES_PER_WORKER).min(8192);
+        let pooled = wasmtime::Engine::new(&configuration(Layout::Large, Some(places)));
+        let (engine, layout) = match pooled {
+            Ok(engine) => (engine, Layout::Large),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "cannot reserve address space for instances of plugins, so each call of a plugin takes longer: allow the \
+                     process more of it (`ulimit -v unlimited`, `LimitAS=infinity` in systemd, vm.overcommit_memory = 0 or 1)"
+                );
+                (wasmtime::Engine::new(&configuration(Layout::Small, None))?, Layout::Small)
+            }
+        };
         let mut linker = Linker::new(&engine);
         bindings::Host_::add_to_linker::<_, Ambient>(&mut linker, |state| state)?;
         wasi::add_to_linker(&mut linker)?;
@@ -121,6 +150,10 @@ impl Engine {
             engine,
             linker,
             artifacts,
+            compiler: settings.compiler.clone(),
+            layout,
+            room: Room::new(places),
+            costly: Mutex::default(),
             loaded: Mutex::default(),
             late: Mutex::default(),
             ticking: Once::new(),
@@ -130,26 +163,85 @@ impl Engine {
     /// Compiles a component, or takes it from where it was kept, and links it. Takes from milliseconds to
     /// half a minute: not for a worker.
     pub fn load(&self, bytes: &[u8]) -> Result<Arc<Code>, LoadError> {
+        self.load_now(bytes, CompileLimits::default())
+    }
+
+    fn load_now(&self, bytes: &[u8], limits: CompileLimits) -> Result<Arc<Code>, LoadError> {
         self.ticking.call_once(|| tick(&self.engine));
         let digest = Digest::of(bytes);
         if let Some(code) = self.loaded(digest) {
             return Ok(code);
         }
-        let component = self.component(digest, bytes)?;
+        let component = self.component(digest, bytes, limits)?;
         let linker = code::linker_for(&self.linker, &component)?;
         let instance = linker.instantiate_pre(&component).map_err(LoadError::Misfit)?;
-        let code = Arc::new(Code::new(digest, bytes.len(), instance)?);
+        let code = Arc::new(Code::new(digest, bytes.len(), instance, self.room.clone())?);
         self.loaded.lock().expect("no holder of this lock panics").insert(digest, Arc::downgrade(&code));
         Ok(code)
     }
 
-    /// The same, and gives up after a while. Compiling cannot be broken off: it goes on on a thread of its own, and whoever
-    /// asks for the same component next waits for that.
-    pub fn load_within(self: &Arc<Self>, bytes: &[u8], limit: Duration) -> Result<Arc<Code>, LoadError> {
+    /// Whether it is loaded or kept, so that loading it compiles nothing.
+    pub fn is_compiled(&self, digest: Digest) -> bool {
+        let is_kept = || self.artifacts.as_ref().is_some_and(|artifacts| artifacts.has(digest));
+        self.loaded(digest).is_some() || is_kept()
+    }
+
+    /// The same for a component that nobody has asked for by name. One that took too much is left alone for a while, so that it
+    /// does not hold up every reload.
+    pub fn load_unasked(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        limits: CompileLimits,
+    ) -> Result<Arc<Code>, LoadError> {
+        /// Until it is tried again: the machine may have been busy.
+        const AGAIN: Duration = Duration::from_secs(15 * 60);
+        /// Files of which that is remembered.
+        const MOST: usize = 1024;
+        let digest = Digest::of(bytes);
+        let lock = || self.costly.lock().expect("no holder of this lock panics");
+        let known = lock().get(&digest).copied();
+        if let Some((allowed, since)) = known {
+            let left = AGAIN.saturating_sub(since.elapsed());
+            let is_no_more = limits.time <= allowed.time && limits.memory <= allowed.memory;
+            if is_no_more && !left.is_zero() {
+                return Err(LoadError::Costly(left));
+            }
+        }
+        let loaded = self.load_within(bytes, limits);
+        let mut costly = lock();
+        match &loaded {
+            Err(LoadError::Compile(
+                CompileError::Slow(_)
+                | CompileError::Memory(_)
+                | CompileError::Large(_)
+                | CompileError::Ended(_),
+            )) => {
+                costly.retain(|_, (_, since)| since.elapsed() < AGAIN);
+                if costly.len() < MOST {
+                    costly.insert(digest, (limits, Instant::now()));
+                }
+            }
+            Ok(_) | Err(_) => drop(costly.remove(&digest)),
+        }
+        loaded
+    }
+
+    /// The same, within limits. Where this process compiles, that cannot be broken off: it goes on on a thread of its own, and
+    /// whoever asks for the same component next waits for that.
+    pub fn load_within(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        limits: CompileLimits,
+    ) -> Result<Arc<Code>, LoadError> {
         let digest = Digest::of(bytes);
         if let Some(code) = self.loaded(digest) {
             return Ok(code);
         }
+        match self.compiler {
+            Compiler::Child(_) => return self.load_now(bytes, limits),
+            Compiler::InProcess => {}
+        }
+        let limit = limits.time;
         let late = self.late.lock().expect("no holder of this lock panics").remove(&digest);
         let outcome = match late {
             Some(outcome) => outcome,
@@ -158,7 +250,7 @@ impl Engine {
                 let (engine, bytes) = (self.clone(), bytes.to_vec());
                 let compile = thread::Builder::new().name("tollgate-compile".into());
                 // Whoever asked may be gone.
-                let compile = compile.spawn(move || drop(done.send(engine.load(&bytes))));
+                let compile = compile.spawn(move || drop(done.send(engine.load_now(&bytes, limits))));
                 compile.map_err(LoadError::NoThread)?;
                 outcome
             }
@@ -167,7 +259,7 @@ impl Engine {
             Ok(code) => code,
             Err(_) => {
                 self.late.lock().expect("no holder of this lock panics").insert(digest, outcome);
-                Err(LoadError::Slow(limit))
+                Err(LoadError::Compile(CompileError::Slow(limit)))
             }
         }
     }
@@ -179,7 +271,7 @@ impl Engine {
         loaded.get(&digest).and_then(Weak::upgrade)
     }
 
-    fn component(&self, digest: Digest, bytes: &[u8]) -> Result<Component, LoadError> {
+    fn component(&self, digest: Digest, bytes: &[u8], limits: CompileLimits) -> Result<Component, LoadError> {
         if let Some(artifact) = self.artifacts.as_ref().and_then(|artifacts| artifacts.get(digest)) {
             // SAFETY: `Artifacts` hands out only what this user has written, whole; wasmtime checks that it
             // was made by an engine like this one.
@@ -197,15 +289,34 @@ impl Engine {
         if let Some(what) = foreign(bytes) {
             return Err(LoadError::Invalid(what.into()));
         }
-        let component = Component::from_binary(&self.engine, bytes)
-            .map_err(|error| LoadError::Invalid(reason(&error)))?;
-        if let Some(artifacts) = &self.artifacts {
-            match component.serialize() {
-                Ok(artifact) => artifacts.put(digest, &artifact),
-                Err(error) => tracing::warn!(%digest, %error, "cannot keep a compiled plugin"),
+        let invalid = |error: wasmtime::Error| LoadError::Invalid(reason(&error));
+        match &self.compiler {
+            Compiler::Child(program) => {
+                let artifact =
+                    compile::in_child(program, bytes, self.layout, limits).map_err(|error| match error {
+                        CompileError::Invalid(reason) => LoadError::Invalid(reason),
+                        error => LoadError::Compile(error),
+                    })?;
+                // SAFETY: our own executable has made it, in a process that nobody but this one has spoken with; wasmtime
+                // checks that it was made by an engine like this one.
+                let component = unsafe { Component::deserialize(&self.engine, &artifact) };
+                let component = component.map_err(invalid)?;
+                if let Some(artifacts) = &self.artifacts {
+                    artifacts.put(digest, &artifact);
+                }
+                Ok(component)
+            }
+            Compiler::InProcess => {
+                let component = Component::from_binary(&self.engine, bytes).map_err(invalid)?;
+                if let Some(artifacts) = &self.artifacts {
+                    match component.serialize() {
+                        Ok(artifact) => artifacts.put(digest, &artifact),
+                        Err(error) => tracing::warn!(%digest, %error, "cannot keep a compiled plugin"),
+                    }
+                }
+                Ok(component)
             }
         }
-        Ok(component)
     }
 }
 
@@ -216,20 +327,63 @@ impl std::fmt::Debug for Engine {
 }
 
 /// What is wrong with a file, in one line: of text the parser shows every byte.
-fn reason(error: &wasmtime::Error) -> String {
+pub(super) fn reason(error: &wasmtime::Error) -> String {
     error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn configuration(workers: usize) -> Config {
-    // Each reserves some 4 GiB of address space, of which there are 128 TiB.
-    let instances = (workers * Engine::INSTANCES_PER_WORKER).min(8192) as u32;
+/// How instances lie in the address space, which the code that is compiled for them depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Each memory has 4 GiB of it, so that what is out of its bounds is found by the processor.
+    Large,
+    /// A memory has what it uses, and the code looks at its bounds.
+    Small,
+}
+
+impl Layout {
+    const ALL: [Self; 2] = [Self::Large, Self::Small];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Large => "large",
+            Self::Small => "small",
+        }
+    }
+
+    pub fn read(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|layout| layout.name() == name)
+    }
+}
+
+/// The configuration of wasmtime, with a pool of so many places; without one for whoever only compiles, or has no address space
+/// for it.
+pub(super) fn configuration(layout: Layout, places: Option<usize>) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .async_stack_size(Engine::STACK)
+        .memory_init_cow(true)
+        // With the machinery for concurrent tasks a call costs three times as much, and no hook needs it.
+        .concurrency_support(false);
+    match layout {
+        Layout::Large => {}
+        Layout::Small => {
+            config.memory_reservation(0).memory_reservation_for_growth(1 << 20).memory_guard_size(64 << 10);
+        }
+    }
+    let Some(places) = places else {
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        return config;
+    };
+    let places = u32::try_from(places).unwrap_or(u32::MAX);
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(instances)
-        .total_core_instances(instances.saturating_mul(8))
-        .total_memories(instances)
-        .total_tables(instances.saturating_mul(4))
+    pool.total_component_instances(places)
+        // These take nothing until they are there, and so are counted by what is in them.
+        .total_core_instances(places.saturating_mul(64))
+        .total_memories(places)
+        .total_tables(places.saturating_mul(TABLES as u32))
         // A call that may wait has one of its own; no instance has more than one call.
-        .total_stacks(instances)
+        .total_stacks(places)
         .max_core_instances_per_component(64)
         .max_memories_per_component(8)
         .max_tables_per_component(32)
@@ -239,14 +393,7 @@ fn configuration(workers: usize) -> Config {
         .table_keep_resident(64 << 10)
         // Where the kernel can say which pages were written to, only those are cleared: Linux 6.7 or newer.
         .pagemap_scan(Enabled::Auto);
-    let mut config = Config::new();
-    config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
-        .epoch_interruption(true)
-        .async_stack_size(Engine::STACK)
-        .memory_init_cow(true)
-        // With the machinery for concurrent tasks a call costs three times as much, and no hook needs it.
-        .concurrency_support(false);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
 }
 

@@ -472,7 +472,7 @@ impl Reply {
     pub(super) fn new(
         status: u16,
         headers: Vec<(String, String)>,
-        body: Vec<u8>,
+        body: Bytes,
     ) -> Result<Self, InvalidReply> {
         let status = StatusCode::from_u16(status)
             .ok()
@@ -486,7 +486,7 @@ impl Reply {
             edit.append(&name, value)
                 .map_err(|reason| InvalidReply::Header { name: brief(&name), reason })?;
         }
-        Ok(Self { status, headers: map, body: body.into() })
+        Ok(Self { status, headers: map, body })
     }
 }
 
@@ -650,14 +650,14 @@ mod tests {
 
     #[test]
     fn a_reply_cannot_break_the_framing() {
-        assert!(Reply::new(204, vec![], vec![]).is_ok());
-        assert!(Reply::new(101, vec![], vec![]).is_err());
-        assert!(Reply::new(600, vec![], vec![]).is_err());
+        assert!(Reply::new(204, vec![], Bytes::new()).is_ok());
+        assert!(Reply::new(101, vec![], Bytes::new()).is_err());
+        assert!(Reply::new(600, vec![], Bytes::new()).is_err());
         for (name, value) in
             [("content-length", "5"), ("transfer-encoding", "chunked"), ("x", "a\nb"), ("a b", "")]
         {
             let headers = vec![(name.to_owned(), value.to_owned())];
-            assert!(Reply::new(200, headers, vec![]).is_err(), "{name}");
+            assert!(Reply::new(200, headers, Bytes::new()).is_err(), "{name}");
         }
     }
 

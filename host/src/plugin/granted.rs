@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::{
     bindings::tollgate::policy::{body, http_client, secret, store},
     capability::{Store, StoreError},
@@ -199,7 +197,9 @@ impl body::Host for State {
     }
 
     fn set_request_body(&mut self, content: Vec<u8>) {
-        self.make("request", |exchange| exchange.make_request_body(Bytes::from(content)));
+        if let Some(content) = self.keep_body(content) {
+            self.make("request", |exchange| exchange.make_request_body(content));
+        }
     }
 
     async fn response_body(&mut self) -> Result<Vec<u8>, body::Error> {
@@ -208,6 +208,8 @@ impl body::Host for State {
 
     fn set_response_body(&mut self, content: Vec<u8>) {
         self.note_taint(Taint::changes_response);
-        self.make("response", |exchange| exchange.make_response_body(Bytes::from(content)));
+        if let Some(content) = self.keep_body(content) {
+            self.make("response", |exchange| exchange.make_response_body(content));
+        }
     }
 }

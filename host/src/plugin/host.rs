@@ -16,17 +16,19 @@ use tracing::Level;
 use wasmtime::component::HasData;
 
 use super::{
-    MetricKind,
+    MetricKind, Shared,
     bindings::tollgate::policy::{
         log, metrics, pool, request, response, sequence,
         types::{self, HeaderError},
     },
     draw,
     exchange::{Edit, Exchange, ResponseHead, brief, joined, to_string},
-    instance::State,
+    instance::{State, now},
+    log_rate::Allowed,
     surroundings::Journal,
     taint::Taint,
 };
+use crate::config::ByteSize;
 
 /// Host functions reach the state of the instance that called them.
 pub(super) struct Ambient;
@@ -296,7 +298,12 @@ fn in_a_line(text: &str) -> Cow<'_, str> {
     if text.trim().is_empty() {
         return "(the plugin has logged nothing but white space)".into();
     }
-    let breaks = |character: char| character.is_control() && character != '\t';
+    escaped(text, |character| character == '\t')
+}
+
+/// The text with what would change how the rest of it looks as escapes, but for what `is_fine`.
+pub(super) fn escaped(text: &str, is_fine: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let breaks = |character: char| deceives(character) && !is_fine(character);
     if !text.contains(breaks) {
         return text.into();
     }
@@ -308,6 +315,25 @@ fn in_a_line(text: &str) -> Cow<'_, str> {
         }
     }
     line.into()
+}
+
+/// Whether a character ends a line, moves the cursor, turns the direction of what follows, or is not seen: with them a line
+/// reads otherwise than it is.
+fn deceives(character: char) -> bool {
+    if character.is_ascii() {
+        return character.is_ascii_control();
+    }
+    character.is_control()
+        || matches!(character,
+            // Soft hyphen and the Arabic letter mark.
+            '\u{ad}' | '\u{61c}'
+            // Zero width, and marks of direction; not the joiners, which scripts and emoji need.
+            | '\u{200b}' | '\u{200e}' | '\u{200f}'
+            // Separators of lines and paragraphs; embeddings, overrides and isolates of direction; what has no sign.
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            // Tags.
+            | '\u{e0000}'..='\u{e007f}')
 }
 
 impl From<log::Level> for Level {
@@ -327,14 +353,18 @@ impl From<log::Level> for Level {
 pub(super) struct LogLines {
     left: Arc<AtomicU32>,
     journal: Option<Arc<Journal>>,
+    /// Where the lines of all instances are counted.
+    shared: Arc<Shared>,
+    /// Bytes that they may log in a second.
+    rate: u64,
 }
 
 impl LogLines {
     const OF_A_CALL: u32 = 64;
 
     /// Lines go to the journal, if there is one, and to the proxy's log otherwise.
-    pub fn new(journal: Option<Arc<Journal>>) -> Self {
-        Self { left: Arc::new(AtomicU32::new(Self::OF_A_CALL)), journal }
+    pub fn new(journal: Option<Arc<Journal>>, shared: Arc<Shared>, rate: u64) -> Self {
+        Self { left: Arc::new(AtomicU32::new(Self::OF_A_CALL)), journal, shared, rate }
     }
 
     /// A call begins.
@@ -355,11 +385,46 @@ impl LogLines {
             return;
         }
         self.left.store(left - 1, Ordering::Relaxed);
+        if journal.is_none() && is_enabled(level) && !self.is_in_time(line) {
+            return;
+        }
         line.write(level, journal);
         if left == 1 {
             let text = "the plugin logs too much, the rest of this call's lines are dropped";
             Line { text, ..*line }.write(log::Level::Warn, journal);
         }
+    }
+}
+
+impl LogLines {
+    /// Whether the plugin has not logged too much of late. Says so now and then if it has.
+    fn is_in_time(&self, line: &Line<'_>) -> bool {
+        let length = line.text.len().min(Line::LONGEST);
+        match self.shared.log_rate.ask(length, self.rate, now()) {
+            Allowed::Yes => true,
+            Allowed::No => false,
+            Allowed::NoAndSay(lines) => {
+                let rate = ByteSize::bytes(usize::try_from(self.rate).unwrap_or(usize::MAX));
+                let plugin = line.plugin;
+                tracing::warn!(
+                    plugin,
+                    lines,
+                    "the plugin logs more than {rate} a second, which is its `limits.log-rate`: lines were left out"
+                );
+                false
+            }
+        }
+    }
+}
+
+/// Whether anybody reads lines of this level.
+fn is_enabled(level: log::Level) -> bool {
+    match level {
+        log::Level::Trace => tracing::enabled!(target: "plugin", Level::TRACE),
+        log::Level::Debug => tracing::enabled!(target: "plugin", Level::DEBUG),
+        log::Level::Info => tracing::enabled!(target: "plugin", Level::INFO),
+        log::Level::Warn => tracing::enabled!(target: "plugin", Level::WARN),
+        log::Level::Error => tracing::enabled!(target: "plugin", Level::ERROR),
     }
 }
 

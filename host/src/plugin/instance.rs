@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{
     ResourceLimiter, Store, UpdateDeadline,
@@ -25,7 +26,9 @@ use super::{
     cost::{Cost, Meter},
     errand::{Desk, Errands, NoErrands, drive, drive_behind},
     exchange::{Exchange, InvalidReply},
-    host::LogLines,
+    host::{LogLines, escaped},
+    made::Made,
+    room::{NoRoom, Place},
     slot::Members,
     surroundings::Surroundings,
     wasi,
@@ -44,6 +47,10 @@ pub(super) struct State {
     pub upstreams: Vec<Arc<dyn Members>>,
     /// What this call may still log.
     pub log_lines: LogLines,
+    /// Bytes that the plugin may have made and not sent.
+    most_unsent: usize,
+    /// This call has made more.
+    has_made_too_much: bool,
     /// Whether nobody waits any more for a call in the background.
     given_up: Option<Arc<AtomicBool>>,
     /// Where it leaves what it waits for, if it may wait at all.
@@ -96,6 +103,10 @@ pub enum StartError {
     Begin(CallError),
     #[error("cannot be instantiated")]
     Instantiate(#[source] wasmtime::Error),
+    #[error("cannot have an instance: {0}")]
+    NoRoom(#[from] NoRoom),
+    #[error("did not have all of its instances in time")]
+    NoTime,
 }
 
 impl StartError {
@@ -103,6 +114,7 @@ impl StartError {
     pub fn is_environments(&self) -> bool {
         match self {
             Self::Refused(_) | Self::Configure(_) | Self::Begin(_) => false,
+            Self::NoRoom(_) | Self::NoTime => true,
             Self::Instantiate(error) => {
                 error.is::<wasmtime::PoolConcurrencyLimitError>()
                     || error.is::<std::io::Error>()
@@ -121,12 +133,22 @@ pub enum CallError {
     Memory(usize),
     #[error("wanted more memory, and all its instances together may have {}", crate::config::ByteSize::bytes(*.0))]
     MemoryInAll(usize),
+    #[error(
+        "has made more than {} of replies and bodies that are not sent yet, which is all that `limits.unsent` lets it",
+        crate::config::ByteSize::bytes(*.0)
+    )]
+    Unsent(usize),
     #[error("trapped: {0}")]
     Trap(String),
     #[error("made an answer that cannot be sent: {0}")]
     InvalidReply(#[from] InvalidReply),
     #[error("sends requests to the upstream `{0}`, which is not configured")]
     UnknownUpstream(String),
+    #[error(
+        "sends requests to the upstream `{0}`, which it has not been granted: write grants = {{ upstreams = [\"{0}\"] }} in its \
+         table"
+    )]
+    UpstreamNotGranted(String),
     #[error("could not be started again: {0}")]
     Start(#[from] Box<StartError>),
     #[error("has as many requests in hand as it has instances ({0})")]
@@ -147,6 +169,8 @@ pub(super) struct Instance {
     tick: Option<TypedFunc<(), ()>>,
     calls: u32,
     _counted: Counted,
+    /// After what it is for: the store goes first.
+    _place: Place,
 }
 
 /// The hooks of an instance whose calls may take several turns.
@@ -184,8 +208,13 @@ impl Instance {
     /// Instantiates and configures. Only a plugin that may wait or yields takes more than one turn.
     pub async fn start(plugin: &Plugin) -> Result<Self, StartError> {
         let code = &plugin.code;
+        let place = plugin.room.take()?;
         let desk = plugin.waits().then(Arc::<Desk>::default);
-        let log_lines = LogLines::new(plugin.surroundings.journal.clone());
+        let log_lines = LogLines::new(
+            plugin.surroundings.journal.clone(),
+            plugin.shared.clone(),
+            plugin.limits.log_rate.get(),
+        );
         let state = State {
             plugin: plugin.name.clone(),
             shared: plugin.shared.clone(),
@@ -206,6 +235,8 @@ impl Instance {
             },
             wasi: wasi::context(&plugin.name, &log_lines, &plugin.surroundings),
             log_lines,
+            most_unsent: plugin.limits.unsent.as_usize(),
+            has_made_too_much: false,
             given_up: None,
             desk: desk.clone(),
             table: wasi::resources(),
@@ -218,7 +249,7 @@ impl Instance {
         // What it hands over at once is in its memory. Lists that lead to the same bytes again and again could be more.
         store.set_hostcall_fuel(plugin.limits.memory.as_usize().min(Self::HANDED_OVER));
         if let Some(desk) = desk {
-            let starting = Self::start_waiting(plugin, store, desk.clone());
+            let starting = Self::start_waiting(plugin, store, desk.clone(), place);
             return drive(starting, &desk, &mut NoErrands, cpu_time).await;
         }
 
@@ -255,6 +286,7 @@ impl Instance {
             tick,
             calls: 0,
             _counted: Counted::new(plugin.shared.clone()),
+            _place: place,
         })
     }
 
@@ -263,6 +295,7 @@ impl Instance {
         plugin: &Plugin,
         mut store: Store<State>,
         desk: Arc<Desk>,
+        place: Place,
     ) -> Result<Self, StartError> {
         let code: &Code = &plugin.code;
         let instance = code.instance.instantiate_async(&mut store).await;
@@ -300,6 +333,7 @@ impl Instance {
             tick: tick.map_err(StartError::Instantiate)?,
             calls: 0,
             _counted: Counted::new(plugin.shared.clone()),
+            _place: place,
         })
     }
 
@@ -379,11 +413,10 @@ impl Instance {
         hook: impl FnOnce(&mut Self) -> Option<wasmtime::Result<T>>,
     ) -> (Box<Exchange>, Result<Option<T>, CallError>) {
         self.begin(exchange);
-        let result = hook(self);
+        let result = hook(self).transpose();
         let state = self.store.data_mut();
         let exchange = state.exchange.take().expect("nothing but this function takes it");
-        let result = result.transpose().map_err(|error| state.limits.blame(&error));
-        (exchange, result)
+        (exchange, state.ended(result))
     }
 
     /// The same, broken off when this becomes true.
@@ -397,6 +430,22 @@ impl Instance {
         let called = self.call(exchange, hook);
         self.store.data_mut().given_up = None;
         called
+    }
+}
+
+/// Makes something of a verdict. What the plugin has made there is kept by the second.
+pub(super) type Checked<V, T> = fn(Option<V>, Keeper<'_>) -> Result<T, CallError>;
+
+/// Keeps what a plugin has made, up to what it may.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keeper<'a> {
+    pub made: &'a Made,
+    pub most: usize,
+}
+
+impl Keeper<'_> {
+    pub fn keep(self, content: Vec<u8>) -> Result<Bytes, CallError> {
+        self.made.keep(content, self.most)
     }
 }
 
@@ -429,14 +478,17 @@ impl<T> Ended<T> {
         instance: Instance,
         recycle_after: u32,
         (exchange, verdict): (Box<Exchange>, Result<Option<V>, CallError>),
-        checked: fn(Option<V>) -> Result<T, CallError>,
+        checked: Checked<V, T>,
     ) -> Self {
         let is_worn = verdict.is_ok() && instance.is_worn(recycle_after);
         let is_fit = verdict.is_ok() && !is_worn;
         let cost = instance.cost();
+        let state = instance.store.data();
+        let keeper = Keeper { made: &state.shared.made, most: state.most_unsent };
+        let result = verdict.map(|verdict| checked(verdict, keeper));
         // One that is not fit goes here, which may take its time.
         let instance = is_fit.then_some(instance);
-        Self { instance, is_worn, exchange, result: verdict.map(checked), cost }
+        Self { instance, is_worn, exchange, result, cost }
     }
 }
 
@@ -447,7 +499,7 @@ impl Instance {
         exchange: Box<Exchange>,
         errands: &mut impl Errands,
         terms: Terms<'_>,
-        checked: fn(Option<request_hook::Verdict>) -> Result<T, CallError>,
+        checked: Checked<request_hook::Verdict, T>,
     ) -> Ended<T> {
         let hook = self.waiting.as_ref().and_then(|waiting| waiting.request);
         self.call_waiting(exchange, hook, errands, terms, checked).await
@@ -459,7 +511,7 @@ impl Instance {
         exchange: Box<Exchange>,
         errands: &mut impl Errands,
         terms: Terms<'_>,
-        checked: fn(Option<response_hook::Verdict>) -> Result<T, CallError>,
+        checked: Checked<response_hook::Verdict, T>,
     ) -> Ended<T> {
         let hook = self.waiting.as_ref().and_then(|waiting| waiting.response);
         self.call_waiting(exchange, hook, errands, terms, checked).await
@@ -514,7 +566,7 @@ impl Instance {
         hook: Option<TypedFunc<(), (V,)>>,
         errands: &mut impl Errands,
         terms: Terms<'_>,
-        checked: fn(Option<V>) -> Result<T, CallError>,
+        checked: Checked<V, T>,
     ) -> Ended<T>
     where
         (V,): component::ComponentNamedList + component::Lift + Send + Sync + 'static,
@@ -530,7 +582,7 @@ impl Instance {
             let result = hook.call_async(&mut self.store, ()).await;
             let state = self.store.data_mut();
             let exchange = state.exchange.take().expect("nothing but this function takes it");
-            let verdict = result.map(|(verdict,)| Some(verdict)).map_err(|error| state.limits.blame(&error));
+            let verdict = state.ended(result.map(|(verdict,)| Some(verdict)));
             Ended::new(self, recycle_after, (exchange, verdict), checked)
         };
         let mut ended = match terms.background {
@@ -556,6 +608,21 @@ impl Instance {
 }
 
 impl State {
+    /// What came of a call.
+    fn ended<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, CallError> {
+        if std::mem::take(&mut self.has_made_too_much) {
+            return Err(CallError::Unsent(self.most_unsent));
+        }
+        result.map_err(|error| self.limits.blame(&error))
+    }
+
+    /// Keeps a body that the plugin has made. None if it has made too much; then the call fails.
+    pub(super) fn keep_body(&mut self, content: Vec<u8>) -> Option<Bytes> {
+        let kept = self.shared.made.keep(content, self.most_unsent);
+        self.has_made_too_much |= kept.is_err();
+        kept.ok()
+    }
+
     /// The clock that it can wait by.
     pub(super) fn clock(&mut self) -> Clock<'_> {
         Clock { table: &mut self.table, alarms: &self.alarms }
@@ -614,7 +681,9 @@ impl State {
 /// What a plugin says of its configuration: it may take some lines, and no more than anybody reads.
 fn refusal(reason: &str) -> String {
     const LONGEST: usize = 4 << 10;
-    reason[..reason.floor_char_boundary(LONGEST)].to_owned()
+    let reason = &reason[..reason.floor_char_boundary(LONGEST)];
+    // Indented, so that no line of it looks as if the proxy had said it.
+    escaped(reason, |character| matches!(character, '\n' | '\t')).replace('\n', "\n    ")
 }
 
 impl Limits {
@@ -705,9 +774,14 @@ impl ResourceLimiter for Limits {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         // Tables hold functions; the pool's own cap is beyond what any toolchain makes.
-        Ok(desired <= 65_536)
+        if desired > 65_536 {
+            return Ok(false);
+        }
+        // Their elements are pointers of the host, and there may be many tables.
+        let more = desired.saturating_sub(current) * size_of::<usize>();
+        self.memory_growing(0, more, None)
     }
 }
 

@@ -14,6 +14,7 @@ mod canary;
 mod capability;
 mod client;
 mod code;
+mod compile;
 mod cost;
 mod crowd;
 mod counts;
@@ -24,10 +25,13 @@ mod granted;
 mod host;
 mod instance;
 mod keep;
+mod log_rate;
+mod made;
 mod outcome;
 mod pace;
 mod shadow;
 mod recording;
+mod room;
 pub mod shipped;
 mod slot;
 mod surroundings;
@@ -44,7 +48,8 @@ pub use capability::{
     Capabilities, Capability, Granted, Quota, SecretError, Secrets, Store, StoreError, Usage,
 };
 pub use client::{Outgoing, Received, SendError, Target};
-pub use code::{Code, Hooks};
+pub use code::{Code, Hooks, Takes};
+pub use compile::{CompileError, CompileLimits, Compiler, compile_for_parent};
 pub use counts::{
     FailureKind, Hook, Metric, MetricKind, PluginCounts, RouteCalls, write_on_routes, write_plugins,
 };
@@ -57,6 +62,7 @@ pub use outcome::{Batch, Completed, Outcomes};
 pub use recording::{
     Begun, Call, Choice, Decided, Errand, Recorded, Recording, SeenExchange, SeenPick, SeenResponse, Sides,
 };
+pub use room::NoRoom;
 pub use shadow::{
     Difference, DifferenceKind, ReadBodies, Shadow, request_differences, response_differences, write_shadows,
 };
@@ -72,6 +78,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use crate::{
@@ -79,7 +86,10 @@ use crate::{
     telemetry::PerWorker,
 };
 use instance::Instance;
+use log_rate::LogRate;
+use made::Made;
 use recording::Recorder;
+use room::Reservation;
 
 /// One table `[plugins.<name>]`, ready to run. Immutable but for what its instances share.
 pub struct Plugin {
@@ -96,6 +106,8 @@ pub struct Plugin {
     /// What survives a reload.
     shared: Arc<Shared>,
     surroundings: Surroundings,
+    /// Room for its instances.
+    room: Arc<Reservation>,
     /// Instances that no worker has taken yet.
     ready: Mutex<Vec<Instance>>,
 }
@@ -109,6 +121,11 @@ pub struct Shared {
     instances: AtomicUsize,
     /// Bytes of their memory together.
     memory: AtomicUsize,
+    /// Room that they have taken beyond what was reserved.
+    beyond: Arc<AtomicUsize>,
+    /// What they have made that is not sent yet.
+    made: Made,
+    log_rate: LogRate,
     /// Workers that do not ask it, because it keeps failing or takes the time of others.
     open_breakers: AtomicUsize,
     /// How often one has come to that.
@@ -145,7 +162,8 @@ impl Shared {
 }
 
 impl Plugin {
-    /// Makes a plugin with `warm` instances, each configured. An error is the plugin's refusal.
+    /// Makes a plugin with `warm` instances, each configured, whose room is reserved for it. An error is the plugin's refusal.
+    /// With none, it only shows that an instance can be made: for one that nobody calls.
     ///
     /// `capabilities` are what it may reach; that it imports no others is for the caller to see to. `previous`
     /// is the plugin of the same name in the generation before this one.
@@ -158,10 +176,11 @@ impl Plugin {
         warm: usize,
     ) -> Result<Self, StartError> {
         let surroundings = Surroundings { capabilities, ..Surroundings::default() };
-        Self::within(surroundings, name, code, settings, previous, warm)
+        Self::within(surroundings, name, code, settings, previous, warm, None)
     }
 
-    /// The same in surroundings that are not the system's own: for a plugin on trial.
+    /// The same in surroundings that are not the system's own, as for a plugin on trial; and no instance begins to start after
+    /// this moment, but for the first.
     pub fn within(
         surroundings: Surroundings,
         name: Arc<str>,
@@ -169,7 +188,10 @@ impl Plugin {
         settings: &crate::config::Plugin,
         previous: Option<&Plugin>,
         warm: usize,
+        until: Option<Instant>,
     ) -> Result<Self, StartError> {
+        let shared: Arc<Shared> = previous.map_or_else(Default::default, |plugin| plugin.shared.clone());
+        let room = code.room.reserve(code.takes().places(), warm, shared.beyond.clone())?;
         let plugin = Self {
             name,
             code,
@@ -179,12 +201,18 @@ impl Plugin {
             yields: settings.yields,
             limits: settings.limits.clone(),
             breaker: settings.breaker.clone(),
-            shared: previous.map_or_else(Default::default, |plugin| plugin.shared.clone()),
+            shared,
             surroundings,
+            room,
             ready: Mutex::default(),
         };
-        let start = |_| at_once(Instance::start(&plugin));
-        let instances = (0..warm.max(1)).map(start).collect::<Result<_, _>>()?;
+        let is_late = || until.is_some_and(|until| Instant::now() > until);
+        let start = |number| match number > 0 && is_late() {
+            false => at_once(Instance::start(&plugin)),
+            true => Err(StartError::NoTime),
+        };
+        let mut instances = (0..warm.max(1)).map(start).collect::<Result<Vec<_>, _>>()?;
+        instances.truncate(warm);
         *plugin.ready.lock().expect("no holder of this lock panics") = instances;
         Ok(plugin)
     }
@@ -204,6 +232,30 @@ impl Plugin {
             && self.limits == settings.limits
             && self.breaker == settings.breaker
             && self.capabilities().is_same(capabilities)
+    }
+
+    /// Instances whose room is reserved for it.
+    pub fn reserved(&self) -> usize {
+        self.room.instances()
+    }
+
+    /// Instances that there may be at most, on so many workers.
+    pub fn most_instances(&self, workers: usize) -> usize {
+        let wanted = match self.waits() {
+            true => workers.saturating_mul(self.limits.instances.get() as usize),
+            false => workers,
+        };
+        wanted.max(self.room.instances()).min(self.room.most())
+    }
+
+    /// Bytes of what it has made that is not sent yet.
+    pub fn unsent(&self) -> usize {
+        self.shared.made.bytes()
+    }
+
+    /// Lines that were left out of the log, since it logs too much.
+    pub fn lines_left_out(&self) -> u64 {
+        self.shared.log_rate.dropped()
     }
 
     /// What it may reach.

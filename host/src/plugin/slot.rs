@@ -21,7 +21,7 @@ use super::{
     crowd::{Crowd, Crowded},
     errand::{Errands, at_once},
     exchange::{InHand, Reply},
-    instance::{CallError, Ended, Instance, Terms, now},
+    instance::{CallError, Checked, Ended, Instance, Keeper, Terms, now},
     pace::Pace,
 };
 use crate::telemetry::Writer;
@@ -163,13 +163,18 @@ impl Slot {
         self.background.is_some() && (self.pace.is_slow() || self.in_hand.get() > 0)
     }
 
+    /// Keeps what the plugin makes.
+    fn keeper(&self) -> Keeper<'_> {
+        Keeper { made: &self.plugin.shared.made, most: self.plugin.limits.unsent.as_usize() }
+    }
+
     /// Calls `on-request`. `route` is where its time is counted, too.
     pub fn on_request(
         &self,
         exchange: &mut InHand,
         route: Option<&RouteCalls>,
     ) -> Result<RequestVerdict, CallError> {
-        RequestVerdict::of(self.call(Hook::OnRequest, exchange, route, Instance::on_request)?)
+        RequestVerdict::of(self.call(Hook::OnRequest, exchange, route, Instance::on_request)?, self.keeper())
     }
 
     /// Calls `on-response`.
@@ -178,7 +183,10 @@ impl Slot {
         exchange: &mut InHand,
         route: Option<&RouteCalls>,
     ) -> Result<ResponseVerdict, CallError> {
-        ResponseVerdict::of(self.call(Hook::OnResponse, exchange, route, Instance::on_response)?)
+        ResponseVerdict::of(
+            self.call(Hook::OnResponse, exchange, route, Instance::on_response)?,
+            self.keeper(),
+        )
     }
 
     /// Calls `on-request` in the background.
@@ -325,10 +333,10 @@ impl Slot {
         exchange: &mut InHand,
         route: Option<&RouteCalls>,
         call: fn(&mut Instance) -> Option<wasmtime::Result<V>>,
-        checked: fn(Option<V>) -> Result<T, CallError>,
+        checked: Checked<V, T>,
     ) -> Result<T, CallError> {
         let Some(background) = &self.background else {
-            return checked(self.call(hook, exchange, route, call)?);
+            return checked(self.call(hook, exchange, route, call)?, self.keeper());
         };
         if self.in_hand.get() >= Self::IN_HAND {
             return Err(CallError::Busy(Self::IN_HAND));
@@ -526,23 +534,23 @@ impl Drop for Lent<'_> {
 }
 
 impl RequestVerdict {
-    fn of(verdict: Option<request_hook::Verdict>) -> Result<Self, CallError> {
+    fn of(verdict: Option<request_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
         Ok(match verdict {
             None | Some(request_hook::Verdict::Next) => Self::Next,
             Some(request_hook::Verdict::Forward(upstream)) => Self::Forward(upstream),
             Some(request_hook::Verdict::Reply(reply)) => {
-                Self::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
+                Self::Reply(Reply::new(reply.status, reply.headers, keeper.keep(reply.body)?)?)
             }
         })
     }
 }
 
 impl ResponseVerdict {
-    fn of(verdict: Option<response_hook::Verdict>) -> Result<Self, CallError> {
+    fn of(verdict: Option<response_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
         Ok(match verdict {
             None | Some(response_hook::Verdict::Next) => Self::Next,
             Some(response_hook::Verdict::Reply(reply)) => {
-                Self::Reply(Reply::new(reply.status, reply.headers, reply.body)?)
+                Self::Reply(Reply::new(reply.status, reply.headers, keeper.keep(reply.body)?)?)
             }
         })
     }

@@ -16,15 +16,23 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::artifact::Digest;
-use crate::private;
+use crate::{file, private};
 
 /// The versions of the plugins of one configuration, by the plugins' names.
 #[derive(Debug)]
 pub struct Versions {
     disk: Option<Disk>,
     /// Components, where there is no disk.
-    memory: Mutex<HashMap<Digest, Vec<u8>>>,
+    memory: Mutex<HashMap<Digest, Kept>>,
     histories: Mutex<BTreeMap<String, History>>,
+}
+
+/// A component in memory.
+#[derive(Debug, Default)]
+struct Kept {
+    component: Vec<u8>,
+    /// What stood in the file of its signature.
+    signature: Option<Vec<u8>>,
 }
 
 /// What is known of the versions of one plugin.
@@ -61,6 +69,8 @@ pub enum TakeBackError {
 #[derive(Debug)]
 struct Disk {
     components: PathBuf,
+    /// Of components, by the same digests.
+    signatures: PathBuf,
     history: PathBuf,
 }
 
@@ -114,10 +124,18 @@ impl Versions {
         Self { disk, memory: Mutex::default(), histories: Mutex::new(histories) }
     }
 
-    /// Keeps a component that is about to serve.
-    pub fn keep(&self, digest: Digest, component: &[u8]) {
+    /// Keeps a component that is about to serve, and its signature if it has one: who must have signed a version is asked
+    /// again when it is to serve again.
+    pub fn keep(&self, digest: Digest, component: &[u8], signature: Option<&[u8]>) {
         let Some(disk) = &self.disk else {
-            lock(&self.memory).entry(digest).or_insert_with(|| component.to_vec());
+            let mut memory = lock(&self.memory);
+            let kept = memory.entry(digest).or_default();
+            if kept.component.is_empty() {
+                kept.component = component.to_vec();
+            }
+            if let Some(signature) = signature {
+                kept.signature = Some(signature.to_vec());
+            }
             return;
         };
         let path = disk.component(digest);
@@ -126,6 +144,22 @@ impl Versions {
         let kept = if is_there { Ok(()) } else { private::write(&path, &[component]) };
         if let Err(error) = kept.and_then(|()| prune(&disk.components, Self::COMPONENTS)) {
             tracing::warn!(%digest, %error, "cannot keep a plugin's component");
+        }
+        let Some(signature) = signature else { return };
+        let path = disk.signature(digest);
+        let is_there = private::read(&path, file::SIGNATURE).is_ok_and(|known| known == signature)
+            && private::open(&path).is_ok_and(|file| file.set_modified(SystemTime::now()).is_ok());
+        let kept = if is_there { Ok(()) } else { private::write(&path, &[signature]) };
+        if let Err(error) = kept.and_then(|()| prune(&disk.signatures, Self::COMPONENTS)) {
+            tracing::warn!(%digest, %error, "cannot keep a plugin's signature");
+        }
+    }
+
+    /// What stood in the file of a version's signature, if it had one.
+    pub fn signature(&self, digest: Digest) -> Option<Vec<u8>> {
+        match &self.disk {
+            Some(disk) => private::read(&disk.signature(digest), file::SIGNATURE).ok(),
+            None => lock(&self.memory).get(&digest)?.signature.clone(),
         }
     }
 
@@ -190,9 +224,11 @@ impl Versions {
     /// The component of a version.
     pub fn component(&self, digest: Digest) -> io::Result<Vec<u8>> {
         let Some(disk) = &self.disk else {
-            return lock(&self.memory).get(&digest).cloned().ok_or_else(|| io::ErrorKind::NotFound.into());
+            let memory = lock(&self.memory);
+            let component = memory.get(&digest).map(|kept| kept.component.clone());
+            return component.ok_or_else(|| io::ErrorKind::NotFound.into());
         };
-        let component = private::read(&disk.component(digest))?;
+        let component = private::read(&disk.component(digest), file::COMPONENT)?;
         if Digest::of(&component) == digest {
             Ok(component)
         } else {
@@ -214,23 +250,29 @@ impl Versions {
 impl Disk {
     fn open(folder: &Path, of: &Path) -> io::Result<Self> {
         let (components, histories) = (folder.join("components"), folder.join("versions"));
+        let signatures = folder.join("signatures");
         private::open_folder(folder)?;
+        private::open_folder(&signatures)?;
         private::open_folder(&components)?;
         private::open_folder(&histories)?;
         let of = if of.as_os_str().is_empty() { Path::new(".") } else { of };
         // One that is not there has no other name than this.
         let of = of.canonicalize().or_else(|_| std::path::absolute(of))?;
         let name = format!("{}.json", Digest::of(of.as_os_str().as_encoded_bytes()));
-        Ok(Self { components, history: histories.join(name) })
+        Ok(Self { components, signatures, history: histories.join(name) })
     }
 
     fn component(&self, digest: Digest) -> PathBuf {
         self.components.join(format!("{digest}.wasm"))
     }
 
+    fn signature(&self, digest: Digest) -> PathBuf {
+        self.signatures.join(format!("{digest}.sig"))
+    }
+
     /// What was written down, or nothing if that cannot be understood.
     fn read(&self) -> BTreeMap<String, History> {
-        let read = private::read(&self.history);
+        let read = private::read(&self.history, file::CONFIGURATION);
         match read.and_then(|text| serde_json::from_slice(&text).map_err(io::Error::from)) {
             Ok(histories) => histories,
             Err(error) => {
@@ -287,7 +329,7 @@ mod tests {
     fn serve(versions: &Versions, components: &[&[u8]]) -> Vec<Digest> {
         let digests: Vec<Digest> = components.iter().map(|component| Digest::of(component)).collect();
         for (digest, component) in digests.iter().zip(components) {
-            versions.keep(*digest, component);
+            versions.keep(*digest, component, None);
             versions.note([("a", *digest)].into_iter());
         }
         digests

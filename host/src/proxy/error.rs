@@ -129,12 +129,16 @@ impl Error {
 
     /// Whether it is likely to be over soon, so that the client may ask again.
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::Overloaded
-                | Self::Connect { source: ConnectError::TooMany, .. }
-                | Self::Plugin { source: CallError::Busy(_) | CallError::Broken, .. }
-        )
+            | Self::Connect { source: ConnectError::TooMany, .. }
+            | Self::Plugin {
+                source: CallError::Busy(_) | CallError::Broken | CallError::Unsent(_), ..
+            } => true,
+            // There is no room for an instance just now.
+            Self::Plugin { source: CallError::Start(error), .. } => error.is_environments(),
+            _ => false,
+        }
     }
 
     /// Whether the upstream cannot be reached, so that the proxy is cut off from it.

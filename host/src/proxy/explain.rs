@@ -261,7 +261,7 @@ async fn ask(
     for (number, step) in route.on_request.iter().enumerate() {
         let before = Before::of(exchange);
         let since = Instant::now();
-        let (slot, answer) = hooks::ask(context, step, exchange, body.as_deref_mut(), None).await;
+        let (slot, answer) = hooks::ask(context, route, step, exchange, body.as_deref_mut(), None).await;
         let mut asked = before.asked(&snapshot.plugins[step.place].plugin.name, exchange, micros(since));
         let result = match answer {
             Ok(Decision::Next) => Ok(()),

@@ -43,7 +43,7 @@ pub(super) async fn on_request(
 ) -> Result<Decision, Error> {
     let mut decision = Decision::Next;
     for step in &route.on_request {
-        let (slot, decided) = ask(context, step, exchange, body.as_deref_mut(), deadline).await;
+        let (slot, decided) = ask(context, route, step, exchange, body.as_deref_mut(), deadline).await;
         match decided {
             Ok(Decision::Next) => {}
             Ok(Decision::Reply(reply)) => return Ok(Decision::Reply(reply)),
@@ -57,6 +57,7 @@ pub(super) async fn on_request(
 /// Runs the request hook of one plugin. Also says which of its versions was asked.
 pub(super) async fn ask<'a>(
     context: &'a Context,
+    route: &Route,
     Step { place, calls, shadow }: &Step,
     exchange: &mut InHand,
     body: Option<&mut Arriving>,
@@ -90,7 +91,7 @@ pub(super) async fn ask<'a>(
     if let Some(shown) = shown {
         shown.request(&verdict, exchange);
     }
-    let decided = verdict.and_then(|verdict| Decision::of(verdict, generation));
+    let decided = verdict.and_then(|verdict| Decision::of(verdict, generation, *place, route));
     canary::called(context, *place, side, decided.as_ref().err());
     if let Ok(Decision::Forward(place)) = &decided {
         exchange.upstream = generation.snapshot.upstreams[*place].upstream.name.clone();
@@ -99,14 +100,24 @@ pub(super) async fn ask<'a>(
 }
 
 impl Decision {
-    /// What a verdict means here.
-    fn of(verdict: RequestVerdict, generation: &Generation) -> Result<Self, CallError> {
+    /// What the verdict of a plugin, by its place, means on this route.
+    fn of(
+        verdict: RequestVerdict,
+        generation: &Generation,
+        plugin: usize,
+        route: &Route,
+    ) -> Result<Self, CallError> {
+        let snapshot = &generation.snapshot;
         match verdict {
             RequestVerdict::Next => Ok(Self::Next),
             RequestVerdict::Reply(reply) => Ok(Self::Reply(reply)),
             RequestVerdict::Forward(name) => {
-                let place = generation.snapshot.upstream(&name);
-                place.map(Self::Forward).ok_or_else(|| CallError::UnknownUpstream(brief(&name)))
+                let place =
+                    snapshot.upstream(&name).ok_or_else(|| CallError::UnknownUpstream(brief(&name)))?;
+                match snapshot.may_forward(plugin, route, place) {
+                    true => Ok(Self::Forward(place)),
+                    false => Err(CallError::UpstreamNotGranted(brief(&name))),
+                }
             }
         }
     }

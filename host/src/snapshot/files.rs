@@ -1,50 +1,71 @@
 //! What lies in the folder of plugins?
 
 use std::{
-    env, fs,
-    io::{self, Read},
+    env, fs, io,
     path::{Path, PathBuf},
 };
 
 use super::loading::PluginError;
 use crate::{
     config::{self, ByteSize, Config, Problem, Problems, read_document},
-    plugin::{Demand, signature_file},
+    file,
+    plugin::{Demand, TrustError, signature_file},
 };
 
 /// The file of a plugin, if it is there.
 pub(super) fn read(path: &Path, most: ByteSize) -> Result<Option<Vec<u8>>, PluginError> {
-    let read = || -> io::Result<Vec<u8>> {
-        // To open a pipe would wait until somebody writes to it, and hold up every reload until then.
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is no file"));
-        }
-        let mut bytes = Vec::new();
-        // One more than may be, which tells that it is too much whatever the file says of its size.
-        fs::File::open(path)?.take(most.get().saturating_add(1)).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read() {
-        Ok(bytes) if bytes.len() as u64 > most.get() => {
-            Err(PluginError::TooLarge { path: path.to_owned(), most })
-        }
+    match file::read(path, most.get()) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(PluginError::Read { path: path.to_owned(), source }),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Ok(None),
+            io::ErrorKind::FileTooLarge => Err(PluginError::TooLarge { path: path.to_owned(), most }),
+            _ => Err(PluginError::Read { path: path.to_owned(), source: error }),
+        },
     }
+}
+
+/// What stands in the file of a file's signature, if there is one.
+pub(super) fn signature_of(path: &Path) -> Result<Option<Vec<u8>>, PluginError> {
+    let path = signature_file(path);
+    match file::read(&path, file::SIGNATURE) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(PluginError::Read { path, source }),
+    }
+}
+
+/// The text of a file that lies beside a plugin, if it is there. Where `plugin-keys` are configured, one of them must have
+/// signed it, and a file without a signature is not even read.
+pub(super) fn read_beside(path: &Path, most: u64, config: &Config) -> Result<Option<String>, PluginError> {
+    let demand = Demand { sha256: None, signer: None, signers: &config.plugin_keys, signature: None };
+    let untrusted = |source| PluginError::Untrusted { path: path.display().to_string(), source };
+    let signature = match demand.wants_signature() {
+        true => signature_of(path)?,
+        false => None,
+    };
+    if demand.wants_signature() && signature.is_none() {
+        return match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Ok(_) | Err(_) => Err(untrusted(TrustError::Unsigned)),
+        };
+    }
+    let bytes = match file::read(path, most) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(PluginError::Read { path: path.to_owned(), source }),
+    };
+    demand.check(&bytes, signature.as_deref()).map_err(untrusted)?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        let source = io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8");
+        PluginError::Read { path: path.to_owned(), source }
+    })?;
+    Ok(Some(text))
 }
 
 /// The settings that lie beside a plugin. They are trusted as the plugin is.
 pub(super) fn beside(path: &Path, config: &Config) -> Result<config::Plugin, PluginError> {
-    let text = fs::read(path).map_err(|source| PluginError::Read { path: path.to_owned(), source })?;
-    let demand = Demand { sha256: None, signer: None, signers: &config.plugin_keys, signature: None };
-    if demand.wants_signature() {
-        let beside = fs::read(signature_file(path)).ok();
-        let path = path.display().to_string();
-        demand.check(&text, beside.as_deref()).map_err(|source| PluginError::Untrusted { path, source })?;
-    }
-    let not_text = |_| PluginError::Settings(format!("{} is not text in UTF-8", path.display()));
-    let text = String::from_utf8(text).map_err(not_text)?;
+    let text = read_beside(path, file::SETTINGS, config)?
+        .ok_or_else(|| PluginError::Read { path: path.to_owned(), source: io::ErrorKind::NotFound.into() })?;
     let (table, _) = read_document(path, text, Some(&|name| env::var(name).ok()))
         .map_err(|problems| PluginError::Settings(in_a_line(path, &problems)))?;
     Ok(table)

@@ -6,25 +6,26 @@
 
 use std::{
     borrow::Cow,
+    cell::Cell,
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
+    io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
     Builder, Snapshot,
-    files::{beside, dropped_files, read, stem},
+    files::{beside, dropped_files, read, signature_of, stem},
     progress::{Refused, Stage},
     tested::{Tested, test},
 };
 use crate::{
-    config::{self, ByteSize, Config, Problem},
+    config::{self, ByteSize, Config, Problem, PublicKey},
     plugin::{
-        CallError, Capabilities, Capability, Code, Comparison, Demand, Digest, Ended, Hook, Hooks, LoadError,
-        Plugin, SecretError, StartError, TrustError, shipped, signature_file,
+        CallError, Capabilities, Capability, Code, Comparison, CompileLimits, Demand, Digest, Ended, Hook,
+        Hooks, LoadError, Plugin, SecretError, StartError, Surroundings, TrustError, shipped,
     },
     telemetry::with_sources,
     upstream::Origins,
@@ -106,6 +107,8 @@ struct Settings {
     table: config::Plugin,
     /// Whether it is in a file beside the plugin's.
     is_beside: bool,
+    /// `plugin-keys`, which say of every plugin who must have signed it.
+    keys: Vec<PublicKey>,
 }
 
 /// Why a plugin could not be made.
@@ -143,6 +146,11 @@ pub(super) enum PluginError {
     Origin(Problem),
     #[error("the plugin {}", with_sources(.0))]
     Start(#[from] StartError),
+    #[error(
+        "it was not started: the plugins of this reload have taken {} s to start and to go through their tests, which is all they \
+         have; raise `limits.plugin-start` if they need more", .0.as_secs_f64()
+    )]
+    NoTime(Duration),
     #[error("its tests cannot be read: {0}")]
     Tests(String),
     #[error("it fails its tests: {0}")]
@@ -169,6 +177,8 @@ struct Chosen<'a> {
     bytes: Cow<'a, [u8]>,
     digest: Digest,
     origin: Origin,
+    /// What stands in the file of its signature, or in its table.
+    signature: Option<Vec<u8>>,
     /// Why it is not what lies in the file.
     refused: Option<Refused>,
 }
@@ -185,11 +195,22 @@ impl Builder {
     ) -> Vec<Loaded> {
         let needed = needed_plugins(config);
         let mut loaded = Vec::new();
-        for (name, settings) in self.settings(config, &needed, previous) {
+        let budget = Budget::new(config);
+        // Those that serve come first, so that others cannot take their time and their room.
+        let serves = |name: &str, settings: &Result<Settings, PluginError>| {
+            needed.contains_key(name) || settings.as_ref().map_or(true, |settings| settings.is_beside)
+        };
+        let (first, last): (Vec<_>, Vec<_>) = self
+            .settings(config, &needed, previous)
+            .into_iter()
+            .partition(|(name, settings)| serves(name, settings));
+        let is_first = std::iter::repeat_n(true, first.len()).chain(std::iter::repeat(false));
+        for ((name, settings), serves) in first.into_iter().chain(last).zip(is_first) {
             let known = previous.and_then(|previous| previous.plugin(&name));
             let is_beside = settings.as_ref().map_or(true, |settings| settings.is_beside);
             let written = settings.as_ref().ok().cloned();
-            let error = match settings.and_then(|settings| self.plugin(&name, &settings, config, known)) {
+            let terms = Terms { config, budget: &budget, serves };
+            let error = match settings.and_then(|settings| self.plugin(&name, &settings, terms, known)) {
                 Ok(plugin) => {
                     loaded.push(plugin);
                     continue;
@@ -202,7 +223,8 @@ impl Builder {
             let help = self.remedy(&error, &name, file, &place_of_settings(&name, is_beside), config);
             // Only files have changed, or gone: what was loaded from them stays in force.
             let stays = |known: &&Loaded| {
-                written.as_ref() == Some(&known.settings) || (is_beside && known.settings.is_beside)
+                known.settings.keys == config.plugin_keys
+                    && (written.as_ref() == Some(&known.settings) || (is_beside && known.settings.is_beside))
             };
             let (stage, reason) = (refused.stage.name(), &refused.reason);
             if let Some(known) = known.filter(stays) {
@@ -246,8 +268,10 @@ impl Builder {
             CallError::MemoryInAll(_) => Some(("memory-in-all", "512MiB")),
             CallError::Deadline(_) => Some(("time", "2s")),
             CallError::Trap(_)
+            | CallError::Unsent(_)
             | CallError::InvalidReply(_)
             | CallError::UnknownUpstream(_)
+            | CallError::UpstreamNotGranted(_)
             | CallError::Start(_)
             | CallError::Busy(_)
             | CallError::Broken => None,
@@ -302,13 +326,16 @@ impl Builder {
                 source:
                     LoadError::CoreModule
                     | LoadError::Contract { .. }
-                    | LoadError::Slow(_)
+                    | LoadError::Compile(_)
+                    | LoadError::Costly(_)
+                    | LoadError::NoTime(_)
                     | LoadError::NoThread(_),
                 ..
             }
             | PluginError::NotGranted { .. }
             | PluginError::Origin(_)
-            | PluginError::Start(StartError::Refused(_) | StartError::Instantiate(_))
+            | PluginError::Start(StartError::Refused(_) | StartError::Instantiate(_) | StartError::NoRoom(_) | StartError::NoTime)
+            | PluginError::NoTime(_)
             | PluginError::Tests(_)
             | PluginError::NotAsGood
             | PluginError::Yields(_)
@@ -374,7 +401,10 @@ impl Builder {
             }
             let settings = match tables.get(name.as_str()) {
                 Some(_) => Err(PluginError::TwoTables { name: name.clone(), path }),
-                None => beside(&path, config).map(|table| Settings { table, is_beside: true }),
+                None => {
+                    let keys = config.plugin_keys.clone();
+                    beside(&path, config).map(|table| Settings { table, is_beside: true, keys })
+                }
             };
             all.insert(name, settings);
         }
@@ -389,9 +419,11 @@ impl Builder {
             let settings = match tables.get(name.as_str()) {
                 // It would be another plugin of the same file, without what the plugin's table says.
                 None if name.ends_with(".wasm") => Err(PluginError::NamedAsFile(name.clone())),
-                table => {
-                    Ok(Settings { table: table.copied().cloned().unwrap_or_default(), is_beside: false })
-                }
+                table => Ok(Settings {
+                    table: table.copied().cloned().unwrap_or_default(),
+                    is_beside: false,
+                    keys: config.plugin_keys.clone(),
+                }),
             };
             all.entry(name).or_insert(settings);
         }
@@ -402,32 +434,35 @@ impl Builder {
         &self,
         name: &str,
         settings: &Settings,
-        config: &Config,
+        terms: Terms<'_>,
         known: Option<&Loaded>,
     ) -> Result<Loaded, PluginError> {
         let table = &settings.table;
+        let Terms { config, .. } = terms;
         let chosen = self.choose(name, table, config, known)?;
-        let code =
-            self.engine.load_within(&chosen.bytes, config.limits.plugin_compile.get()).map_err(|source| {
-                let path = match &chosen.origin {
-                    Origin::Shipped => {
-                        format!("the shipped `{}`", stem(table.file.as_deref().unwrap_or(name)))
-                    }
-                    origin @ (Origin::File(_) | Origin::Kept(_)) => origin.to_string(),
-                };
-                PluginError::Load { path, source }
-            })?;
+        let code = self.compiled(&chosen, terms).map_err(|source| {
+            let path = match &chosen.origin {
+                Origin::Shipped => {
+                    format!("the shipped `{}`", stem(table.file.as_deref().unwrap_or(name)))
+                }
+                origin @ (Origin::File(_) | Origin::Kept(_)) => origin.to_string(),
+            };
+            PluginError::Load { path, source }
+        })?;
         let known_origins = known.map(|known| &*known.origins);
         let origins =
             Origins::new(name, &table.grants.http, &self.folder, known_origins).map_err(|mut problems| {
                 let general = || Problem::general("an origin cannot be reached by TLS as it is written");
                 PluginError::Origin(if problems.is_empty() { general() } else { problems.swap_remove(0) })
             })?;
-        let loaded = Loading { builder: self, name, settings, origins: origins.into(), known };
+        let loaded = Loading { builder: self, name, settings, terms, origins: origins.into(), known };
         // Where it is written which version is to serve, no other does beside it.
         let rule = table.canary.as_ref().filter(|_| table.sha256.is_none());
         let serving = match known {
-            Some(known) => Some(Cow::Borrowed(known)),
+            Some(known) if rule.is_none() || self.is_still_trusted(name, known, settings, config) => {
+                Some(Cow::Borrowed(known))
+            }
+            Some(_) => None,
             None => rule.and_then(|_| loaded.last_served(&chosen, config)),
         };
         match (rule, serving) {
@@ -464,17 +499,19 @@ impl Builder {
             signers: if origin == Origin::Shipped { &[] } else { &config.plugin_keys },
             signature: table.signature,
         };
-        let check = |bytes: &[u8]| {
-            let beside = origin.file().filter(|_| demand.wants_signature());
-            let beside = beside.and_then(|path| fs::read(signature_file(path)).ok());
-            demand
-                .check(bytes, beside.as_deref())
-                .map_err(|source| PluginError::Untrusted { path: origin.to_string(), source })
-        };
         let digest = Digest::of(&bytes);
         if !self.versions.is_taken_back(name, digest) {
-            check(&bytes)?;
-            return Ok(Chosen { bytes, digest, origin, refused: None });
+            let beside = match origin.file().map(signature_of).transpose() {
+                Ok(beside) => beside.flatten(),
+                // Nobody has asked for it: it is only kept with the version.
+                Err(_) if !demand.wants_signature() => None,
+                Err(error) => return Err(error),
+            };
+            demand
+                .check(&bytes, beside.as_deref())
+                .map_err(|source| PluginError::Untrusted { path: origin.to_string(), source })?;
+            let signature = table.signature.map(|signature| signature.to_string().into_bytes()).or(beside);
+            return Ok(Chosen { bytes, digest, origin, signature, refused: None });
         }
         let kept = self.versions.last_good(name).ok_or(PluginError::TakenBack(digest))?.digest;
         let was_refused = known.and_then(|known| known.refused.as_ref());
@@ -496,20 +533,116 @@ impl Builder {
             tracing::warn!(plugin = name, "{reason}");
             Refused { stage, reason, at: SystemTime::now() }
         });
-        let bytes =
-            self.versions.component(kept).map_err(|source| PluginError::Kept { digest: kept, source })?;
-        // It was trusted when it came. What has been asked for since then holds for it, too, as far as it can.
-        if table.sha256.is_some() {
-            let demand = Demand { signer: None, signers: &[], ..demand };
-            let path = format!("version {kept}");
-            demand.check(&bytes, None).map_err(|source| PluginError::Untrusted { path, source })?;
-        }
+        let bytes = self.kept(kept, table, config)?;
         Ok(Chosen {
             bytes: bytes.into(),
             digest: kept,
             origin: Origin::Kept(origin.into()),
+            signature: self.versions.signature(kept),
             refused: Some(refused),
         })
+    }
+}
+
+impl Builder {
+    /// A version that has served before, if it is what the configuration asks for now: it may be older than what is asked.
+    fn kept(&self, kept: Digest, table: &config::Plugin, config: &Config) -> Result<Vec<u8>, PluginError> {
+        let bytes =
+            self.versions.component(kept).map_err(|source| PluginError::Kept { digest: kept, source })?;
+        let is_shipped = shipped::SHIPPED.iter().any(|(_, shipped)| **shipped == *bytes);
+        let demand = Demand {
+            sha256: table.sha256,
+            signer: table.public_key,
+            signers: if is_shipped { &[] } else { &config.plugin_keys },
+            // That of the table is of what lies in the file.
+            signature: None,
+        };
+        let signature = self.versions.signature(kept);
+        let path = format!("version {kept}");
+        demand
+            .check(&bytes, signature.as_deref())
+            .map_err(|source| PluginError::Untrusted { path, source })?;
+        Ok(bytes)
+    }
+
+    /// Whether what serves may go on beside a candidate: it was trusted by what was asked when it was loaded.
+    fn is_still_trusted(&self, name: &str, known: &Loaded, settings: &Settings, config: &Config) -> bool {
+        let was = &known.settings;
+        if was.keys == settings.keys && was.table.public_key == settings.table.public_key {
+            return true;
+        }
+        let kept = self.kept(known.plugin.code.digest(), &settings.table, config);
+        kept.inspect_err(|error| {
+            tracing::warn!(plugin = name, %error, "the version in force is not trusted any more, and no other is tried beside it");
+        })
+        .is_ok()
+    }
+}
+
+/// What a plugin is loaded with.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    config: &'a Config,
+    budget: &'a Budget,
+    /// Whether anybody calls it.
+    serves: bool,
+}
+
+/// The time that the plugins of a reload may take together.
+struct Budget {
+    /// When all must have started.
+    starts: Cell<Duration>,
+    of_starts: Duration,
+    /// What is left for compiling files that nothing names.
+    compiling: Cell<Duration>,
+}
+
+impl Budget {
+    fn new(config: &Config) -> Self {
+        let (starts, compiling) = (config.limits.plugin_start.get(), config.limits.plugin_compile.get());
+        Self { starts: Cell::new(starts), of_starts: starts, compiling: Cell::new(compiling) }
+    }
+
+    /// Until when what starts now may take.
+    fn until(&self) -> Instant {
+        Instant::now() + self.starts.get()
+    }
+
+    /// Does what counts as the start of a plugin, if there is time for it.
+    fn start<T>(&self, name: &str, work: impl FnOnce() -> Result<T, PluginError>) -> Result<T, PluginError> {
+        if self.starts.get().is_zero() {
+            return Err(PluginError::NoTime(self.of_starts));
+        }
+        let since = Instant::now();
+        let result = work();
+        let took = since.elapsed();
+        self.starts.set(self.starts.get().saturating_sub(took));
+        if took > self.of_starts / 4 {
+            tracing::warn!(plugin = name, ?took, "the plugin takes long to start and to be tested");
+        }
+        result
+    }
+}
+
+pub(super) fn compile_limits(config: &Config) -> CompileLimits {
+    CompileLimits { time: config.limits.plugin_compile.get(), memory: config.limits.plugin_compile_memory }
+}
+
+impl Builder {
+    /// The code of a component. What nothing names has all together the time that one has which is named.
+    fn compiled(&self, chosen: &Chosen<'_>, terms: Terms<'_>) -> Result<Arc<Code>, LoadError> {
+        let limits = compile_limits(terms.config);
+        if terms.serves || self.engine.is_compiled(chosen.digest) {
+            return self.engine.load_within(&chosen.bytes, limits);
+        }
+        let left = terms.budget.compiling.get();
+        if left.is_zero() {
+            return Err(LoadError::NoTime(limits.time));
+        }
+        let since = Instant::now();
+        let loaded = self.engine.load_unasked(&chosen.bytes, CompileLimits { time: left, ..limits });
+        terms.budget.compiling.set(left.saturating_sub(since.elapsed()));
+        loaded
     }
 }
 
@@ -518,6 +651,7 @@ struct Loading<'a> {
     builder: &'a Builder,
     name: &'a str,
     settings: &'a Settings,
+    terms: Terms<'a>,
     origins: Arc<Origins>,
     known: Option<&'a Loaded>,
 }
@@ -532,15 +666,16 @@ impl Loading<'_> {
         let (plugin, is_new) =
             self.make(&code, candidate.map(|candidate| &candidate.plugin).or(before), before)?;
         let passed = candidate.map_or(known.and_then(|known| known.tested), |candidate| candidate.tested);
-        let tested = test(name, &code, &chosen.origin, passed)?;
+        let tested = self.test(&code, &chosen.origin, passed)?;
         let same = known.filter(|known| Arc::ptr_eq(&known.plugin, &plugin));
-        if is_new {
-            builder.versions.keep(chosen.digest, &chosen.bytes);
+        // One that was loaded before may have been signed since.
+        if is_new || chosen.signature.is_some() {
+            builder.versions.keep(chosen.digest, &chosen.bytes, chosen.signature.as_deref());
         }
         if same.is_none() {
             builder.loads.note(name, Stage::InForce);
             let tests = tested.map_or(0, |tested| tested.cases);
-            tracing::info!(plugin = name, digest = %chosen.digest, tests, "plugin loaded");
+            self.tell(&plugin, tests);
         }
         Ok(Loaded {
             plugin,
@@ -578,9 +713,10 @@ impl Loading<'_> {
         let (in_force, _) = self.make(&serving.plugin.code, Some(&serving.plugin), Some(&serving.plugin))?;
         let known = candidate.map_or(&serving.plugin, |candidate| &candidate.plugin);
         let (plugin, _) = self.make(&code, Some(known), Some(&in_force))?;
-        let tested = test(name, &code, &chosen.origin, candidate.and_then(|candidate| candidate.tested))?;
+        let passed = candidate.and_then(|candidate| candidate.tested);
+        let tested = self.test(&code, &chosen.origin, passed)?;
         let comparison = candidate.map(|candidate| candidate.comparison.clone()).unwrap_or_else(|| {
-            builder.versions.keep(chosen.digest, &chosen.bytes);
+            builder.versions.keep(chosen.digest, &chosen.bytes, chosen.signature.as_deref());
             let (digest, share, time) = (chosen.digest, rule.share.get(), rule.time.get());
             tracing::info!(plugin = name, %digest, share, ?time, "new version tried beside the one in force");
             Comparison::new(digest).into()
@@ -616,12 +752,61 @@ impl Loading<'_> {
         let before = before.map(|before| &**before);
         let kept = before.map(Plugin::capabilities);
         let capabilities = Capabilities::granted(&table.grants, &builder.folder, kept)?;
-        if let Some(known) = known.filter(|known| known.is_same(code, table, &capabilities)) {
+        let warm = match self.terms.serves {
+            true => builder.warm + usize::from(table.tick.is_some() || code.hooks().complete),
+            // Nobody calls it: it takes no room that others need.
+            false => 0,
+        };
+        let is_same = |known: &&Arc<Plugin>| {
+            known.is_same(code, table, &capabilities) && (known.reserved() > 0) == (warm > 0)
+        };
+        if let Some(known) = known.filter(is_same) {
             return Ok((known.clone(), false));
         }
         warn_of(name, code, table);
-        let warm = builder.warm + usize::from(table.tick.is_some() || code.hooks().complete);
-        Ok((Plugin::new((*name).into(), code.clone(), table, capabilities, before, warm)?.into(), true))
+        let budget = self.terms.budget;
+        budget.start(name, || {
+            let surroundings = Surroundings { capabilities, ..Surroundings::default() };
+            let (name, until) = ((*name).into(), Some(budget.until()));
+            let plugin = Plugin::within(surroundings, name, code.clone(), table, before, warm, until);
+            plugin.map(|plugin| (plugin.into(), true)).map_err(|error| match error {
+                StartError::NoTime => PluginError::NoTime(budget.of_starts),
+                error => error.into(),
+            })
+        })
+    }
+
+    /// Has it go through the tests beside its file.
+    fn test(
+        &self,
+        code: &Arc<Code>,
+        origin: &Origin,
+        passed: Option<Tested>,
+    ) -> Result<Option<Tested>, PluginError> {
+        let Self { name, settings, terms, .. } = self;
+        terms.budget.start(name, || {
+            test(name, code, origin, &settings.table, terms.config, terms.budget.until(), passed)
+        })
+    }
+
+    /// Says that it is loaded, and what it may take.
+    fn tell(&self, plugin: &Plugin, tests: usize) {
+        let (takes, limits) = (plugin.code.takes(), &plugin.limits);
+        let instances = plugin.most_instances(self.builder.warm);
+        let memory = limits
+            .memory_in_all
+            .unwrap_or_else(|| ByteSize::bytes(limits.memory.as_usize().saturating_mul(instances)));
+        tracing::info!(
+            plugin = self.name,
+            digest = %plugin.code.digest(),
+            tests,
+            instances,
+            reserved = plugin.reserved(),
+            memories = takes.memories,
+            tables = takes.tables,
+            memory = %memory,
+            "plugin loaded"
+        );
     }
 
     /// What served before the process started, where another version is now to be tried beside it.
@@ -629,10 +814,11 @@ impl Loading<'_> {
         let versions = &self.builder.versions;
         let last = versions.last_good(self.name).filter(|last| last.digest != chosen.digest)?.digest;
         let load = || -> Result<Loaded, String> {
-            let bytes = versions.component(last).map_err(|error| error.to_string())?;
-            let within = config.limits.plugin_compile.get();
+            let table = &self.settings.table;
+            let bytes = self.builder.kept(last, table, config).map_err(|error| error.to_string())?;
+            let limits = compile_limits(config);
             let code =
-                self.builder.engine.load_within(&bytes, within).map_err(|error| with_sources(&error))?;
+                self.builder.engine.load_within(&bytes, limits).map_err(|error| with_sources(&error))?;
             let (plugin, _) = self.make(&code, None, None).map_err(|error| error.to_string())?;
             Ok(Loaded {
                 plugin,
@@ -706,6 +892,11 @@ impl Loaded {
         self.settings.place(&self.plugin.name)
     }
 
+    /// Whether its settings are in a file beside the plugin's.
+    pub(super) fn is_beside(&self) -> bool {
+        self.settings.is_beside
+    }
+
     /// Whether it is on routes that do not name it.
     pub fn is_on_all_routes(&self) -> bool {
         self.settings.table.routes.is_some()
@@ -727,7 +918,7 @@ impl PluginError {
             Self::Load { .. } | Self::LacksHook(_) | Self::Asks(_) | Self::NothingToShow => Stage::Component,
             Self::Yields(_) => Stage::Settings,
             Self::NotGranted { .. } => Stage::Grants,
-            Self::Start(_) => Stage::Configure,
+            Self::Start(_) | Self::NoTime(_) => Stage::Configure,
             Self::Tests(_) | Self::Fails(_) => Stage::Tests,
             Self::NotAsGood => Stage::Canary,
         }
@@ -751,6 +942,7 @@ impl PluginError {
             | Self::Load { .. }
             | Self::NotGranted { .. }
             | Self::Start(_)
+            | Self::NoTime(_)
             | Self::Tests(_)
             | Self::Fails(_)
             | Self::NotAsGood

@@ -13,15 +13,12 @@ use toml::Spanned;
 
 use super::{
     Builder, Loaded, Snapshot,
-    files::read,
-    loading::{PluginError, check_grants},
+    files::{read, signature_of},
+    loading::{PluginError, check_grants, compile_limits},
 };
 use crate::{
     config::{Config, Problem, ShadowOf},
-    plugin::{
-        Capabilities, Capability, Demand, Digest, Journal, Plugin, Shadow, Surroundings, shipped,
-        signature_file,
-    },
+    plugin::{Capabilities, Capability, Demand, Digest, Journal, Plugin, Shadow, Surroundings, shipped},
 };
 
 impl Builder {
@@ -84,14 +81,17 @@ impl Builder {
             Cow::Borrowed(_) => (None, &[]),
         };
         let demand = Demand { sha256: None, signer, signers, signature: None };
-        let beside = demand.wants_signature().then(|| std::fs::read(signature_file(&path)).ok()).flatten();
+        let beside = match demand.wants_signature() {
+            true => signature_of(&path)?,
+            false => None,
+        };
         let shown = path.display().to_string();
         demand
             .check(&bytes, beside.as_deref())
             .map_err(|source| PluginError::Untrusted { path: shown.clone(), source })?;
         let code = self
             .engine
-            .load_within(&bytes, config.limits.plugin_compile.get())
+            .load_within(&bytes, compile_limits(config))
             .map_err(|source| PluginError::Load { path: shown, source })?;
         if code.imports().contains(&Capability::HttpClient) {
             return Err(PluginError::Asks(Capability::HttpClient.interface()));
@@ -112,7 +112,7 @@ impl Builder {
         let surroundings =
             Surroundings { capabilities, journal: Some(Journal::closed().into()), ..Surroundings::default() };
         let own: Arc<str> = format!("{name}@{file}").into();
-        let plugin = Plugin::within(surroundings, own, code, table, before, self.warm)?;
+        let plugin = Plugin::within(surroundings, own, code, table, before, self.warm, None)?;
         tracing::info!(plugin = %name, candidate = file, digest = %Digest::of(&bytes), "candidate is shown requests");
         Ok(Shadow::new(plugin.into(), name.clone(), file.to_owned()).into())
     }

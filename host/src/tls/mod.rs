@@ -16,7 +16,7 @@ pub use session::{ClientCertificate, Protocol, Session};
 pub use termination::{HandshakeError, Termination};
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,7 +28,7 @@ use rustls::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Problem;
+use crate::{config::Problem, file};
 
 /// Where what belongs to TLS is on disk.
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +128,7 @@ impl<'a> Files<'a> {
     /// The path of the file, and what is in it.
     fn read(&mut self, path: &Path) -> Result<(PathBuf, Vec<u8>), Error> {
         let path = self.folder.join(path);
-        match fs::read(&path) {
+        match file::read(&path, file::CERTIFICATES) {
             Ok(content) => {
                 self.add(&content);
                 Ok((path, content))

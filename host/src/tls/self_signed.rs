@@ -19,7 +19,7 @@ use super::{
     certificate::{Certificate, assemble},
     certificates, names,
 };
-use crate::{config::CertificateName, private};
+use crate::{config::CertificateName, file, private};
 
 /// How long a certificate is valid, and how long before its end another is made.
 const VALID: Duration = Duration::from_secs(365 * DAY);
@@ -125,7 +125,10 @@ impl Place {
 
     /// What is kept; none if it is too old.
     fn read(&self, provider: &CryptoProvider) -> io::Result<Option<Certificate>> {
-        let (certificate, key) = (private::read(&self.certificate)?, private::read(&self.key)?);
+        let (certificate, key) = (
+            private::read(&self.certificate, file::CERTIFICATES)?,
+            private::read(&self.key, file::CERTIFICATES)?,
+        );
         let fault = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
         let chain =
             certificates(&self.certificate, &certificate).map_err(|error| fault(error.to_string()))?;

@@ -3,7 +3,7 @@
 //! Plain data in the shape of `<name>.test.toml`. Reading reports every problem with its place, as it does for
 //! the configuration; strings are taken as they are written, `$` included.
 
-use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, path::PathBuf, time};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, path::PathBuf, time};
 
 use http::{HeaderMap, Method, StatusCode, Version, uri::PathAndQuery};
 use serde::Deserialize;
@@ -25,6 +25,7 @@ use crate::{
         read::{table, tables, word},
         read_document,
     },
+    file as files,
     plugin::{Completed, Outgoing, Target},
 };
 
@@ -619,23 +620,14 @@ impl Default for Moment {
 }
 
 impl TestFile {
-    /// Reads the file.
+    /// Reads the file, and takes the settings from where `config-from` says. For whoever runs the tests, who may read that
+    /// file, too.
     pub fn read(path: &Path) -> Result<(Self, Source), Problems> {
-        let text = fs::read(path)
-            .map_err(|error| error.to_string())
-            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not text in UTF-8".to_owned()));
-        match text {
-            Ok(text) => Self::read_text(path, text),
-            Err(error) => {
-                let source = Source { path: path.to_owned(), text: String::new() };
-                Err(Problems::new(source, vec![Problem::general(format!("cannot read the tests: {error}"))]))
-            }
-        }
-    }
-
-    /// Reads what was in the file at `path`.
-    pub fn read_text(path: &Path, text: String) -> Result<(Self, Source), Problems> {
-        let (mut file, source): (Self, Source) = read_document(path, text, None)?;
+        let text = files::read_text(path, files::TESTS).map_err(|error| {
+            let source = Source { path: path.to_owned(), text: String::new() };
+            Problems::new(source, vec![Problem::general(format!("cannot read the tests: {error}"))])
+        })?;
+        let (mut file, source) = Self::read_text(path, text)?;
         if let Some(from) = &file.config_from {
             match from.get_ref().read(path) {
                 Ok(config) => file.config = config,
@@ -645,6 +637,13 @@ impl TestFile {
                 }
             }
         }
+        Ok((file, source))
+    }
+
+    /// Reads what was in the file at `path`. No other file is read: `config-from` is left to the caller, since whoever wrote
+    /// the tests may not be allowed to read what it names.
+    pub fn read_text(path: &Path, text: String) -> Result<(Self, Source), Problems> {
+        let (file, source): (Self, Source) = read_document(path, text, None)?;
         let excepted = file.conformance.except.keys();
         let unknown = excepted.filter(|id| !Check::ALL.iter().any(|check| check.id() == id.get_ref()));
         let unknown = unknown.map(|id| {

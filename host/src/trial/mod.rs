@@ -90,6 +90,13 @@ impl Trial {
         self.run_by_chance(file, 0)
     }
 
+    /// The same, but no case begins after this. The report lacks those that have not.
+    pub fn run_until(&self, file: &TestFile, until: Instant) -> Report {
+        let mut stage = None;
+        let in_time = file.cases.iter().take_while(|_| Instant::now() < until);
+        Report { cases: in_time.map(|case| self.case(file, case.get_ref(), 0, &mut stage)).collect() }
+    }
+
     /// The same with other random numbers: the same for the same seed.
     pub fn run_by_chance(&self, file: &TestFile, seed: u64) -> Report {
         let mut stage = None;
@@ -173,10 +180,17 @@ fn not_started(error: &StartError, logs: Vec<Logged>, step: Option<&Step>) -> St
             };
             (Some(message.clone()), difference)
         }
-        StartError::Configure(_) | StartError::Begin(_) | StartError::Instantiate(_) => {
+        StartError::Configure(_)
+        | StartError::Begin(_)
+        | StartError::Instantiate(_)
+        | StartError::NoRoom(_)
+        | StartError::NoTime => {
             let kind = match error {
                 StartError::Configure(error) | StartError::Begin(error) => fault(error),
-                StartError::Instantiate(_) | StartError::Refused(_) => Fault::Start,
+                StartError::Instantiate(_)
+                | StartError::NoRoom(_)
+                | StartError::NoTime
+                | StartError::Refused(_) => Fault::Start,
             };
             let difference = (expected_error != Some(kind)).then(|| Difference {
                 at: vec!["error".into()],

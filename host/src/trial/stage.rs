@@ -95,7 +95,10 @@ pub fn fault(error: &CallError) -> Fault {
         CallError::Deadline(_) => Fault::Deadline,
         CallError::Memory(_) | CallError::MemoryInAll(_) => Fault::Memory,
         CallError::Trap(_) => Fault::Trap,
-        CallError::InvalidReply(_) | CallError::UnknownUpstream(_) => Fault::InvalidReply,
+        CallError::InvalidReply(_)
+        | CallError::UnknownUpstream(_)
+        | CallError::UpstreamNotGranted(_)
+        | CallError::Unsent(_) => Fault::InvalidReply,
         CallError::Start(_) | CallError::Busy(_) | CallError::Broken => Fault::Start,
     }
 }
@@ -118,7 +121,7 @@ impl Stage {
             time: Some(time.clone()),
             chance: props.seed.map(|seed| Arc::new(Chance::new(seed))),
         };
-        let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1)
+        let plugin = Plugin::within(surroundings, name.into(), code.clone(), settings, None, 1, None)
             .map_err(|error| NotSet { error, logs: journal.take() })?;
         for (sequence, next) in &props.sequences {
             plugin.set_sequence(sequence, *next);

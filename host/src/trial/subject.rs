@@ -12,6 +12,7 @@ use std::{
 use super::TestFile;
 use crate::{
     config::{Problems, Source},
+    file,
     plugin::shipped,
 };
 
@@ -167,7 +168,7 @@ impl Component {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SubjectError> {
-    fs::read(path).map_err(|source| SubjectError::Read { path: path.to_owned(), source })
+    file::read(path, file::COMPONENT).map_err(|source| SubjectError::Read { path: path.to_owned(), source })
 }
 
 const CARGO: [&str; 4] = ["build", "--release", "--target", "wasm32-wasip2"];

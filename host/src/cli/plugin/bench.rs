@@ -12,7 +12,7 @@ use clap::Args;
 use super::print::{self, Colors};
 use crate::{
     config::ByteSize,
-    plugin::{Engine, EngineSettings, Hook},
+    plugin::{Compiler, Engine, EngineSettings, Hook},
     telemetry::with_sources,
     trial::{Picks, Props, Stage, Step, TestFile, Trial, settings, subject},
 };
@@ -55,8 +55,9 @@ pub(super) async fn run(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
     }
 
     // Without a place for compiled code, so that the compiler is measured.
-    let engine = Engine::new(&EngineSettings { workers: 1, artifacts: None })
-        .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
+    let engine =
+        Engine::new(&EngineSettings { workers: 1, artifacts: None, compiler: Compiler::own_executable() })
+            .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
     let started = Instant::now();
     let code = engine.load(&bytes)?;
     say!("{}", Colors::of_terminal().bold(&subject.name));

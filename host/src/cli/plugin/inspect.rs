@@ -1,6 +1,6 @@
 //! `tollgate plugin inspect`
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::{
     config::ByteSize,
+    file,
     plugin::{Anatomy, Range},
     telemetry::with_sources,
 };
@@ -24,7 +25,7 @@ pub(in crate::cli) struct InspectArguments {
 
 pub(super) async fn run(arguments: InspectArguments) -> anyhow::Result<ExitCode> {
     let path = &arguments.file;
-    let bytes = match fs::read(path) {
+    let bytes = match file::read(path, file::COMPONENT) {
         Ok(bytes) => bytes,
         Err(error) => {
             eprintln!("error: cannot read {}: {error}", path.display());

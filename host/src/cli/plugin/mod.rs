@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::{
-    plugin::{Engine, EngineSettings},
+    plugin::{Compiler, Engine, EngineSettings},
     server::default_artifacts,
 };
 
@@ -53,6 +53,7 @@ fn encoded(name: &str) -> String {
 }
 
 fn engine() -> anyhow::Result<Engine> {
-    Engine::new(&EngineSettings { workers: 1, artifacts: default_artifacts() })
+    let compiler = Compiler::own_executable();
+    Engine::new(&EngineSettings { workers: 1, artifacts: default_artifacts(), compiler })
         .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Value};
 
 use super::encoded;
-use crate::cli::admin::AdminArguments;
+use crate::{cli::admin::AdminArguments, file};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RecordArguments {
@@ -80,13 +80,13 @@ pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> 
 }
 
 /// What a file of tests holds, if it is there.
-fn there(file: &Path) -> anyhow::Result<Option<String>> {
-    let text = match fs::read_to_string(file) {
+fn there(path: &Path) -> anyhow::Result<Option<String>> {
+    let text = match file::read_text(path, file::TESTS) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    text.parse::<DocumentMut>().with_context(|| format!("{} is not TOML", file.display()))?;
+    text.parse::<DocumentMut>().with_context(|| format!("{} is not TOML", path.display()))?;
     Ok(Some(text))
 }
 
@@ -118,7 +118,8 @@ fn head(name: &str, origin: &str, config: &serde_json::Value) -> String {
 
 /// Whether the table of a plugin is in a configuration that can be read from here. Not so in one of another machine, or of
 /// another user.
-fn has_table(file: &Path, plugin: &str) -> bool {
-    let table = fs::read_to_string(file).ok().and_then(|text| text.parse::<toml::Table>().ok());
+fn has_table(path: &Path, plugin: &str) -> bool {
+    let table =
+        file::read_text(path, file::CONFIGURATION).ok().and_then(|text| text.parse::<toml::Table>().ok());
     table.is_some_and(|table| table.get("plugins").is_some_and(|plugins| plugins.get(plugin).is_some()))
 }

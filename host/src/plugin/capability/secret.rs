@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fmt, fs, io,
+    env, fmt, io,
     ops::Range,
     os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use toml::Spanned;
 
-use crate::config::SecretSource;
+use crate::{config::SecretSource, file};
 
 /// The secrets of one plugin, by name. Clones share them.
 #[derive(Clone, Default)]
@@ -156,7 +156,8 @@ fn bytes(source: &SecretSource, folder: &Path) -> Result<Vec<u8>, Reason> {
         SecretSource::Env(name) => env::var_os(name).ok_or_else(|| Reason::NotSet(name.clone()))?.into_vec(),
         SecretSource::File(path) => {
             let path = folder.join(path);
-            let mut bytes = fs::read(&path).map_err(|source| Reason::Read { path, source })?;
+            let mut bytes =
+                file::read(&path, file::SECRET).map_err(|source| Reason::Read { path, source })?;
             if bytes.ends_with(b"\n") {
                 bytes.truncate(bytes.len() - if bytes.ends_with(b"\r\n") { 2 } else { 1 });
             }

@@ -15,7 +15,10 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{sync::Notify, time::sleep};
 
 use super::{Directory, Next};
-use crate::config::{self, EndpointFile, Problems, read_document};
+use crate::{
+    config::{self, EndpointFile, Problems, read_document},
+    file,
+};
 
 /// How long the file must be still before it is read.
 const STILL: Duration = Duration::from_millis(50);
@@ -31,8 +34,6 @@ const LARGEST: u64 = 64 << 20;
 pub(in crate::upstream) enum FileError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is larger than 64 MiB", .0.display())]
-    TooLarge(PathBuf),
     #[error("{} does not list endpoints: {problems}", path.display())]
     Toml { path: PathBuf, problems: Problems },
     #[error("{} does not list endpoints", path.display())]
@@ -112,10 +113,7 @@ impl Directory for File {
 
 fn read(path: &Path) -> Result<Vec<config::Endpoint>, FileError> {
     let unreadable = |source| FileError::Read { path: path.to_owned(), source };
-    if fs::metadata(path).map_err(unreadable)?.len() > LARGEST {
-        return Err(FileError::TooLarge(path.to_owned()));
-    }
-    let text = fs::read_to_string(path).map_err(unreadable)?;
+    let text = file::read_text(path, LARGEST).map_err(unreadable)?;
     understand(path, text)
 }
 
