@@ -331,7 +331,7 @@ async fn answers_that_did_not_come_are_recorded_as_that_and_calls_that_were_give
 #[tokio::test]
 async fn both_sides_of_a_request_are_one_case_with_what_others_did_between() {
     let origin = Origin::answering(|_| {
-        Answer::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nhi")
+        Answer::raw("HTTP/1.1 200 OK\r\nCache-Control: public, max-age=60\r\nContent-Length: 2\r\n\r\nhi")
     })
     .await;
     let guest_table =

@@ -487,6 +487,31 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
+async fn what_was_answered_to_one_certificate_is_not_served_to_another() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    for (lines, expected) in
+        [("Cache-Control: max-age=60", "MISS"), ("Cache-Control: public, max-age=60", "HIT")]
+    {
+        let origin = Origin::answering(move |_| {
+            Answer::raw(format!("HTTP/1.1 200 OK\r\n{lines}\r\nContent-Length: 4\r\n\r\npage"))
+        })
+        .await;
+        let folder = folder(&[("site", &authority.vouch(&["site.test"]))]);
+        fs::write(folder.path().join("clients.pem"), &clients.certificate).expect("a file can be written");
+        let route = route_to(&[&origin.url()]) + "cache = true\n";
+        let proxy = start(folder, &(route + &tls(&["site"], ", client-ca = \"clients.pem\""))).await;
+        let mut served = Vec::new();
+        for name in ["alice", "bob"] {
+            let secure = Secure::with_identity(&authority, &clients.vouch(&[name]));
+            let mut client = secure.connect(proxy.address(), "site.test").await;
+            client.send(GET).await;
+            served.push(client.response().await.header("x-cache").map(str::to_owned));
+        }
+        assert_eq!(served, [Some("MISS".to_owned()), Some(expected.to_owned())], "{lines}");
+    }
+}
+
+#[tokio::test]
 async fn clients_must_show_a_certificate_where_that_is_required() {
     let (authority, clients, origin) = (Authority::new(), Authority::new(), Origin::start().await);
     let (known, stranger) = (clients.vouch(&["client"]), Authority::new().vouch(&["client"]));

@@ -51,7 +51,8 @@ impl Key {
     /// The scheme and host are those that the upstream is told: `scheme`, unless a trusted proxy in front has
     /// said otherwise.
     pub fn new(rules: &KeyRules, scheme: &str, target: &Uri, headers: &HeaderMap, upstream: &str) -> Self {
-        let (scheme, authority) = origin(scheme, headers);
+        let told = told_scheme(headers);
+        let (scheme, authority) = (told.map_or_else(|| lower(scheme), Cow::Borrowed), host(headers));
         let query = target.query().and_then(|query| relevant(&rules.query, query));
         let path = target.path();
         // As long as it gets to be on most routes, so that it need not be moved to become a key.
@@ -61,7 +62,7 @@ impl Key {
         push_url(&mut text, &scheme, &authority, path, query.as_deref());
         text.push('\n');
         text.push_str(upstream);
-        push_told(&mut text, headers);
+        push_told(&mut text, headers, told.is_some());
         for name in &rules.headers {
             push_field(&mut text, name.as_str(), headers.get_all(name).iter());
             for other in other_spellings(headers, name) {
@@ -122,8 +123,11 @@ impl Key {
 
 /// The scheme and the host that the upstream is told of.
 pub fn origin<'a>(scheme: &'a str, headers: &'a HeaderMap) -> (Cow<'a, str>, Cow<'a, str>) {
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    (told_scheme(headers).map_or_else(|| lower(scheme), Cow::Borrowed), lower(host))
+    (told_scheme(headers).map_or_else(|| lower(scheme), Cow::Borrowed), host(headers))
+}
+
+fn host(headers: &HeaderMap) -> Cow<'_, str> {
+    lower(headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default())
 }
 
 /// The scheme that `X-Forwarded-Proto` names; none if it is absent, or says anything but one of the two.
@@ -152,13 +156,14 @@ fn push_url(text: &mut String, scheme: &str, authority: &str, path: &str, query:
     }
 }
 
-/// What else the upstream is told of the target: nothing, for most requests.
-fn push_told(text: &mut String, headers: &HeaderMap) {
+/// What else the upstream is told of the target: nothing, for most requests. `has_scheme` says that the URL has the
+/// scheme that the upstream is told.
+fn push_told(text: &mut String, headers: &HeaderMap, has_scheme: bool) {
     let hosts = headers.get_all(X_FORWARDED_HOST);
     if !hosts.iter().eq(headers.get(header::HOST)) && headers.contains_key(X_FORWARDED_HOST) {
         push_field(text, X_FORWARDED_HOST.as_str(), hosts.iter());
     }
-    if headers.contains_key(X_FORWARDED_PROTO) && told_scheme(headers).is_none() {
+    if !has_scheme && headers.contains_key(X_FORWARDED_PROTO) {
         push_field(text, X_FORWARDED_PROTO.as_str(), headers.get_all(X_FORWARDED_PROTO).iter());
     }
     if headers.contains_key(header::FORWARDED) {
