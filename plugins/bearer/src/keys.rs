@@ -294,7 +294,7 @@ mod tests {
             (number(1024), "AQAB", Some("an RSA key of 1024 bits")),
             (padded, "AQAB", Some("an RSA key of 1024 bits")),
             (number(17), "AQAB", Some("an RSA key of 17 bits")),
-            (String::new(), "AQAB", Some("is no key")),
+            (String::new(), "AQAB", Some("an RSA key of 0 bits")),
             (number(4104), "AQAB", Some("an RSA key of 4104 bits")),
             (number(2048), "AQ", Some("exponent is less than 3")),
             (number(2048), "", Some("is no key")),
