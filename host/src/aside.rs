@@ -87,20 +87,13 @@ struct Means {
 
 /// The life of the thread.
 async fn run(writer: Writer, drain: Drain, follows: watch::Receiver<Arc<Snapshot>>) {
-    /// How often connections are looked at that have been idle for too long.
-    const SWEEP: Duration = Duration::from_secs(1);
     /// How long plugins may take to be told of the last requests.
     const PATIENCE: Duration = Duration::from_secs(2);
     let clock = Clock::default();
     let pool = Pool::new(clock.clone(), drain.clone());
     let means =
         Means { writer, drain: drain.clone(), clock: clock.clone(), pool: pool.clone(), left: Rc::default() };
-    let sweep = async {
-        loop {
-            tokio::time::sleep(SWEEP).await;
-            pool.sweep();
-        }
-    };
+    let sweep = pool.run();
     let work = async {
         follow(&means, follows).await;
         // Connections end, and with them their tasks.

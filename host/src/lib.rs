@@ -27,6 +27,7 @@ pub mod path;
 pub mod authority;
 pub mod proxy_protocol;
 pub mod address;
+pub mod descriptors;
 pub mod socket;
 pub mod body;
 pub mod field;

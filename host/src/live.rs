@@ -105,7 +105,7 @@ pub struct Worker {
     /// Connections to clients, of all workers.
     pub connections: Gauge,
     current: RefCell<Rc<Generation>>,
-    is_draining: Cell<bool>,
+    phase: Cell<Phase>,
 }
 
 impl Worker {
@@ -120,7 +120,7 @@ impl Worker {
             connections,
             current: RefCell::new(Rc::new(generation)),
             background,
-            is_draining: Cell::new(false),
+            phase: Cell::new(Phase::Serving),
         })
     }
 
@@ -151,15 +151,35 @@ impl Worker {
         generation.snapshot.config.listeners.iter().any(|listener| listener.get_ref().address == *address)
     }
 
+    /// Has every response end its connection from now on, so that clients connect elsewhere.
+    pub fn start_to_leave(&self) {
+        self.phase.set(self.phase.get().max(Phase::Leaving));
+    }
+
     /// Lets connections finish what they have begun and take no more.
     pub fn start_drain(&self) {
-        self.is_draining.set(true);
+        self.phase.set(Phase::Draining);
         self.clock.wake_all();
     }
 
     pub fn is_draining(&self) -> bool {
-        self.is_draining.get()
+        self.phase.get() == Phase::Draining
     }
+
+    /// Whether a response of HTTP/1 ends its connection.
+    pub fn is_leaving(&self) -> bool {
+        self.phase.get() >= Phase::Leaving
+    }
+}
+
+/// How far a worker is on its way to the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// Out of rotation, and listening.
+    Leaving,
+    /// Listeners are closed.
+    Draining,
 }
 
 /// Counts what there is of something, over all threads.

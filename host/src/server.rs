@@ -17,11 +17,13 @@ use tokio::{
     runtime::LocalRuntime,
     sync::{mpsc, oneshot, watch},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::Address,
     aside::Aside,
     config::{self, Config, Problems, Source},
+    descriptors,
     drain::Drain,
     listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
@@ -39,6 +41,8 @@ pub struct Server {
     builder: Builder,
     workers: Vec<WorkerThread>,
     drain: Drain,
+    /// Told when the proxy leaves: `/readyz` says so, and listeners close after `drain-delay`.
+    leaving: CancellationToken,
     connections: Gauge,
     keepers: Keepers,
     plugin_keepers: plugin::Keepers,
@@ -107,8 +111,23 @@ struct WorkerThread {
 /// What a worker is told.
 #[derive(Debug)]
 enum Order {
-    Replace { current: Current, done: oneshot::Sender<io::Result<()>> },
-    Explain { question: Box<Question>, answer: oneshot::Sender<Result<Explanation, Unexplained>> },
+    /// Do all that can fail of [`Order::Replace`].
+    Prepare {
+        bound: Vec<Bound>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Another worker could not.
+    Forget,
+    Replace {
+        current: Current,
+        done: oneshot::Sender<()>,
+    },
+    Explain {
+        question: Box<Question>,
+        answer: oneshot::Sender<Result<Explanation, Unexplained>>,
+    },
+    /// Connections end with the next response.
+    Leave,
     Drain,
 }
 
@@ -174,6 +193,7 @@ impl Server {
     /// Builds the first generation, binds its listeners and starts the workers. Connections are accepted when
     /// it returns.
     pub async fn start(config: Config, source: Source, settings: Settings) -> Result<Arc<Self>, Error> {
+        descriptors::raise_limit();
         let count = config.workers.map_or_else(cores, std::num::NonZero::get);
         let kept = settings.artifacts(&config);
         let files = named_files(&config, &settings.folder);
@@ -203,6 +223,7 @@ impl Server {
             builder,
             workers,
             drain,
+            leaving: CancellationToken::new(),
             connections,
             keepers: Keepers::default(),
             plugin_keepers: plugin::Keepers::default(),
@@ -214,9 +235,12 @@ impl Server {
             reloads: Reloads::default(),
             files: Mutex::new(files),
         });
+        server.prepare(&current).await?;
         server.order(&current).await?;
         server.keep(&current.snapshot);
         server.note_versions(&current.snapshot).await;
+        current.snapshot.announce(None, &server.builder);
+        descriptors::note_own();
         server.drain.spawn(server.clone().judge_candidates());
         Ok(server)
     }
@@ -316,12 +340,20 @@ impl Server {
         let bound = bind(listeners(&snapshot), &before.bound, self.workers.len())?;
         let admin = bind_admin(&snapshot, before.admin.as_ref())?;
         let current = Current { snapshot: snapshot.clone(), bound, admin };
+        self.prepare(&current).await?;
         *self.current.lock().expect("no holder of this lock panics") = current.clone();
         self.order(&current).await?;
         self.keep(&snapshot);
         self.note_versions(&snapshot).await;
         self.in_force.send_replace(snapshot.number);
-        tracing::info!(generation = snapshot.number, "configuration in force");
+        snapshot.announce(Some(&before.snapshot), &self.builder);
+        match snapshot.number == before.snapshot.number {
+            true => tracing::info!(
+                generation = snapshot.number,
+                "nothing has changed, the generation stays in force"
+            ),
+            false => tracing::info!(generation = snapshot.number, "configuration in force"),
+        }
         Ok(snapshot)
     }
 
@@ -466,11 +498,34 @@ impl Server {
 
     /// Lets requests finish, for as long as the configuration gives them, and stops the workers.
     pub async fn stop(&self) {
+        self.leave().await;
         let limit = self.snapshot().config.drain_timeout.get();
         self.stop_within(limit).await;
     }
 
-    /// The same with another limit.
+    /// Says that requests had better go elsewhere, and goes on serving them for as long as the configuration says, so that
+    /// whoever sends them can find out. Responses end their connections meanwhile.
+    pub async fn leave(&self) {
+        self.leaving.cancel();
+        for worker in &self.workers {
+            // A worker that is gone has nothing to leave.
+            let _ = worker.orders.send(Order::Leave);
+        }
+        if let Some(delay) = self.snapshot().config.drain_delay.as_ref().map(|delay| delay.get()) {
+            tracing::info!(?delay, "out of rotation; listeners close after `drain-delay`");
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.drain.started() => {}
+            }
+        }
+    }
+
+    /// Whether requests had better go elsewhere, since the proxy stops.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_cancelled() || self.drain.has_started()
+    }
+
+    /// The same as [`Server::stop`] with another limit, and at once.
     pub async fn stop_within(&self, limit: Duration) {
         self.drain.start();
         for bound in &self.current().bound {
@@ -524,20 +579,38 @@ impl Server {
         self.current.lock().expect("no holder of this lock panics").clone()
     }
 
+    /// Has every worker do what can fail of putting this in force, and nothing else. If one of them cannot, none does.
+    async fn prepare(&self, current: &Current) -> Result<(), Error> {
+        let prepared = self.tell(|done| Order::Prepare { bound: current.bound.clone(), done }).await;
+        let prepared =
+            prepared.and_then(|all| all.into_iter().collect::<io::Result<()>>().map_err(Error::Worker));
+        if prepared.is_err() {
+            for worker in &self.workers {
+                // One that is gone has nothing left to forget.
+                let _ = worker.orders.send(Order::Forget);
+            }
+        }
+        prepared
+    }
+
+    /// Has every worker put in force what it has prepared.
     async fn order(&self, current: &Current) -> Result<(), Error> {
+        self.tell(|done| Order::Replace { current: current.clone(), done }).await.map(drop)
+    }
+
+    /// Gives an order to every worker, and waits for what they answer.
+    async fn tell<T>(&self, order: impl Fn(oneshot::Sender<T>) -> Order) -> Result<Vec<T>, Error> {
         let mut answers = Vec::new();
         for worker in &self.workers {
             let (done, answer) = oneshot::channel();
-            worker
-                .orders
-                .send(Order::Replace { current: current.clone(), done })
-                .map_err(|_| Error::Stopping)?;
+            worker.orders.send(order(done)).map_err(|_| Error::Stopping)?;
             answers.push(answer);
         }
+        let mut all = Vec::new();
         for answer in answers {
-            answer.await.map_err(|_| Error::Stopping)?.map_err(Error::Worker)?;
+            all.push(answer.await.map_err(|_| Error::Stopping)?);
         }
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -636,29 +709,28 @@ fn work(
     connections: Gauge,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
-    /// How often connections are looked at that have been idle for too long.
-    const SWEEP: Duration = Duration::from_secs(1);
     runtime.block_on(async {
         let worker = Worker::new(writer, snapshot, drain.clone(), connections);
         let mut acceptors = Acceptors::new(writer.number, worker.clone());
         let ticking = worker.clone();
         // These two end with the worker, not with the drain: draining needs a clock.
         let ticking = tokio::task::spawn_local(async move { ticking.clock.run().await });
-        let sweeping = worker.clone();
-        let sweeping = tokio::task::spawn_local(async move {
-            loop {
-                tokio::time::sleep(SWEEP).await;
-                sweeping.pool.sweep();
-            }
-        });
+        let pooling = worker.clone();
+        let pooling = tokio::task::spawn_local(async move { pooling.pool.run().await });
         while let Some(order) = orders.recv().await {
             match order {
-                Order::Replace { current, done } => {
-                    let result = acceptors.update(&current.bound);
-                    worker.replace(current.snapshot);
+                Order::Prepare { bound, done } => {
                     // Whoever asked may have stopped waiting.
-                    let _ = done.send(result);
+                    let _ = done.send(acceptors.prepare(&bound));
                 }
+                Order::Forget => acceptors.forget(),
+                Order::Replace { current, done } => {
+                    acceptors.update(&current.bound);
+                    worker.replace(current.snapshot);
+                    // As above.
+                    let _ = done.send(());
+                }
+                Order::Leave => worker.start_to_leave(),
                 Order::Explain { question, answer } => {
                     let worker = worker.clone();
                     drain.spawn_local(async move {
@@ -676,6 +748,6 @@ fn work(
             }
         }
         ticking.abort();
-        sweeping.abort();
+        pooling.abort();
     });
 }

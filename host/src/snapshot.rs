@@ -39,7 +39,7 @@ use crate::{
 /// A configuration that runs. Immutable; lists are addressed by place.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Counts the snapshots of a process, from 1.
+    /// Counts the snapshots of a process, from 1. One that serves just as the one before has its number.
     pub number: u64,
     pub config: Config,
     /// What was written.
@@ -123,6 +123,10 @@ pub struct Builder {
     pub loads: Loads,
 }
 
+fn is_same_list<T>(one: &[T], other: &[T], is_same: impl Fn(&T, &T) -> bool) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
+}
+
 impl Builder {
     pub fn new(engine: Arc<Engine>, folder: PathBuf, kept: Option<PathBuf>, warm: usize) -> Self {
         let versions = Versions::open(kept.as_deref(), &folder);
@@ -163,7 +167,28 @@ impl Builder {
         if !problems.is_empty() {
             return Err(Problems::new(source.clone(), problems));
         }
-        let number = previous.map_or(1, |previous| previous.number + 1);
+        // A version that is not used is no reason for another generation, if nothing else is new.
+        let is_only_refused = |previous: &Snapshot| {
+            let is_refused_anew = |loaded: &Loaded| {
+                let known = previous.plugin(&loaded.plugin.name).and_then(|known| known.refused.as_ref());
+                loaded
+                    .refused
+                    .as_ref()
+                    .is_some_and(|refused| known.is_none_or(|known| known.at != refused.at))
+            };
+            previous.config == config
+                && previous.source.text == source.text
+                && plugins.iter().any(is_refused_anew)
+                && is_same_list(&previous.plugins, &plugins, Loaded::is_same)
+                && is_same_list(&previous.upstreams, &upstreams, |one, other| {
+                    Arc::ptr_eq(&one.upstream, &other.upstream)
+                })
+                && is_same_list(&previous.shadows, &shadows, Arc::ptr_eq)
+                && is_same_list(&previous.terminations, &terminations, |one, other| {
+                    one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
+                })
+        };
+        let number = previous.map_or(1, |previous| previous.number + u64::from(!is_only_refused(previous)));
         let unrouted = previous.map(|previous| previous.unrouted.clone()).unwrap_or_default();
         let cache = match previous.map(|previous| &previous.cache) {
             Some(cache) if cache.is_same(&config.cache) => cache.clone(),
@@ -356,6 +381,14 @@ impl Snapshot {
     /// Whether a plugin may send a request of this route to this upstream; all of them by their places.
     pub fn may_forward(&self, plugin: usize, route: &Route, upstream: usize) -> bool {
         upstream == route.upstream || self.forwards[plugin].contains(&upstream)
+    }
+
+    /// Says which plugins serve that did not before, now that it is in force.
+    pub fn announce(&self, before: Option<&Snapshot>, builder: &Builder) {
+        for loaded in &self.plugins {
+            let name = &*loaded.plugin.name;
+            loaded.announce(before.and_then(|before| before.plugin(name)), builder);
+        }
     }
 
     /// The place of the upstream of this name.

@@ -233,3 +233,28 @@ async fn calls_are_counted_by_the_route_that_they_are_for() {
     assert_eq!(metrics.sum("tollgate_plugin_route_failures_total", &labels), 1.0);
     assert!(metrics.sum("tollgate_plugin_route_call_duration_seconds_count", &labels) > 0.0);
 }
+
+#[tokio::test]
+async fn what_is_only_explained_opens_no_breaker() {
+    let origin = Origin::start().await;
+    let settings = format!("{OBEYS}breaker = {{ failures = 2, pause = \"1h\" }}");
+    let proxy = start(&config(&origin, "explained", &settings)).await;
+    let question = "{ \"method\": \"GET\", \"url\": \"http://test/\", \"headers\": [[\"x-do\", \"trap\"]] }";
+    for _ in 0..4 {
+        let mut client = Client::connect(proxy.admin_address()).await;
+        let length = question.len();
+        client
+            .send(format!(
+                "POST /api/explain HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{question}"
+            ))
+            .await;
+        let told = client.response().await.json();
+        assert_eq!(told["plugins"][0]["verdict"], "failed", "{told:#}");
+    }
+    let mut client = proxy.connect().await;
+    assert_eq!(ask(&mut client, "next").await.status, 200, "traffic is served");
+    assert_eq!(
+        proxy.metrics().await.sum("tollgate_plugin_breaker_opened_total", &[("plugin", "explained")]),
+        0.0
+    );
+}

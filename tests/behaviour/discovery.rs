@@ -199,6 +199,7 @@ async fn what_cannot_be_registered_is_refused_with_the_reason() {
         ("strict", &own, "", 409, "stands in the configuration"),
         ("strict", "127.0.0.1:2", r#"{"scheme": "https"}"#, 409, "tls"),
         ("strict", "127.0.0.1:0", "", 400, "port"),
+        ("strict", "nonsense", "", 400, "a host and a port"),
         ("strict", "a%40b", "", 400, "user"),
         ("strict", "http:%2F%2F127.0.0.1:2", "", 400, "without a scheme"),
         ("strict", "127.0.0.1:2", r#"{"lifetime": 5}"#, 400, "duration"),

@@ -2,6 +2,7 @@
 
 mod admin;
 mod architecture;
+mod attempts;
 mod background;
 mod bad_responses;
 mod breaker;
@@ -16,6 +17,7 @@ mod compiling;
 mod compression;
 mod configuration;
 mod connections;
+mod descriptors;
 mod discovery;
 mod documented;
 mod drop_folder;
@@ -46,6 +48,7 @@ mod shadow;
 mod shipped;
 mod sockets;
 mod sticky;
+mod stopping;
 mod ticks;
 mod tls;
 mod trial;

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use tollgate::upstream::Load;
-use tollgate_tests::{Answer, BareOrigin, Client, Origin, Proxy, Then, endpoints, soon, until};
+use tollgate_tests::{Answer, Authority, BareOrigin, Client, Origin, Proxy, Then, endpoints, soon, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const FINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
@@ -165,5 +165,89 @@ async fn workers_leave_connections_to_each_other() {
     }
     while let Some(client) = soon("all answers", clients.join_next()).await {
         client.unwrap();
+    }
+}
+
+/// Connections from here to this port that neither end has closed.
+fn established(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("it runs on Linux");
+    let is_one = |line: &&str| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields[2] == format!("0100007F:{port:04X}") && fields[3] == "01"
+    };
+    table.lines().skip(1).filter(is_one).count()
+}
+
+/// Serves HTTP/2 with so many streams at once on a connection, and notes the most connections that there were.
+async fn serve_http2(origin: BareOrigin, streams: u32, most: Arc<AtomicUsize>) {
+    loop {
+        let stream = origin.accept().await.into_stream();
+        most.fetch_max(established(origin.address.port()), Ordering::SeqCst);
+        tokio::spawn(async move {
+            let mut builder = h2::server::Builder::new();
+            let handshake = builder.max_concurrent_streams(streams).handshake::<_, bytes::Bytes>(stream);
+            let Ok(mut connection) = handshake.await else { return };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                let _ = respond.send_response(http::Response::new(()), true);
+            }
+        });
+    }
+}
+
+/// So many clients send so many requests each, all of which are answered.
+async fn all_are_answered(proxy: &Proxy, clients: usize, requests: usize) {
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..clients {
+        let mut client = proxy.connect().await;
+        asking.spawn(async move {
+            for _ in 0..requests {
+                client.send(GET).await;
+                assert_eq!(client.response().await.status, 200);
+            }
+        });
+    }
+    while let Some(client) = soon("all answers", asking.join_next()).await {
+        client.expect("it is answered");
+    }
+}
+
+#[tokio::test]
+async fn connections_of_http_2_are_no_more_than_there_may_be_of_all_workers() {
+    for (workers, limit, streams, clients) in [(6, 2, 100, 24), (1, 3, 2, 12), (2, 3, 2, 12)] {
+        let origin = BareOrigin::start().await;
+        let list = format!("[{:?}]", origin.url());
+        let limits = format!("connections = {limit}, queue-timeout = '1m'");
+        let config = config(&list, &limits)
+            .replace("[upstreams.app]", "[upstreams.app]\nprotocol = 'h2'\ntimeouts.connect = '1m'");
+        let config = config.replace("workers = 4", &format!("workers = {workers}"));
+        let proxy = Proxy::start(&config).await;
+        let most = Arc::<AtomicUsize>::default();
+        let serving = tokio::spawn(serve_http2(origin, streams, most.clone()));
+        all_are_answered(&proxy, clients, 10).await;
+        let most = most.load(Ordering::SeqCst);
+        assert!((1..=limit).contains(&most), "{most} of {limit} with {workers} workers");
+        serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_free_is_used_by_whoever_waits_on_any_worker() {
+    let authority = Authority::new();
+    for is_secure in [false, true] {
+        let origin = match is_secure {
+            true => Origin::secure(authority.vouch(&["127.0.0.1"]).server(None)).await,
+            false => Origin::start().await,
+        };
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        std::fs::write(folder.path().join("ca.pem"), &authority.certificate).expect("a file can be written");
+        let mut config = config(&endpoints(&[&origin]), "connections = 4, queue-timeout = '1m'");
+        if is_secure {
+            config = config
+                .replace("[upstreams.app]", "[upstreams.app]\ntls.ca = 'ca.pem'\ntimeouts.connect = '1m'");
+        }
+        let proxy = Proxy::try_start_in(folder, &config, &[]).await.expect("the proxy starts");
+        all_are_answered(&proxy, 12, 30).await;
+        assert_eq!(origin.received().len(), 12 * 30);
+        assert!(origin.connections() <= 4, "{} connections, secure: {is_secure}", origin.connections());
     }
 }

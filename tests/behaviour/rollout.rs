@@ -489,3 +489,60 @@ async fn tests_beside_a_plugin_must_be_signed_where_plugins_must() {
     proxy.reload_files().await.expect("it is signed");
     assert_eq!(told(&proxy).await["tests-passed"], 1);
 }
+
+#[tokio::test]
+async fn a_plugin_is_said_to_be_loaded_once_it_serves_and_a_reload_that_changes_nothing_says_so() {
+    let origin = Origin::start().await;
+    let right = through(&origin, "announced", "");
+    let proxy = Proxy::start_with(&right, &[("announced", guest())]).await;
+    assert_eq!(loads(&proxy, "announced", "in-force").await, 1.0);
+    proxy.drop_plugin("announced", &guest_version(1));
+    let wrong = format!("{right}[[routes]]\nmatch = {{ path = \"/x\" }}\nupstream = \"missing\"\n");
+    proxy.reload(&wrong).await.expect_err("there is no such upstream");
+    assert_eq!(loads(&proxy, "announced", "in-force").await, 1.0, "it does not serve");
+    assert_eq!(logged(&["plugin loaded", "announced"]).len(), 1);
+    let snapshot = proxy.reload(&right).await.expect("it is right");
+    assert_eq!((snapshot.number, loads(&proxy, "announced", "in-force").await), (2, 2.0));
+    assert_eq!(logged(&["plugin loaded", "announced"]).len(), 2);
+
+    // What lies there is not used, so nothing changes.
+    proxy.drop_plugin("announced", b"no component");
+    assert_eq!(proxy.reload(&right).await.expect("the loaded one stays").number, 2);
+    assert_eq!(told(&proxy).await["last-load"]["outcome"], "refused");
+    assert_eq!(proxy.get("/", &[]).await.text(), version(1));
+}
+
+#[tokio::test]
+async fn each_version_that_was_taken_back_is_told_of_when_it_lies_in_the_file() {
+    let origin = Origin::start().await;
+    let proxy = watched(&origin, "twice-back", "").await;
+    for number in [1, 2] {
+        proxy.drop_plugin("twice-back", &guest_version(number));
+        answers(&proxy, number).await;
+    }
+    for _ in 0..2 {
+        let response = proxy.admin("POST", "/api/plugins/twice-back/rollback", &[]).await;
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    answers(&proxy, 0).await;
+    let digests = |number| {
+        let digest = digest(&SHA256, &guest_version(number));
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    for number in [1, 2, 1] {
+        proxy.drop_plugin("twice-back", &guest_version(number));
+        soon("what is told of it", async {
+            loop {
+                let load = told(&proxy).await["last-load"].clone();
+                let reason = load["reason"].as_str().unwrap_or_default();
+                let serving = digest(&SHA256, &guest());
+                let serving: String = serving.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+                if reason.contains(&digests(number)) && reason.contains(&serving) {
+                    break;
+                }
+            }
+        })
+        .await;
+    }
+    assert_eq!(proxy.get("/", &[]).await.text(), version(0));
+}

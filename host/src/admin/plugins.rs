@@ -193,7 +193,7 @@ struct Version {
 
 impl LastLoad {
     fn of(loaded: &Loaded) -> Self {
-        let Some(Refused { stage, reason, at }) = &loaded.refused else {
+        let Some(Refused { stage, reason, at, .. }) = &loaded.refused else {
             return Self { outcome: "in-force", at: timestamp(loaded.since), stage: None, reason: None };
         };
         Self {
@@ -221,7 +221,7 @@ pub(super) async fn list(State(context): State<Context>) -> Json<Plugins> {
     Json(Plugins {
         plugins: snapshot.plugins.iter().map(|loaded| plugin(&context, &snapshot, loaded)).collect(),
         not_loaded: not_loaded
-            .map(|(name, Refused { stage, reason, at })| NotLoaded {
+            .map(|(name, Refused { stage, reason, at, .. })| NotLoaded {
                 name: name.clone(),
                 stage: stage.name(),
                 reason: reason.clone(),

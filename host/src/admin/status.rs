@@ -89,7 +89,7 @@ pub(super) async fn show(State(server): State<Arc<Server>>) -> Json<Status> {
         started: timestamp(server.started()),
         uptime_seconds: server.started().elapsed().unwrap_or(Duration::ZERO).as_secs(),
         generation: snapshot.number,
-        is_draining: server.drain().has_started(),
+        is_draining: server.is_leaving(),
         workers: server.workers(),
         last_reload: last.map(|last| Reload {
             at: timestamp(last.at),

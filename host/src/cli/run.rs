@@ -2,7 +2,6 @@
 
 use std::{io, path::Path, sync::Arc};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::RunArguments;
@@ -14,7 +13,6 @@ use crate::{
 };
 
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
-    raise_file_limit();
     let path = arguments.config();
     let (config, source) = config::read(&path)?;
     let settings = settings(&path);
@@ -27,16 +25,6 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     server.drain().accompany(admin::run(server.clone(), Some(path.clone())));
     server.drain().spawn(watch::run(server.clone(), path.clone(), loaded));
     signals.serve(&server, Some(&path)).await
-}
-
-/// Has the process open as many files as it may: a connection takes two, and systems begin with some thousand.
-fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-    {
-        tracing::warn!(%error, limit = limit.current, "cannot have more files open at once");
-    }
 }
 
 /// What stands in a configuration is relative to the folder it is in.

@@ -76,6 +76,9 @@ pub struct Config {
     /// How long requests may go on after a signal to stop.
     #[serde(default = "default_drain_timeout")]
     pub drain_timeout: Duration,
+    /// How long the proxy goes on accepting after a signal to stop, while `/readyz` says that it is not ready. Not at all if
+    /// absent.
+    pub drain_delay: Option<Duration>,
     #[serde(default, deserialize_with = "read::table")]
     pub log: Log,
     #[serde(default, deserialize_with = "read::table")]

@@ -17,6 +17,7 @@ artifact-dir = "/var/cache/tollgate"
 plugin-keys = ["11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="]
 workers = 4
 drain-timeout = "1m 30s"
+drain-delay = "5s"
 
 [log]
 access = false
@@ -51,6 +52,7 @@ proxy-protocol = true
 endpoints = ["http://10.0.0.1:8001", { url = "http://${HOST}", weight = 3, tags = { zone = "${ZONE:-ä}" } }]
 balance = "round-robin"
 panic-threshold = 0.5
+required-for-ready = false
 slow-start = "30s"
 health = { protocol = "http", path = "/healthz?full", method = "HEAD", host = "app.internal", headers = { X-Token = "${ZONE:-t}" }, statuses = [204, "300-399"], service = "a.B", body = "ok", interval = "2s", timeout = "1s", unhealthy-after = 2, healthy-after = 3 }
 load = { path = "/load", pointer = "/cpu", interval = "2s", timeout = "1s" }
@@ -142,6 +144,7 @@ fn what_is_written_is_what_is_read() {
     assert_eq!(config.plugin_dir, Path::new("/srv/plugins"));
     assert_eq!(config.workers.map(usize::from), Some(4));
     assert_eq!(config.drain_timeout.get().as_secs(), 90);
+    assert_eq!(config.drain_delay.map(|delay| delay.get().as_secs()), Some(5));
     assert!(!config.log.access);
 
     let admin = config.admin.as_ref().unwrap().get_ref();

@@ -54,6 +54,9 @@ pub struct Upstream {
     /// How endpoints are reached that begin with `https://`.
     #[serde(default, deserialize_with = "optional_spanned_table")]
     pub tls: Option<Spanned<UpstreamTls>>,
+    /// Whether the proxy is not ready (`/readyz`) while this upstream has no endpoint that can serve.
+    #[serde(default = "yes")]
+    pub required_for_ready: bool,
     #[serde(default, deserialize_with = "table")]
     pub timeouts: UpstreamTimeouts,
 }
@@ -216,6 +219,10 @@ impl Default for UpstreamTimeouts {
     }
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn default_panic_threshold() -> Share {
     Share::new(0.1)
 }
@@ -239,7 +246,15 @@ impl Endpoint {
     pub fn parse(text: &str, is_https: bool) -> Result<Self, &'static str> {
         let Address { authority, is_https } = match text.contains("://") {
             true => address(text)?,
-            false => address(&format!("{}://{text}", if is_https { "https" } else { "http" }))?,
+            false => {
+                let url = format!("{}://{text}", if is_https { "https" } else { "http" });
+                let understood = address(&url)?;
+                // The port of a scheme that nobody has written is a guess.
+                if url.parse().is_ok_and(|uri: http::Uri| uri.port_u16().is_none()) {
+                    return Err("an endpoint is a host and a port, such as \"10.0.0.1:8001\"");
+                }
+                understood
+            }
         };
         if authority.socket().is_some() {
             return Err("an endpoint is a host and a port");
@@ -328,6 +343,7 @@ impl Upstream {
             panic_threshold: default_panic_threshold(),
             slow_start: None,
             tls: None,
+            required_for_ready: true,
             timeouts: UpstreamTimeouts::default(),
         }
     }

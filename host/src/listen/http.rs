@@ -7,9 +7,10 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
-use http::{Request, StatusCode};
+use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -126,9 +127,17 @@ impl Server {
                 turn.begin(request.version());
                 let (worker, connection, turn) = (worker.clone(), connection.clone(), turn.clone());
                 async move {
-                    let Answered { response, tunnel } = proxy::handle(worker, connection, request).await;
-                    if let Some(tunnel) = tunnel {
-                        turn.set_tunnel(tunnel);
+                    let leaving = worker.clone();
+                    let Answered { mut response, tunnel } = proxy::handle(worker, connection, request).await;
+                    match tunnel {
+                        Some(tunnel) => turn.set_tunnel(tunnel),
+                        // Not later: a client that is not told sends its next request into a closed connection.
+                        None if leaving.is_leaving() => {
+                            response
+                                .headers_mut()
+                                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                        }
+                        None => {}
                     }
                     Ok::<_, Infallible>(response)
                 }
@@ -137,16 +146,27 @@ impl Server {
         let mut serving = builder.serve_connection(wire, service);
         // So that a drain finds the connection when it is idle.
         let drained = worker.clock.timer();
-        let mut is_draining = false;
+        let mut is_ending = false;
         let result = poll_fn(|cx| {
-            if worker.is_draining() && !std::mem::replace(&mut is_draining, true) {
-                Pin::new(&mut serving).graceful_shutdown();
-            }
             let polled = Pin::new(&mut serving).poll(cx);
-            if polled.is_pending() && !is_draining {
-                let _: Poll<()> = drained.poll(cx);
+            if polled.is_ready() || is_ending {
+                return polled;
             }
-            polled
+            if worker.is_draining() && !turn.is_busy() && !drained.is_running() {
+                drained.start(LINGER);
+            }
+            if drained.poll(cx).is_pending() {
+                return polled;
+            }
+            if turn.is_busy() {
+                // A request has come after all, whose response ends the connection.
+                drained.stop();
+                let _: Poll<()> = drained.poll(cx);
+                return polled;
+            }
+            is_ending = true;
+            Pin::new(&mut serving).graceful_shutdown();
+            Pin::new(&mut serving).poll(cx)
         })
         .await;
         let http1::Parts { io, read_buf, .. } = serving.into_parts();
@@ -170,6 +190,9 @@ impl Server {
         None
     }
 }
+
+/// How long an idle connection is kept when the proxy drains: the client's next request may be on its way, and is answered.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Headers that hyper reads without asking for memory.
 const HEADERS: usize = 100;

@@ -8,7 +8,10 @@ use std::{
     collections::HashMap,
     io, net,
     net::SocketAddr,
-    os::unix::net as unix_net,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net as unix_net,
+    },
     path::Path,
     rc::Rc,
     sync::{Arc, Mutex},
@@ -16,10 +19,11 @@ use std::{
 };
 
 use http::StatusCode;
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Type};
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +37,7 @@ use crate::{
     address::{Address, Caller},
     clock::{Clock, Elapsed, Tick},
     config::Listener,
+    descriptors,
     live::{Counted, Gauge, Worker},
     proxy::{Connection, Peer},
     proxy_protocol::{Fault, Introduction},
@@ -102,10 +107,10 @@ pub fn bind(
     let is_ours = |port| {
         previous.iter().filter_map(|bound| bound.sockets.address.ip()).any(|address| address.port() == port)
     };
-    listeners
+    let bound: Vec<Bound> = listeners
         .into_iter()
         .map(|(listener, tls)| {
-            let mode = listener.mode.as_ref().map(|mode| mode.get_ref().0);
+            let mode = mode(&listener);
             let sockets = match (take_over(&listener.address), &listener.address) {
                 (Some(sockets), _) => sockets,
                 (None, Address::Ip(address)) => {
@@ -114,10 +119,16 @@ pub fn bind(
                 }
                 (None, Address::Unix(path)) => Arc::new(Sockets::bind_unix(path, mode, workers)?),
             };
-            sockets.set_mode(mode)?;
             Ok(Bound { listener: Arc::new(listener), tls, sockets })
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    // After everything is bound: what is in use stays as it is if something cannot be.
+    bound.iter().try_for_each(|bound| bound.sockets.set_mode(mode(&bound.listener)))?;
+    Ok(bound)
+}
+
+fn mode(listener: &Listener) -> Option<u32> {
+    listener.mode.as_ref().map(|mode| mode.get_ref().0)
 }
 
 impl Sockets {
@@ -209,6 +220,8 @@ pub struct Acceptors {
     worker: usize,
     server: Server,
     running: Vec<Running>,
+    /// Sockets of a configuration that is about to come into force.
+    prepared: Vec<(*const Sockets, Accepting)>,
 }
 
 struct Running {
@@ -220,40 +233,65 @@ struct Running {
 impl Acceptors {
     /// For the worker of this number.
     pub fn new(number: usize, worker: Rc<Worker>) -> Self {
-        Self { worker: number, server: Server::new(worker), running: Vec::new() }
+        Self { worker: number, server: Server::new(worker), running: Vec::new(), prepared: Vec::new() }
     }
 
-    /// Starts what is new, goes on with what stays, and stops what is gone.
-    pub fn update(&mut self, bound: &[Bound]) -> io::Result<()> {
-        let mut before: HashMap<_, _> =
-            self.running.drain(..).map(|running| (running.sockets(), running)).collect();
+    /// Does all that can fail of [`Acceptors::update`], and changes nothing.
+    pub fn prepare(&mut self, bound: &[Bound]) -> io::Result<()> {
+        self.forget();
         for bound in bound {
-            let running = match before.remove(&Arc::as_ptr(&bound.sockets)) {
-                Some(running) => {
-                    running.bound.replace(bound.clone());
-                    running
-                }
-                None => self.start(bound)?,
-            };
-            self.running.push(running);
-        }
-        for gone in before.values() {
-            gone.stop.cancel();
+            let sockets = Arc::as_ptr(&bound.sockets);
+            if self.running.iter().any(|running| running.sockets() == sockets) {
+                continue;
+            }
+            let taken = || io::Error::other(format!("the socket of {} is not there", bound.sockets.address));
+            let socket = bound.sockets.take(self.worker).ok_or_else(taken)?;
+            self.prepared.push((sockets, Accepting::new(socket)?));
         }
         Ok(())
     }
 
+    /// Lets go of what was prepared.
+    pub fn forget(&mut self) {
+        self.prepared.clear();
+    }
+
+    /// Starts what is new, goes on with what stays, and stops what is gone. After [`Acceptors::prepare`] with the same.
+    pub fn update(&mut self, bound: &[Bound]) {
+        let mut before: HashMap<_, _> =
+            self.running.drain(..).map(|running| (running.sockets(), running)).collect();
+        for bound in bound {
+            let sockets = Arc::as_ptr(&bound.sockets);
+            let running = match before.remove(&sockets) {
+                Some(running) => {
+                    running.bound.replace(bound.clone());
+                    running
+                }
+                None => {
+                    let place = self.prepared.iter().position(|(prepared, _)| *prepared == sockets);
+                    let socket = place.map(|place| self.prepared.swap_remove(place).1);
+                    self.start(bound, socket)
+                }
+            };
+            self.running.push(running);
+        }
+        self.forget();
+        for gone in before.values() {
+            gone.stop.cancel();
+        }
+    }
+
     /// Accepts nothing more.
     pub fn stop(&mut self) {
+        self.forget();
         for running in self.running.drain(..) {
             running.stop.cancel();
         }
     }
 
-    fn start(&self, bound: &Bound) -> io::Result<Running> {
+    fn start(&self, bound: &Bound, socket: Option<Accepting>) -> Running {
         let running = Running { bound: Rc::new(bound.clone().into()), stop: CancellationToken::new() };
-        let Some(socket) = bound.sockets.take(self.worker) else { return Ok(running) };
-        let socket = Accepting::new(socket)?;
+        let Some(socket) = socket else { return running };
         let (current, stop) = (running.bound.clone(), running.stop.clone());
         let acceptor = Rc::new(Acceptor {
             server: self.server.clone(),
@@ -264,9 +302,13 @@ impl Acceptors {
             not_introduced: Seldom::default(),
         });
         self.server.worker().drain.spawn_local(async move {
-            stop.run_until_cancelled(acceptor.run(socket)).await;
+            stop.run_until_cancelled(acceptor.run(&socket)).await;
+            // Those that wait to be accepted would be reset by the end of the socket.
+            for (stream, address) in socket.into_waiting() {
+                acceptor.accepted(stream, address);
+            }
         });
-        Ok(running)
+        running
     }
 }
 
@@ -335,40 +377,67 @@ impl Client {
 type Places = (Counted, Counted);
 
 impl Acceptor {
-    async fn run(self: Rc<Self>, socket: Accepting) {
+    async fn run(self: &Rc<Self>, socket: &Accepting) {
         /// How long to wait when there is no file descriptor left, or no memory.
-        const BACK_OFF: Duration = Duration::from_millis(100);
-        let clock = &self.server.worker().clock;
+        const BACK_OFF: Duration = Duration::from_millis(20);
+        let worker = self.server.worker();
+        let clock = &worker.clock;
         let mut is_short = false;
+        let mut say = |error: Option<&io::Error>| {
+            let was_short = std::mem::replace(&mut is_short, error.is_some());
+            match error {
+                Some(error) if !was_short => {
+                    let help = "let the process open more files (`ulimit -n`, LimitNOFILE=), or lower limits.connections";
+                    tracing::error!(%error, help, "cannot accept connections, which wait until it works again");
+                }
+                None if was_short => tracing::info!("connections are accepted again"),
+                Some(_) | None => {}
+            }
+        };
+        let mut may_go_on = true;
         loop {
+            // What a connection needs toward an endpoint has to be left. Those that wait here wait in the kernel.
+            if !may_go_on || worker.connections.get() >= descriptors::most_clients() {
+                let is_room = worker.connections.get() < descriptors::most_clients();
+                may_go_on = is_room && descriptors::may_accept(socket);
+                if !may_go_on {
+                    self.counts.reached(Limit::FileDescriptors);
+                    say(Some(&Errno::MFILE.into()));
+                    clock.pause(BACK_OFF).await;
+                    continue;
+                }
+            }
             let (stream, address) = match socket.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) if is_about_the_connection(&error) => continue,
                 Err(error) => {
                     self.counts.reached(Limit::FileDescriptors);
-                    if !std::mem::replace(&mut is_short, true) {
-                        tracing::error!(%error, "cannot accept connections, trying again until it works");
-                    }
+                    say(Some(&error));
                     clock.pause(BACK_OFF).await;
                     continue;
                 }
             };
-            if std::mem::take(&mut is_short) {
-                tracing::info!("connections are accepted again");
+            may_go_on = descriptors::may_accept_after(&stream);
+            if may_go_on {
+                say(None);
             }
-            let (listener, tls) = {
-                let bound = self.bound.borrow();
-                (bound.listener.clone(), bound.tls.clone())
-            };
-            let is_trusted = listener.trusted_proxies.holds(address.client());
-            let arrival = Arrival { stream, address, listener, tls };
-            match arrival.listener.expects_introduction() {
-                true if is_trusted => self.introduce(arrival),
-                true => self.not_introduced(address, RefusedHeader::Untrusted),
-                false => {
-                    let destination = self.destination(&arrival.stream);
-                    self.admit(arrival, Client { address, destination, is_trusted });
-                }
+            self.accepted(stream, address);
+        }
+    }
+
+    fn accepted(self: &Rc<Self>, stream: Socket, address: Caller<SocketAddr>) {
+        let (listener, tls) = {
+            let bound = self.bound.borrow();
+            (bound.listener.clone(), bound.tls.clone())
+        };
+        let is_trusted = listener.trusted_proxies.holds(address.client());
+        let arrival = Arrival { stream, address, listener, tls };
+        match arrival.listener.expects_introduction() {
+            true if is_trusted => self.introduce(arrival),
+            true => self.not_introduced(address, RefusedHeader::Untrusted),
+            false => {
+                let destination = self.destination(&arrival.stream);
+                self.admit(arrival, Client { address, destination, is_trusted });
             }
         }
     }
@@ -540,12 +609,48 @@ enum Accepting {
     Unix(UnixListener),
 }
 
+impl AsFd for Accepting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 impl Accepting {
     fn new(socket: Listening) -> io::Result<Self> {
         match socket {
             Listening::Tcp(socket) => TcpListener::from_std(socket).map(Self::Tcp),
             Listening::Unix(socket) => UnixListener::from_std(socket).map(Self::Unix),
         }
+    }
+
+    /// The connections that wait to be accepted. No more are.
+    fn into_waiting(self) -> Vec<(Socket, Caller<SocketAddr>)> {
+        let mut waiting = Vec::new();
+        match self {
+            Self::Tcp(socket) => {
+                let Ok(socket) = socket.into_std() else { return waiting };
+                while waiting.len() < BACKLOG as usize
+                    && let Ok((stream, address)) = socket.accept()
+                {
+                    let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                    waiting.extend(stream.map(|stream| (stream.into(), Caller::Ip(address))));
+                }
+            }
+            // Other workers accept from the same one; the last to go leaves none.
+            Self::Unix(socket) => {
+                let Ok(socket) = socket.into_std() else { return waiting };
+                while waiting.len() < BACKLOG as usize
+                    && let Ok((stream, _)) = socket.accept()
+                {
+                    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
+                    waiting.extend(stream.map(|stream| (stream.into(), Caller::Unix)));
+                }
+            }
+        }
+        waiting
     }
 
     async fn accept(&self) -> io::Result<(Socket, Caller<SocketAddr>)> {

@@ -58,6 +58,8 @@ pub enum Entry {
     Usual,
     /// It is to find out.
     Probe,
+    /// It is only explained, and says nothing of the plugin.
+    Explained,
 }
 
 impl Breaker {
@@ -94,6 +96,16 @@ impl Breaker {
                 self.close();
                 Ok(Entry::Usual)
             }
+            State::Open { .. } | State::Probing { .. } | State::Sated { .. } => Err(CallError::Broken),
+        }
+    }
+
+    /// Whether this hook would be called of a request that is only explained. That takes the place of no call that is to find
+    /// out, and its failure is not to open the breaker of those that serve.
+    pub fn explain(&self, now: fn() -> Duration) -> Result<Entry, CallError> {
+        match self.state.get() {
+            State::Closed => Ok(Entry::Explained),
+            State::Open { until, .. } | State::Sated { until } if now() >= until => Ok(Entry::Explained),
             State::Open { .. } | State::Probing { .. } | State::Sated { .. } => Err(CallError::Broken),
         }
     }

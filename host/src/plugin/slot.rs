@@ -215,7 +215,7 @@ impl Slot {
         route: Option<&RouteCalls>,
     ) -> Result<RequestVerdict, CallError> {
         let terms = self.terms();
-        let mut lent = self.lend(Hook::OnRequest, terms.recycle_after).await?;
+        let mut lent = self.lend(Hook::OnRequest, terms.recycle_after, exchange.is_traffic()).await?;
         let timed = self.counts().begin(Hook::OnRequest);
         let (instance, taken) = (lent.take(), exchange.take());
         let ended = instance.on_request_waiting(taken, errands, terms, RequestVerdict::of).await;
@@ -231,7 +231,7 @@ impl Slot {
         route: Option<&RouteCalls>,
     ) -> Result<ResponseVerdict, CallError> {
         let terms = self.terms();
-        let mut lent = self.lend(Hook::OnResponse, terms.recycle_after).await?;
+        let mut lent = self.lend(Hook::OnResponse, terms.recycle_after, exchange.is_traffic()).await?;
         let timed = self.counts().begin(Hook::OnResponse);
         let (instance, taken) = (lent.take(), exchange.take());
         let ended = instance.on_response_waiting(taken, errands, terms, ResponseVerdict::of).await;
@@ -241,7 +241,7 @@ impl Slot {
 
     /// Calls `on-tick`.
     pub async fn on_tick(&self, errands: &mut impl Errands) -> Result<(), CallError> {
-        let mut lent = self.lend(Hook::OnTick, self.plugin.limits.recycle_after).await?;
+        let mut lent = self.lend(Hook::OnTick, self.plugin.limits.recycle_after, true).await?;
         let timed = self.counts().begin(Hook::OnTick);
         let result = lent.instance().on_tick(errands).await;
         self.counts().end(timed, None, lent.instance().cost_in_all().waited);
@@ -254,7 +254,7 @@ impl Slot {
         outcomes: &[Arc<Completed>],
         errands: &mut impl Errands,
     ) -> Result<(), CallError> {
-        let mut lent = self.lend(Hook::OnComplete, self.plugin.limits.recycle_after).await?;
+        let mut lent = self.lend(Hook::OnComplete, self.plugin.limits.recycle_after, true).await?;
         let timed = self.counts().begin(Hook::OnComplete);
         let result = lent.instance().on_complete(outcomes, errands).await;
         self.counts().end(timed, None, lent.instance().cost_in_all().waited);
@@ -262,8 +262,8 @@ impl Slot {
     }
 
     /// An instance that nobody else calls, if there may be one more. It makes room for a fresh one after so many calls.
-    async fn lend(&self, hook: Hook, recycle_after: u32) -> Result<Lent<'_>, CallError> {
-        let entry = self.breaker.enter(hook, now)?;
+    async fn lend(&self, hook: Hook, recycle_after: u32, is_traffic: bool) -> Result<Lent<'_>, CallError> {
+        let entry = self.enter(hook, is_traffic)?;
         let instance = self.idle.borrow_mut().pop();
         let since = now();
         self.crowd.arrive(since);
@@ -298,7 +298,7 @@ impl Slot {
             Ok(instance) => lent.instance = Some(instance),
             Err(error) => {
                 let error = CallError::from(Box::new(error));
-                self.breaker.leave(hook, Some(&error), now);
+                self.leave(entry, hook, Some(&error));
                 return Err(error);
             }
         }
@@ -314,6 +314,19 @@ impl Slot {
                 plugin = %self.plugin.name, instances = most, refused, ?held, help,
                 "all instances of the plugin on this worker are taken by calls that wait, and further requests are refused"
             );
+        }
+    }
+
+    /// Whether a hook may be called, for traffic or for what is only explained.
+    fn enter(&self, hook: Hook, is_traffic: bool) -> Result<Entry, CallError> {
+        if is_traffic { self.breaker.enter(hook, now) } else { self.breaker.explain(now) }
+    }
+
+    /// A call has ended.
+    fn leave(&self, entry: Entry, hook: Hook, error: Option<&CallError>) {
+        match entry {
+            Entry::Usual | Entry::Probe => self.breaker.leave(hook, error, now),
+            Entry::Explained => {}
         }
     }
 
@@ -344,7 +357,7 @@ impl Slot {
         let _in_hand = InHandBehind::new(&self.in_hand);
         let _turn = self.turn.acquire().await.expect("nobody closes it");
         let recycle_after = self.plugin.recycle_after();
-        let mut lent = self.lend(hook, recycle_after).await?;
+        let mut lent = self.lend(hook, recycle_after, exchange.is_traffic()).await?;
         let counts = self.counts();
         let (timed, since) = (counts.begin(hook), Instant::now());
         let (mut instance, taken) = (lent.take(), exchange.take());
@@ -399,9 +412,9 @@ impl Slot {
         route: Option<&RouteCalls>,
         call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
-        self.breaker.enter(hook, now)?;
+        let entry = self.enter(hook, exchange.is_traffic())?;
         let result = self.call_now(hook, exchange, route, call);
-        self.breaker.leave(hook, result.as_ref().err(), now);
+        self.leave(entry, hook, result.as_ref().err());
         result
     }
 
@@ -422,7 +435,9 @@ impl Slot {
         let timed = counts.begin(hook);
         let result = exchange.lend(|exchange| instance.call(exchange, call));
         counts.end(timed, route, Duration::ZERO);
-        self.learn(instance.cost());
+        if exchange.is_traffic() {
+            self.learn(instance.cost());
+        }
         // A trapped instance refuses entry; one that is worn has done its service, and one of a plugin that is left alone
         // holds memory for nothing.
         let is_worn = result.is_ok() && instance.is_worn(self.plugin.recycle_after());
@@ -506,8 +521,10 @@ impl Lent<'_> {
 
     fn end(mut self, instance: Option<Instance>, is_worn: bool, error: Option<&CallError>, cost: Cost) {
         let slot = self.slot;
-        slot.breaker.leave(self.hook, error, now);
-        slot.learn(cost);
+        slot.leave(self.entry, self.hook, error);
+        if self.entry != Entry::Explained {
+            slot.learn(cost);
+        }
         slot.counts().recycled.add(u64::from(is_worn));
         if slot.breaker.is_open() {
             // What is idle holds memory for nothing until it is asked again.

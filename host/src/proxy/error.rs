@@ -80,7 +80,8 @@ impl Error {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, Blame::Client),
             Self::NoRoute => (StatusCode::NOT_FOUND, Blame::Client),
-            Self::NoEndpoint | Self::Overloaded | Self::Connect { source: ConnectError::TooMany, .. } => {
+            Self::NoEndpoint | Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy),
+            Self::Connect { source, .. } if source.is_own() => {
                 (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy)
             }
             // RFC 9111, section 5.2.1.7.
@@ -130,8 +131,8 @@ impl Error {
     /// Whether it is likely to be over soon, so that the client may ask again.
     pub fn is_passing(&self) -> bool {
         match self {
+            Self::Connect { source, .. } => source.is_own(),
             Self::Overloaded
-            | Self::Connect { source: ConnectError::TooMany, .. }
             | Self::Plugin {
                 source: CallError::Busy(_) | CallError::Broken | CallError::Unsent(_), ..
             } => true,

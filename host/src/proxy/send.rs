@@ -32,10 +32,7 @@ use crate::{
     proxy_protocol::Introduction,
     snapshot::{Route, Target},
     telemetry::traffic::Limit,
-    upstream::{
-        Admission, ConnectError, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Terms,
-        Upstream,
-    },
+    upstream::{Admission, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Terms, Upstream},
 };
 
 /// How long an upstream may take to ask for a body that waits for it. Some never do (RFC 9110, section 10.1.1).
@@ -90,7 +87,7 @@ impl Sent {
         if self.upload.as_ref().is_none_or(|upload| upload.is_complete())
             && let Some(lease) = self.lease.take()
         {
-            lease.finish();
+            lease.finish(self.upload.is_none());
         }
     }
 }
@@ -154,9 +151,9 @@ pub(super) async fn send(
         };
         let answer = answer.unwrap_or_else(|source| {
             let endpoint = name(endpoint);
-            Err(Failure { error: Error::AttemptsTimedOut { endpoint, source }, outcome: None })
+            Err(Failure::of(Error::AttemptsTimedOut { endpoint, source }, None))
         });
-        let Failure { error, outcome } = match answer {
+        let Failure { error, outcome, is_blameless } = match answer {
             Ok(answer) => {
                 let status = answer.response.status();
                 upstream.answered(&in_flight, status, endpoint.ends(writer, timed));
@@ -194,7 +191,7 @@ pub(super) async fn send(
             }
             Err(failure) => failure,
         };
-        if let Some(reason) = blames(&error, attempts.made) {
+        if let Some(reason) = blames(&error, attempts.made).filter(|_| !is_blameless) {
             endpoint.lost(writer);
             upstream.failed(&in_flight, reason);
         }
@@ -297,7 +294,7 @@ impl Attempts<'_> {
 /// What a failure says of the endpoint, if it is the endpoint's.
 fn blames(error: &Error, attempts: usize) -> Option<Reason> {
     match error {
-        Error::Connect { source: ConnectError::TooMany, .. } => None,
+        Error::Connect { source, .. } if source.is_own() => None,
         Error::Connect { .. } => Some(Reason::NoConnection),
         Error::Send { .. } | Error::ResponseTimedOut { .. } | Error::BadResponse { .. } => {
             Some(Reason::NoAnswer)
@@ -334,6 +331,14 @@ struct Answer {
 struct Failure {
     error: Error,
     outcome: Option<Outcome>,
+    /// Whether it says nothing of the endpoint, whatever the error.
+    is_blameless: bool,
+}
+
+impl Failure {
+    fn of(error: Error, outcome: Option<Outcome>) -> Self {
+        Self { error, outcome, is_blameless: false }
+    }
 }
 
 /// Lets go of an answer that nobody will see. Its connection is kept if the rest of it is short and there.
@@ -355,12 +360,12 @@ async fn discard(context: &Context, answer: Answer, outgoing: &Outgoing) {
         Some(())
     };
     if let Ok(Some(())) = context.worker.clock.within(TICK, reading).await {
-        lease.finish();
+        lease.finish(true);
     }
 }
 
-/// Brings a request to one endpoint. A connection that was used before may have been closed while it was
-/// idle, which only shows when it is used: then once more on a fresh one, if that can do no harm.
+/// Brings a request to one endpoint, once: a connection that was closed before anything of the request can have been read
+/// is no attempt, and one more is made. Whatever else happens is the attempt's outcome.
 async fn send_to(
     context: &Context,
     target: &Target,
@@ -376,8 +381,10 @@ async fn send_to(
         let mut lease = match context.worker.pool.lease(upstream, endpoint, terms).await {
             Ok(lease) => lease,
             Err(source) => {
+                // What the proxy itself is short of, it is short of for every endpoint.
+                let outcome = (!source.is_shortage()).then_some(Outcome::Unsent);
                 let error = Error::Connect { endpoint: name(endpoint), source };
-                return Err(Failure { error, outcome: Some(Outcome::Unsent) });
+                return Err(Failure { error, outcome, is_blameless: false });
             }
         };
         match &outgoing.upload {
@@ -388,8 +395,7 @@ async fn send_to(
             None => outgoing.keeps_headers |= lease.is_shared(),
         }
         if outgoing.expected.is_some() && !lease.takes_upgrades() {
-            let error = Error::NoTunnels { endpoint: name(endpoint) };
-            return Err(Failure { error, outcome: None });
+            return Err(Failure::of(Error::NoTunnels { endpoint: name(endpoint) }, None));
         }
         let request = outgoing.request(&mut exchange.request);
         let protocol = outgoing.expected.as_ref().map(Expected::protocol);
@@ -397,6 +403,7 @@ async fn send_to(
         let limit = upstream.timeouts.response.get();
         let error = match converse(context, &lease, answer, outgoing, limit).await {
             Ok(response) => {
+                lease.note_answer();
                 let (mut head, body) = response.into_parts();
                 return match accept(&mut head, endpoint, &mut lease, outgoing).await {
                     Ok((is_reusable, switched)) => {
@@ -409,7 +416,7 @@ async fn send_to(
                     Err(source) => {
                         let is_restored = outgoing.restore(&mut exchange.request, &lease);
                         let error = Error::BadResponse { endpoint: name(endpoint), source };
-                        Err(Failure { error, outcome: is_restored.then_some(Outcome::Lost) })
+                        Err(Failure::of(error, is_restored.then_some(Outcome::Lost)))
                     }
                 };
             }
@@ -422,35 +429,44 @@ async fn send_to(
             Some(UploadState::Broken) => Some(Error::ClientBroke(context.connection.fault())),
             _ => None,
         };
-        let (error, outcome) = match (error, client) {
+        let error = match (error, client) {
             (SendError::Unsent(..) | SendError::Lost(_), Some(error)) => {
-                return Err(Failure { error, outcome: None });
+                return Err(Failure::of(error, None));
             }
             (SendError::Unsent(source, mut request), None) => {
                 lease.restore(&mut request);
                 outgoing.take_back(&mut exchange.request, request);
-                (source, Some(Outcome::Unsent))
+                source
             }
             // Whatever it is, nothing was done with it.
             (SendError::Lost(source), None)
                 if lease.is_refused(&source) && outgoing.restore_all(&mut exchange.request, &lease) =>
             {
+                let is_blameless = lease.has_retired(&source);
                 let error = Error::Send { endpoint: name(endpoint), source };
-                return Err(Failure { error, outcome: Some(Outcome::Unsent) });
+                return Err(Failure { error, outcome: Some(Outcome::Unsent), is_blameless });
+            }
+            (SendError::Lost(source), None)
+                if lease.is_unread() && outgoing.restore_all(&mut exchange.request, &lease) =>
+            {
+                source
             }
             (SendError::Lost(source), None) => {
                 let is_restored = outgoing.restore(&mut exchange.request, &lease);
-                (source, is_restored.then_some(Outcome::Lost))
+                let error = Error::Send { endpoint: name(endpoint), source };
+                return Err(Failure::of(error, is_restored.then_some(Outcome::Lost)));
             }
             (SendError::TimedOut, _) => {
                 lease.suspect();
                 let is_restored = outgoing.restore(&mut exchange.request, &lease);
                 let error = Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed };
-                return Err(Failure { error, outcome: is_restored.then_some(Outcome::TimedOut) });
+                return Err(Failure::of(error, is_restored.then_some(Outcome::TimedOut)));
             }
         };
-        if !lease.is_reused() || lease.has_answered() || outcome.is_none() {
-            return Err(Failure { error: Error::Send { endpoint: name(endpoint), source: error }, outcome });
+        // An endpoint may close a connection for being idle. One that closes what was just made says something of itself.
+        if is_fresh || !lease.is_reused() {
+            let error = Error::Send { endpoint: name(endpoint), source: error };
+            return Err(Failure::of(error, Some(Outcome::Unsent)));
         }
         tracing::debug!(endpoint = name(endpoint), %error, "idle connection was closed");
         is_fresh = true;

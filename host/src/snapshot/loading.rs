@@ -217,7 +217,7 @@ impl Builder {
                 }
                 Err(error) => error,
             };
-            let refused = Refused { stage: error.stage(), reason: error.to_string(), at: SystemTime::now() };
+            let refused = Refused::new(error.stage(), error.to_string());
             self.loads.note(&name, refused.stage);
             let file = written.as_ref().and_then(|settings| settings.table.file.as_deref()).unwrap_or(&name);
             let help = self.remedy(&error, &name, file, &place_of_settings(&name, is_beside), config);
@@ -515,7 +515,8 @@ impl Builder {
         }
         let kept = self.versions.last_good(name).ok_or(PluginError::TakenBack(digest))?.digest;
         let was_refused = known.and_then(|known| known.refused.as_ref());
-        let is_it = |refused: &&Refused| matches!(refused.stage, Stage::TakenBack | Stage::Canary);
+        // Of this very version, in whose place the same serves. Another has not been spoken of.
+        let is_it = |refused: &&Refused| refused.replaced == Some((digest, kept));
         let refused = was_refused.filter(is_it).cloned().unwrap_or_else(|| {
             let candidate = known.and_then(|known| known.candidate.as_ref());
             let candidate = candidate.filter(|candidate| candidate.digest() == digest);
@@ -531,7 +532,7 @@ impl Builder {
             };
             self.loads.note(name, stage);
             tracing::warn!(plugin = name, "{reason}");
-            Refused { stage, reason, at: SystemTime::now() }
+            Refused { stage, reason, at: SystemTime::now(), replaced: Some((digest, kept)) }
         });
         let bytes = self.kept(kept, table, config)?;
         Ok(Chosen {
@@ -659,7 +660,7 @@ struct Loading<'a> {
 impl Loading<'_> {
     /// Has it serve all requests.
     fn alone(self, code: Arc<Code>, chosen: Chosen<'_>) -> Result<Loaded, PluginError> {
-        let Self { builder, name, known, .. } = self;
+        let Self { builder, known, .. } = self;
         let candidate = known.and_then(|known| known.candidate.as_ref());
         let candidate = candidate.filter(|candidate| candidate.digest() == code.digest());
         let before = known.map(|known| &known.plugin);
@@ -671,11 +672,6 @@ impl Loading<'_> {
         // One that was loaded before may have been signed since.
         if is_new || chosen.signature.is_some() {
             builder.versions.keep(chosen.digest, &chosen.bytes, chosen.signature.as_deref());
-        }
-        if same.is_none() {
-            builder.loads.note(name, Stage::InForce);
-            let tests = tested.map_or(0, |tested| tested.cases);
-            self.tell(&plugin, tests);
         }
         Ok(Loaded {
             plugin,
@@ -698,7 +694,7 @@ impl Loading<'_> {
         chosen: Chosen<'_>,
         rule: &config::Canary,
     ) -> Result<Loaded, PluginError> {
-        let Self { builder, name, .. } = self;
+        let Self { builder, .. } = self;
         let candidate = serving.candidate.as_ref().filter(|candidate| candidate.digest() == chosen.digest);
         if candidate.is_some_and(|candidate| candidate.comparison.ended().is_some()) {
             return Err(PluginError::NotAsGood);
@@ -717,9 +713,7 @@ impl Loading<'_> {
         let tested = self.test(&code, &chosen.origin, passed)?;
         let comparison = candidate.map(|candidate| candidate.comparison.clone()).unwrap_or_else(|| {
             builder.versions.keep(chosen.digest, &chosen.bytes, chosen.signature.as_deref());
-            let (digest, share, time) = (chosen.digest, rule.share.get(), rule.time.get());
-            tracing::info!(plugin = name, %digest, share, ?time, "new version tried beside the one in force");
-            Comparison::new(digest).into()
+            Comparison::new(chosen.digest).into()
         });
         Ok(Loaded {
             plugin: in_force,
@@ -789,26 +783,6 @@ impl Loading<'_> {
         })
     }
 
-    /// Says that it is loaded, and what it may take.
-    fn tell(&self, plugin: &Plugin, tests: usize) {
-        let (takes, limits) = (plugin.code.takes(), &plugin.limits);
-        let instances = plugin.most_instances(self.builder.warm);
-        let memory = limits
-            .memory_in_all
-            .unwrap_or_else(|| ByteSize::bytes(limits.memory.as_usize().saturating_mul(instances)));
-        tracing::info!(
-            plugin = self.name,
-            digest = %plugin.code.digest(),
-            tests,
-            instances,
-            reserved = plugin.reserved(),
-            memories = takes.memories,
-            tables = takes.tables,
-            memory = %memory,
-            "plugin loaded"
-        );
-    }
-
     /// What served before the process started, where another version is now to be tried beside it.
     fn last_served(&self, chosen: &Chosen<'_>, config: &Config) -> Option<Cow<'static, Loaded>> {
         let versions = &self.builder.versions;
@@ -866,6 +840,44 @@ fn is_to_be_tried(
 }
 
 impl Loaded {
+    /// Whether the same serves as before, and the same is tried beside it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let tried = |loaded: &Self| loaded.candidate.as_ref().map(|candidate| Arc::as_ptr(&candidate.plugin));
+        Arc::ptr_eq(&self.plugin, &other.plugin) && tried(self) == tried(other)
+    }
+
+    /// Says what is new of it since `before`, now that it is in force, and what it may take.
+    pub(super) fn announce(&self, before: Option<&Self>, builder: &Builder) {
+        let plugin = &*self.plugin.name;
+        if before.is_none_or(|before| !Arc::ptr_eq(&before.plugin, &self.plugin)) {
+            builder.loads.note(plugin, Stage::InForce);
+            let (takes, limits) = (self.plugin.code.takes(), &self.plugin.limits);
+            let instances = self.plugin.most_instances(builder.warm);
+            let memory = limits
+                .memory_in_all
+                .unwrap_or_else(|| ByteSize::bytes(limits.memory.as_usize().saturating_mul(instances)));
+            tracing::info!(
+                plugin,
+                digest = %self.plugin.code.digest(),
+                tests = self.tested.map_or(0, |tested| tested.cases),
+                instances,
+                reserved = self.plugin.reserved(),
+                memories = takes.memories,
+                tables = takes.tables,
+                memory = %memory,
+                "plugin loaded"
+            );
+        }
+        let was_tried = |candidate: &Candidate| {
+            let before = before.and_then(|before| before.candidate.as_ref());
+            before.is_some_and(|before| Arc::ptr_eq(&before.comparison, &candidate.comparison))
+        };
+        if let Some(candidate) = self.candidate.as_ref().filter(|candidate| !was_tried(candidate)) {
+            let (digest, share, time) = (candidate.digest(), candidate.share(), candidate.rule.time.get());
+            tracing::info!(plugin, %digest, share, ?time, "new version tried beside the one in force");
+        }
+    }
+
     /// Between two ticks, if it is to tick.
     pub fn tick(&self) -> Option<Duration> {
         self.settings.table.tick.as_ref().map(|tick| tick.get_ref().get())

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use crate::telemetry::Page;
+use crate::{plugin::Digest, telemetry::Page};
 
 /// Something was not loaded.
 #[derive(Debug, Clone)]
@@ -15,6 +15,14 @@ pub struct Refused {
     pub stage: Stage,
     pub reason: String,
     pub at: SystemTime,
+    /// Of a version that was taken back: it, and the one that serves in its place.
+    pub replaced: Option<(Digest, Digest)>,
+}
+
+impl Refused {
+    pub fn new(stage: Stage, reason: String) -> Self {
+        Self { stage, reason, at: SystemTime::now(), replaced: None }
+    }
 }
 
 /// What is looked at, in order.

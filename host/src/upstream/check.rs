@@ -43,6 +43,9 @@ enum CheckError {
     Connect(#[from] ConnectError),
     #[error("no answer")]
     Exchange(#[from] hyper::Error),
+    /// Nothing of the question was written.
+    #[error("no answer")]
+    Unsent(#[source] hyper::Error),
     #[error("took longer than {} ms", .0.as_millis())]
     TimedOut(Duration),
     #[error("answered {0}")]
@@ -70,14 +73,18 @@ pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settin
             Err(_) => Err(CheckError::TimedOut(limit)),
         };
         let event = match result {
-            Ok(()) => Event::CheckPassed,
+            Ok(()) => Some(Event::CheckPassed),
             Err(error) => {
+                // What the proxy itself is short of says nothing of the endpoint.
+                let is_own = matches!(&error, CheckError::Connect(error) if error.is_own());
                 let error = with_sources(&error);
                 tracing::debug!(upstream = %upstream.name, endpoint = %endpoint.authority, error, "check failed");
-                Event::CheckFailed(error.into())
+                (!is_own).then(|| Event::CheckFailed(error.into()))
             }
         };
-        upstream.note(&endpoint, event);
+        if let Some(event) = event {
+            upstream.note(&endpoint, event);
+        }
         // With what the beat adds, a tenth more or less.
         let interval = settings.interval.get();
         sleep_until(began + interval.mul_f64(0.9 + fastrand::f64() * 0.16), interval / 25).await;
@@ -169,8 +176,8 @@ impl Check<'_> {
     async fn fetch(&mut self) -> Result<(StatusCode, Vec<u8>), CheckError> {
         if let Some(kept) = self.kept.take() {
             match self.ask(kept).await {
-                // It may have been closed since the last time.
-                Err(CheckError::Exchange(_)) => {}
+                // It has been closed since the last time, and nothing was asked.
+                Err(CheckError::Unsent(_)) => {}
                 result => return result,
             }
         }
@@ -197,8 +204,12 @@ impl Check<'_> {
         let request = self.request(false);
         let (status, bytes, is_whole) = {
             let mut exchange = pin!(async {
-                sender.ready().await?;
-                let response = sender.send_request(request).await?;
+                sender.ready().await.map_err(CheckError::Unsent)?;
+                let response = sender.try_send_request(request).await.map_err(|mut error| {
+                    let is_unsent = error.take_message().is_some();
+                    let error = error.into_error();
+                    if is_unsent { CheckError::Unsent(error) } else { CheckError::Exchange(error) }
+                })?;
                 let status = response.status();
                 let Read { bytes, is_whole, .. } = read(response.into_body()).await?;
                 Ok::<_, CheckError>((status, bytes, is_whole))

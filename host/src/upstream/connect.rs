@@ -2,26 +2,38 @@
 
 use std::{
     cell::RefCell,
+    future::{Future, poll_fn},
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::Poll,
+    time::Duration,
 };
 
 use hyper::client::conn::http1;
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
-    net::{TcpStream, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
 };
 use tokio_rustls::TlsConnector;
 
 use super::{
-    Endpoint, Permit, reach,
+    ConnectionPermit, Endpoint,
+    connections::{Got, Waiter},
+    link::Link,
+    reach,
     switched::Switched,
     transport::{Memory, Scratch, Stream, Transport},
 };
 use crate::{
-    body::RequestBody, clock::Elapsed, config::Protocol, drain::Drain, proxy_protocol::Introduction,
+    body::RequestBody,
+    clock::{Clock, Elapsed, TICK},
+    config::Protocol,
+    descriptors,
+    drain::Drain,
+    proxy_protocol::Introduction,
 };
 
 /// Sends requests over one connection, one at a time.
@@ -54,6 +66,42 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether the proxy itself has too little of something, such as file descriptors.
+    pub fn is_shortage(&self) -> bool {
+        match self {
+            Self::Connect(error) | Self::Resolve(error) => descriptors::is_shortage(error),
+            Self::Shared(error) => error.is_shortage(),
+            Self::NotPublic(_)
+            | Self::Nameless
+            | Self::Tls(_)
+            | Self::TimedOut(_)
+            | Self::TooMany
+            | Self::Handshake(_)
+            | Self::Ended => false,
+        }
+    }
+
+    /// Whether there are as many connections as there may be.
+    pub fn is_too_many(&self) -> bool {
+        match self {
+            Self::TooMany => true,
+            Self::Shared(error) => error.is_too_many(),
+            Self::Connect(_)
+            | Self::Resolve(_)
+            | Self::NotPublic(_)
+            | Self::Nameless
+            | Self::Tls(_)
+            | Self::TimedOut(_)
+            | Self::Handshake(_)
+            | Self::Ended => false,
+        }
+    }
+
+    /// Whether the endpoint has nothing to do with it.
+    pub fn is_own(&self) -> bool {
+        self.is_too_many() || self.is_shortage()
+    }
+
     pub fn is_time_out(&self) -> bool {
         match self {
             Self::TimedOut(_) => true,
@@ -75,7 +123,7 @@ pub(super) async fn drive(
     stream: Stream,
     drain: &Drain,
     scratch: &Scratch,
-    permit: Option<Permit>,
+    permit: Option<ConnectionPermit>,
 ) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
     let (transport, memory) = Transport::new(stream, scratch.clone());
     let (sender, mut connection) = http1::handshake(transport).await?;
@@ -83,18 +131,74 @@ pub(super) async fn drive(
     drain.spawn_local(async move {
         // It counts as long as it is there, whoever has it.
         let permit = permit;
-        // Whoever uses the connection is told of its failure; an idle one may end at any time.
-        if let Err(error) = (&mut connection).await {
-            tracing::debug!(%error, "upstream connection ended");
-            return;
-        }
-        if let Some(heir) = known.borrow_mut().heir.take() {
-            let http1::Parts { io, read_buf, .. } = connection.into_parts();
-            // Nobody wants it unless the endpoint has agreed to another protocol.
-            let _ = heir.send(Switched::alone(io.into_stream(), read_buf, permit));
+        let driven = poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx).map(Driven::Ended);
+            let mut memory = known.borrow_mut();
+            if polled.is_pending()
+                && let Some((heir, sender)) = memory.heir_elsewhere.take_if(|(_, sender)| sender.is_ready())
+            {
+                return Poll::Ready(Driven::Moves(heir, sender));
+            }
+            if permit.is_some() && polled.is_pending() {
+                memory.driver = Some(cx.waker().clone());
+            }
+            polled
+        })
+        .await;
+        match driven {
+            // Whoever uses the connection is told of its failure; an idle one may end at any time.
+            // Somebody who was to get it is told by the drop, and waits for another.
+            Driven::Ended(Err(error)) => tracing::debug!(%error, "upstream connection ended"),
+            Driven::Ended(Ok(())) => {
+                if let Some(heir) = known.borrow_mut().heir.take() {
+                    let http1::Parts { io, read_buf, .. } = connection.into_parts();
+                    // Nobody wants it unless the endpoint has agreed to another protocol.
+                    let _ = heir.send(Switched::alone(io.into_stream(), read_buf, permit));
+                }
+            }
+            Driven::Moves(heir, sender) => {
+                let http1::Parts { io, read_buf, .. } = connection.into_parts();
+                drop(sender);
+                let mut stream = io.into_stream();
+                // What has come unasked is no answer to the next request.
+                if let Some(permit) = permit.filter(|_| read_buf.is_empty())
+                    && stream.leave().is_ok()
+                {
+                    // If whoever waited has gone, it is closed.
+                    heir.give(Got::Moved(stream, permit));
+                }
+            }
         }
     });
     Ok((sender, memory))
+}
+
+/// What becomes of a connection.
+enum Driven {
+    Ended(hyper::Result<()>),
+    /// It goes to somebody on another worker.
+    Moves(Waiter, Sender),
+}
+
+/// The same as [`dial`]. While there are no file descriptors left for it, others are asked to close what nobody uses, and
+/// it waits, for `limit` at most.
+pub(super) async fn dial_patiently(
+    endpoint: &Endpoint,
+    introduction: Option<Introduction>,
+    protocol: Protocol,
+    clock: &Clock,
+    limit: Duration,
+) -> Result<Stream, ConnectError> {
+    let began = clock.now();
+    loop {
+        match dial(endpoint, introduction, protocol).await {
+            Err(error) if error.is_shortage() && !clock.has_passed(limit, began) => {
+                descriptors::report_shortage();
+                clock.pause(TICK).await;
+            }
+            dialled => return dialled,
+        }
+    }
 }
 
 /// A connection that `protocol` will be spoken on, or what the endpoint has chosen; after the introduction, where there
@@ -106,11 +210,12 @@ pub(super) async fn dial(
 ) -> Result<Stream, ConnectError> {
     if let Some(path) = endpoint.authority.socket() {
         let mut stream = UnixStream::connect(path).await.map_err(ConnectError::Connect)?;
+        descriptors::leave_some(&stream).map_err(ConnectError::Connect)?;
         introduce(&mut stream, introduction).await?;
         return Ok(Stream::Clear(stream.into()));
     }
     let stream = match endpoint.fixed {
-        Some(address) => TcpStream::connect(address).await,
+        Some(address) => connect_to(address).await,
         None => {
             let port = endpoint.authority.port_u16().unwrap_or(80);
             let addresses: Vec<_> = tokio::net::lookup_host((endpoint.authority.host(), port))
@@ -118,20 +223,44 @@ pub(super) async fn dial(
                 .map_err(ConnectError::Resolve)?
                 .collect();
             let addresses = if endpoint.is_guarded { public(addresses)? } else { addresses };
-            TcpStream::connect(&addresses[..]).await
+            connect_to_any(&addresses).await
         }
     };
-    let mut stream = stream.map_err(ConnectError::Connect)?;
+    let stream = stream.map_err(ConnectError::Connect)?;
     stream.set_nodelay(true).map_err(ConnectError::Connect)?;
+    let mut stream = Link::from(stream);
     introduce(&mut stream, introduction).await?;
     if !endpoint.is_https {
-        return Ok(Stream::Clear(stream.into()));
+        return Ok(Stream::Clear(stream));
     }
     let (tls, name) = endpoint.tls.as_ref().ok_or(ConnectError::Nameless)?;
     let connector = TlsConnector::from(tls.config(protocol).clone());
     // In a box, since a handshake needs more memory than whoever waits for it should keep ready.
     let stream = Box::pin(connector.connect(name.clone(), stream)).await.map_err(ConnectError::Tls)?;
     Ok(Stream::Private(Box::new(stream)))
+}
+
+/// Connects to the first of the addresses that takes a connection.
+async fn connect_to_any(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match connect_to(*address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) if descriptors::is_shortage(&error) => return Err(error),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // Before the endpoint hears of it.
+    descriptors::leave_some(&socket)?;
+    socket.connect(address).await
 }
 
 /// Says whose connection it is, before anything else is said.

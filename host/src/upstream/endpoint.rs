@@ -17,9 +17,9 @@ use http::{HeaderMap, HeaderValue, uri};
 use rustls::pki_types::ServerName;
 
 use super::{
+    connections::Connections,
     counts::EndpointCounts,
     health::{Health, Measured},
-    limit::Limiter,
     next,
     report::{self, Reported},
 };
@@ -65,9 +65,11 @@ pub struct Endpoint {
     /// Answers since somebody looked, times 2^32, and those of 500 and above; where they count.
     pub(super) interval: AtomicU64,
     /// Connections of all workers, where they are limited.
-    pub(super) connections: Arc<Limiter>,
+    pub(super) connections: Arc<Connections>,
     /// A request tries whether it is well again.
     pub(super) is_tried: AtomicBool,
+    /// The last request that it got although checks say that it is not well was answered.
+    pub(super) has_proved_itself: AtomicBool,
     pub(super) health: Mutex<Health>,
     pub(super) counts: PerWorker<EndpointCounts>,
 }
@@ -118,8 +120,9 @@ impl Endpoint {
             reported: Reported::default(),
             errors: AtomicU32::new(0),
             interval: AtomicU64::new(0),
-            connections: Limiter::new(u32::MAX),
+            connections: Connections::new(),
             is_tried: AtomicBool::new(false),
+            has_proved_itself: AtomicBool::new(false),
             health: Mutex::new(Health::new(joined)),
             counts: PerWorker::default(),
         }
@@ -180,6 +183,11 @@ impl Endpoint {
         self.requests().saturating_sub(again)
     }
 
+    /// Whether it has answered the last request that it got although checks say that it is not well.
+    pub(super) fn has_proved_itself(&self) -> bool {
+        self.has_proved_itself.load(Ordering::Relaxed)
+    }
+
     /// How it does at this moment.
     pub fn condition(&self) -> Condition {
         Condition {
@@ -237,6 +245,8 @@ pub(super) enum Trial {
     Claimed,
     /// It was sent there for want of others. Its success counts, and not its failure.
     InPassing,
+    /// Checks say that the endpoint is not well, and it gets requests for want of others.
+    Unwell,
 }
 
 impl InFlight {

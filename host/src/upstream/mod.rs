@@ -8,6 +8,7 @@ mod adapt;
 mod budget;
 mod check;
 mod connect;
+mod connections;
 mod counts;
 mod discover;
 mod endpoint;
@@ -15,6 +16,7 @@ mod health;
 mod interim;
 mod keep;
 mod limit;
+mod link;
 mod members;
 mod origins;
 mod pool;
@@ -26,6 +28,7 @@ mod switched;
 mod transport;
 
 pub use connect::ConnectError;
+pub use connections::ConnectionPermit;
 pub use counts::{EndpointCounts, write_upstreams};
 pub use endpoint::{Endpoint, InFlight};
 pub use health::{Event, Health, Reason, State, Transition};
@@ -373,14 +376,20 @@ impl Upstream {
         self.shared.changed.send_replace(());
     }
 
-    /// Whether there is an endpoint that a request can be brought to.
+    /// Whether requests are answered, as far as is known: by an endpoint that is well or not found out about, one that is to
+    /// be tried again, or, where too few are well and all are used, one that has answered the last request.
     pub fn is_usable(&self) -> bool {
-        // One that is ejected is tried again by a request.
-        let may_serve = |entry: &Entry| match entry.state {
-            State::NotInitiated | State::Healthy | State::Ejected => true,
-            State::Unreachable | State::Draining => false,
+        let now = Instant::now();
+        let is_to_be_tried = |entry: &Entry| {
+            entry.endpoint.health().trial_from(&self.settings).is_some_and(|from| from <= now)
         };
-        self.roster().all().iter().any(may_serve)
+        let may_serve = |entry: &Entry| match entry.state {
+            State::NotInitiated | State::Healthy => true,
+            State::Unreachable => entry.endpoint.has_proved_itself(),
+            State::Ejected => is_to_be_tried(entry),
+            State::Draining => false,
+        };
+        self.roster().usable().iter().any(may_serve)
     }
 
     /// Whether this would make this very upstream again.
@@ -425,9 +434,8 @@ impl Upstream {
 
     fn set_limits(&self, roster: &Roster) {
         self.shared.limiter.set_limit(self.limit(roster));
-        if let Some(most) = self.settings.limits.connections {
-            roster.all().iter().for_each(|entry| entry.endpoint.connections.set_limit(most.get()));
-        }
+        let most = self.settings.limits.connections.map_or(u32::MAX, NonZero::get);
+        roster.all().iter().for_each(|entry| entry.endpoint.connections.set_limit(most));
     }
 
     /// How many requests it gets and may get, where that is limited.
@@ -474,6 +482,7 @@ impl Upstream {
             (Trial::InPassing | Trial::Claimed, false) => self.note(endpoint, Event::TrialPassed),
             (Trial::Claimed, true) => self.note(endpoint, Event::TrialFailed),
             (Trial::InPassing, true) => {}
+            (Trial::Unwell, is_error) => endpoint.has_proved_itself.store(!is_error, Ordering::Relaxed),
         }
         let most = self.settings.outlier.consecutive_errors;
         if !is_error {
@@ -489,7 +498,14 @@ impl Upstream {
     pub fn failed(&self, request: &InFlight, reason: Reason) {
         let endpoint = request.endpoint();
         let failures = endpoint.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if self.is_measured {
+            // Who gets no answer is not better off than who gets an error.
+            endpoint.interval.fetch_add((1 << 32) + 1, Ordering::Relaxed);
+        }
         let most = self.settings.outlier.consecutive_failures;
+        if request.trial == Trial::Unwell {
+            endpoint.has_proved_itself.store(false, Ordering::Relaxed);
+        }
         if request.trial == Trial::Claimed {
             self.note(endpoint, Event::TrialFailed);
         } else if most > 0 && failures.is_multiple_of(most) {
@@ -548,6 +564,14 @@ impl Upstream {
             let transition = health.note(event, now, &self.settings);
             (transition, transition.and_then(|_| health.last_error.clone()))
         };
+        if transition.is_some() {
+            endpoint.has_proved_itself.store(false, Ordering::Relaxed);
+        }
+        if let Some(Transition { to: State::Healthy, .. }) = transition {
+            // What took it out is over: it has all its failures in a row before it again.
+            endpoint.failures.store(0, Ordering::Relaxed);
+            endpoint.errors.store(0, Ordering::Relaxed);
+        }
         if let Some(Transition { from, to }) = transition {
             let (upstream, endpoint) = (&self.name, endpoint.authority.as_str());
             let (from, to_name) = (from.name(), to.name());

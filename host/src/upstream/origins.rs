@@ -126,8 +126,6 @@ impl Origin {
     }
 
     async fn send(&self, pool: &Rc<Pool>, outgoing: Outgoing) -> Result<Received, SendError> {
-        // RFC 9110, section 9.2.2.
-        let is_repeatable = outgoing.method.is_idempotent();
         let mut is_fresh = false;
         loop {
             let mut lease = pool
@@ -138,10 +136,10 @@ impl Origin {
             match lease.send(request, false, None).await {
                 Ok(response) => return self.receive(lease, response).await,
                 Err(mut error) => {
-                    let is_unsent = error.take_message().is_some();
-                    // A connection that was idle may have been closed meanwhile.
-                    let may_repeat = is_unsent || (is_repeatable && !lease.has_answered());
-                    if !lease.is_reused() || is_fresh || !may_repeat {
+                    // A connection that was idle may have been closed meanwhile. What may have been read is not sent again:
+                    // that is for the plugin to decide.
+                    let is_unread = error.take_message().is_some() || lease.is_unread();
+                    if !lease.is_reused() || is_fresh || !is_unread {
                         tracing::debug!(origin = %self.target, error = %error.error(), "no answer for a plugin");
                         return Err(SendError::Unreachable);
                     }
@@ -194,7 +192,7 @@ impl Origin {
             && head.headers.contains_key(header::CONTENT_LENGTH);
         let body = collect(body, self.most).await?;
         if !is_ambiguous {
-            lease.finish();
+            lease.finish(false);
         }
         Ok(Received { status: head.status.as_u16(), headers: head.headers, body })
     }

@@ -1,10 +1,11 @@
 //! Which connection carries it?
 //!
 //! Each worker keeps the connections it has made, last in first out: the one used last is the least likely
-//! to have been closed, and those at the bottom grow old and go. Nothing here is shared between threads.
+//! to have been closed, and those at the bottom grow old and go. Nothing here is shared between threads. Where connections
+//! are limited, one that comes free goes to whoever waits longest for one, also on another worker (`connections`).
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -16,12 +17,14 @@ use std::{
 use http::{HeaderMap, HeaderValue, Request, Response, response};
 use hyper::{body::Incoming, client::conn::TrySendError, upgrade::OnUpgrade};
 use rustc_hash::FxHashMap;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Endpoint, Permit, Spoken, Upstream,
-    connect::{ConnectError, Sender, dial, drive},
+    Endpoint, Spoken, Upstream,
+    connect::{ConnectError, Sender, dial_patiently, drive},
+    connections::{ConnectionPermit, Got, IdleMark, InLine, Wanted},
     interim::Interim,
+    next,
     share::{self, Share, Shares, Taken},
     switched::Switched,
     transport::{Memory, Scratch, Stream},
@@ -30,6 +33,7 @@ use crate::{
     body::RequestBody,
     clock::{Clock, Tick},
     config::Protocol,
+    descriptors,
     drain::Drain,
     proxy_protocol::Introduction,
 };
@@ -42,6 +46,13 @@ pub struct Pool {
     scratch: Scratch,
     /// By the endpoint's id.
     idle: RefCell<FxHashMap<u64, Shelf>>,
+    /// Connections for requests of this worker that have waited for them, until those take them.
+    handed: RefCell<FxHashMap<u64, Free>>,
+    next_handed: Cell<u64>,
+    /// Tells pools apart.
+    number: u64,
+    /// Told when somebody elsewhere waits for a connection.
+    wanted: Arc<Notify>,
     shares: Shares,
 }
 
@@ -55,10 +66,18 @@ struct Shelf {
 
 #[derive(Debug)]
 struct Idle {
-    sender: Sender,
-    memory: Rc<RefCell<Memory>>,
+    free: Free,
     introduction: Option<Introduction>,
     since: Tick,
+    /// Where connections are limited.
+    _mark: Option<IdleMark>,
+}
+
+/// A connection without a request.
+#[derive(Debug)]
+struct Free {
+    sender: Sender,
+    memory: Rc<RefCell<Memory>>,
 }
 
 /// A connection in use. Goes back to its pool by [`Lease::finish`], and is closed if dropped.
@@ -71,6 +90,8 @@ pub struct Lease {
     /// What the endpoint was told of whose connection it is.
     introduction: Option<Introduction>,
     keep: Duration,
+    /// Whether there may only be so many connections.
+    is_limited: bool,
     pool: Rc<Pool>,
 }
 
@@ -99,9 +120,92 @@ impl Pool {
     const IDLE: usize = 256;
 
     pub fn new(clock: Clock, drain: Drain) -> Rc<Self> {
-        let shares = Shares::new(clock.clone(), drain.clone());
+        let wanted = Arc::new(Notify::new());
+        let number = next();
+        let shares = Shares::new(clock.clone(), drain.clone(), number, wanted.clone());
         let scratch = Rc::new(RefCell::new([0; 8 << 10]));
-        Rc::new(Self { clock, drain, scratch, idle: RefCell::default(), shares })
+        Rc::new(Self {
+            clock,
+            drain,
+            scratch,
+            idle: RefCell::default(),
+            handed: RefCell::default(),
+            next_handed: Cell::new(0),
+            number,
+            wanted,
+            shares,
+        })
+    }
+
+    /// Closes what has been idle for too long, and lets go of connections that are wanted elsewhere; for ever.
+    pub async fn run(&self) {
+        /// How often connections are looked at that have been idle for too long.
+        const SWEEP: Duration = Duration::from_secs(1);
+        let mut sweeps = tokio::time::interval(SWEEP);
+        let mut shortages = descriptors::shortages();
+        loop {
+            tokio::select! {
+                _ = sweeps.tick() => self.sweep(),
+                Ok(()) = shortages.changed() => self.close_idle(),
+                () = self.wanted.notified() => self.let_go(),
+            }
+        }
+    }
+
+    /// There are too few file descriptors for connections that nobody uses.
+    fn close_idle(&self) {
+        drop(self.idle.take());
+        self.shares.close_idle();
+    }
+
+    /// Somebody waits for a connection, for whom an idle one of this worker may do.
+    fn let_go(&self) {
+        let mut closed = Vec::new();
+        for shelf in self.idle.borrow_mut().values_mut() {
+            let connections = &shelf.endpoint.connections;
+            while connections.has_waiting()
+                && let Some(idle) = shelf.connections.pop()
+            {
+                // One that nobody can use makes room for one that can be.
+                closed.extend(self.hand_over(&shelf.endpoint, idle.introduction, idle.free));
+            }
+        }
+        // Without the borrow: what ends may have others begin.
+        drop(closed);
+        self.shares.let_go();
+    }
+
+    /// Gives a connection to whoever is first in the line, or gives it back.
+    fn hand_over(&self, endpoint: &Endpoint, introduction: Option<Introduction>, free: Free) -> Option<Free> {
+        if free.sender.is_closed() {
+            return Some(free);
+        }
+        while let Some(waiter) = endpoint.connections.next(introduction) {
+            if waiter.has_gone() {
+                continue;
+            }
+            if waiter.wanted.pool == self.number {
+                let key = self.next_handed.get();
+                self.next_handed.set(key + 1);
+                self.handed.borrow_mut().insert(key, free);
+                if waiter.give(Got::Local(key)) {
+                    return None;
+                }
+                let taken_back = self.handed.borrow_mut().remove(&key);
+                return self.hand_over(endpoint, introduction, taken_back?);
+            }
+            let Free { sender, memory } = free;
+            let driver = {
+                let mut memory = memory.borrow_mut();
+                memory.heir_elsewhere = Some((waiter, sender));
+                memory.driver.take()
+            };
+            if let Some(driver) = driver {
+                driver.wake();
+            }
+            return None;
+        }
+        Some(free)
     }
 
     /// A connection to the endpoint on these terms: the one used last, or a new one.
@@ -117,6 +221,7 @@ impl Pool {
             endpoint: endpoint.clone(),
             introduction,
             keep: upstream.timeouts.idle.get(),
+            is_limited: upstream.settings.limits.connections.is_some(),
             pool: self.clone(),
         };
         let protocol = match upstream.settings.protocol {
@@ -125,14 +230,14 @@ impl Pool {
         };
         let mut stream = None;
         if endpoint.spoken(protocol) != Spoken::Http1 {
-            match self.shares.take(endpoint, introduction, protocol, &upstream.timeouts, is_fresh).await? {
+            match self.shares.take(upstream, endpoint, introduction, protocol, is_fresh).await? {
                 Taken::Share(share) => return Ok(lease(Carrier::Shared(share))),
                 Taken::Alone(made) => stream = made,
             }
         }
         while !is_fresh
             && stream.is_none()
-            && let Some((mut sender, memory)) = self.take(endpoint, introduction)
+            && let Some(Free { mut sender, memory }) = self.take(endpoint, introduction)
         {
             // Ready at once unless its task has still to see that the last response has ended.
             if sender.is_ready() || sender.ready().await.is_ok() {
@@ -144,29 +249,40 @@ impl Pool {
         Ok(lease(Box::pin(self.connect(upstream, endpoint, protocol, terms, stream)).await?))
     }
 
-    /// A new connection, over `stream` if there is one already.
+    /// A new connection, over `stream` if there is one already; or one that another request has finished with.
     async fn connect(
         &self,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
         protocol: Protocol,
         Terms { introduction, is_fresh, .. }: Terms,
-        stream: Option<Stream>,
+        stream: Option<(Stream, Option<ConnectionPermit>)>,
     ) -> Result<Carrier, ConnectError> {
-        let permit = self.permit(upstream, endpoint).await?;
-        let stream = match stream {
-            Some(stream) => stream,
+        let (stream, permit) = match stream {
+            Some(made) => made,
             None => {
+                let permit = match self.permit(upstream, endpoint, introduction, is_fresh).await? {
+                    Permitted::New(permit) => permit,
+                    Permitted::Free(Free { sender, memory }) => {
+                        return Ok(Carrier::Alone { sender, memory, is_reused: true });
+                    }
+                    Permitted::Moved(mut stream, permit) => {
+                        stream.arrive().map_err(ConnectError::Connect)?;
+                        let driving = drive(stream, &self.drain, &self.scratch, Some(permit));
+                        let (sender, memory) = driving.await?;
+                        return Ok(Carrier::Alone { sender, memory, is_reused: true });
+                    }
+                };
                 let limit = upstream.timeouts.connect.get();
-                self.clock.within(limit, dial(endpoint, introduction, protocol)).await??
+                let dialling = dial_patiently(endpoint, introduction, protocol, &self.clock, limit / 2);
+                (self.clock.within(limit, dialling).await??, permit)
             }
         };
         if stream.has_agreed_on_http2() {
             // It has not been so before. Whoever shares connections makes one that can be shared.
             endpoint.note_spoken(true);
             drop((stream, permit));
-            let taken =
-                self.shares.take(endpoint, introduction, protocol, &upstream.timeouts, is_fresh).await?;
+            let taken = self.shares.take(upstream, endpoint, introduction, protocol, is_fresh).await?;
             return match taken {
                 Taken::Share(share) => Ok(Carrier::Shared(share)),
                 // And now it is not.
@@ -177,66 +293,105 @@ impl Pool {
         Ok(Carrier::Alone { sender, memory, is_reused: false })
     }
 
-    /// Waits until there may be one more connection, where they are limited.
-    async fn permit(&self, upstream: &Upstream, endpoint: &Endpoint) -> Result<Option<Permit>, ConnectError> {
-        let limits = &upstream.settings.limits;
-        if limits.connections.is_none() {
-            return Ok(None);
-        }
-        if let Some(permit) = endpoint.connections.try_enter() {
-            return Ok(Some(permit));
-        }
-        let entering = endpoint.connections.enter(limits.queue).map_err(|_| ConnectError::TooMany)?;
-        let permit = self.clock.within(limits.queue_timeout.get(), entering).await;
-        permit.map(Some).map_err(|_| ConnectError::TooMany)
-    }
-
-    fn take(
+    /// Waits until there may be one more connection, where they are limited, or until one comes free.
+    async fn permit(
         &self,
+        upstream: &Upstream,
         endpoint: &Endpoint,
         introduction: Option<Introduction>,
-    ) -> Option<(Sender, Rc<RefCell<Memory>>)> {
+        is_fresh: bool,
+    ) -> Result<Permitted, ConnectError> {
+        let limits = &upstream.settings.limits;
+        if limits.connections.is_none() {
+            return Ok(Permitted::New(None));
+        }
+        let connections = &endpoint.connections;
+        if let Some(permit) = connections.try_permit(&self.wanted) {
+            return Ok(Permitted::New(Some(permit)));
+        }
+        let _queued = connections.queue(limits.queue).map_err(|_| ConnectError::TooMany)?;
+        let wanted = Wanted { pool: self.number, introduction, is_new: is_fresh, is_starved: false };
+        let waiting = async {
+            loop {
+                let mut waiting = Waited { pool: self, waiting: connections.wait(wanted, &self.wanted) };
+                match (&mut waiting.waiting).await {
+                    Some(Got::Permit(permit)) => return Permitted::New(Some(permit)),
+                    Some(Got::Moved(stream, permit)) => return Permitted::Moved(stream, permit),
+                    Some(Got::Local(key)) => {
+                        // It may have been closed since.
+                        if let Some(free) = self.handed.borrow_mut().remove(&key)
+                            && !free.sender.is_closed()
+                        {
+                            return Permitted::Free(free);
+                        }
+                    }
+                    // The connection that was to come has ended.
+                    None => {}
+                }
+            }
+        };
+        let permitted = self.clock.within(limits.queue_timeout.get(), waiting).await;
+        permitted.map_err(|_| ConnectError::TooMany)
+    }
+
+    fn take(&self, endpoint: &Endpoint, introduction: Option<Introduction>) -> Option<Free> {
         let mut idle = self.idle.borrow_mut();
         let connections = &mut idle.get_mut(&endpoint.id)?.connections;
         while let Some(place) = connections.iter().rposition(|idle| idle.introduction == introduction) {
             let connection = connections.remove(place);
-            if !connection.sender.is_closed() {
-                return Some((connection.sender, connection.memory));
+            if !connection.free.sender.is_closed() {
+                return Some(connection.free);
             }
         }
         None
     }
 
-    fn put(&self, lease: Lease) {
+    /// `may_move` unless something of the request may still have to be written.
+    fn put(&self, lease: Lease, may_move: bool) {
         // A stream ends with its request.
         let Carrier::Alone { sender, memory, .. } = lease.carrier else { return };
-        // Somebody waits for a connection, perhaps on another worker, which cannot use this one.
-        let is_wanted = lease.endpoint.connections.has_waiting();
-        if is_wanted || sender.is_closed() || self.drain.has_started() {
+        if sender.is_closed() || self.drain.has_started() {
             return;
         }
-        let mut idle = self.idle.borrow_mut();
-        let shelf = idle.entry(lease.endpoint.id).or_insert_with(|| Shelf {
-            endpoint: lease.endpoint.clone(),
-            keep: lease.keep,
-            connections: Vec::new(),
-        });
-        shelf.keep = lease.keep;
-        if shelf.connections.len() == Self::IDLE {
-            shelf.connections.remove(0);
+        let (endpoint, introduction) = (lease.endpoint, lease.introduction);
+        let mut free = Free { sender, memory };
+        if endpoint.connections.has_waiting() {
+            // One that cannot be handed over is closed, which makes room for another.
+            if !may_move {
+                return;
+            }
+            match self.hand_over(&endpoint, introduction, free) {
+                // Whoever waited has got another, or has gone.
+                Some(left) if !endpoint.connections.has_waiting() => free = left,
+                Some(_) | None => return,
+            }
         }
-        let introduction = lease.introduction;
-        shelf.connections.push(Idle { sender, memory, introduction, since: self.clock.now() });
+        let mark = lease.is_limited.then(|| endpoint.connections.idle());
+        {
+            let mut idle = self.idle.borrow_mut();
+            let shelf = idle.entry(endpoint.id).or_insert_with(|| Shelf {
+                endpoint: endpoint.clone(),
+                keep: lease.keep,
+                connections: Vec::new(),
+            });
+            shelf.keep = lease.keep;
+            if shelf.connections.len() == Self::IDLE {
+                shelf.connections.remove(0);
+            }
+            shelf.connections.push(Idle { free, introduction, since: self.clock.now(), _mark: mark });
+        }
+        // Somebody has begun to wait who has not seen that this one is idle.
+        if endpoint.connections.has_waiting() {
+            self.wanted.notify_one();
+        }
     }
 
-    /// Closes connections that have been idle for too long. To be called now and then.
-    pub fn sweep(&self) {
+    /// Closes connections that have been idle for too long.
+    fn sweep(&self) {
         self.idle.borrow_mut().retain(|_, shelf| {
-            let Shelf { endpoint, keep, connections } = shelf;
-            if endpoint.connections.has_waiting() {
-                return false;
-            }
-            connections.retain(|idle| !idle.sender.is_closed() && !self.clock.has_passed(*keep, idle.since));
+            let Shelf { keep, connections, .. } = shelf;
+            connections
+                .retain(|idle| !idle.free.sender.is_closed() && !self.clock.has_passed(*keep, idle.since));
             !connections.is_empty()
         });
         self.shares.sweep();
@@ -251,11 +406,11 @@ impl Pool {
 }
 
 impl Lease {
-    /// Whether the connection has carried a request before, so that its end may have been missed.
+    /// Whether the connection has carried a request to its answer before, so that it may have been closed for being idle.
     pub fn is_reused(&self) -> bool {
         match &self.carrier {
             Carrier::Alone { is_reused, .. } => *is_reused,
-            Carrier::Shared(share) => share.is_reused,
+            Carrier::Shared(share) => share.has_answered(),
         }
     }
 
@@ -268,6 +423,22 @@ impl Lease {
     /// Whether the endpoint has said with this error that it has done nothing with the request.
     pub fn is_refused(&self, error: &hyper::Error) -> bool {
         self.is_shared() && share::is_refused(error)
+    }
+
+    /// An answer has come.
+    pub fn note_answer(&self) {
+        if let Carrier::Shared(share) = &self.carrier {
+            share.note_answer();
+        }
+    }
+
+    /// Whether the endpoint has ended a connection that had served it well, in good order: what it refuses with that is not
+    /// its failure.
+    pub fn has_retired(&self, error: &hyper::Error) -> bool {
+        match &self.carrier {
+            Carrier::Alone { .. } => false,
+            Carrier::Shared(share) => share.has_answered() && share::is_retirement(error),
+        }
     }
 
     /// No answer has come in time.
@@ -350,19 +521,46 @@ impl Lease {
         }
     }
 
-    /// Whether something has come in answer to the last request: then it was not lost to the end of a connection that
-    /// had been idle. Of a stream that is not known.
-    pub fn has_answered(&self) -> bool {
+    /// Whether the endpoint had closed the connection before anything of the last request can have reached it: the end of
+    /// its stream has come, nothing before it, and it acknowledges nothing of the request (RFC 9110, section 9.2.2, asks
+    /// for such means). Of a stream that is not known.
+    pub fn is_unread(&self) -> bool {
         match &self.carrier {
-            Carrier::Alone { memory, .. } => memory.borrow().ear.has_heard(),
+            Carrier::Alone { memory, .. } => memory.borrow().is_unread,
             Carrier::Shared(_) => false,
         }
     }
 
-    /// Gives the connection back: the response has been read to its end, the request written to its own.
-    pub fn finish(self) {
+    /// Gives the connection back: the response has been read to its end, the request given to be written to its own.
+    /// `may_move` if all of it has been written, as is known of a request without a body that was answered.
+    pub fn finish(self, may_move: bool) {
         let pool = self.pool.clone();
-        pool.put(self);
+        pool.put(self, may_move);
+    }
+}
+
+/// What a request gets that wants a connection of its own.
+enum Permitted {
+    /// It may make one.
+    New(Option<ConnectionPermit>),
+    /// One of this worker.
+    Free(Free),
+    /// One of another worker.
+    Moved(Stream, ConnectionPermit),
+}
+
+/// Somebody who waits for a connection. If it comes too late it is kept for others.
+struct Waited<'a> {
+    pool: &'a Pool,
+    waiting: InLine,
+}
+
+impl Drop for Waited<'_> {
+    fn drop(&mut self) {
+        if let Some(Got::Local(key)) = self.waiting.give_up() {
+            // It is closed, which lets the next one in.
+            self.pool.handed.borrow_mut().remove(&key);
+        }
     }
 }
 

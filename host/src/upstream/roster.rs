@@ -131,7 +131,11 @@ impl Roster {
     /// if it was sent before.
     pub fn begin(&self, place: usize, is_again: bool, most: Option<NonZero<u32>>) -> Option<InFlight> {
         let entry = &self.usable[place];
-        let trial = if entry.state == State::Ejected { Trial::InPassing } else { Trial::No };
+        let trial = match entry.state {
+            State::Ejected => Trial::InPassing,
+            State::Unreachable => Trial::Unwell,
+            State::NotInitiated | State::Healthy | State::Draining => Trial::No,
+        };
         let in_flight = InFlight::within(&entry.endpoint, trial, most)?;
         if is_again {
             entry.endpoint.again.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use http::{HeaderValue, Method, Request, Uri, Version, header, uri};
@@ -22,11 +23,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustc_hash::FxHashMap;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
-    Endpoint, Spoken,
-    connect::{ConnectError, dial},
+    ConnectionPermit, Endpoint, Spoken, Upstream,
+    connect::{ConnectError, dial_patiently},
+    connections::{Got, IdleMark, Queued, Wanted},
     transport::Stream,
 };
 use crate::{
@@ -54,6 +56,10 @@ pub(super) struct Shares {
     clock: Clock,
     drain: Drain,
     groups: RefCell<FxHashMap<Whose, Rc<Group>>>,
+    /// The number of the pool.
+    pool: u64,
+    /// Told when somebody elsewhere waits for a connection.
+    wanted: Arc<Notify>,
 }
 
 /// Who shares a connection: whoever asks an endpoint, by its id, that was told the same of whose connection it is.
@@ -66,29 +72,42 @@ struct Group {
     /// The one that is being made.
     attempt: RefCell<Option<watch::Receiver<Outcome>>>,
     /// One that was made, on which the endpoint would speak HTTP/1.1.
-    alone: RefCell<Option<Stream>>,
+    alone: RefCell<Option<Single>>,
+    /// Where connections are limited: requests that wait for a connection or a stream,
+    waiting: Cell<usize>,
+    /// whether they wait until there may be another connection,
+    is_queued: Cell<bool>,
+    /// a stream has come free,
+    freed: Rc<Notify>,
+    /// and nobody waits any more.
+    abandoned: Notify,
 }
+
+/// A connection on which HTTP/1.1 is spoken, with the permit for it where connections are limited.
+pub(super) type Single = (Stream, Option<ConnectionPermit>);
 
 /// What was found for a request.
 pub(super) enum Taken {
     Share(Share),
     /// The endpoint has chosen HTTP/1.1. With the connection on which it did, unless another request has that.
-    Alone(Option<Stream>),
+    Alone(Option<Single>),
 }
 
 /// A connection that was made.
 enum Made {
     Shared(Shared),
-    Alone(Stream),
+    Alone(Single),
 }
 
-type Outcome = Option<Result<(), Arc<ConnectError>>>;
+/// The connection that was made, if it is one that is shared.
+type Outcome = Option<Result<Option<Rc<Shared>>, Arc<ConnectError>>>;
 
 /// A connection that carries several requests.
 #[derive(Debug)]
 struct Shared {
     sender: Sender,
     state: Rc<State>,
+    endpoint: Arc<Endpoint>,
     since: Tick,
     timeouts: UpstreamTimeouts,
 }
@@ -102,10 +121,14 @@ struct State {
     streams: Cell<usize>,
     /// Whether it takes requests to go on in another protocol.
     takes_connect: Cell<bool>,
-    /// Whether it has carried a request.
-    is_used: Cell<bool>,
     /// Takes no more requests.
     is_retired: Cell<bool>,
+    /// Whether it has answered a request.
+    has_answered: Cell<bool>,
+    /// Where connections are limited: told when a stream comes free,
+    freed: Option<Rc<Notify>>,
+    /// and there while there are no streams.
+    idle_mark: RefCell<Option<IdleMark>>,
     idle_since: Cell<Tick>,
     /// When something has last come from the endpoint.
     heard: Cell<Tick>,
@@ -118,12 +141,11 @@ struct State {
 pub(super) struct Share {
     connection: Rc<Shared>,
     began: Tick,
-    pub is_reused: bool,
 }
 
 impl Shares {
-    pub fn new(clock: Clock, drain: Drain) -> Self {
-        Self { clock, drain, groups: RefCell::default() }
+    pub fn new(clock: Clock, drain: Drain, pool: u64, wanted: Arc<Notify>) -> Self {
+        Self { clock, drain, groups: RefCell::default(), pool, wanted }
     }
 
     /// A stream on a connection that has room, or on a new one. With `fresh` on one that is made now.
@@ -131,26 +153,60 @@ impl Shares {
     /// `protocol` is to be HTTP/2, or the endpoint's choice.
     pub async fn take(
         &self,
+        upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
         introduction: Option<Introduction>,
         protocol: Protocol,
-        timeouts: &UpstreamTimeouts,
         mut fresh: bool,
     ) -> Result<Taken, ConnectError> {
         let group = self.groups.borrow_mut().entry((endpoint.id(), introduction)).or_default().clone();
+        let limits = &upstream.settings.limits;
+        let is_limited = limits.connections.is_some();
+        let began = self.clock.now();
         let mut prefers_new = false;
+        // Where somebody waits already, nobody passes by.
+        let mut has_turn = group.waiting.get() == 0;
+        let mut waiter = None;
         loop {
-            if !fresh && let Some(share) = group.find(prefers_new) {
+            if !fresh
+                && has_turn
+                && let Some(share) = group.find(prefers_new)
+            {
                 return Ok(Taken::Share(share));
             }
             (prefers_new, fresh) = (fresh, false);
-            let mut attempt = self.attempt(&group, endpoint, introduction, protocol, timeouts);
+            let mut attempt = self.attempt(&group, upstream, endpoint, introduction, protocol);
+            if is_limited && waiter.is_none() && group.is_queued.get() {
+                let queued = endpoint.connections.queue(limits.queue).map_err(|_| ConnectError::TooMany)?;
+                waiter = Some(GroupWaiter::new(&group, queued));
+            }
             // The one that makes it is gone only with the worker.
-            let outcome = attempt.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
-            match outcome {
-                Ok(Some(Err(error))) => return Err(ConnectError::Shared(error)),
-                Ok(_) => {}
-                Err(_) => return Err(ConnectError::Ended),
+            let made = async {
+                tokio::select! {
+                    biased;
+                    made = attempt.wait_for(Option::is_some) => Some(made.map(|made| made.clone())),
+                    () = group.freed.notified() => None,
+                }
+            };
+            let made = match &waiter {
+                None => made.await,
+                Some(_) => {
+                    let left = limits.queue_timeout.get().saturating_sub(self.clock.since(began));
+                    match self.clock.within(left, made).await {
+                        Ok(made) => made,
+                        Err(_) if group.is_queued.get() => return Err(ConnectError::TooMany),
+                        // It is being made, which has a time-out of its own.
+                        Err(_) => Some(attempt.wait_for(Option::is_some).await.map(|made| made.clone())),
+                    }
+                }
+            };
+            has_turn = true;
+            match made {
+                // One that cannot be used at once ended before anybody could: another would end as soon.
+                Some(Ok(Some(Ok(Some(made))))) if !made.is_of_use() => return Err(ConnectError::Ended),
+                None | Some(Ok(None | Some(Ok(_)))) => {}
+                Some(Ok(Some(Err(error)))) => return Err(ConnectError::Shared(error)),
+                Some(Err(_)) => return Err(ConnectError::Ended),
             }
             if endpoint.spoken(protocol) == Spoken::Http1 {
                 return Ok(Taken::Alone(group.alone.take()));
@@ -162,10 +218,10 @@ impl Shares {
     fn attempt(
         &self,
         group: &Rc<Group>,
+        upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
         introduction: Option<Introduction>,
         protocol: Protocol,
-        timeouts: &UpstreamTimeouts,
     ) -> watch::Receiver<Outcome> {
         if let Some(attempt) = &*group.attempt.borrow() {
             return attempt.clone();
@@ -173,23 +229,44 @@ impl Shares {
         let (outcome, attempt) = watch::channel(None);
         *group.attempt.borrow_mut() = Some(attempt.clone());
         let (clock, drain) = (self.clock.clone(), self.drain.clone());
-        let (group, endpoint, timeouts) = (group.clone(), endpoint.clone(), timeouts.clone());
+        let (group, endpoint, timeouts) = (group.clone(), endpoint.clone(), upstream.timeouts.clone());
+        let is_limited = upstream.settings.limits.connections.is_some();
+        let permit = is_limited.then(|| endpoint.connections.try_permit(&self.wanted));
+        group.is_queued.set(matches!(permit, Some(None)));
+        let (pool, worker) = (self.pool, self.wanted.clone());
         // In a task of its own, since others wait for it than the request that began it.
         self.drain.spawn_local(async move {
-            let limit = timeouts.connect.get();
-            let connecting = connect(&endpoint, introduction, protocol, &timeouts, &clock, &drain);
-            let made = clock.within(limit, connecting).await;
+            let permit = match permit {
+                None => Ok(None),
+                Some(Some(permit)) => Ok(Some(permit)),
+                Some(None) => wait(&group, &endpoint, introduction, pool, &worker, &clock).await.map(Some),
+            };
+            group.is_queued.set(false);
+            let made = match permit {
+                Ok(permit) => {
+                    let freed = is_limited.then(|| group.freed.clone());
+                    let connecting =
+                        connect(&endpoint, introduction, protocol, &timeouts, &clock, &drain, permit, freed);
+                    clock
+                        .within(timeouts.connect.get(), connecting)
+                        .await
+                        .map_err(ConnectError::from)
+                        .flatten()
+                }
+                Err(error) => Err(error),
+            };
             *group.attempt.borrow_mut() = None;
-            let result = match made.map_err(ConnectError::from).flatten() {
+            let result = match made {
                 Ok(Made::Shared(connection)) => {
                     endpoint.note_spoken(true);
-                    group.connections.borrow_mut().push(Rc::new(connection));
-                    Ok(())
+                    let connection = Rc::new(connection);
+                    group.connections.borrow_mut().push(connection.clone());
+                    Ok(Some(connection))
                 }
-                Ok(Made::Alone(stream)) => {
+                Ok(Made::Alone(single)) => {
                     endpoint.note_spoken(false);
-                    group.alone.replace(Some(stream));
-                    Ok(())
+                    group.alone.replace(Some(single));
+                    Ok(None)
                 }
                 Err(error) => Err(Arc::new(error)),
             };
@@ -197,6 +274,35 @@ impl Shares {
             let _ = outcome.send(Some(result));
         });
         attempt
+    }
+
+    /// Somebody on another worker waits for a connection: closes one that is idle, or has one of a worker that has
+    /// others wait for nothing finish what it carries.
+    pub fn let_go(&self) {
+        /// How long a worker keeps a connection to itself that another worker has none of.
+        const SLICE: Duration = Duration::from_millis(50);
+        let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
+        for group in groups {
+            let gone = {
+                let mut connections = group.connections.borrow_mut();
+                let Some(first) = connections.first() else { continue };
+                let wanted = &first.endpoint.connections;
+                let is_idle = |connection: &Rc<Shared>| connection.state.streams.get() == 0;
+                let is_old = |connection: &Rc<Shared>| self.clock.has_passed(SLICE, connection.since);
+                let place = match wanted.has_waiting() {
+                    false => None,
+                    true => connections
+                        .iter()
+                        .position(is_idle)
+                        .or_else(|| connections.iter().position(is_old).filter(|_| wanted.has_starved())),
+                };
+                place.map(|place| connections.remove(place))
+            };
+            // It ends with its last request.
+            if let Some(gone) = gone {
+                gone.state.is_retired.set(true);
+            }
+        }
     }
 
     /// Lets go of connections that are of no more use.
@@ -211,8 +317,15 @@ impl Shares {
                     streams.get() == 0 && clock.has_passed(connection.timeouts.idle.get(), idle_since.get());
                 connection.is_of_use() && !is_idle
             });
-            !connections.is_empty() || group.attempt.borrow().is_some()
+            !connections.is_empty() || group.attempt.borrow().is_some() || group.waiting.get() > 0
         });
+    }
+
+    /// Lets go of connections that carry nothing.
+    pub fn close_idle(&self) {
+        for group in self.groups.borrow().values() {
+            group.connections.borrow_mut().retain(|connection| connection.state.streams.get() > 0);
+        }
     }
 
     /// Lets go of the connections to endpoints other than these; each ends with its last request.
@@ -246,10 +359,10 @@ impl Shared {
 
 impl Share {
     fn new(connection: &Rc<Shared>) -> Self {
-        let State { clock, streams, is_used, .. } = &*connection.state;
+        let State { clock, streams, .. } = &*connection.state;
         streams.set(streams.get() + 1);
-        let is_reused = is_used.replace(true);
-        Self { connection: connection.clone(), began: clock.now(), is_reused }
+        connection.state.idle_mark.take();
+        Self { connection: connection.clone(), began: clock.now() }
     }
 
     pub fn sender(&self) -> Sender {
@@ -258,6 +371,15 @@ impl Share {
 
     pub fn takes_connect(&self) -> bool {
         self.connection.state.takes_connect.get()
+    }
+
+    pub fn note_answer(&self) {
+        self.connection.state.has_answered.set(true);
+    }
+
+    /// Whether its connection has carried a request to its answer.
+    pub fn has_answered(&self) -> bool {
+        self.connection.state.has_answered.get()
     }
 
     /// No answer has come in time. If nothing else has come either, the connection is taken for dead.
@@ -271,9 +393,15 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let State { clock, streams, idle_since, .. } = &*self.connection.state;
+        let State { clock, streams, idle_since, freed, idle_mark, .. } = &*self.connection.state;
         streams.set(streams.get() - 1);
         idle_since.set(clock.now());
+        if let Some(freed) = freed {
+            if streams.get() == 0 {
+                idle_mark.replace(Some(self.connection.endpoint.connections.idle()));
+            }
+            freed.notify_one();
+        }
     }
 }
 
@@ -332,19 +460,89 @@ pub(super) fn is_refused(error: &hyper::Error) -> bool {
     })
 }
 
+/// Whether the endpoint has ended the connection in good order (RFC 9113, section 6.8), as servers do after so many requests
+/// or when they stop.
+pub(super) fn is_retirement(error: &hyper::Error) -> bool {
+    let error = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    error.is_some_and(|error| {
+        error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+    })
+}
+
+/// One who waits for a connection or a stream.
+struct GroupWaiter {
+    group: Rc<Group>,
+    _queued: Queued,
+}
+
+impl GroupWaiter {
+    fn new(group: &Rc<Group>, queued: Queued) -> Self {
+        group.waiting.set(group.waiting.get() + 1);
+        Self { group: group.clone(), _queued: queued }
+    }
+}
+
+impl Drop for GroupWaiter {
+    fn drop(&mut self) {
+        let left = self.group.waiting.get() - 1;
+        self.group.waiting.set(left);
+        if left == 0 {
+            self.group.abandoned.notify_one();
+        }
+    }
+}
+
+/// Waits until there may be one more connection, for as long as anybody waits for it.
+async fn wait(
+    group: &Group,
+    endpoint: &Endpoint,
+    introduction: Option<Introduction>,
+    pool: u64,
+    worker: &Arc<Notify>,
+    clock: &Clock,
+) -> Result<ConnectionPermit, ConnectError> {
+    /// How often workers that have connections are asked again to let go of one.
+    const AGAIN: Duration = Duration::from_millis(50);
+    loop {
+        let is_starved = group.connections.borrow().iter().all(|connection| !connection.is_of_use());
+        let wanted = Wanted { pool, introduction, is_new: true, is_starved };
+        let mut waiting = endpoint.connections.wait(wanted, worker);
+        loop {
+            tokio::select! {
+                biased;
+                got = &mut waiting => match got {
+                    Some(Got::Permit(permit)) => return Ok(permit),
+                    // One that is not new is closed.
+                    Some(Got::Moved(..) | Got::Local(_)) | None => break,
+                },
+                () = group.abandoned.notified() => {
+                    // Others may have come since.
+                    if group.waiting.get() == 0 {
+                        return Err(ConnectError::TooMany);
+                    }
+                }
+                () = clock.pause(AGAIN) => waiting.nudge(wanted, worker),
+            }
+        }
+    }
+}
+
 /// Connects, and if HTTP/2 is spoken, spawns what drives the connection, and waits until the endpoint has said what it
 /// allows.
+#[expect(clippy::too_many_arguments, reason = "each is needed, and it is called from one place")]
 async fn connect(
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     introduction: Option<Introduction>,
     protocol: Protocol,
     timeouts: &UpstreamTimeouts,
     clock: &Clock,
     drain: &Drain,
+    permit: Option<ConnectionPermit>,
+    freed: Option<Rc<Notify>>,
 ) -> Result<Made, ConnectError> {
-    let stream = dial(endpoint, introduction, protocol).await?;
+    let stream = dial_patiently(endpoint, introduction, protocol, clock, timeouts.connect.get() / 2).await?;
     if protocol == Protocol::Auto && !stream.has_agreed_on_http2() {
-        return Ok(Made::Alone(stream));
+        return Ok(Made::Alone((stream, permit)));
     }
     let now = clock.now();
     let state = Rc::new(State {
@@ -352,8 +550,10 @@ async fn connect(
         most: Cell::new(0),
         streams: Cell::new(0),
         takes_connect: Cell::new(false),
-        is_used: Cell::new(false),
         is_retired: Cell::new(false),
+        has_answered: Cell::new(false),
+        idle_mark: RefCell::new(freed.is_some().then(|| endpoint.connections.idle())),
+        freed,
         idle_since: Cell::new(now),
         heard: Cell::new(now),
         driver: RefCell::new(None),
@@ -372,6 +572,8 @@ async fn connect(
     let (ready, is_ready) = oneshot::channel();
     let driven = state.clone();
     drain.spawn_local(async move {
+        // It counts as long as it is there.
+        let _permit = permit;
         let mut connection = pin!(connection);
         let mut ready = Some(ready);
         let result = poll_fn(|cx| {
@@ -396,7 +598,13 @@ async fn connect(
         }
     });
     is_ready.await.map_err(|_| ConnectError::Ended)??;
-    Ok(Made::Shared(Shared { sender, state, since: now, timeouts: timeouts.clone() }))
+    Ok(Made::Shared(Shared {
+        sender,
+        state,
+        endpoint: endpoint.clone(),
+        since: now,
+        timeouts: timeouts.clone(),
+    }))
 }
 
 /// Spawns the tasks of a connection.

@@ -11,7 +11,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Permit, transport::Stream};
+use super::{ConnectionPermit, transport::Stream};
 
 /// A connection to an endpoint, or a stream of one of HTTP/2, on which no HTTP is spoken any more.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ enum Way {
     /// It counts as a connection for as long as it is there.
     Alone {
         stream: Stream,
-        _permit: Option<Permit>,
+        _permit: Option<ConnectionPermit>,
     },
     Shared {
         stream: TokioIo<Upgraded>,
@@ -34,7 +34,7 @@ enum Way {
 }
 
 impl Switched {
-    pub(super) fn alone(stream: Stream, begun: Bytes, permit: Option<Permit>) -> Self {
+    pub(super) fn alone(stream: Stream, begun: Bytes, permit: Option<ConnectionPermit>) -> Self {
         Self { way: Way::Alone { stream, _permit: permit }, begun }
     }
 

@@ -77,6 +77,45 @@ fn endpoints_of_the_same_address_survive_a_reload_with_what_is_known_of_them() {
 }
 
 #[test]
+fn an_endpoint_that_has_recovered_has_all_its_failures_before_it() {
+    let upstream = upstream(2, "health = {}\noutlier = { consecutive-failures = 3, consecutive-errors = 3 }");
+    let endpoint = upstream.roster().all()[0].endpoint.clone();
+    upstream.note(&endpoint, Event::CheckPassed);
+    fail(&upstream, 0, 2, Reason::NoAnswer);
+    let error = |times: u32| {
+        for _ in 0..times {
+            let request = InFlight::new(endpoint.clone(), Trial::No);
+            upstream.answered(&request, StatusCode::INTERNAL_SERVER_ERROR, None);
+        }
+    };
+    error(2);
+    fail(&upstream, 0, 2, Reason::NoAnswer);
+    let state = || endpoint.health().state(&upstream.settings);
+    for _ in 0..3 {
+        upstream.note(&endpoint, Event::CheckFailed("refused".into()));
+    }
+    assert_eq!(state(), State::Unreachable);
+    upstream.note(&endpoint, Event::CheckPassed);
+    assert_eq!(state(), State::Healthy);
+    fail(&upstream, 0, 2, Reason::NoAnswer);
+    assert_eq!(state(), State::Healthy, "these are two, and not five");
+    error(2);
+    assert_eq!(state(), State::Healthy, "and so are these");
+}
+
+#[test]
+fn requests_without_an_answer_count_where_the_rate_of_errors_does() {
+    let upstream = upstream(3, "outlier = { error-rate = 0.3, min-requests = 4, consecutive-failures = 0 }");
+    for _ in 0..4 {
+        let request = InFlight::new(upstream.roster().all()[1].endpoint.clone(), Trial::No);
+        upstream.answered(&request, StatusCode::OK, None);
+        upstream.failed(&request, Reason::NoAnswer);
+    }
+    upstream.judge();
+    assert_eq!(ports(&upstream), [1, 3]);
+}
+
+#[test]
 fn an_endpoint_without_a_connection_is_left_out_until_a_trial() {
     let upstream = upstream(3, "outlier = { eject = '1ms' }");
     let version = upstream.roster().version();

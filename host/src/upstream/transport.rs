@@ -9,7 +9,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -18,19 +18,18 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::oneshot,
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{interim::Ear, switched::Switched};
-use crate::socket::{self, Socket};
+use super::{connect::Sender, connections::Waiter, interim::Ear, link::Link, switched::Switched};
+use crate::socket;
 
 /// A connection to an endpoint, with TLS or without.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Clear(Socket),
-    Private(Box<TlsStream<TcpStream>>),
+    Clear(Link),
+    Private(Box<TlsStream<Link>>),
 }
 
 impl Stream {
@@ -40,6 +39,36 @@ impl Stream {
             Self::Clear(_) => false,
             Self::Private(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
+    }
+
+    fn link(&self) -> &Link {
+        match self {
+            Self::Clear(link) => link,
+            Self::Private(stream) => stream.get_ref().0,
+        }
+    }
+
+    fn link_mut(&mut self) -> &mut Link {
+        match self {
+            Self::Clear(link) => link,
+            Self::Private(stream) => stream.get_mut().0,
+        }
+    }
+
+    /// Takes it off the runtime of this worker; nothing can be read or written until it arrives at another's.
+    pub fn leave(&mut self) -> io::Result<()> {
+        self.link_mut().leave()
+    }
+
+    pub fn arrive(&mut self) -> io::Result<()> {
+        self.link_mut().arrive()
+    }
+
+    /// Whether the endpoint has acknowledged nothing of what was written since `since`, so that it cannot have read any
+    /// of it. Asked when the end of its stream has come: that acknowledges all that had reached it by then.
+    fn is_unread(&self, since: u64) -> bool {
+        let written = self.link().given() - since;
+        written == 0 || self.link().unacknowledged().is_some_and(|outstanding| outstanding >= written)
     }
 }
 
@@ -65,6 +94,15 @@ pub(super) struct Memory {
     given: Vec<u8>,
     /// How much of it the socket has taken.
     written: usize,
+    /// What had been written to the link before.
+    since: u64,
+    /// The endpoint had closed the connection before anything of the request can have reached it.
+    pub is_unread: bool,
+    /// Somebody on another worker gets the connection as soon as it is idle. With what sends requests over it, since
+    /// hyper ends a connection without that.
+    pub heir_elsewhere: Option<(Waiter, Sender)>,
+    /// Of whatever drives the connection.
+    pub driver: Option<Waker>,
 }
 
 impl Transport {
@@ -138,6 +176,7 @@ impl Memory {
         self.is_on = is_on;
         self.given.clear();
         self.written = 0;
+        self.is_unread = false;
     }
 
     /// The headers of the request that was given to be written; none if it was not given whole.
@@ -165,14 +204,25 @@ impl Read for Transport {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let Self { stream, memory, scratch } = self.get_mut();
-        let ear = &mut memory.borrow_mut().ear;
+        let mut memory = memory.borrow_mut();
+        let Memory { ear, written, since, is_unread, .. } = &mut *memory;
         if !ear.is_listening() {
             return Pin::new(stream).poll_read(cx, buffer);
         }
         let mut scratch = scratch.borrow_mut();
         let size = scratch.len().min(buffer.remaining());
         let mut came = ReadBuf::new(&mut scratch[..size]);
-        ready!(Pin::new(stream.inner_mut()).poll_read(cx, &mut came))?;
+        let read = ready!(Pin::new(stream.inner_mut()).poll_read(cx, &mut came));
+        let has_ended = match &read {
+            Ok(()) => came.filled().is_empty(),
+            // Of TLS, without a farewell.
+            Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+        };
+        if has_ended && !ear.has_heard() {
+            let since = if *written == 0 { stream.inner().link().given() } else { *since };
+            *is_unread = stream.inner().is_unread(since);
+        }
+        read?;
         ear.hear(came.filled());
         buffer.put_slice(came.filled());
         Poll::Ready(Ok(()))
@@ -191,6 +241,9 @@ impl Write for Transport {
     ) -> Poll<io::Result<usize>> {
         let Self { stream, memory, .. } = self.get_mut();
         let mut memory = memory.borrow_mut();
+        if memory.written == 0 {
+            memory.since = stream.inner().link().given();
+        }
         if memory.is_on {
             // What the socket has not taken is given again.
             let Memory { given, written, .. } = &mut *memory;

@@ -23,17 +23,32 @@ use crate::config;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a watch is believed that says nothing: a connection may have gone without a word.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Keys in etcd.
 pub(super) struct Etcd {
     gateway: Gateway,
     settings: config::Etcd,
     is_https: bool,
-    /// The keys have been read up to this revision.
-    read: Option<i64>,
+    /// The keys have been read up to this revision of this cluster.
+    read: Option<Read>,
     /// What could not be understood the last time.
     not_understood: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Read {
+    cluster: String,
+    revision: i64,
+}
+
+impl Read {
+    /// Whether this is said by a store that does not know what was read: one that has lost data counts its revisions from
+    /// an earlier one, and would say nothing before it has come to the one that is asked for.
+    fn is_unknown_to(&self, header: &Header) -> bool {
+        let is_earlier = header.revision.parse().is_ok_and(|revision: i64| revision < self.revision);
+        is_earlier || (!header.cluster_id.is_empty() && header.cluster_id != self.cluster)
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -47,6 +62,7 @@ struct Range {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Header {
+    cluster_id: String,
     revision: String,
 }
 
@@ -65,6 +81,7 @@ struct Watched {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Happened {
+    header: Header,
     canceled: bool,
     events: Vec<serde_json::Value>,
 }
@@ -81,7 +98,7 @@ impl Etcd {
 
     async fn list(&mut self) -> Result<Vec<config::Endpoint>, GatewayError> {
         match self.read.take() {
-            Some(revision) => self.wait(revision + 1).await?,
+            Some(read) => self.wait(&read).await?,
             None => self.authenticate().await?,
         }
         let (key, range_end) =
@@ -91,19 +108,19 @@ impl Etcd {
             self.gateway.ask("/v3/kv/range", Some(&question), PATIENCE).await?.json(PATIENCE).await?;
         let revision = range.header.revision.parse();
         let missing = |_| GatewayError::Missing("etcd".to_owned(), "the revision");
-        self.read = Some(revision.map_err(missing)?);
+        self.read = Some(Read { cluster: range.header.cluster_id, revision: revision.map_err(missing)? });
         Ok(listed("etcd", understood(&range.kvs, self.is_https), &mut self.not_understood))
     }
 
-    /// Waits until something has happened to the keys since a revision, or may have.
-    async fn wait(&mut self, from: i64) -> Result<(), GatewayError> {
+    /// Waits until something has happened to the keys since they were read, or may have.
+    async fn wait(&mut self, read: &Read) -> Result<(), GatewayError> {
         let (key, range_end) =
             (encode(self.settings.prefix.as_bytes()), encode(&end_of(&self.settings.prefix)));
         let question = json!({
-            "create_request": { "key": key, "range_end": range_end, "start_revision": from.to_string() }
+            "create_request": { "key": key, "range_end": range_end, "start_revision": (read.revision + 1).to_string() }
         });
         let mut answer = self.gateway.ask("/v3/watch", Some(&question), PATIENCE).await?;
-        match timeout(SILENCE, happens(&mut answer)).await {
+        match timeout(SILENCE, happens(&mut answer, read)).await {
             Ok(Ok(())) | Err(_) => Ok(()),
             Ok(Err(error)) => {
                 self.gateway.give_up();
@@ -136,10 +153,11 @@ impl Directory for Etcd {
 
 /// Waits for the first message that tells of a change, or that the watch is over, for which the reason may be that
 /// the revision is too old to be told from (compaction).
-async fn happens(answer: &mut Answer) -> Result<(), GatewayError> {
+async fn happens(answer: &mut Answer, read: &Read) -> Result<(), GatewayError> {
     loop {
         match answer.message::<Watched>().await? {
-            Some(Watched { result: Some(Happened { canceled: false, events }) }) if events.is_empty() => {}
+            Some(Watched { result: Some(Happened { canceled: false, events, header }) })
+                if events.is_empty() && !read.is_unknown_to(&header) => {}
             Some(_) => return Ok(()),
             None => return Err(GatewayError::Missing("etcd".to_owned(), "what happens from now on")),
         }
@@ -233,5 +251,16 @@ mod tests {
         let put = message(r#"{"result":{"header":{},"events":[{"kv":{"key":"L2E="}}]}}"#);
         assert_eq!(put.events.len(), 1);
         assert!(message(r#"{"result":{"canceled":true,"compact_revision":"20"}}"#).canceled);
+        let read = Read { cluster: "7".to_owned(), revision: 17 };
+        for (header, is_unknown) in [
+            (r#"{"cluster_id":"7","revision":"17"}"#, false),
+            (r#"{"cluster_id":"7","revision":"18"}"#, false),
+            (r#"{"cluster_id":"7","revision":"16"}"#, true),
+            (r#"{"cluster_id":"8","revision":"18"}"#, true),
+            ("{}", false),
+        ] {
+            let header: Header = serde_json::from_str(header).unwrap();
+            assert_eq!(read.is_unknown_to(&header), is_unknown, "{header:?}");
+        }
     }
 }
