@@ -2,6 +2,7 @@
 //!
 //! Everything is on loopback and port 0, and waits for events with an end: nothing sleeps.
 
+mod browser;
 mod client;
 mod dns;
 mod executable;
@@ -15,6 +16,7 @@ mod origin;
 mod proxy;
 mod tls;
 
+pub use browser::Browser;
 pub use client::{Client, Response};
 pub use dns::{NameServer, Resource};
 pub use executable::Executable;

@@ -17,7 +17,10 @@ const PAGE: &str = include_str!("page.html");
 /// Stands in the page for a number that is used once.
 const NONCE: &str = "{nonce}";
 
-pub(super) async fn show(State(_): State<Arc<Server>>) -> Response {
+/// Stands in the page for whether the API wants a token.
+const TOKEN: &str = "{token}";
+
+pub(super) async fn show(State(server): State<Arc<Server>>) -> Response {
     let mut bytes = [0_u8; 16];
     if getrandom::fill(&mut bytes).is_err() {
         return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no random numbers").into_response();
@@ -25,9 +28,11 @@ pub(super) async fn show(State(_): State<Arc<Server>>) -> Response {
     let nonce: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    let mut response = Html(PAGE.replace(NONCE, &nonce)).into_response();
+    let needs_token = server.admin().is_some_and(|admin| admin.config.token.is_some());
+    let page = PAGE.replace(NONCE, &nonce).replace(TOKEN, if needs_token { "needed" } else { "none" });
+    let mut response = Html(page).into_response();
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &str| {
         let value = HeaderValue::from_str(value).expect("these values are visible ASCII");
