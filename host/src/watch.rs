@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -53,7 +54,9 @@ pub async fn run(server: Arc<Server>, config: PathBuf, mut in_force: State) {
         let files = server.files();
         let folders_of_files = files.iter().flat_map(|file| folders_of(file));
         let linked = links_in(&plugins).into_iter().flat_map(|link| folders_of(&link));
-        let folders_of_files = folders_of(&config).chain(folders_of_files).chain(linked);
+        let folders_of_files = folders_of(&config).into_iter().chain(folders_of_files).chain(linked);
+        // The folder of plugins may be a link itself, or be below one.
+        let folders_of_files = folders_of_files.chain(folders_of(&plugins));
         let has_moved = folders.watch(folders_of_files.chain([plugins.clone()]));
         if !has_moved {
             tokio::select! {
@@ -105,11 +108,51 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// The folders in which something happens when a file changes: where it is, and where it leads to if it is a
-/// link.
-fn folders_of(file: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let target = fs::canonicalize(file).ok();
-    [Some(folder_of(file)), target.map(|target| folder_of(&target))].into_iter().flatten()
+/// The folders in which something happens when a file changes: where it is, and where each link is on the way to it.
+///
+/// Any of them may be pointed elsewhere: `config.toml` -> `current/config.toml`, where `current` is a link to a release,
+/// is how alternatives, Nix profiles and ConfigMaps replace files.
+fn folders_of(file: &Path) -> BTreeSet<PathBuf> {
+    /// As many as Linux follows (path_resolution(7)).
+    const LINKS: usize = 40;
+    let mut folders = BTreeSet::from([folder_of(file)]);
+    // What has been walked holds no link; what is left may.
+    let mut walked = PathBuf::new();
+    let mut left: Vec<OsString> = components_of(file);
+    let mut links = 0;
+    while let Some(component) = left.pop() {
+        match component.to_str() {
+            Some(".") => continue,
+            Some("..") if walked.file_name().is_some() => {
+                walked.pop();
+                continue;
+            }
+            _ => {}
+        }
+        let path = walked.join(&component);
+        match fs::read_link(&path) {
+            Ok(target) => {
+                links += 1;
+                if links > LINKS {
+                    break;
+                }
+                folders.insert(folder_of(&path));
+                if target.is_absolute() {
+                    walked = PathBuf::new();
+                }
+                left.extend(components_of(&target));
+            }
+            // No link, or nothing at all: what comes later is seen by its folder.
+            Err(_) => walked = path,
+        }
+    }
+    folders.insert(folder_of(&walked));
+    folders
+}
+
+/// The parts of a path, the last one first.
+fn components_of(path: &Path) -> Vec<OsString> {
+    path.components().rev().map(|component| component.as_os_str().to_owned()).collect()
 }
 
 fn folder_of(file: &Path) -> PathBuf {
@@ -221,4 +264,41 @@ fn entries_of(plugins: &Path) -> impl Iterator<Item = fs::DirEntry> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         extension.is_some_and(|extension| ["wasm", "toml", "sig"].contains(&extension))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn the_folder_of_every_link_on_the_way_is_watched() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["etc", "middle", "store", "releases/2"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        let place = |name: &str| root.join(name);
+        let folders = |name: &str| folders_of(&place(name));
+        let among =
+            |found: &BTreeSet<PathBuf>, names: &[&str]| names.iter().all(|name| found.contains(&place(name)));
+        fs::write(place("store/v1.toml"), "").unwrap();
+        symlink(place("store/v1.toml"), place("middle/current.toml")).unwrap();
+        symlink("../middle/current.toml", place("etc/config.toml")).unwrap();
+        assert!(among(&folders("etc/config.toml"), &["etc", "middle", "store"]));
+        assert_eq!(folders("store/v1.toml"), BTreeSet::from([place("store")]));
+        // A folder on the way is a link.
+        fs::write(place("releases/2/a.toml"), "").unwrap();
+        symlink("releases/2", place("current")).unwrap();
+        let found = folders("current/a.toml");
+        assert!(among(&found, &["", "current", "releases/2"]), "{found:?}");
+        // Links that lead nowhere, and in circles.
+        symlink("gone/b.toml", place("etc/b.toml")).unwrap();
+        assert!(among(&folders("etc/b.toml"), &["etc", "etc/gone"]));
+        symlink("d", place("etc/c")).unwrap();
+        symlink("c", place("etc/d")).unwrap();
+        assert!(among(&folders("etc/c"), &["etc"]));
+        assert_eq!(folders_of(Path::new("config.toml")), BTreeSet::from([PathBuf::from(".")]));
+    }
 }
