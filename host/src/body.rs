@@ -676,8 +676,19 @@ pub trait Observer: Unpin {
     /// told so by them.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>>;
 
-    /// Nothing more will come. Not complete if the client or the upstream broke off.
-    fn ended(self, is_complete: bool);
+    /// Nothing more will come.
+    fn ended(self, end: End<'_>);
+}
+
+/// How a response's body ended.
+#[derive(Debug)]
+pub enum End<'a> {
+    Complete,
+    /// The upstream was silent for too long.
+    Stalled,
+    Broken(&'a Error),
+    /// Nobody asks for the rest: the client is gone, was given up, or the process ends.
+    Dropped,
 }
 
 impl<O: Observer> ResponseBody<O> {
@@ -690,9 +701,9 @@ impl<O: Observer> ResponseBody<O> {
         Self { content: Content::Whole(Bytes::new()), observer: None }
     }
 
-    fn end(&mut self, is_complete: bool) {
+    fn end(&mut self, end: End<'_>) {
         if let Some(observer) = self.observer.take() {
-            observer.ended(is_complete);
+            observer.ended(end);
         }
     }
 }
@@ -708,7 +719,7 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
             Poll::Pending => {
                 let stalled = body.observer.as_mut().map(|observer| observer.poll_stalled(cx));
                 let Some(Poll::Ready(trailers)) = stalled else { return Poll::Pending };
-                body.end(false);
+                body.end(End::Stalled);
                 // The upstream is told that it need not go on.
                 body.content = Content::Whole(Bytes::new());
                 return Poll::Ready(Some(trailers.map(Frame::trailers).ok_or(Error::Stalled)));
@@ -722,11 +733,11 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
                 }
                 // hyper does not come back for the end of a body that says it has ended.
                 if body.content.is_end_stream() {
-                    body.end(true);
+                    body.end(End::Complete);
                 }
             }
-            Some(Err(_)) => body.end(false),
-            None => body.end(true),
+            Some(Err(error)) => body.end(End::Broken(error)),
+            None => body.end(End::Complete),
         }
         Poll::Ready(frame)
     }
@@ -743,6 +754,6 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
 impl<O: Observer> Drop for ResponseBody<O> {
     fn drop(&mut self) {
         let is_complete = self.content.is_end_stream();
-        self.end(is_complete);
+        self.end(if is_complete { End::Complete } else { End::Dropped });
     }
 }

@@ -67,6 +67,11 @@ impl Drain {
         self.aborted.cancel();
     }
 
+    /// Whether what still runs is given up.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.is_cancelled()
+    }
+
     /// Returns once every task has ended, or is to be given up.
     pub async fn wait(&self) {
         self.aborted.run_until_cancelled(self.tasks.wait()).await;

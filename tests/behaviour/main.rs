@@ -1,5 +1,6 @@
 //! The promises of Tollgate, each tested on a proxy that runs.
 
+mod access_log;
 mod admin;
 mod architecture;
 mod attempts;
@@ -33,6 +34,7 @@ mod limits;
 mod load;
 mod mistakes;
 mod overload;
+mod page;
 mod plugin_commands;
 mod plugins;
 mod proxy_protocol;

@@ -479,7 +479,12 @@ async fn an_upstream_of_http2_without_tunnels_is_said_to_be_one() {
     client.send(format!("{HANDSHAKE}\r\n")).await;
     assert_eq!(client.response().await.status, 502);
     assert_eq!(
-        logged(&["does not offer to go on in another protocol", &origin.address.to_string()]).len(),
+        logged(&[
+            "request not answered",
+            "does not offer to go on in another protocol",
+            &origin.address.to_string()
+        ])
+        .len(),
         1
     );
     let mut client = http2_client(&proxy, &secure, Door::Http2).await;

@@ -245,9 +245,9 @@ async fn a_plugin_that_may_wait_and_computes_is_held_to_its_time() {
     // Others go on meanwhile.
     assert_eq!(proxy.get("/", &["x-do: calls"]).await.status, 200);
     assert_eq!(looping.response().await.status, 503);
-    assert_eq!(logged(&["`computes` ran longer than 60 ms"]).len(), 1);
+    assert_eq!(logged(&["request not answered", "`computes` ran longer than 60 ms"]).len(), 1);
     assert_eq!(proxy.get("/", &["x-do: nonsense"]).await.status, 503);
-    assert_eq!(logged(&["`computes` trapped"]).len(), 1);
+    assert_eq!(logged(&["request not answered", "`computes` trapped"]).len(), 1);
     assert_eq!(outcomes(&proxy, "send GET http://127.0.0.1:1/; calls").await, ["unreachable", "1"]);
 }
 
@@ -262,7 +262,7 @@ async fn a_plugin_that_never_stops_sending_is_stopped_while_others_are_answered(
     until("it sends", || other.received().len() > 2).await;
     assert_eq!(proxy.get("/", &["x-do: calls"]).await.status, 200);
     assert_eq!(sending.response().await.status, 503);
-    assert_eq!(logged(&["`insists` ran longer than 10 ms"]).len(), 1);
+    assert_eq!(logged(&["request not answered", "`insists` ran longer than 10 ms"]).len(), 1);
 
     // Time for all of it, so that it is not that which stops it.
     let settings = settings.replace("wait = \"100ms\"", "time = \"30s\"");

@@ -13,7 +13,7 @@ use crate::{
     server::Server,
     snapshot::{Loaded, write_loads},
     telemetry::{
-        Page,
+        self, Page,
         metrics::Format,
         traffic::{write_listeners, write_routes},
     },
@@ -65,6 +65,9 @@ fn write_process(page: &mut Page, server: &Server) {
     page.counter("tollgate_reloads_total", "Attempts to put a configuration in force.", |family| {
         family.row(&[("outcome", "in-force")], server.reloads().done.get());
         family.row(&[("outcome", "refused")], server.reloads().refused.get());
+    });
+    page.counter("tollgate_log_lines_lost_total", "Lines of the log that nobody took in time.", |family| {
+        family.row(&[], telemetry::lost_lines());
     });
 }
 

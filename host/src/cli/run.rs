@@ -9,7 +9,7 @@ use crate::{
     admin, config,
     plugin::Compiler,
     server::{Server, Settings, default_artifacts},
-    watch,
+    telemetry, watch,
 };
 
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
@@ -23,6 +23,7 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         tracing::info!(%address, "listening");
     }
     server.drain().accompany(admin::run(server.clone(), Some(path.clone())));
+    server.drain().accompany(telemetry::announce_losses());
     server.drain().spawn(watch::run(server.clone(), path.clone(), loaded));
     signals.serve(&server, Some(&path)).await
 }

@@ -18,12 +18,12 @@ use super::{
     http2,
     tcp::Client,
     tls,
-    wire::{SCRATCH, Scratch, Wire},
+    wire::{Refused, SCRATCH, Scratch, Wire},
 };
 use crate::{
     config::Listener,
     live::Worker,
-    proxy::{self, Answered, Connection, Turn},
+    proxy::{self, Answered, Connection, Refusal, Turn},
     socket::Socket,
     telemetry::{
         Part,
@@ -69,7 +69,11 @@ impl Server {
                 tracing::debug!(client = %address, error = with_sources(&error), "no TLS connection");
                 counts.did_not_shake_hands(error.kind());
                 if let tls::OpenError::Clear(stream) = error {
-                    counts.refused_with(StatusCode::BAD_REQUEST);
+                    let status = StatusCode::BAD_REQUEST;
+                    counts.refused_with(status);
+                    let (client, reason) = (address.client(), "plain HTTP where TLS is spoken");
+                    Refusal { client, tls: None, version: None, head: &[], status, reason }
+                        .write(&self.worker);
                     tls::refuse(stream, &self.worker.clock).await;
                 }
                 return;
@@ -174,6 +178,18 @@ impl Server {
             Ok(begun) => return Some(begun),
             Err(wire) => wire,
         };
+        if let Some(refused) = wire.refused() {
+            let (status, head, reason) = match refused {
+                Refused::Here { status, head, why } => (status, head, why),
+                Refused::ByHyper(status) => {
+                    connection.counts.refused_with(status);
+                    (status, &*read_buf, result.as_ref().err().map(innermost).unwrap_or_default())
+                }
+            };
+            let client = connection.peer.address.client();
+            let tls = connection.tls.as_ref().map(|session| session.version);
+            Refusal { client, tls, version: None, head, status, reason: &reason }.write(&worker);
+        }
         match (result, turn.take_tunnel()) {
             (Err(error), _) => {
                 tracing::debug!(client = %connection.peer.address, %error, "connection ended");
@@ -196,3 +212,12 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Headers that hyper reads without asking for memory.
 const HEADERS: usize = 100;
+
+/// What an error comes from in the end.
+fn innermost(error: &hyper::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

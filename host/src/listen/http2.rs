@@ -34,7 +34,7 @@ use crate::{
     clock::{Pace, Timer},
     config::ListenerLimits,
     live::Worker,
-    proxy::{self, Answered, Connection, Tunnel},
+    proxy::{self, Answered, Connection, Refusal, Tunnel},
     socket,
     telemetry::traffic::Limit,
 };
@@ -251,13 +251,15 @@ struct OpenStream {
     /// There once it was the client's turn.
     writing: Option<Timer>,
     pace: Pace,
+    /// Its client does not read.
+    is_given_up: bool,
 }
 
 impl OpenStream {
     fn new(open: Rc<Open>, progress: Rc<Progress>) -> Self {
         open.count.set(open.count.get() + 1);
         open.idle.stop();
-        Self { open, progress, writing: None, pace: Pace::default() }
+        Self { open, progress, writing: None, pace: Pace::default(), is_given_up: false }
     }
 
     /// Ready when the client has not taken anything for too long, or too little.
@@ -285,6 +287,10 @@ impl OpenStream {
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
+        if self.is_given_up {
+            // What the stream's task had in hand has been dropped before this.
+            self.open.connection.go_on();
+        }
         let left = self.open.count.get() - 1;
         self.open.count.set(left);
         if left == 0 {
@@ -316,8 +322,9 @@ impl<F: Future<Output = ()>> Future for StreamTask<F> {
         let Some(open) = this.open else { return Poll::Pending };
         let limit = ready!(open.poll_abandoned(cx));
         let connection = &open.open.connection;
-        connection.counts.reached(limit);
+        connection.give_up(limit);
         tracing::debug!(client = %connection.peer.address, limit = limit.name(), "stream given up");
+        open.is_given_up = true;
         Poll::Ready(())
     }
 }
@@ -521,7 +528,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 }
                 self.write_pace.wait(&self.worker.clock);
                 ready!(self.writing.poll(cx));
-                self.connection.counts.reached(Limit::WriteTime);
+                self.connection.give_up(Limit::WriteTime);
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
             }
             Poll::Ready(written) => written?,
@@ -529,7 +536,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         self.writing.stop();
         let Self { outgoing, allowance, connection, write_pace, worker, ends, .. } = self;
         if !write_pace.pass(written, connection.listener.min_rates.write(), &worker.clock) {
-            connection.counts.reached(Limit::WriteRate);
+            connection.give_up(Limit::WriteRate);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")));
         }
         let mut left = written;
@@ -550,8 +557,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                         Some(left) => ends.set(left),
                         // The one answer that h2 gives by itself is that to a head which is too large.
                         None => {
-                            connection.counts.refused_with(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+                            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                            connection.counts.refused_with(status);
                             connection.counts.reached(Limit::Headers);
+                            Refusal {
+                                client: connection.peer.address.client(),
+                                tls: connection.tls.as_ref().map(|session| session.version),
+                                version: Some("2"),
+                                head: &[],
+                                status,
+                                reason: "the head is too long",
+                            }
+                            .write(worker);
                         }
                     },
                     _ => {}

@@ -56,6 +56,10 @@ pub(super) struct Wire<S> {
     /// An interim response that is being written.
     interim: Bytes,
     is_closed: bool,
+    /// The status of a response that hyper made itself, to what it could not read.
+    refused: Option<StatusCode>,
+    /// Why the connection is given up.
+    why: RefCell<String>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
@@ -82,6 +86,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             write_pace: Pace::default(),
             interim: Bytes::new(),
             is_closed: false,
+            refused: None,
+            why: RefCell::default(),
         }
     }
 
@@ -203,7 +209,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.connection.counts.reached(limit);
         }
         self.turn.set_fault(status);
-        io::Error::other(why.to_string())
+        let why = why.to_string();
+        self.why.replace(why.clone());
+        io::Error::other(why)
     }
 
     /// Ready when no interim response waits to be written.
@@ -251,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.writing.start(self.connection.listener.timeouts.write.get());
         }
         ready!(self.writing.poll(cx));
-        self.connection.counts.reached(Limit::WriteTime);
+        self.connection.give_up(Limit::WriteTime);
         Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the client does not read"))
     }
 
@@ -262,8 +270,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         if self.write_pace.pass(bytes, rate, self.writing.clock()) {
             return Ok(());
         }
-        self.connection.counts.reached(Limit::WriteRate);
+        self.connection.give_up(Limit::WriteRate);
         Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly"))
+    }
+
+    /// The request that was refused before the proxy saw it, if one was.
+    pub fn refused(&self) -> Option<Refused<'_>> {
+        let is_unanswered = self.framing.expects_head() && !self.turn.is_busy();
+        match self.turn.fault() {
+            Some(status) if is_unanswered => {
+                Some(Refused::Here { status, head: &self.kept, why: self.why.borrow().clone() })
+            }
+            Some(_) => None,
+            None => self.refused.map(Refused::ByHyper),
+        }
     }
 
     /// The socket and what has come from it, if that is the beginning of HTTP/2.
@@ -304,6 +324,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         // A client that is gone does not miss it.
         let _ = clock.within(FAREWELL, farewell).await;
     }
+}
+
+/// Who has refused a request.
+pub(super) enum Refused<'a> {
+    /// Its framing has a fault, or it did not come in time; with what has come of its head.
+    Here { status: StatusCode, head: &'a [u8], why: String },
+    /// hyper, which has its head.
+    ByHyper(StatusCode),
+}
+
+/// The status of a response that begins with these bytes.
+fn status_of(head: &[u8]) -> Option<StatusCode> {
+    let (_, status) = head.split_at_checked("HTTP/1.1 ".len())?;
+    StatusCode::from_bytes(status.get(..3)?).ok()
 }
 
 /// A response without a body that closes the connection.
@@ -347,6 +381,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     ) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
         ready!(wire.poll_interim(cx))?;
+        if wire.refused.is_none() && !wire.turn.is_busy() {
+            // No request is being answered, so hyper says why it could not read one.
+            wire.refused = bytes.iter().find_map(|piece| status_of(piece));
+        }
         match wire.poll_write_own_version(cx, bytes) {
             Poll::Pending => wire.poll_writing_deadline(cx).map(Err),
             Poll::Ready(written) => Poll::Ready(written.and_then(|written| {

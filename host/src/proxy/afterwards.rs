@@ -7,12 +7,18 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Connection, grpc, meter::Meter, record::Record, send::Sent};
-use crate::{body::Observer, clock::Timer, live::Generation, telemetry::traffic::Bytes};
+use super::{Connection, Context as Request, cut::Cut, grpc, meter::Meter, record::Record, send::Sent};
+use crate::{
+    body::{End, Observer},
+    clock::Timer,
+    live::{Generation, Worker},
+    telemetry::traffic::Bytes,
+};
 
 /// Goes with the body of a response, and settles what is left of a request.
 #[derive(Debug)]
 pub struct Afterwards {
+    worker: Rc<Worker>,
     /// Held to the end: a request sees one generation.
     generation: Rc<Generation>,
     connection: Rc<Connection>,
@@ -25,18 +31,32 @@ pub struct Afterwards {
     stalled: Option<Timer>,
     /// How far the request's body had come when that was last looked at.
     uploaded: u64,
+    /// The client's own deadline is over.
+    is_late: bool,
 }
 
 impl Afterwards {
     pub(super) fn new(
-        generation: Rc<Generation>,
-        connection: Rc<Connection>,
-        meter: Meter,
+        request: Request,
         sent: Option<Sent>,
         record: Option<Box<Record>>,
         status: StatusCode,
     ) -> Self {
-        Self { generation, connection, meter, sent, record, status, passed: 0, stalled: None, uploaded: 0 }
+        let Request { worker, generation, connection, meter, .. } = request;
+        let (passed, stalled, uploaded, is_late) = (0, None, 0, false);
+        Self {
+            worker,
+            generation,
+            connection,
+            meter,
+            sent,
+            record,
+            status,
+            passed,
+            stalled,
+            uploaded,
+            is_late,
+        }
     }
 }
 
@@ -53,6 +73,7 @@ impl Observer for Afterwards {
         if let Some(deadline) = &sent.deadline
             && deadline.poll(cx).is_ready()
         {
+            self.is_late = true;
             return Poll::Ready(Some(grpc::late()));
         }
         let timer = self.stalled.get_or_insert_with(|| sent.clock.timer());
@@ -69,17 +90,21 @@ impl Observer for Afterwards {
         Poll::Pending
     }
 
-    fn ended(self, is_complete: bool) {
+    fn ended(self, end: End<'_>) {
+        let cut = match Cut::of_body(&end, &self.worker, &self.connection) {
+            Some(Cut::UpstreamSilent) if self.is_late => Some(Cut::Deadline),
+            cut => cut,
+        };
         self.connection.set_answered();
         let duration = self.meter.started.elapsed();
         let (status, sent) = (self.status, self.sent.as_ref());
         let bytes = Bytes { of_request: sent.map_or(0, Sent::uploaded), of_response: self.passed };
-        self.meter.count(&self.generation, status, bytes, duration, is_complete);
+        self.meter.count(&self.generation, status, bytes, duration, cut.is_none());
         self.connection.counts.requests.add(1);
         if let Some(record) = self.record {
-            record.write(status, sent, bytes, duration, is_complete);
+            record.write(status, sent, bytes, duration, cut);
         }
-        if let Some(sent) = self.sent.filter(|_| is_complete) {
+        if let Some(sent) = self.sent.filter(|_| cut.is_none()) {
             sent.finish();
         }
     }

@@ -15,7 +15,10 @@ use crate::{
     address::Caller,
     config::Listener,
     proxy_protocol::Introduction,
-    telemetry::{Part, traffic::ListenerCounts},
+    telemetry::{
+        Part,
+        traffic::{Limit, ListenerCounts},
+    },
     tls::{Protocol, Session},
 };
 
@@ -33,13 +36,15 @@ pub struct Connection {
     pub hsts: Option<HeaderValue>,
     /// In HTTP/1, where requests come one at a time; in HTTP/2 each has a stream to itself.
     pub turn: Option<Rc<Turn>>,
+    /// The limit for which the client is being given up.
+    given_up: Cell<Option<Limit>>,
 }
 
 impl Connection {
     /// One that speaks HTTP/1, unless its first bytes turn out to be those of HTTP/2.
     pub fn http1(peer: Peer, listener: Arc<Listener>, counts: Part<ListenerCounts>) -> Self {
         let hsts = strict_transport_security(&listener);
-        Self { peer, listener, counts, tls: None, hsts, turn: Some(Rc::default()) }
+        Self { peer, listener, counts, tls: None, hsts, turn: Some(Rc::default()), given_up: Cell::default() }
     }
 
     /// One by TLS.
@@ -54,7 +59,7 @@ impl Connection {
             Protocol::Http2 => None,
         };
         let hsts = strict_transport_security(&listener);
-        Self { peer, listener, counts, tls: Some(session.into()), hsts, turn }
+        Self { peer, listener, counts, tls: Some(session.into()), hsts, turn, given_up: Cell::default() }
     }
 
     /// The same one, on which HTTP/2 is spoken.
@@ -66,7 +71,25 @@ impl Connection {
             tls: self.tls.clone(),
             hsts: self.hsts.clone(),
             turn: None,
+            given_up: Cell::default(),
         }
+    }
+
+    /// Notes that the client has come up against a limit for which its connection, or the stream that is being
+    /// dropped, is given up.
+    pub fn give_up(&self, limit: Limit) {
+        self.counts.reached(limit);
+        self.given_up.set(Some(limit));
+    }
+
+    /// The stream that was given up is gone, and others go on.
+    pub fn go_on(&self) {
+        self.given_up.set(None);
+    }
+
+    /// The limit for which the client is being given up, if it is.
+    pub(super) fn given_up(&self) -> Option<Limit> {
+        self.given_up.get()
     }
 
     /// What an upstream is told of a connection that is made for this client of the connection: without a port, where

@@ -37,6 +37,11 @@ impl Meter {
         self.route.set(Some(place));
     }
 
+    /// The route that takes it, if one does.
+    pub fn route(&self) -> Option<usize> {
+        self.route.get()
+    }
+
     /// Counts it as answered by the opening of a tunnel, of which more is counted in what is returned.
     pub fn opened(&self, generation: &Generation, status: StatusCode) -> Part<RouteCounts> {
         let nothing = Bytes { of_request: 0, of_response: 0 };

@@ -7,6 +7,7 @@ mod afterwards;
 mod cached;
 mod canary;
 mod connection;
+mod cut;
 mod errands;
 mod error;
 mod explain;
@@ -17,6 +18,7 @@ mod hooks;
 mod identity;
 mod meter;
 mod record;
+mod refused;
 mod retry;
 mod secure;
 mod send;
@@ -30,12 +32,13 @@ pub use error::{Blame, Error};
 pub use explain::{Explanation, Question, Unexplained, explain};
 pub use headers::{BadRequest, BadResponse};
 pub use identity::Peer;
+pub use refused::Refusal;
 pub use tunnel::Tunnel;
 
 use std::{cell::Cell, pin::pin, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
 use hyper::body::Incoming;
 
 use crate::{
@@ -47,9 +50,14 @@ use crate::{
     live::{Generation, Worker},
     plugin::Exchange,
     snapshot::Route,
-    telemetry::{traffic::Limit, with_sources},
+    telemetry::{
+        Sampler,
+        traffic::{self, Limit},
+        with_sources,
+    },
 };
 use cached::Lookup;
+use cut::Cut;
 use hooks::Decision;
 use meter::Meter;
 use record::Record;
@@ -84,15 +92,18 @@ pub async fn handle(
 ) -> Answered {
     let meter = Meter::start();
     let generation = worker.generation();
-    let mut record =
-        generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
+    let record = generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
     let call = grpc::Call::of(&request);
     let connect = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let scheme = Cell::new(connection.peer.scheme);
     let context = Context { worker, generation, connection, meter, call, scheme };
+    let mut unanswered = Unanswered { context: &context, record, is_answered: false };
     // In a box, since hyper moves the future about before it runs; and made there, since it is large.
-    let way = Box::into_pin(Box::write(Box::new_uninit(), forward(&context, request, &mut record)));
-    let answer = match way.await {
+    let way = forward(&context, request, &mut unanswered.record);
+    let way = Box::into_pin(Box::write(Box::new_uninit(), way));
+    let answer = way.await;
+    let mut record = unanswered.take_record();
+    let answer = match answer {
         Ok((response, _)) if connect.is_some() && response.status().is_success() => {
             Err(Error::NotSwitched.into())
         }
@@ -100,12 +111,11 @@ pub async fn handle(
     };
     let (response, mut sent) = match answer {
         Ok((response, sent)) => (response, sent),
-        Err(failure) => (failure.into_response(&context.connection, context.call.is_some()), None),
+        Err(failure) => (failure.into_response(&context, &mut record), None),
     };
-    let Context { generation, connection, meter, call, scheme, .. } = context;
-    let mut response = if call.is_some() { grpc::translate(response) } else { response };
+    let mut response = if context.call.is_some() { grpc::translate(response) } else { response };
     // RFC 6797, section 7.2: not to whom came in clear.
-    if let Some(hsts) = connection.hsts.as_ref().filter(|_| scheme.get() == "https") {
+    if let Some(hsts) = context.connection.hsts.as_ref().filter(|_| context.scheme.get() == "https") {
         // A response with 32,768 headers is not one that this one more would help.
         let _ = response.headers_mut().try_insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
@@ -117,13 +127,49 @@ pub async fn handle(
             upgrade::to_connected(&mut response);
         }
         let status = response.status();
+        let Context { worker, generation, connection, meter, .. } = context;
         connection.counts.requests.add(1);
         let counts = meter.opened(&generation, status);
-        let tunnel = Tunnel::new(*switched, connect, sent, record, counts, status, meter.started);
+        let ends = (worker, connection);
+        let tunnel = Tunnel::new(*switched, connect, sent, record, counts, status, meter.started, ends);
         return Answered { response: response.map(|_| Body::empty()), tunnel: Some(Box::new(tunnel)) };
     }
-    let afterwards = Afterwards::new(generation, connection, meter, sent, record, response.status());
+    let afterwards = Afterwards::new(context, sent, record, response.status());
     Answered { response: response.map(|content| Body::new(content, afterwards)), tunnel: None }
+}
+
+/// A request until there is the head of a response. Where it is dropped before that, its client has left or the process
+/// ends, and that is written down.
+struct Unanswered<'a> {
+    context: &'a Context,
+    record: Option<Box<Record>>,
+    is_answered: bool,
+}
+
+impl Unanswered<'_> {
+    /// There is an answer.
+    fn take_record(mut self) -> Option<Box<Record>> {
+        self.is_answered = true;
+        self.record.take()
+    }
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        let Context { worker, generation, connection, meter, .. } = self.context;
+        let cut = Cut::dropped(worker, connection);
+        let status = cut.status();
+        let duration = meter.started.elapsed();
+        let nothing = traffic::Bytes { of_request: 0, of_response: 0 };
+        meter.count(generation, status, nothing, duration, false);
+        connection.counts.requests.add(1);
+        if let Some(record) = self.record.take() {
+            record.write(status, None, nothing, duration, Some(cut));
+        }
+    }
 }
 
 /// Whether a response still opens the tunnel that is there for it: a plugin may have made another of it.
@@ -167,7 +213,7 @@ async fn forward(
     let listener = &connection.listener;
     let (trusted, unusual) = (&listener.trusted_proxies, listener.underscores_in_headers);
     let mut prepared = headers::prepare(&mut head, &connection.peer, trusted, unusual, length)?;
-    let failed = Failure::of(&head, prepared.expects_continue);
+    let failed = Failure::of(&head, prepared.expects_continue, record.is_none());
     context.scheme.set(prepared.came.scheme);
     record::identified(record, &head, &prepared.came);
     if let Some(response) =
@@ -310,31 +356,67 @@ struct Failure {
     request_id: Option<HeaderValue>,
     /// The client may still wait to be asked for the body.
     leaves_body: bool,
+    /// What was asked for, where there is no record that says so.
+    asked: Option<(Method, Uri)>,
+}
+
+thread_local! {
+    /// What this worker has said of late, by the route and the kind of error.
+    static SAID: Sampler<(Option<usize>, std::mem::Discriminant<Error>)> = Sampler::default();
 }
 
 impl Failure {
-    fn of(request: &request::Parts, leaves_body: bool) -> impl Fn(Error) -> Self + use<> {
+    fn of(
+        request: &request::Parts,
+        leaves_body: bool,
+        is_unrecorded: bool,
+    ) -> impl Fn(Error) -> Self + use<> {
         let request_id = request.headers.get(identity::X_REQUEST_ID).cloned();
-        move |error| Self { error, request_id: request_id.clone(), leaves_body }
+        let asked = is_unrecorded.then(|| (request.method.clone(), request.uri.clone()));
+        move |error| Self { error, request_id: request_id.clone(), leaves_body, asked: asked.clone() }
     }
 
     /// What the client is told; the operator is told more.
-    fn into_response(self, connection: &Connection, is_grpc: bool) -> Response<Content> {
-        let Self { error, request_id, leaves_body } = self;
+    fn into_response(self, context: &Context, record: &mut Option<Box<Record>>) -> Response<Content> {
+        let Context { connection, generation, meter, call, .. } = context;
+        let Self { error, request_id, leaves_body, asked } = self;
+        let kind = (meter.route(), std::mem::discriminant(&error));
         let (status, blame) = error.verdict();
         let (ends_connection, is_passing) = (error.ends_connection(), error.is_passing());
         connection.counts.refused_with(status);
         if let Some(limit) = error.limit() {
             connection.counts.reached(limit);
         }
-        let refusal = is_grpc.then(|| grpc::refusal(&error, status));
+        let refusal = call.is_some().then(|| grpc::refusal(&error, status));
         let request = request_id.as_ref().and_then(|id| id.to_str().ok());
         let client = connection.peer.address;
         let error = with_sources(&error);
+        record::refused(record, &error);
         match blame {
             Blame::Client => tracing::debug!(%client, request, error, "request not answered"),
             Blame::Upstream | Blame::Plugin | Blame::Proxy => {
-                tracing::warn!(%client, request, status = status.as_u16(), error, "request not answered");
+                // With all upstreams down this would be a line for each request, which the access log has already.
+                if let Some(left_out) = SAID.with(|said| said.admit(kind)) {
+                    let asked = asked.as_ref().map(|(method, uri)| (method, uri));
+                    let asked = record.as_ref().map(|record| record.asked()).or(asked);
+                    let (method, uri) = asked.unzip();
+                    let route = meter.route().map(|place| &generation.snapshot.routes[place]);
+                    let upstream =
+                        route.map(|route| &*generation.snapshot.upstreams[route.upstream].upstream.name);
+                    let upstream = record.as_ref().and_then(|record| record.upstream()).or(upstream);
+                    tracing::warn!(
+                        %client,
+                        request,
+                        method = method.map(Method::as_str),
+                        uri = uri.map(tracing::field::display),
+                        route = route.map(|route| &*route.name),
+                        upstream,
+                        status = status.as_u16(),
+                        error,
+                        left_out,
+                        "request not answered"
+                    );
+                }
             }
         }
         if let Some(refusal) = refusal {
@@ -353,6 +435,6 @@ impl Failure {
 
 impl<E: Into<Error>> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self { error: error.into(), request_id: None, leaves_body: false }
+        Self { error: error.into(), request_id: None, leaves_body: false, asked: None }
     }
 }

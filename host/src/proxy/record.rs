@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, request
 
 use super::{
     Connection,
+    cut::Cut,
     identity::{self, Came},
     send::Sent,
 };
@@ -47,6 +48,8 @@ pub(super) struct Record {
     cache: Option<Served>,
     /// What brought a response that goes on without it.
     served: Option<(String, usize)>,
+    /// Why the answer is the proxy's own.
+    error: Option<String>,
 }
 
 /// What plugins are told beyond the line in the log, and who is.
@@ -143,6 +146,7 @@ impl Record {
             failed: None,
             cache: None,
             served: None,
+            error: None,
         }
     }
 
@@ -168,17 +172,28 @@ impl Record {
             failed: None,
             cache: None,
             served: None,
+            error: None,
         }
     }
 
-    /// Writes the line, and tells plugins.
+    /// The method and what was asked for.
+    pub fn asked(&self) -> (&Method, &Uri) {
+        (&self.method, &self.uri)
+    }
+
+    /// Where it is sent, once that is known.
+    pub fn upstream(&self) -> Option<&str> {
+        self.upstream.as_deref()
+    }
+
+    /// Writes the line, and tells plugins. With why it did not come to its end, if it did not.
     pub fn write(
         mut self,
         status: StatusCode,
         sent: Option<&Sent>,
         bytes: Bytes,
         duration: Duration,
-        is_complete: bool,
+        cut: Option<Cut>,
     ) {
         let served = self.served.as_ref().map(|(endpoint, attempts)| (endpoint.as_str(), *attempts));
         let failed =
@@ -209,7 +224,9 @@ impl Record {
             cache = self.cache.map(Served::name),
             bytes_in = bytes.of_request,
             bytes_out = bytes.of_response,
-            complete = is_complete,
+            complete = cut.is_none(),
+            reason = cut.map(Cut::name),
+            error = self.error,
             duration_us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
             request = self.request,
             "answered"
@@ -275,6 +292,12 @@ pub(super) fn identified(record: &mut Option<Box<Record>>, request: &request::Pa
     }
     let id = request.headers.get(identity::X_REQUEST_ID);
     record.request = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+}
+
+/// Notes why the answer is the proxy's own.
+pub(super) fn refused(record: &mut Option<Box<Record>>, error: &str) {
+    let Some(record) = record else { return };
+    record.error = Some(error.to_owned());
 }
 
 /// Notes where a request goes.

@@ -8,6 +8,7 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -18,9 +19,10 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{record::Record, send::Sent};
+use super::{Connection, cut::Cut, record::Record, send::Sent};
 use crate::{
     clock::{Clock, Timer},
+    live::Worker,
     telemetry::{
         Part,
         traffic::{Bytes as Passed, RouteCounts},
@@ -49,8 +51,11 @@ struct Open {
     record: Option<Box<Record>>,
     status: StatusCode,
     started: Instant,
-    is_complete: bool,
+    /// How it ended, once it has.
+    closed: Option<Option<Cut>>,
     passed: Passed,
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
 }
 
 impl Tunnel {
@@ -63,11 +68,12 @@ impl Tunnel {
         counts: Part<RouteCounts>,
         status: StatusCode,
         started: Instant,
+        (worker, connection): (Rc<Worker>, Rc<Connection>),
     ) -> Self {
         counts.tunnels.opened.add(1);
         let (silence, clock) = (sent.tunnel_silence, sent.clock.clone());
         let passed = Passed { of_request: 0, of_response: 0 };
-        let open = Open { counts, sent, record, status, started, is_complete: false, passed };
+        let open = Open { counts, sent, record, status, started, closed: None, passed, worker, connection };
         Self { upstream, client, silence, clock, open }
     }
 
@@ -95,13 +101,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.counts.tunnels.closed.add(1);
         if let Some(record) = self.record.take() {
-            record.write(
-                self.status,
-                Some(&self.sent),
-                self.passed,
-                self.started.elapsed(),
-                self.is_complete,
-            );
+            let dropped = || Some(Cut::dropped(&self.worker, &self.connection));
+            let cut = self.closed.unwrap_or_else(dropped);
+            record.write(self.status, Some(&self.sent), self.passed, self.started.elapsed(), cut);
         }
     }
 }
@@ -124,10 +126,10 @@ async fn copy<C: AsyncRead + AsyncWrite + Unpin, U: AsyncRead + AsyncWrite + Unp
             let scratch = &mut *scratch.borrow_mut();
             // An error on either way is the end of both.
             if let Poll::Ready(Err(error)) = up.poll(cx, client, upstream, scratch) {
-                return Poll::Ready(Err(error));
+                return Poll::Ready(Err((Cut::TunnelBroke, error)));
             }
             if let Poll::Ready(Err(error)) = down.poll(cx, upstream, client, scratch) {
-                return Poll::Ready(Err(error));
+                return Poll::Ready(Err((Cut::TunnelBroke, error)));
             }
         }
         let counts = &open.counts.tunnels;
@@ -147,13 +149,14 @@ async fn copy<C: AsyncRead + AsyncWrite + Unpin, U: AsyncRead + AsyncWrite + Unp
         } else if up.stage != Stage::Reading
             && let Poll::Ready(Err(error)) = Pin::new(&mut *client).poll_flush(cx)
         {
-            return Poll::Ready(Err(error));
+            return Poll::Ready(Err((Cut::TunnelBroke, error)));
         }
-        timer.poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "both sides were silent")))
+        let silent = || io::Error::new(io::ErrorKind::TimedOut, "both sides were silent");
+        timer.poll(cx).map(|()| Err((Cut::TunnelSilent, silent())))
     })
     .await;
-    open.is_complete = copied.is_ok();
-    if let Err(error) = copied {
+    open.closed = Some(copied.as_ref().err().map(|(cut, _)| *cut));
+    if let Err((_, error)) = copied {
         tracing::debug!(%error, "tunnel closed");
     }
 }

@@ -5,14 +5,20 @@
 
 mod histogram;
 pub mod metrics;
+mod sampler;
 pub mod traffic;
 
 pub use histogram::{Distribution, Histogram, Timed};
 pub use metrics::{Counter, Page, Part, PerWorker, Tally, Writer};
+pub use sampler::Sampler;
 
-use std::io::IsTerminal;
+use std::{
+    io::{IsTerminal, Write},
+    sync::OnceLock,
+    time::Duration,
+};
 
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// How lines of the log look.
@@ -24,6 +30,45 @@ pub enum LogFormat {
     Json,
 }
 
+/// Lines that wait to be written, beyond which lines are lost: a request never waits for the log.
+const WAITING: usize = 64_000;
+
+/// Counts lines of this process's log that were lost.
+static LOST: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines of the log that were lost since whoever reads standard error did not keep up.
+pub fn lost_lines() -> u64 {
+    LOST.get().map_or(0, |lost| lost.dropped_lines() as u64)
+}
+
+/// Writes lines to `output` from a thread of its own. Where more than so many wait, lines are lost and counted.
+fn never_waiting(output: impl Write + Send + 'static, lines: usize) -> (NonBlocking, WorkerGuard) {
+    let builder = NonBlockingBuilder::default().buffered_lines_limit(lines).lossy(true);
+    let (writer, guard) = builder.finish(output);
+    // There is one log in a process.
+    let _ = LOST.set(writer.error_counter());
+    (writer, guard)
+}
+
+/// Says how many lines were lost whenever some have been. Runs for ever.
+pub async fn announce_losses() {
+    const LOOK: Duration = Duration::from_secs(1);
+    let mut said = 0;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let lost = lost_lines();
+        if lost > said {
+            // Where this line is lost as well, there is one more to tell of the next time.
+            tracing::warn!(
+                lost = lost - said,
+                in_all = lost,
+                "lines of the log were lost: whoever reads standard error does not keep up"
+            );
+            said = lost;
+        }
+    }
+}
+
 /// Installs the subscriber, for the whole process. Lines go to standard error, from a thread of their own, so
 /// that a slow terminal holds up no request; what is still under way is written when the guard is dropped.
 ///
@@ -31,7 +76,7 @@ pub enum LogFormat {
 pub fn init(format: LogFormat, level: &str) -> Result<WorkerGuard, LogLevelError> {
     let filter = EnvFilter::try_new(level)
         .map_err(|source| LogLevelError { level: level.to_owned(), source: Box::new(source) })?;
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let (writer, guard) = never_waiting(std::io::stderr(), WAITING);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
     // Fails if there is a subscriber already, which then goes on.
@@ -66,7 +111,9 @@ pub struct LogLevelError {
 
 #[cfg(test)]
 mod tests {
-    use super::with_sources;
+    use std::{io, sync::mpsc};
+
+    use super::*;
 
     #[derive(Debug, thiserror::Error)]
     enum Failure {
@@ -82,5 +129,33 @@ mod tests {
     fn an_error_is_said_once() {
         let said = Failure::Unsaid(Box::new(Failure::Said(Box::new(Failure::Missing))));
         assert_eq!(with_sources(&said), "cannot start: cannot read: the file is missing");
+    }
+
+    #[test]
+    fn a_line_that_nobody_takes_is_lost_and_counted_and_holds_nobody_up() {
+        /// Takes a line whenever it is allowed to.
+        struct Slow(mpsc::Receiver<()>);
+
+        impl Write for Slow {
+            fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+                let _ = self.0.recv();
+                Ok(line.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let (allow, allowed) = mpsc::channel();
+        let (mut writer, guard) = never_waiting(Slow(allowed), 4);
+        let before = lost_lines();
+        for _ in 0..100 {
+            writer.write_all(b"line\n").unwrap();
+        }
+        // One is being written, and four wait.
+        assert!((95..=96).contains(&(lost_lines() - before)), "{}", lost_lines());
+        drop(allow);
+        drop(guard);
     }
 }
