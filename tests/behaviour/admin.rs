@@ -1,6 +1,8 @@
 //! What an operator sees and does, and who is none.
 
-use tollgate_tests::{Answer, Client, Executable, Origin, Proxy, endpoints, guest, route_to, until};
+use std::time::Duration;
+
+use tollgate_tests::{Answer, Client, Executable, Origin, Proxy, endpoints, guest, route_to, soon, until};
 
 use crate::TOLLGATE;
 
@@ -366,6 +368,85 @@ async fn a_reload_answers_with_what_came_of_it() {
         assert_eq!(proxy.admin("POST", "/api/reload", &[line]).await.status, 403, "{line}");
     }
     assert_eq!(proxy.admin("GET", "/api/reload", &[]).await.status, 405);
+}
+
+#[tokio::test]
+async fn half_sent_requests_do_not_keep_a_probe_out() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&with_admin(&origin)).await;
+    let mut held = Vec::new();
+    for half in [
+        "GET /healthz HTTP/1.1\r\nHost: loc",
+        "",
+        "POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+        "POST /api/explain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+    ] {
+        for _ in 0..150 {
+            let mut client = Client::connect(proxy.admin_address()).await;
+            client.send(half).await;
+            held.push(client);
+        }
+        for path in ["/healthz", "/readyz"] {
+            let asked = tokio::time::timeout(Duration::from_secs(5), proxy.admin("GET", path, &[])).await;
+            assert_eq!(asked.expect("a probe is answered").status, 200, "{half:?}");
+        }
+    }
+    drop(held);
+    soon("the API has room again", async {
+        while proxy.admin("GET", "/api/status", &[]).await.status != 200 {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_registers_is_where_the_configuration_allows_it() {
+    let origin = Origin::start().await;
+    let config = |register: &str| {
+        format!(
+            "{ADMIN}[upstreams.app]\nendpoints = [\"{}\"]\nregister = {register}\n[[routes]]\nupstream = \"app\"\n",
+            origin.url()
+        )
+    };
+    let proxy = Proxy::start(&config("true")).await;
+    let path = |address: &str| format!("/api/upstreams/app/endpoints/{address}");
+    let register = async |address: &str| proxy.admin("PUT", &path(address), &[]).await;
+    let admin = proxy.admin_address().to_string();
+    for address in
+        ["169.254.169.254:80", "127.0.0.1:8001", "10.0.0.1:80", "[::1]:80", "[fd00:ec2::254]:80", &admin]
+    {
+        let response = register(address).await;
+        assert_eq!(response.status, 403, "{address}");
+        let detail = response.json()["detail"].to_string();
+        assert!(detail.contains("register = { networks = "), "{detail}");
+    }
+    assert_eq!(register("203.0.114.1:80").await.status, 200, "anybody can reach it");
+
+    proxy.reload(&config("{ networks = [\"127.0.0.0/8\"] }")).await.unwrap();
+    assert_eq!(register("127.0.0.1:8001").await.status, 200);
+    assert_eq!(register("169.254.169.254:80").await.status, 403);
+    let response = register(&admin).await;
+    assert_eq!(response.status, 403, "the admin API is never reached by way of the proxy");
+    // By a name, which is looked at when a connection is made.
+    assert_eq!(register(&format!("localhost:{}", proxy.admin_address().port())).await.status, 200);
+
+    // One that the configuration names is not there to be taken out.
+    let response = proxy.admin("DELETE", &path(&origin.address.to_string()), &[]).await;
+    assert_eq!(response.status, 409);
+    assert!(response.json()["detail"].to_string().contains("stands in the configuration"));
+    assert_eq!(proxy.admin("DELETE", &path("127.0.0.1:8002"), &[]).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_registered_name_does_not_lead_to_the_admin_api() {
+    let config = format!(
+        "{ADMIN}[upstreams.app]\nregister = {{ networks = [\"127.0.0.0/8\", \"::1\"] }}\nretry.attempts = 0\n\
+         [[routes]]\nupstream = \"app\"\n"
+    );
+    let proxy = Proxy::start(&config).await;
+    let address = format!("localhost:{}", proxy.admin_address().port());
+    let registered = proxy.admin("PUT", &format!("/api/upstreams/app/endpoints/{address}"), &[]).await;
+    assert_eq!(registered.status, 200);
+    assert_eq!(proxy.get("/healthz", &[]).await.status, 502);
 }
 
 #[tokio::test]

@@ -80,7 +80,7 @@ async fn has_failed(proxy: &Proxy, before: u64) -> Value {
 #[tokio::test]
 async fn a_server_registers_gets_requests_and_takes_itself_out() {
     let (one, other) = (Origin::start().await, Origin::start().await);
-    let proxy = Proxy::start(&upstream("joining", "register = true")).await;
+    let proxy = Proxy::start(&upstream("joining", "register = { networks = ['127.0.0.0/8'] }")).await;
     assert_eq!(proxy.get("/", &[]).await.status, 503, "nobody is there");
 
     let about = r#"{"lifetime": "1h", "weight": 3, "tags": {"policy": "111"}}"#;
@@ -109,7 +109,7 @@ async fn a_server_registers_gets_requests_and_takes_itself_out() {
 #[tokio::test]
 async fn a_server_that_is_taken_out_finishes_what_it_has() {
     let (slow, other) = (BareOrigin::start().await, Origin::start().await);
-    let proxy = Proxy::start(&upstream("leaving", "register = true")).await;
+    let proxy = Proxy::start(&upstream("leaving", "register = { networks = ['127.0.0.0/8'] }")).await;
     let address = slow.address.to_string();
     assert_eq!(endpoint(&proxy, "PUT", "leaving", &address, "").await.status, 200);
     let mut client = proxy.connect().await;
@@ -139,7 +139,7 @@ async fn a_server_that_is_taken_out_finishes_what_it_has() {
 #[tokio::test]
 async fn a_server_that_comes_back_while_it_drains_is_the_one_that_left() {
     let slow = BareOrigin::start().await;
-    let proxy = Proxy::start(&upstream("returning", "register = true")).await;
+    let proxy = Proxy::start(&upstream("returning", "register = { networks = ['127.0.0.0/8'] }")).await;
     let address = slow.address.to_string();
     endpoint(&proxy, "PUT", "returning", &address, "").await;
     let mut client = proxy.connect().await;
@@ -160,7 +160,7 @@ async fn a_server_that_comes_back_while_it_drains_is_the_one_that_left() {
 #[tokio::test]
 async fn a_server_that_does_not_renew_goes_after_its_lifetime() {
     let (one, other) = (Origin::start().await, Origin::start().await);
-    let proxy = Proxy::start(&upstream("mortal", "register = true")).await;
+    let proxy = Proxy::start(&upstream("mortal", "register = { networks = ['127.0.0.0/8'] }")).await;
     register(&proxy, "mortal", &other, r#"{"lifetime": "1h"}"#).await;
     register(&proxy, "mortal", &one, r#"{"lifetime": "1h"}"#).await;
     are(&proxy, &[&one, &other]).await;
@@ -173,10 +173,13 @@ async fn a_server_that_does_not_renew_goes_after_its_lifetime() {
 #[tokio::test]
 async fn who_is_registered_survives_a_reload_with_what_is_known_of_it() {
     let origin = Origin::start().await;
-    let proxy = Proxy::start(&upstream("kept", "register = true")).await;
+    let proxy = Proxy::start(&upstream("kept", "register = { networks = ['127.0.0.0/8'] }")).await;
     register(&proxy, "kept", &origin, "").await;
     assert_eq!(proxy.get("/", &[]).await.status, 200);
-    proxy.reload(&upstream("kept", "register = true\ntimeouts.idle = '5s'")).await.unwrap();
+    proxy
+        .reload(&upstream("kept", "register = { networks = ['127.0.0.0/8'] }\ntimeouts.idle = '5s'"))
+        .await
+        .unwrap();
     assert_eq!(proxy.get("/", &[]).await.status, 200);
     assert_eq!(status(&proxy).await["endpoints"][0]["requests"], 2);
     let fixed = upstream("kept", &format!("endpoints = {}", endpoints(&[&origin])));
@@ -189,8 +192,10 @@ async fn who_is_registered_survives_a_reload_with_what_is_known_of_it() {
 #[tokio::test]
 async fn what_cannot_be_registered_is_refused_with_the_reason() {
     let origin = Origin::start().await;
-    let config = upstream("strict", &format!("register = true\nendpoints = {}", endpoints(&[&origin])))
-        + "[upstreams.unwilling]\nendpoints = ['http://127.0.0.1:1']\n";
+    let config = upstream(
+        "strict",
+        &format!("register = {{ networks = ['127.0.0.0/8', '::1'] }}\nendpoints = {}", endpoints(&[&origin])),
+    ) + "[upstreams.unwilling]\nendpoints = ['http://127.0.0.1:1']\n";
     let proxy = Proxy::start(&config).await;
     let own = origin.address.to_string();
     for (name, address, body, status, reason) in [
@@ -300,7 +305,7 @@ async fn what_another_source_said_last_stays_until_the_new_one_has_answered() {
 #[tokio::test]
 async fn endpoints_that_join_are_checked() {
     let origin = Origin::start().await;
-    let health = "register = true\nhealth = { interval = '20ms', timeout = '2s' }";
+    let health = "register = { networks = ['127.0.0.0/8'] }\nhealth = { interval = '20ms', timeout = '2s' }";
     let proxy = Proxy::start(&upstream("checked", health)).await;
     register(&proxy, "checked", &origin, "").await;
     let nobody = { BareOrigin::start().await.address.to_string() };

@@ -99,7 +99,7 @@ fn what_is_wrong_is_found_by_schema_and_reader_alike() {
 }
 
 /// Texts of which every key that must be there takes one.
-const TEXTS: [&str; 5] = ["127.0.0.1:1", "http://127.0.0.1:1", "/path", "GET", "1MiB"];
+const TEXTS: [&str; 6] = ["127.0.0.1:1", "http://127.0.0.1:1", "/path", "GET", "1MiB", "10.0.0.0/8"];
 
 /// The least that the schema takes at a place, in each way there is to write it.
 fn least(schema: &Value) -> Vec<Value> {

@@ -16,6 +16,7 @@ mod plugins;
 mod problem;
 mod recent;
 mod record;
+mod room;
 mod status;
 mod upstreams;
 
@@ -28,8 +29,9 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, to_bytes},
     extract::{DefaultBodyLimit, FromRef},
+    response::IntoResponse,
     routing::{MethodRouter, delete, get, post, put},
 };
 use http::{Request, Response, StatusCode};
@@ -42,10 +44,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{
     listen::{Listening, Sockets},
@@ -53,12 +52,19 @@ use crate::{
 };
 use problem::Problem;
 use recent::Recent;
+use room::{Room, Seated};
 
-/// Connections at once.
-const CONNECTIONS: usize = 128;
+/// From one request to the end of the head of the next.
+const HEAD: Duration = Duration::from_secs(10);
 
-/// From one request to the next, and for the head of each.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// For the body of a request.
+const BODY: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's body, that of a question to `explain` being the largest.
+const LARGEST_BODY: usize = 2 << 20;
+
+/// Probes, which are answered at once, however many other requests there are.
+const PROBES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// What endpoints work with.
 #[derive(Debug, Clone)]
@@ -111,7 +117,7 @@ pub async fn run(server: Arc<Server>, config: Option<PathBuf>) {
         config: config.map(Into::into),
         recent: Arc::default(),
     });
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Room::new();
     let mut open: Option<(Arc<Sockets>, TcpListener)> = None;
     loop {
         let wanted = server.admin().map(|admin| admin.sockets);
@@ -148,19 +154,23 @@ fn listener(sockets: &Sockets) -> Option<TcpListener> {
     }
 }
 
-async fn accept(server: &Arc<Server>, router: &Router, room: &Arc<Semaphore>, listener: &TcpListener) {
+async fn accept(server: &Arc<Server>, router: &Router, room: &Arc<Room>, listener: &TcpListener) {
     /// How long to wait when there is no file descriptor left, or no memory.
     const BACK_OFF: Duration = Duration::from_millis(100);
     loop {
-        let Ok(place) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let serving = serve(server.clone(), router.clone(), stream);
-                server.drain().accompany(async move {
-                    let _place = place;
-                    serving.await;
-                });
-            }
+            Ok((stream, address)) => match room.enter(address.ip().to_canonical()) {
+                Some(seated) => {
+                    let (server, router) = (server.clone(), router.clone());
+                    let drain = server.drain().clone();
+                    drain
+                        .accompany(async move { seated.serve(serve(server, router, stream, &seated)).await });
+                }
+                None => {
+                    // Whoever does not take it at once is not waited for.
+                    let _ = stream.try_write(FULL);
+                }
+            },
             Err(error) => {
                 tracing::warn!(%error, "the admin API cannot accept a connection");
                 tokio::time::sleep(BACK_OFF).await;
@@ -169,18 +179,52 @@ async fn accept(server: &Arc<Server>, router: &Router, room: &Arc<Semaphore>, li
     }
 }
 
-async fn serve(server: Arc<Server>, router: Router, stream: TcpStream) {
-    let router = TowerToHyperService::new(router);
+/// What a connection is told for which there is no place.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+async fn serve(server: Arc<Server>, router: Router, stream: TcpStream, seated: &Seated) {
     let service = service_fn(async |request: Request<Incoming>| {
-        Ok::<_, Infallible>(match access::check(&server, &request) {
-            Ok(()) => router.call(request.map(Body::new)).await?,
+        seated.begin();
+        let answer = match access::check(&server, &request) {
+            Ok(()) => answer(&router, request, seated.room()).await,
             Err(denied) => denied.into_answer(),
-        })
+        };
+        seated.end();
+        Ok::<_, Infallible>(answer)
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
     // A client that breaks off is its own affair.
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(router: &Router, request: Request<Incoming>, room: &Room) -> Answer {
+    let (head, body) = request.into_parts();
+    if PROBES.contains(&head.uri.path()) {
+        // Nobody waits for a body that a probe may still send.
+        return ask(router, Request::from_parts(head, Body::empty())).await;
+    }
+    let Some(_permit) = room.take_request() else {
+        let detail = "too many requests at once; ask again when others are answered";
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into_response();
+    };
+    match tokio::time::timeout(BODY, to_bytes(Body::new(body), LARGEST_BODY)).await {
+        Ok(Ok(whole)) => ask(router, Request::from_parts(head, Body::from(whole))).await,
+        // Or it broke off, and nobody is there to be told.
+        Ok(Err(_)) => {
+            let detail = format!("the body is larger than {LARGEST_BODY} bytes");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
+        }
+        Err(_) => {
+            let detail = format!("the body has not come within {} s", BODY.as_secs());
+            Problem::new(StatusCode::REQUEST_TIMEOUT, detail).into_response()
+        }
+    }
+}
+
+async fn ask(router: &Router, request: Request<Body>) -> Answer {
+    let Ok(answer) = TowerToHyperService::new(router.clone()).call(request).await;
+    answer
 }
 
 type Answer = Response<Body>;

@@ -223,8 +223,10 @@ pub(super) async fn register(
     endpoint.weight = registration.weight;
     endpoint.tags = registration.tags;
     let address = endpoint.authority.to_string();
-    let registered = upstream.register(endpoint, registration.lifetime.get()).map_err(|error| {
+    let admin = server.admin().and_then(|admin| admin.sockets.address.ip());
+    let registered = upstream.register(endpoint, registration.lifetime.get(), admin).map_err(|error| {
         let status = match error {
+            RegisterError::NotAllowed(_) => StatusCode::FORBIDDEN,
             RegisterError::NotTaken | RegisterError::Configured | RegisterError::NoTls => {
                 StatusCode::CONFLICT
             }
@@ -250,6 +252,10 @@ pub(super) async fn take_out(
         config::Endpoint::parse(&address, false).map_or(address, |endpoint| endpoint.authority.to_string());
     match upstream.take_out(&address) {
         true => Ok(Json(Taken { upstream: name, address, outcome: "taken-out" })),
+        false if upstream.configures(&address) => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "this endpoint stands in the configuration: take it out of `endpoints` there, and reload",
+        )),
         false => Err(Problem::new(StatusCode::NOT_FOUND, "no such endpoint is registered")),
     }
 }

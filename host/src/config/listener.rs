@@ -14,7 +14,7 @@ use crate::clock::Rate;
 
 use super::{
     ByteSize, Duration, ListenerTls,
-    read::{optional_spanned_table, table, written},
+    read::{optional_spanned_table, table, written, written_or},
 };
 use crate::address::{Address, Caller};
 
@@ -320,6 +320,20 @@ fn ipv6_prefix<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Erro
     deserializer.deserialize_any(Visitor)
 }
 
+/// A network, or a single address as a network of one.
+pub(super) fn network(text: &str) -> Result<IpNet, Option<&'static str>> {
+    let network: IpNet = match text.parse::<IpAddr>() {
+        Ok(address) => return Ok(address.into()),
+        Err(_) => text.parse().map_err(|_| None)?,
+    };
+    // Whoever writes 10.0.0.1/8 may mean one address or sixteen million.
+    let is_whole = network.addr() == network.network();
+    is_whole.then_some(network).ok_or(Some(
+        "the address has bits beyond the length of the prefix: write the first address of the network, such as \
+         \"10.0.0.0/8\", or a single address, such as \"10.0.0.1\"",
+    ))
+}
+
 fn any_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Address, D::Error> {
     let expected = "an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\", or `unix:` and an absolute path";
     written(deserializer, expected, |text| text.parse().ok())
@@ -337,12 +351,9 @@ impl<'de> Deserialize<'de> for TrustedProxies {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let expected =
                     "a network or an IP address, such as \"10.0.0.0/8\" or \"10.0.0.1\", or \"unix:\"";
-                written(deserializer, expected, |text| {
-                    if text == "unix:" {
-                        return Some(Self::Unix);
-                    }
-                    let network = text.parse().ok().or_else(|| Some(text.parse::<IpAddr>().ok()?.into()));
-                    network.map(Self::Network)
+                written_or(deserializer, expected, |text| match text {
+                    "unix:" => Ok(Self::Unix),
+                    text => network(text).map(Self::Network),
                 })
             }
         }

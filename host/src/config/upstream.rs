@@ -1,14 +1,16 @@
 //! The tables `[upstreams.<name>]`.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZero, path::Path};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZero, path::Path, sync::Arc};
 
 use http::uri::Authority;
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
     Discover, Duration, Health, LoadAddress, Outlier, Retry, Share, UpstreamTls,
-    read::{names, optional_spanned_table, optional_table, table},
+    listener::network,
+    read::{names, optional_spanned_table, optional_table, table, written_or},
 };
 use crate::address;
 
@@ -22,9 +24,9 @@ pub struct Upstream {
     /// Where others come from, if they do.
     #[serde(default, deserialize_with = "optional_table")]
     pub discover: Option<Discover>,
-    /// Whether endpoints may be registered by the admin API.
-    #[serde(default)]
-    pub register: bool,
+    /// Whether endpoints may be registered by the admin API, and which.
+    #[serde(default, deserialize_with = "register")]
+    pub register: Option<Register>,
     /// The version of HTTP that is spoken with them.
     #[serde(default)]
     pub protocol: Protocol,
@@ -81,12 +83,77 @@ pub struct Endpoint {
     pub authority: EndpointAddress,
     /// Whether it is reached by TLS.
     pub is_https: bool,
-    /// Whether its name may only lead to addresses that anybody can reach: it is somebody else's word.
-    pub is_guarded: bool,
+    /// Which addresses its name may lead to.
+    pub reach: Reach,
     /// Its share of requests, for balancers that know weights.
     pub weight: u32,
     /// What balancers may choose by.
     pub tags: BTreeMap<String, String>,
+}
+
+/// Which addresses the name of an endpoint may lead to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// The operator has named it.
+    Anywhere,
+    /// It is somebody else's word: those that anybody can reach, and those of these networks.
+    Guarded {
+        networks: Arc<[IpNet]>,
+        /// The admin API, which is not to be reached by way of the proxy.
+        admin: Option<SocketAddr>,
+    },
+}
+
+impl Reach {
+    /// What anybody can reach and nothing else.
+    pub fn public() -> Self {
+        Self::Guarded { networks: Arc::default(), admin: None }
+    }
+}
+
+/// Who may register as an endpoint. Written as `true`, or as a table where it has more to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Whose addresses may be registered besides those that anybody can reach.
+    pub networks: Arc<[IpNet]>,
+}
+
+fn register<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Register>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    struct Table {
+        networks: Vec<Network>,
+    }
+
+    struct Network(IpNet);
+
+    impl<'de> Deserialize<'de> for Network {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let expected = "a network or an IP address, such as \"10.0.0.0/8\" or \"10.0.0.1\"";
+            written_or(deserializer, expected, network).map(Self)
+        }
+    }
+
+    struct Visitor;
+
+    impl<'de> de::Visitor<'de> for Visitor {
+        type Value = Option<Register>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("true, false, or a table such as { networks = [\"10.0.0.0/8\"] }")
+        }
+
+        fn visit_bool<E: de::Error>(self, is_on: bool) -> Result<Self::Value, E> {
+            Ok(is_on.then(|| Register { networks: Arc::default() }))
+        }
+
+        fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            let table = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
+            Ok(Some(Register { networks: table.networks.into_iter().map(|network| network.0).collect() }))
+        }
+    }
+
+    deserializer.deserialize_any(Visitor)
 }
 
 /// Where an endpoint is.
@@ -236,7 +303,7 @@ impl Upstream {
 
     /// Whether it can have no endpoints but those that it names.
     pub fn has_no_others(&self) -> bool {
-        self.discover.is_none() && !self.register
+        self.discover.is_none() && self.register.is_none()
     }
 }
 
@@ -259,14 +326,14 @@ impl Endpoint {
         if authority.socket().is_some() {
             return Err("an endpoint is a host and a port");
         }
-        Ok(Self { authority, is_https, is_guarded: false, weight: 1, tags: BTreeMap::new() })
+        Ok(Self { authority, is_https, reach: Reach::Anywhere, weight: 1, tags: BTreeMap::new() })
     }
 
     /// The endpoint at an address.
     pub fn at(address: SocketAddr, is_https: bool) -> Self {
         let authority = address.to_string().parse().expect("an address and a port are an authority");
         let authority = EndpointAddress::Host(authority);
-        Self { authority, is_https, is_guarded: false, weight: 1, tags: BTreeMap::new() }
+        Self { authority, is_https, reach: Reach::Anywhere, weight: 1, tags: BTreeMap::new() }
     }
 }
 
@@ -306,7 +373,7 @@ impl<'de> Deserialize<'de> for Endpoint {
                 Ok(Endpoint {
                     authority,
                     is_https,
-                    is_guarded: false,
+                    reach: Reach::Anywhere,
                     weight: table.weight,
                     tags: table.tags,
                 })
@@ -321,7 +388,7 @@ impl Endpoint {
     /// Takes `http://host:port` apart, or the same with `https`.
     pub(super) fn from_url(url: &str) -> Result<Self, &'static str> {
         let Address { authority, is_https } = address(url)?;
-        Ok(Self { authority, is_https, is_guarded: false, weight: 1, tags: BTreeMap::new() })
+        Ok(Self { authority, is_https, reach: Reach::Anywhere, weight: 1, tags: BTreeMap::new() })
     }
 }
 
@@ -331,7 +398,7 @@ impl Upstream {
         Self {
             endpoints: vec![endpoint],
             discover: None,
-            register: false,
+            register: None,
             protocol: Protocol::H1,
             proxy_protocol: false,
             balance: Vec::new(),

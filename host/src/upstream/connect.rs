@@ -30,10 +30,11 @@ use super::{
 use crate::{
     body::RequestBody,
     clock::{Clock, Elapsed, TICK},
-    config::Protocol,
+    config::{Protocol, Reach},
     descriptors,
     drain::Drain,
     proxy_protocol::Introduction,
+    tls,
 };
 
 /// Sends requests over one connection, one at a time.
@@ -222,7 +223,7 @@ pub(super) async fn dial(
                 .await
                 .map_err(ConnectError::Resolve)?
                 .collect();
-            let addresses = if endpoint.is_guarded { public(addresses)? } else { addresses };
+            let addresses = allowed(&endpoint.reach, addresses)?;
             connect_to_any(&addresses).await
         }
     };
@@ -236,7 +237,9 @@ pub(super) async fn dial(
     let (tls, name) = endpoint.tls.as_ref().ok_or(ConnectError::Nameless)?;
     let connector = TlsConnector::from(tls.config(protocol).clone());
     // In a box, since a handshake needs more memory than whoever waits for it should keep ready.
-    let stream = Box::pin(connector.connect(name.clone(), stream)).await.map_err(ConnectError::Tls)?;
+    let stream = Box::pin(connector.connect(name.clone(), stream))
+        .await
+        .map_err(|error| ConnectError::Tls(tls::in_words(error)))?;
     Ok(Stream::Private(Box::new(stream)))
 }
 
@@ -272,13 +275,11 @@ async fn introduce<S: AsyncWrite + Unpin>(
     stream.write_all(&introduction.write()).await.map_err(ConnectError::Connect)
 }
 
-/// Those of the addresses of a guarded endpoint that a connection may be made to: to what was looked at, and not to
-/// what the name leads to when it is asked again.
-fn public(addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
-    let refused = addresses.iter().map(SocketAddr::ip).find(|address| !reach::is_public(*address));
-    let allowed: Vec<_> = addresses.into_iter().filter(|address| reach::is_public(address.ip())).collect();
-    match refused {
-        Some(address) if allowed.is_empty() => Err(ConnectError::NotPublic(address)),
-        _ => Ok(allowed),
-    }
+/// Those of the addresses of an endpoint that a connection may be made to: to what was looked at, and not to what the
+/// name leads to when it is asked again.
+fn allowed(reach: &Reach, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+    let refused = addresses.iter().find(|address| !reach::allows(reach, **address)).copied();
+    let Some(refused) = refused else { return Ok(addresses) };
+    let allowed: Vec<_> = addresses.into_iter().filter(|address| reach::allows(reach, *address)).collect();
+    if allowed.is_empty() { Err(ConnectError::NotPublic(refused.ip())) } else { Ok(allowed) }
 }

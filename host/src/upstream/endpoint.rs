@@ -42,8 +42,8 @@ pub struct Endpoint {
     pub(super) id: u64,
     /// Where the authority is an address and no name.
     pub(super) fixed: Option<SocketAddr>,
-    /// Whether the name may only lead to addresses that anybody can reach.
-    pub(super) is_guarded: bool,
+    /// Which addresses its name may lead to.
+    pub(super) reach: config::Reach,
     /// Whether it must be reached by TLS.
     pub(super) is_https: bool,
     /// How, and the name to ask for.
@@ -105,7 +105,7 @@ impl Endpoint {
                 .expect("an authority is visible ASCII"),
             id: next(),
             fixed: address,
-            is_guarded: settings.is_guarded,
+            reach: settings.reach.clone(),
             is_https: settings.is_https,
             tls: tls.filter(|_| settings.is_https).and_then(|tls| {
                 let name = tls.server_name(authority.host())?;
@@ -133,7 +133,7 @@ impl Endpoint {
         let own = self.tls.as_ref().map(|(tls, _)| tls);
         self.authority == settings.authority
             && self.is_https == settings.is_https
-            && self.is_guarded == settings.is_guarded
+            && self.reach == settings.reach
             && is_same_tls(own, tls.filter(|_| settings.is_https))
     }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -92,6 +93,11 @@ pub enum RegisterError {
     Configured,
     #[error("the upstream has no table `tls` that says how endpoints with https are reached")]
     NoTls,
+    #[error(
+        "{0} is no address that anybody can reach, or is where the admin API listens: let the upstream take those of a \
+         network, such as register = {{ networks = [\"10.0.0.0/8\"] }}"
+    )]
+    NotAllowed(IpAddr),
     #[error("as many are registered as may be")]
     TooMany,
 }
@@ -221,7 +227,7 @@ impl Members {
         settings: &'a config::Upstream,
     ) -> impl Iterator<Item = (Source, &'a config::Endpoint)> {
         let configured = settings.endpoints.iter().map(|endpoint| (Source::Configured, endpoint));
-        let registered = self.registered.values().filter(|_| settings.register);
+        let registered = self.registered.values().filter(|_| settings.register.is_some());
         let registered = registered.map(|registration| (Source::Registered, &registration.endpoint));
         let asked = super::discover::sources(settings);
         let told = self.told.iter().filter(move |(source, _)| asked.contains(source));

@@ -42,6 +42,7 @@ pub use roster::{Entry, Roster};
 pub use switched::Switched;
 
 use std::{
+    net::SocketAddr,
     num::NonZero,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -288,12 +289,20 @@ impl Upstream {
     /// Takes a server among the endpoints that registers, or that renews its registration, for some time.
     pub fn register(
         &self,
-        endpoint: config::Endpoint,
+        mut endpoint: config::Endpoint,
         lifetime: Duration,
+        admin: Option<SocketAddr>,
     ) -> Result<Registered, RegisterError> {
-        if !self.settings.register {
-            return Err(RegisterError::NotTaken);
+        let Some(register) = &self.settings.register else { return Err(RegisterError::NotTaken) };
+        let reach = config::Reach::Guarded { networks: register.networks.clone(), admin };
+        // A name is looked at whenever a connection is made: it may lead elsewhere by then.
+        let host = endpoint.authority.host().trim_start_matches('[').trim_end_matches(']');
+        if let Ok(ip) = host.parse()
+            && !reach::allows(&reach, SocketAddr::new(ip, endpoint.authority.port_u16().unwrap_or(80)))
+        {
+            return Err(RegisterError::NotAllowed(ip));
         }
+        endpoint.reach = reach;
         if endpoint.is_https && self.tls.endpoints.is_none() {
             return Err(RegisterError::NoTls);
         }
@@ -317,6 +326,11 @@ impl Upstream {
             }
         }
         Ok(registered)
+    }
+
+    /// Whether the configuration names an endpoint of this address.
+    pub fn configures(&self, address: &str) -> bool {
+        self.settings.endpoints.iter().any(|configured| configured.authority.as_str() == address)
     }
 
     /// Takes a registered server out: it finishes what it has. False if there is no such one.
@@ -353,7 +367,7 @@ impl Upstream {
     /// Only what these settings ask for counts from now on.
     fn takes_over(&self) {
         let mut common = self.shared.common();
-        common.members.keep_only(&discover::sources(&self.settings), self.settings.register);
+        common.members.keep_only(&discover::sources(&self.settings), self.settings.register.is_some());
         // Even if nothing is forgotten: who was leaving may stand in the configuration now.
         self.rearrange(common, Instant::now());
     }

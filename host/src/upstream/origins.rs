@@ -114,7 +114,7 @@ impl Origin {
         };
         let tls = Tls { endpoints: tls, sources: None };
         let mut endpoint = grant.origin.clone();
-        endpoint.is_guarded = !grant.private;
+        endpoint.reach = if grant.private { config::Reach::Anywhere } else { config::Reach::public() };
         let settings = config::Upstream::of(endpoint);
         let upstream = match known {
             Some(known) if known.upstream.is_same(&settings, &tls) => known.upstream.clone(),

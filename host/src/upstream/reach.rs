@@ -3,7 +3,25 @@
 //! A name that somebody else has given may lead to what is near the proxy and not meant for others: to its own
 //! machine, its network, the services of its cloud.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::config::Reach;
+
+/// Whether a connection may be made to an address.
+pub(super) fn allows(reach: &Reach, address: SocketAddr) -> bool {
+    let Reach::Guarded { networks, admin } = reach else { return true };
+    let ip = address.ip().to_canonical();
+    let is_named = networks.iter().any(|network| network.contains(&ip));
+    let is_admin = admin.is_some_and(|admin| is_at(admin, SocketAddr::new(ip, address.port())));
+    !is_admin && (is_named || is_public(ip))
+}
+
+/// Whether whoever connects to `address` reaches what listens on `listening`.
+fn is_at(listening: SocketAddr, address: SocketAddr) -> bool {
+    let (own, ip) = (listening.ip().to_canonical(), address.ip());
+    let is_own_machine = ip.is_loopback() || ip.is_unspecified();
+    address.port() == listening.port() && (own == ip || is_own_machine)
+}
 
 /// Whether an address is one that anybody can reach: none of the proxy's own machine or network, and none of those
 /// that have a meaning of their own (RFC 6890 and the registries after it).
@@ -50,6 +68,32 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_name_is_public_or_in_a_network_that_was_allowed_and_never_the_admin_api() {
+        let networks = ["10.0.0.0/8", "127.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
+        let admin = |address: &str| Some(address.parse().unwrap());
+        let guarded = |admin| Reach::Guarded { networks: networks.into(), admin };
+        let local = guarded(admin("127.0.0.1:9901"));
+        let allows = |reach: &Reach, address: &str| allows(reach, address.parse().unwrap());
+        for (address, is_allowed) in [
+            ("10.1.2.3:80", true),
+            ("[::ffff:10.1.2.3]:80", true),
+            ("[fd00::1]:80", true),
+            ("1.1.1.1:80", true),
+            ("127.0.0.1:8001", true),
+            ("169.254.169.254:80", false),
+            ("192.168.0.1:80", false),
+            ("127.0.0.1:9901", false),
+            ("127.8.8.8:9901", false),
+            ("[::ffff:127.0.0.1]:9901", false),
+            ("10.0.0.1:9901", true),
+        ] {
+            assert_eq!(allows(&local, address), is_allowed, "{address}");
+        }
+        assert!(!allows(&guarded(admin("10.0.0.1:9901")), "10.0.0.1:9901"));
+        assert!(!allows(&Reach::public(), "127.0.0.1:80") && allows(&Reach::Anywhere, "127.0.0.1:80"));
+    }
 
     #[test]
     fn only_addresses_that_anybody_can_reach_are_public() {
