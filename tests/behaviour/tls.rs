@@ -864,14 +864,14 @@ async fn an_upstream_that_nobody_vouches_for_gets_no_request() {
         (&good, "ca = \"ca.pem\"", None),
         (&good, "ca = \"ca.pem\", roots = \"mozilla\"", None),
         (&good, "ca = \"ca.pem\", server-name = \"app.internal\"", None),
-        (&good, "ca = \"ca.pem\", server-name = \"other.internal\"", Some("not valid for name")),
-        (&good, "roots = \"mozilla\"", Some("UnknownIssuer")),
-        (&good, "roots = \"platform\"", Some("UnknownIssuer")),
+        (&good, "ca = \"ca.pem\", server-name = \"other.internal\"", Some("not valid for the name")),
+        (&good, "roots = \"mozilla\"", Some("no authority that is trusted here vouches for it")),
+        (&good, "roots = \"platform\"", Some("no authority that is trusted here vouches for it")),
         (&good, "verify = \"none\"", None),
         (&expired, "ca = \"ca.pem\"", Some("expired")),
         (&expired, "ca = \"ca.pem\", verify = \"ca\"", Some("expired")),
         (&expired, "verify = \"none\"", None),
-        (&elsewhere, "ca = \"ca.pem\"", Some("not valid for name")),
+        (&elsewhere, "ca = \"ca.pem\"", Some("not valid for the name")),
         (&elsewhere, "ca = \"ca.pem\", verify = \"ca\"", None),
         (&unknown, "ca = \"ca.pem\"", Some("invalid peer certificate")),
         (&unknown, "ca = \"ca.pem\", verify = \"ca\"", Some("invalid peer certificate")),
@@ -885,6 +885,51 @@ async fn an_upstream_that_nobody_vouches_for_gets_no_request() {
             Some(reason) => {
                 assert_eq!(response.status, 502, "{settings}");
                 assert_eq!(origin.bytes(), 0, "{settings}");
+                let port = format!(":{}", origin.port());
+                until(&format!("{settings}: a line with {reason}"), || {
+                    !logged(&["no TLS connection", &port, reason]).is_empty()
+                })
+                .await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_is_accepted_where_it_is_named_itself() {
+    // As `openssl req -x509` makes them: marked as an authority's.
+    let self_signed = |names: &[&str], days_are_over: bool| {
+        let key = rcgen::KeyPair::generate().expect("a key can be made");
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut params = rcgen::CertificateParams::new(names).expect("the names are names");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        if days_are_over {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
+        let certificate = params.self_signed(&key).expect("a certificate can be made").pem();
+        tollgate_tests::Identity { certificate, key: key.serialize_pem() }
+    };
+    let own = self_signed(&["127.0.0.1"], false);
+    let another = self_signed(&["127.0.0.1"], false);
+    let elsewhere = self_signed(&["elsewhere.test"], false);
+    let expired = self_signed(&["127.0.0.1"], true);
+    for (shown, named, settings, reason) in [
+        (&own, &own, "ca = \"ca.pem\"", None),
+        (&own, &own, "ca = \"ca.pem\", roots = \"mozilla\"", None),
+        (&another, &own, "ca = \"ca.pem\"", Some("name this very certificate with `ca`")),
+        (&elsewhere, &elsewhere, "ca = \"ca.pem\"", Some("not valid for the name")),
+        (&elsewhere, &elsewhere, "ca = \"ca.pem\", verify = \"ca\"", None),
+        (&expired, &expired, "ca = \"ca.pem\", verify = \"ca\"", Some("it has expired")),
+    ] {
+        let origin = Origin::secure(shown.server(None)).await;
+        let folder = folder(&[]);
+        fs::write(folder.path().join("ca.pem"), &named.certificate).expect("a file can be written");
+        let proxy = before(folder, &endpoints(&[&origin]), settings).await;
+        let response = proxy.get("/", &[]).await;
+        match reason {
+            None => assert_eq!(response.text(), origin.port(), "{settings}"),
+            Some(reason) => {
+                assert_eq!((response.status, origin.bytes()), (502, 0), "{settings}");
                 let port = format!(":{}", origin.port());
                 until(&format!("{settings}: a line with {reason}"), || {
                     !logged(&["no TLS connection", &port, reason]).is_empty()

@@ -18,7 +18,7 @@ use rustls::{
 };
 use smallvec::SmallVec;
 
-use super::{Error, Files, certificates, names, names::Names};
+use super::{Error, Files, certificates, names, names::Names, reason::sentence};
 use crate::config::{CertificateFiles, Problem};
 
 /// A certificate with its key.
@@ -71,7 +71,7 @@ pub(super) fn assemble(
                 rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                     Error::KeyMismatch(key_path.to_owned())
                 }
-                rustls::Error::InvalidCertificate(error) => bad(format!("{error:?}")),
+                rustls::Error::InvalidCertificate(error) => bad(sentence(&error)),
                 _ => Error::UnknownKey(key_path.to_owned()),
             },
         )?;

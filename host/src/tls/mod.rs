@@ -7,11 +7,13 @@
 mod certificate;
 mod names;
 mod origination;
+mod reason;
 mod self_signed;
 mod session;
 mod termination;
 
 pub use origination::Origination;
+pub use reason::in_words;
 pub use session::{ClientCertificate, Protocol, Session};
 pub use termination::{HandshakeError, Termination};
 
@@ -152,7 +154,13 @@ impl<'a> Files<'a> {
         let authorities = certificates(&path, &content)?;
         for authority in &authorities {
             let usable = RootCertStore::empty().add(authority.clone());
-            usable.map_err(|error| Error::BadAuthority { path: path.clone(), reason: error.to_string() })?;
+            usable.map_err(|error| {
+                let reason = match error {
+                    rustls::Error::InvalidCertificate(error) => reason::sentence(&error),
+                    error => error.to_string(),
+                };
+                Error::BadAuthority { path: path.clone(), reason }
+            })?;
         }
         Ok(authorities)
     }

@@ -7,12 +7,14 @@ use rustls::{
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
 };
 
-use super::{Error, Files, certificate::assemble, provider, store};
+use super::{Error, Files, certificate::assemble, names, provider, store};
 use crate::config::{Problem, Protocol, Roots, UpstreamTls, Verify};
 
 /// The TLS of an upstream, ready for handshakes. Shared by all workers, and so are the sessions that it resumes.
@@ -196,25 +198,104 @@ fn verifier(
     let verify = settings.verify.as_ref().map(|word| *word.get_ref()).unwrap_or_default();
     let known = settings.roots.as_ref().map(|word| *word.get_ref());
     let known = known.or_else(|| own.is_empty().then(Roots::default));
-    match (verify, known) {
+    let pinned = own.clone();
+    let by_authority: Arc<dyn ServerCertVerifier> = match (verify, known) {
         (Verify::None, _) => {
             tracing::warn!(
                 upstream,
                 "the upstream's certificate is not verified: whoever answers in its place is believed"
             );
-            Ok(Arc::new(Anybody(provider.clone())))
+            return Ok(Arc::new(Anybody(provider.clone())));
         }
-        (Verify::Ca, _) => Ok(Arc::new(WhateverName(by(store(own))?))),
-        (Verify::Full, None) => Ok(by(store(own))?),
+        (Verify::Ca, _) => Arc::new(WhateverName(by(store(own))?)),
+        (Verify::Full, None) => by(store(own))?,
         (Verify::Full, Some(Roots::Mozilla)) => {
             let mut roots = store(own);
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-            Ok(by(roots)?)
+            by(roots)?
         }
         (Verify::Full, Some(Roots::Platform)) => {
             let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(own, provider.clone());
-            Ok(Arc::new(verifier.map_err(Error::NoPlatformRoots)?))
+            Arc::new(verifier.map_err(Error::NoPlatformRoots)?)
         }
+    };
+    Ok(match pinned.is_empty() {
+        true => by_authority,
+        false => Arc::new(Pinned { by_authority, pinned, is_named: verify == Verify::Full }),
+    })
+}
+
+/// A certificate that the operator has named is good itself, and not only those that it vouches for. A self-signed one
+/// is often marked as that of an authority, which a server must not show otherwise (`openssl req -x509` does that).
+#[derive(Debug)]
+struct Pinned {
+    by_authority: Arc<dyn ServerCertVerifier>,
+    pinned: Vec<CertificateDer<'static>>,
+    /// Whether its name is looked at.
+    is_named: bool,
+}
+
+impl Pinned {
+    /// Looks at the dates and the name of a certificate that is trusted as it is.
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let bad = |error| Err(rustls::Error::InvalidCertificate(error));
+        let Ok(particulars) = names::read(certificate) else { return bad(CertificateError::BadEncoding) };
+        let now = now.as_secs().cast_signed();
+        if now > *particulars.valid.end() {
+            return bad(CertificateError::Expired);
+        }
+        if now < *particulars.valid.start() {
+            return bad(CertificateError::NotValidYet);
+        }
+        match self.is_named {
+            true => verify_server_name(&ParsedCertificate::try_from(certificate)?, name),
+            false => Ok(()),
+        }
+    }
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        match self.by_authority.verify_server_cert(certificate, intermediates, name, ocsp, now) {
+            Err(rustls::Error::InvalidCertificate(_)) if self.pinned.contains(certificate) => {
+                self.check(certificate, name, now).map(|()| ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by_authority.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by_authority.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authority.supported_verify_schemes()
     }
 }
 
