@@ -1,10 +1,6 @@
 //! `tollgate demo`
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -14,12 +10,10 @@ use crate::{
     admin, config,
     plugin::Compiler,
     server::{Server, Settings, default_artifacts},
+    telemetry,
 };
 
 const KEY: &str = "test-api-key-123";
-
-/// Where the admin API is; another port if this one is taken.
-const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArguments {
@@ -29,6 +23,9 @@ pub(super) struct DemoArguments {
     /// Where to listen for TLS; another port if this one is taken
     #[arg(long, default_value = "127.0.0.1:8443", value_name = "ADDRESS")]
     listen_tls: SocketAddr,
+    /// Where the admin API listens, on a loopback address; another port if this one is taken
+    #[arg(long, default_value = "127.0.0.1:9901", value_name = "ADDRESS")]
+    admin: SocketAddr,
 }
 
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
@@ -39,7 +36,7 @@ pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
         let backend = Backend::new(name.into(), Duration::ZERO, listener)?;
         tokio::spawn(async move { backend.serve().await });
     }
-    let admin = free(ADMIN);
+    let (admin, listen_tls) = (free(arguments.admin), free(arguments.listen_tls));
     let text = format!(
         r#"[admin]
 address = "{admin}"
@@ -63,7 +60,7 @@ plugins = ["api-key"]
 config = {{ header = "x-api-key", keys = {{ demo = "{KEY}" }} }}
 "#,
         arguments.listen,
-        free(arguments.listen_tls),
+        listen_tls,
         endpoints.join(", "),
     );
     let (config, source) = config::read_text(&PathBuf::from("demo.toml"), text.clone(), &|_| None)?;
@@ -78,6 +75,14 @@ config = {{ header = "x-api-key", keys = {{ demo = "{KEY}" }} }}
     let signals = run::Signals::listen()?;
     let (address, secure) = (server.addresses()[0], server.addresses()[1].port());
     server.drain().accompany(admin::run(server.clone(), None));
+    server.drain().accompany(telemetry::announce_losses());
+    for (flag, wanted, taken) in
+        [("--admin", arguments.admin, admin), ("--listen-tls", arguments.listen_tls, listen_tls)]
+    {
+        if wanted.port() != 0 && wanted != taken {
+            say!("{wanted} is taken, so {taken} is used in its place; {flag} ADDRESS chooses another.\n");
+        }
+    }
     let snapshot = server.snapshot();
     let certificate = snapshot.terminations.iter().flatten().find_map(|tls| tls.self_signed());
     let trust = certificate.map_or("-k".to_owned(), |path| format!("--cacert '{}'", path.display()));
@@ -113,7 +118,9 @@ fn free(address: SocketAddr) -> SocketAddr {
             let another = std::net::TcpListener::bind(SocketAddr::new(address.ip(), 0));
             another.and_then(|socket| socket.local_addr()).unwrap_or(address)
         }
+        // Port 0 has become one that is free.
+        Ok(socket) => socket.local_addr().unwrap_or(address),
         // Whatever else is wrong is for the listener to say.
-        Ok(_) | Err(_) => address,
+        Err(_) => address,
     }
 }
