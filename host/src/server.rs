@@ -207,8 +207,7 @@ impl Server {
         })
         .await;
         let snapshot = Arc::new(snapshot?);
-        let bound = bind(listeners(&snapshot), &[], count)?;
-        let admin = bind_admin(&snapshot, None)?;
+        let (bound, admin) = bind_all(&snapshot, &[], None, count)?;
         let drain = Drain::new();
         let connections = Gauge::default();
         let workers = (0..count)
@@ -337,8 +336,7 @@ impl Server {
             // What is being compiled ends with the process, and nobody waits for it.
             () = self.drain.started() => return Err(Error::Stopping),
         };
-        let bound = bind(listeners(&snapshot), &before.bound, self.workers.len())?;
-        let admin = bind_admin(&snapshot, before.admin.as_ref())?;
+        let (bound, admin) = bind_all(&snapshot, &before.bound, before.admin.as_ref(), self.workers.len())?;
         let current = Current { snapshot: snapshot.clone(), bound, admin };
         self.prepare(&current).await?;
         *self.current.lock().expect("no holder of this lock panics") = current.clone();
@@ -628,8 +626,14 @@ fn is_at_its_end(candidate: &Candidate) -> bool {
 
 /// The folder where compiled plugins are kept by default: the user's cache.
 pub fn default_artifacts() -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    default_artifacts_from(|name| std::env::var_os(name).map(PathBuf::from))
+}
+
+/// None where it is not said whose cache that would be: a relative path would lead into the folder that the process
+/// happens to be started in.
+fn default_artifacts_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let absolute = |name| variable(name).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(cache.join("tollgate"))
 }
 
@@ -647,18 +651,46 @@ pub async fn reload(server: &Arc<Server>, path: PathBuf) -> Result<Arc<Snapshot>
     result
 }
 
+/// Binds what a snapshot listens on; what was bound to the same addresses is taken over. An error names the line of the
+/// address.
+fn bind_all(
+    snapshot: &Snapshot,
+    before: &[Bound],
+    admin_before: Option<&BoundAdmin>,
+    workers: usize,
+) -> Result<(Vec<Bound>, Option<BoundAdmin>), BindError> {
+    let is_only_v6 = |address| snapshot.config.leaves_ipv4(address);
+    let bound = bind(listeners(snapshot), before, workers, is_only_v6).map_err(|error| {
+        let mut listeners = snapshot.config.listeners.iter();
+        let written = listeners.find(|listener| listener.get_ref().address == error.address);
+        let place = written.and_then(|written| snapshot.source.line_of(&written.span()));
+        BindError { place, ..error }
+    })?;
+    let admin = bind_admin(snapshot, admin_before).map_err(|error| {
+        let admin = snapshot.config.admin.as_ref();
+        let place = admin.and_then(|admin| snapshot.source.line_of(&admin.span()));
+        BindError { place, ..error }
+    })?;
+    Ok((bound, admin))
+}
+
 /// Binds the socket of the admin API; what was bound to the same address is taken over.
 fn bind_admin(snapshot: &Snapshot, previous: Option<&BoundAdmin>) -> Result<Option<BoundAdmin>, BindError> {
     let Some(wanted) = &snapshot.config.admin else { return Ok(None) };
     let config = Arc::new(wanted.get_ref().clone());
+    let is_only_v6 = snapshot.config.leaves_ipv4(config.address);
     let sockets = match previous {
-        Some(previous) if previous.config.address == config.address => previous.sockets.clone(),
+        Some(previous)
+            if previous.config.address == config.address && previous.sockets.is_only_v6 == is_only_v6 =>
+        {
+            previous.sockets.clone()
+        }
         previous => {
             let port = config.address.port();
             let is_ours = previous
                 .and_then(|previous| previous.sockets.address.ip())
                 .is_some_and(|address| address.port() == port);
-            Arc::new(Sockets::bind(config.address, 1, port == 0 || is_ours)?)
+            Arc::new(Sockets::bind(config.address, 1, port == 0 || is_ours, is_only_v6)?)
         }
     };
     Ok(Some(BoundAdmin { config, sockets }))
@@ -750,4 +782,26 @@ fn work(
         ticking.abort();
         pooling.abort();
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_kept_in_the_working_directory() {
+        let kept = |variables: &[(&str, &str)]| {
+            default_artifacts_from(|name| {
+                let (_, value) = variables.iter().find(|(variable, _)| *variable == name)?;
+                Some(PathBuf::from(value))
+            })
+        };
+        let cache = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(kept(&[("HOME", "/home/a")]), cache("/home/a/.cache/tollgate"));
+        assert_eq!(kept(&[("HOME", "/home/a"), ("XDG_CACHE_HOME", "/c")]), cache("/c/tollgate"));
+        assert_eq!(kept(&[("HOME", "/home/a"), ("XDG_CACHE_HOME", "c")]), cache("/home/a/.cache/tollgate"));
+        assert_eq!(kept(&[]), None);
+        assert_eq!(kept(&[("HOME", "")]), None);
+        assert_eq!(kept(&[("HOME", "."), ("XDG_CACHE_HOME", "")]), None);
+    }
 }

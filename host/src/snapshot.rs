@@ -4,6 +4,7 @@
 //! become code, and what is equal to what ran before is taken over as it is. Building changes nothing: if it
 //! fails, there are [`Problems`] to show and what runs goes on.
 
+mod checks;
 mod files;
 mod forwards;
 mod loading;
@@ -157,13 +158,7 @@ impl Builder {
         let (table, routes) =
             routes(&config, previous, &upstreams_by_name, &plugins, &places, &shadows, &mut problems);
         let terminations = self.terminations(&config, previous, &mut problems);
-        if config.listeners.is_empty() {
-            problems.push(
-                Problem::general("there is no listener")
-                    .help("add one: [[listeners]] with address = \"127.0.0.1:8080\""),
-            );
-        }
-        problems.extend(config.admin.as_ref().and_then(unguarded));
+        checks::check(&config, &mut problems);
         if !problems.is_empty() {
             return Err(Problems::new(source.clone(), problems));
         }
@@ -412,15 +407,6 @@ impl Snapshot {
     pub fn plugin(&self, name: &str) -> Option<&Loaded> {
         self.plugins.iter().find(|loaded| &*loaded.plugin.name == name)
     }
-}
-
-/// The problem of an admin API that anybody in the network could use.
-fn unguarded(admin: &Spanned<config::Admin>) -> Option<Problem> {
-    let config::Admin { address, token } = admin.get_ref();
-    (token.is_none() && !address.ip().to_canonical().is_loopback()).then(|| {
-        Problem::at(admin.span(), "the admin API can be reached from other machines, and there is no token")
-            .help("add token = \"${TOLLGATE_ADMIN_TOKEN}\", or write address = \"127.0.0.1:9901\"")
-    })
 }
 
 /// What was loaded before stays in force where the settings are as before and only their files are bad.

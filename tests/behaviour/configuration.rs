@@ -147,7 +147,7 @@ config = { configure = \"refuse\", says = \"this is not for me\" }
 async fn variables_come_from_the_environment_or_have_a_default() {
     let config = |variable: &str| {
         format!(
-            "[[listeners]]\naddress = \"127.0.0.1:${{{variable}}}\"\n[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n"
+            "[[listeners]]\naddress = \"127.0.0.1:${{{variable}}}\"\n[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n[[routes]]\nupstream = \"app\"\n"
         )
     };
     for (variable, environment) in [
@@ -202,14 +202,103 @@ async fn the_configuration_may_stand_before_the_command() {
 // ---------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_port_in_use_is_said_in_one_sentence() {
+async fn a_port_in_use_is_said_in_one_sentence_with_its_line_and_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = taken.local_addr().expect("a bound socket has an address");
-    let folder = folder(&format!("[[listeners]]\naddress = \"{address}\"\n"));
-    let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["run"]).end().await;
-    assert_eq!(status.code(), Some(1), "{errors}");
-    let sentence = format!("error: cannot listen on {address}: Address already in use (os error 98)");
-    assert_eq!(errors.lines().filter(|line| *line == sentence).count(), 1, "{errors}");
+    let rest = "[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n[[routes]]\nupstream = \"app\"\n";
+    for (config, line) in [
+        (format!("workers = 1\n[[listeners]]\naddress = \"{address}\"\n{rest}"), 2),
+        (format!("workers = 1\n{LISTENER}[admin]\naddress = \"{address}\"\n{rest}"), 4),
+    ] {
+        let folder = folder(&config);
+        let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["run"]).end().await;
+        assert_eq!(status.code(), Some(1), "{errors}");
+        let sentence = format!(
+            "error: cannot listen on {address} (config.toml:{line}): Address already in use (os error 98); stop the \
+             process that listens there (`ss -ltnp 'sport = :{}'` names it), or change `address`",
+            address.port()
+        );
+        assert_eq!(errors.lines().filter(|line| *line == sentence).count(), 1, "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn one_port_serves_ipv4_and_ipv6_on_addresses_of_their_own() {
+    let free = std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port();
+    let origin = Origin::start().await;
+    for order in [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"]] {
+        let listeners: String =
+            order.iter().map(|ip| format!("[[listeners]]\naddress = \"{ip}:{free}\"\n")).collect();
+        let folder = folder(&to(&origin).replace(LISTENER, &listeners));
+        let mut proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+        proxy.line(&["listening", "[::]"]).await;
+        for address in [format!("127.0.0.1:{free}"), format!("[::1]:{free}")] {
+            let address: SocketAddr = address.parse().unwrap();
+            soon("it to be open", async { while TcpStream::connect(address).await.is_err() {} }).await;
+            assert_eq!(get(address, "/", "").await.status, 200, "{order:?} {address}");
+        }
+        proxy.signal(Signal::INT);
+        assert_eq!(proxy.end().await.0.code(), Some(0));
+    }
+    // Alone, it serves both, as it always has.
+    let folder = folder(&to(&origin).replace("127.0.0.1:0", &format!("[::]:{free}")));
+    let proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    proxy.line(&["listening", "[::]"]).await;
+    assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], free)), "/", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_check_that_takes_longer_than_the_time_between_two_is_warned_of() {
+    for (table, config) in
+        [("health", "health = { timeout = \"2s\" }"), ("load", "load = { path = \"/\", timeout = \"2s\" }")]
+    {
+        let config = format!(
+            "{LISTENER}[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n{config}\n[[routes]]\nupstream = \"app\"\n"
+        );
+        let folder = folder(&config);
+        let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["check"]).end().await;
+        assert_eq!(status.code(), Some(0), "{errors}");
+        let words = format!("`{table}.timeout` is longer than `{table}.interval`");
+        assert!(errors.lines().any(|line| line.contains("WARN") && line.contains(&words)), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn what_run_would_refuse_in_any_case_check_refuses_too() {
+    let rest = "[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n[[routes]]\nupstream = \"app\"\n";
+    let two = |one: &str, other: &str| {
+        format!("[[listeners]]\naddress = \"{one}\"\n[[listeners]]\naddress = \"{other}\"\n{rest}")
+    };
+    let with = |more: &str| format!("{LISTENER}{rest}{more}");
+    for (config, words) in [
+        (two("127.0.0.1:1", "127.0.0.1:1"), &["config.toml:3:1", "listeners[0] accepts the connections"][..]),
+        (two("0.0.0.0:1", "127.0.0.1:1"), &["config.toml:3:1", "different ports"]),
+        (two("unix:/tmp/a", "unix:/tmp/a"), &["config.toml:3:1", "listeners[0]"]),
+        (
+            format!("[admin]\naddress = \"127.0.0.1:1\"\n{}", two("127.0.0.1:1", "127.0.0.1:2")),
+            &["config.toml:1:1", "listeners[0] accepts the connections of 127.0.0.1:1 already"],
+        ),
+        (format!("workers = 100000\n{}", with("")), &["config.toml:1:11", "from 1 to 1024"]),
+        (format!("workers = 0\n{}", with("")), &["config.toml:1:11", "from 1 to 1024"]),
+        (
+            // A file that is being written, up to here.
+            format!("{LISTENER}[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n"),
+            &["there is no route, so every request would be answered 404", "add one: [[routes]]"],
+        ),
+        (
+            with("name = \"a\"\n[[routes]]\nname = \"a\"\nupstream = \"app\"\nmatch.path = \"/b\"\n"),
+            &["config.toml:8:1", "routes[0] has the same name"],
+        ),
+    ] {
+        for command in ["check", "run"] {
+            let folder = folder(&config);
+            let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &[command]).end().await;
+            assert_eq!(status.code(), Some(2), "{config}\n{errors}");
+            for word in words {
+                assert!(errors.contains(word), "{word:?} is not in\n{errors}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -280,6 +369,33 @@ async fn a_hang_up_reads_the_configuration_again() {
     write(folder.path(), "[[routes");
     proxy.line(&["configuration not used, the one in force stays"]).await;
     assert_eq!(get(proxy.address().await, "/", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_link_in_the_middle_of_a_chain_that_is_pointed_elsewhere_is_a_change() {
+    let (one, two) =
+        (Origin::answering(|_| Answer::ok("one")).await, Origin::answering(|_| Answer::ok("two")).await);
+    let root = tempfile::tempdir().expect("a temporary folder can be made");
+    let place = |name: &str| root.path().join(name);
+    for folder in ["etc", "middle", "releases/1", "releases/2"] {
+        std::fs::create_dir_all(place(folder)).expect("a folder can be made");
+    }
+    write(&place("releases/1"), &to(&one));
+    write(&place("releases/2"), &to(&two));
+    let link = |to: &str, at: &str| {
+        let unfinished = place(at).with_extension("new");
+        std::os::unix::fs::symlink(place(to), &unfinished).expect("a link can be made");
+        std::fs::rename(unfinished, place(at)).expect("a link can be renamed");
+    };
+    // etc/config.toml -> middle/current.toml -> releases/1/config.toml
+    link("releases/1/config.toml", "middle/current.toml");
+    link("middle/current.toml", "etc/config.toml");
+    let proxy = Executable::start(TOLLGATE, &place("etc"), &["run"]);
+    let address = proxy.address().await;
+    assert_eq!(get(address, "/", "").await.text(), "one");
+    link("releases/2/config.toml", "middle/current.toml");
+    proxy.line(&["configuration in force", "generation=2"]).await;
+    assert_eq!(get(proxy.address().await, "/", "").await.text(), "two");
 }
 
 #[tokio::test]
@@ -378,6 +494,30 @@ async fn the_sample_backend_tells_what_it_received() {
     assert_eq!((bytes.header("content-length"), &bytes.body), (Some("100000"), &vec![0; 100_000]));
     let stream = get(address, "/stream", "").await;
     assert_eq!((stream.text().lines().count(), stream.is_complete), (10, true));
+}
+
+#[tokio::test]
+async fn the_demo_moves_its_admin_port_where_it_is_told_or_where_there_is_room() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let taken = taken.local_addr().expect("a bound socket has an address").to_string();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let start = |admin: &str| {
+        let arguments = ["demo", "--listen", "127.0.0.1:0", "--listen-tls", "127.0.0.1:0", "--admin", admin];
+        Executable::start(TOLLGATE, folder.path(), &arguments)
+    };
+    let told = start("127.0.0.1:0");
+    told.line(&["Ctrl-C ends it."]).await;
+    let moved = start(&taken);
+    moved.line(&[&format!("{taken} is taken"), "--admin ADDRESS"]).await;
+    moved.line(&["Ctrl-C ends it."]).await;
+    for demo in [told, moved] {
+        let line = demo.line(&["in a browser: http://"]).await;
+        let (_, url) = line.split_once("http://").expect("it is there");
+        let address: SocketAddr = url.trim_end_matches('/').parse().expect("it is an address");
+        let mut client = Client::connect(address).await;
+        client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        assert_eq!(client.response().await.status, 200, "{line}");
+    }
 }
 
 #[tokio::test]

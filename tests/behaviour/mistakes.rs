@@ -173,6 +173,10 @@ async fn a_mistake_is_told_with_its_line_and_what_to_write() {
     let elsewhere = format!("plugin-dir = \"plugin\"\n{}", config("guest", ""));
     let shown = told("check", &elsewhere, &files).await;
     assert!(shown.contains("there is no folder plugin: say with `plugin-dir` where plugins are"), "{shown}");
+    // What is shipped may be meant without any folder.
+    let misspelt = format!("plugin-dir = \"plugin\"\n{}", config("api-keys", ""));
+    let shown = told("check", &misspelt, &files).await;
+    assert!(shown.contains("did you mean `api-key`?"), "{shown}");
     // A proxy that is to start says the same.
     let shown = told("run", &config("gest", ""), &files).await;
     assert!(shown.contains("config.toml:7:12") && shown.contains("did you mean `guest`?"), "{shown}");

@@ -7,11 +7,13 @@ mod admin;
 mod cache;
 mod compress;
 mod discover;
+mod foreign;
 mod health;
 mod listener;
 mod plugin;
 mod problem;
 pub(crate) mod read;
+mod repeated;
 mod retry;
 mod route;
 mod schema;
@@ -48,15 +50,18 @@ pub use tls::{
 };
 pub use trust::{PublicKey, Sha256, Signature};
 pub use unit::{ByteSize, Duration, Share};
-pub use upstream::{Endpoint, EndpointAddress, Protocol, Upstream, UpstreamLimits, UpstreamTimeouts};
+pub use upstream::{
+    Endpoint, EndpointAddress, Protocol, Reach, Register, Upstream, UpstreamLimits, UpstreamTimeouts,
+};
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     num::NonZero,
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 /// The whole of `config.toml`.
@@ -72,6 +77,7 @@ pub struct Config {
     /// Where compiled plugins are kept between starts. The user's cache folder if absent.
     pub artifact_dir: Option<PathBuf>,
     /// Threads that serve requests; one for each core if absent. Read at start only.
+    #[serde(default, deserialize_with = "workers")]
     pub workers: Option<NonZero<usize>>,
     /// How long requests may go on after a signal to stop.
     #[serde(default = "default_drain_timeout")]
@@ -141,6 +147,16 @@ impl Default for Limits {
 }
 
 impl Config {
+    /// Whether a socket on this address takes IPv6 alone: it is `[::]`, or another of IPv6, and there is one of IPv4 with
+    /// the same port, which it would take the connections of.
+    pub fn leaves_ipv4(&self, address: SocketAddr) -> bool {
+        let listeners = self.listeners.iter().filter_map(|listener| listener.get_ref().address.ip());
+        let admin = self.admin.iter().map(|admin| admin.get_ref().address);
+        let mut others = listeners.chain(admin);
+        let port = address.port();
+        address.is_ipv6() && port != 0 && others.any(|other| other.is_ipv4() && other.port() == port)
+    }
+
     /// The files that it names, besides plugins; relative to its folder.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.get_ref().tls.as_ref());
@@ -152,6 +168,29 @@ impl Config {
         let files = listeners.flat_map(|tls| tls.get_ref().files());
         files.chain(upstreams.flat_map(|tls| tls.get_ref().files())).chain(plugins)
     }
+}
+
+/// Each is a thread with sockets, connections and instances of its own, so nobody means many more than there are cores.
+const MOST_WORKERS: usize = 1024;
+
+fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZero<usize>>, D::Error> {
+    struct Visitor;
+
+    impl de::Visitor<'_> for Visitor {
+        type Value = NonZero<usize>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(formatter, "a whole number from 1 to {MOST_WORKERS}")
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<NonZero<usize>, E> {
+            let number = usize::try_from(number).ok().filter(|number| *number <= MOST_WORKERS);
+            let workers = number.and_then(NonZero::new);
+            workers.ok_or_else(|| E::invalid_value(de::Unexpected::Other("number"), &self))
+        }
+    }
+
+    deserializer.deserialize_any(Visitor).map(Some)
 }
 
 fn default_plugin_dir() -> PathBuf {

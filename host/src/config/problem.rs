@@ -13,6 +13,14 @@ pub struct Source {
     pub text: String,
 }
 
+impl Source {
+    /// The file and the line where a span begins: `config.toml:12`. None if the text has no such place.
+    pub fn line_of(&self, span: &Range<usize>) -> Option<String> {
+        let before = self.text.get(..span.start)?;
+        Some(format!("{}:{}", self.path.display(), before.matches('\n').count() + 1))
+    }
+}
+
 /// One thing to put right.
 ///
 /// Holds nothing of a value: the line shows what was written, and what a variable stood for may be secret.

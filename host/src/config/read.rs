@@ -15,7 +15,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Config, Problem, Problems, Source};
+use super::{Config, Problem, Problems, Source, foreign, repeated};
 use crate::file;
 
 /// More problems than anybody reads; bounds the work that a file of nonsense makes.
@@ -69,7 +69,10 @@ fn unreadable(error: &io::Error) -> Problem {
 fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>) -> Result<T, Vec<Problem>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(errors.iter().take(MOST).map(syntax).collect());
+        return Err(match foreign::recognize(text) {
+            Some(problem) => vec![problem],
+            None => errors.iter().take(MOST).map(|error| syntax(text, error)).collect(),
+        });
     }
     let mut problems = Vec::new();
     let mut gone = Vec::new();
@@ -88,11 +91,17 @@ fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>
             Err(error) => error,
         };
         let span = error.span().unwrap_or_default();
+        if TOO_LARGE.contains(&error.message()) && replace_number(&mut tree, &span) {
+            // Whoever takes less than the largest number there is says so next, in the place of this.
+            problems.push(Problem::at(span, format!("expected {}", up_to_largest())));
+            continue;
+        }
         let (what, _) = parts(error.message());
         let follows = named("missing field ", what).is_some_and(|key| {
             gone.iter().any(|gone| gone.table == span && (gone.unknown || gone.key == key))
         });
         if !follows {
+            problems.retain(|problem| problem.span.as_ref() != Some(&span));
             problems.push(explain(span.clone(), error.message()));
         }
         let Some(taken) = take_out(&mut tree, &span) else { break };
@@ -101,9 +110,10 @@ fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>
     Err(problems)
 }
 
-fn syntax(error: &toml::de::Error) -> Problem {
+fn syntax(text: &str, error: &toml::de::Error) -> Problem {
     let message = error.message().trim_end_matches('.');
     match error.span() {
+        Some(span) if message == "duplicate key" => repeated::explain(text, span),
         Some(span) => Problem::at(span, message),
         None => Problem::general(message),
     }
@@ -197,6 +207,34 @@ fn value(variable: &str, span: &Range<usize>, environment: &Environment) -> Resu
     }
 }
 
+/// What is said of a number that no type can hold.
+const TOO_LARGE: [&str; 2] = ["u64 value was too large", "integer number overflowed"];
+
+/// `i64::MAX`, as it is written.
+const LARGEST: &str = "9223372036854775807";
+
+fn up_to_largest() -> String {
+    format!("a whole number up to {LARGEST}")
+}
+
+/// Puts the largest number that TOML knows in the place of the one at `span`.
+fn replace_number(tree: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+    let is_here = tree.span() == *span;
+    match tree.get_mut() {
+        DeValue::Table(table) => table.iter_mut().any(|(_, value)| replace_number(value, span)),
+        DeValue::Array(array) => array.iter_mut().any(|value| replace_number(value, span)),
+        value @ DeValue::Integer(_) if is_here => {
+            let Ok(mut largest) = DeTable::parse("x = 9223372036854775807") else { return false };
+            let Some(largest) = largest.get_mut().remove("x") else { return false };
+            // One that is the largest already would be asked about for ever.
+            let is_other = !matches!(value, DeValue::Integer(number) if number.as_str() == LARGEST);
+            *value = largest.into_inner();
+            is_other
+        }
+        _ => false,
+    }
+}
+
 /// A key that is no longer in the tree.
 struct Gone {
     /// Where its table is.
@@ -278,9 +316,7 @@ fn explain(span: Range<usize>, message: &str) -> Problem {
     }
     match what.strip_prefix("invalid value: ") {
         Some(_) => Problem::at(span, format!("expected {}", in_range(expected))),
-        None if ["u64 value was too large", "integer number overflowed"].contains(&message) => {
-            Problem::at(span, "expected a smaller number")
-        }
+        None if TOO_LARGE.contains(&message) => Problem::at(span, format!("expected {}", up_to_largest())),
         None => Problem::at(span, message),
     }
 }
@@ -322,7 +358,7 @@ fn in_range(kind: &str) -> String {
         "a nonzero u32" => format!("a whole number from 1 to {}", u32::MAX),
         "a nonzero usize" => "a whole number, 1 or more".to_owned(),
         // Which has room for any value but a whole number of more than 64 bits.
-        "any valid TOML value" => "a smaller number".to_owned(),
+        "any valid TOML value" => up_to_largest(),
         kind => kind.to_owned(),
     }
 }
@@ -331,14 +367,23 @@ fn in_range(kind: &str) -> String {
 pub(crate) fn written<'de, D: Deserializer<'de>, T>(
     deserializer: D,
     expected: &'static str,
-    read: fn(&str) -> Option<T>,
+    read: impl Fn(&str) -> Option<T>,
 ) -> Result<T, D::Error> {
-    struct Visitor<T> {
+    written_or(deserializer, expected, |text| read(text).ok_or(None))
+}
+
+/// The same; an error may say more than what is expected.
+pub(super) fn written_or<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    read: impl Fn(&str) -> Result<T, Option<&'static str>>,
+) -> Result<T, D::Error> {
+    struct Visitor<F> {
         expected: &'static str,
-        read: fn(&str) -> Option<T>,
+        read: F,
     }
 
-    impl<T> de::Visitor<'_> for Visitor<T> {
+    impl<T, F: Fn(&str) -> Result<T, Option<&'static str>>> de::Visitor<'_> for Visitor<F> {
         type Value = T;
 
         fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -346,7 +391,10 @@ pub(crate) fn written<'de, D: Deserializer<'de>, T>(
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-            (self.read)(text).ok_or_else(|| E::invalid_value(de::Unexpected::Other("text"), &self))
+            (self.read)(text).map_err(|why| match why {
+                Some(why) => E::custom(why),
+                None => E::invalid_value(de::Unexpected::Other("text"), &self),
+            })
         }
     }
 

@@ -402,11 +402,13 @@ help: did you mean `closed`?"#;
 fn every_mistake_of_syntax_is_reported() {
     let problems =
         text("workers = 1\nworkers = 2\nplugin-dir = \"plugins\n[[routes]\nunknown = 1\n").unwrap_err();
-    let expected = r#"error: duplicate key
+    let expected = r#"error: the key `workers` is there already, on line 1
  --> config.toml:2:1
   |
 2 | workers = 2
   | ^^^^^^^
+  |
+help: remove one of them
 
 error: invalid basic string, expected `"`
  --> config.toml:3:22
@@ -420,6 +422,82 @@ error: unclosed array table, expected `]`
 4 | [[routes]
   |          ^"#;
     assert_eq!(problems.to_string(), expected);
+}
+
+#[test]
+fn a_size_is_written_in_powers_of_1024_or_of_1000() {
+    let size = |written: &str| {
+        let config = config(&format!("plugins.a.limits.memory = '{written}'"));
+        config.plugins["a"].limits.memory.get()
+    };
+    for (written, bytes) in [
+        ("0B", 0),
+        ("1500B", 1500),
+        ("64KiB", 64 << 10),
+        ("50MiB", 50 << 20),
+        ("1.5GiB", 3 << 29),
+        ("64kB", 64_000),
+        ("64KB", 64_000),
+        ("50MB", 50_000_000),
+        ("1 GB", 1_000_000_000),
+    ] {
+        assert_eq!(size(written), bytes, "{written}");
+    }
+}
+
+#[test]
+fn what_stands_twice_is_told_with_the_line_of_the_first() {
+    for (written, message, help) in [
+        (
+            "[listeners.limits]\nbody = '1MiB'\n[[listeners]]\naddress = '[::]:80'\n",
+            "`[listeners.limits]` on line 1 stands before the `[[listeners]]` that it belongs to",
+            "put `[listeners.limits]` below `[[listeners]]`: it is about the one above it",
+        ),
+        (
+            "[upstreams.a]\nendpoints = []\n\n[log]\n[upstreams.a]\nregister = true\n",
+            "the table `[upstreams.a]` is there already, on line 1",
+            "put the keys of both into one table",
+        ),
+        (
+            "[routes]\nupstream = 'a'\n[[routes]]\nupstream = 'b'\n",
+            "`[routes]` on line 1 stands once, and `[[routes]]` repeats it",
+            "write `[[routes]]` on line 1, too",
+        ),
+        (
+            "[[routes]]\nupstream = 'a'\n[routes]\nupstream = 'b'\n",
+            "the table `[routes]` is there already, on line 1",
+            "write `[[routes]]` for another one",
+        ),
+        (
+            "[log]\naccess = true\n[upstreams.a]\nregister = true\nregister = false\n",
+            "the key `register` is there already, on line 4",
+            "remove one of them",
+        ),
+    ] {
+        let found = problems(written);
+        assert_eq!(found.len(), 1, "{written}: {found:?}");
+        assert_eq!((found[0].1.as_str(), found[0].2.as_str()), (message, help), "{written}");
+    }
+}
+
+#[test]
+fn the_configuration_of_something_else_is_recognised() {
+    for (written, what, help) in [
+        ("# mine\nlisteners:\n  - address: 127.0.0.1:80\n", "this looks like YAML", "`[[listeners]]`"),
+        ("---\nworkers: 2\n", "this looks like YAML", "`[[listeners]]`"),
+        ("server {\n  listen 80;\n}\n", "this looks like the configuration of nginx", "for `location`"),
+        ("worker_processes 4;\n", "this looks like the configuration of nginx", "for `listen`"),
+        ("{\n  \"workers\": 2\n}\n", "this looks like JSON", "`[[listeners]]`"),
+        ("workers = 2\nserver {\n", "this looks like the configuration of nginx", "for `listen`"),
+    ] {
+        let found = problems(written);
+        assert_eq!(found.len(), 1, "{written}: {found:?}");
+        assert!(found[0].1.starts_with(what) && found[0].2.contains(help), "{found:?}");
+    }
+    // What is TOML with a mistake is told as such.
+    for written in ["workers = \n", "[[routes]\n", "workers 2\n", "\"a: b\n"] {
+        assert!(!messages(written)[0].contains("looks like"), "{written}");
+    }
 }
 
 #[test]
@@ -462,9 +540,38 @@ fn a_key_cannot_write_lines_that_look_like_ours() {
 fn a_value_of_the_wrong_kind_is_told_in_the_words_of_toml() {
     let once = "a table that stands once is `[name]`, one of several is `[[name]]`";
     for (written, place, message, help) in [
-        ("workers = 'x'", "'x'", "expected a whole number, found a string", ""),
-        ("workers = 1.5", "1.5", "expected a whole number, found a number with a fraction", ""),
-        ("workers = 0", "0", "expected a whole number, 1 or more", ""),
+        ("workers = 'x'", "'x'", "expected a whole number from 1 to 1024, found a string", ""),
+        (
+            "workers = 1.5",
+            "1.5",
+            "expected a whole number from 1 to 1024, found a number with a fraction",
+            "",
+        ),
+        ("workers = 0", "0", "expected a whole number from 1 to 1024", ""),
+        (
+            "workers = 99999999999999999999",
+            "99999999999999999999",
+            "expected a whole number from 1 to 1024",
+            "",
+        ),
+        (
+            "listeners = [{ address = '[::]:80', limits.ipv6-prefix = 9223372036854775808 }]",
+            "9223372036854775808",
+            "expected a whole number from 1 to 128",
+            "",
+        ),
+        (
+            "plugins.a.limits.recycle-after = 99999999999999999999",
+            "99999999999999999999",
+            "expected a whole number from 0 to 4294967295",
+            "",
+        ),
+        (
+            "limits.connections = 99999999999999999999",
+            "99999999999999999999",
+            "expected a whole number up to 9223372036854775807",
+            "",
+        ),
         ("limits.connections = -1", "-1", "expected a whole number, 0 or more", ""),
         (
             "plugins.a.limits.recycle-after = 4294967296",
@@ -475,10 +582,15 @@ fn a_value_of_the_wrong_kind_is_told_in_the_words_of_toml() {
         (
             "plugins.a.config.a = 99999999999999999999",
             "99999999999999999999",
-            "expected a smaller number",
+            "expected a whole number up to 9223372036854775807",
             "",
         ),
-        ("plugins.a.config.a = 9999999999999999999", "9999999999999999999", "expected a smaller number", ""),
+        (
+            "plugins.a.config.a = 9999999999999999999",
+            "9999999999999999999",
+            "expected a whole number up to 9223372036854775807",
+            "",
+        ),
         ("plugin-dir = []", "[]", "expected a string, found an array", ""),
         ("log.access = 1", "1", "expected true or false, found a whole number", ""),
         (
@@ -516,6 +628,10 @@ fn a_value_that_says_nothing_is_told_with_an_example() {
     let address = "expected an IP address and a port, such as \"127.0.0.1:8080\" or \"[::]:8080\", or `unix:` and an absolute path";
     let network = "expected a network or an IP address, such as \"10.0.0.0/8\" or \"10.0.0.1\", or \"unix:\"";
     let duration = "expected a duration above zero with its unit, such as \"250ms\", \"10s\" or \"5m\"";
+    let bits = "the address has bits beyond the length of the prefix: write the first address of the network, such as \
+                \"10.0.0.0/8\", or a single address, such as \"10.0.0.1\"";
+    let either = "a unit such as `m` is not clear: write MiB for 1,048,576 bytes or MB for 1,000,000 (and KiB or kB, \
+                  GiB or GB)";
     let size = "expected a size with its unit, such as \"64KiB\" or \"1MiB\"";
     let host = "expected a host without a port, such as \"api.example.com\" or \"*.example.com\"";
     let http = "an endpoint is reached by HTTP: write \"http://host:port\" or \"https://host:port\"";
@@ -527,13 +643,33 @@ fn a_value_that_says_nothing_is_told_with_an_example() {
         ),
         (
             "listeners = [{ address = '[::]:80', trusted-proxies = ['::1', '?'] }]",
-            &[("10.0.0.0/33", network), ("10.0.0", network), ("", network)],
+            &[
+                ("10.0.0.0/33", network),
+                ("10.0.0", network),
+                ("", network),
+                ("10.0.0.1/8", bits),
+                ("fd00::1/8", bits),
+            ],
         ),
         (
             "drain-timeout = '?'",
             &[("0s", duration), ("-1s", duration), ("10", duration), ("9223372036854775807s", duration)],
         ),
-        ("plugins.a.limits.memory = '?'", &[("12", size), ("", size), ("many", size), ("-1B", size)]),
+        (
+            "plugins.a.limits.memory = '?'",
+            &[
+                ("12", size),
+                ("", size),
+                ("many", size),
+                ("-1B", size),
+                ("50m", either),
+                ("50k", either),
+                ("1 G", either),
+                ("50mb", size),
+                ("50Mib", size),
+                ("99999999TiB", size),
+            ],
+        ),
         (
             "routes = [{ upstream = 'a', match.host = '?' }]",
             &[

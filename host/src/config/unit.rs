@@ -4,7 +4,7 @@ use std::{fmt, time};
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::read::written;
+use super::read::{written, written_or};
 
 /// A length of time: `"250ms"`, `"1m 30s"`. Never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,10 +82,45 @@ impl fmt::Display for ByteSize {
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        written(deserializer, "a size with its unit, such as \"64KiB\" or \"1MiB\"", |text| {
-            let size: bytesize::ByteSize = text.parse().ok()?;
-            text.ends_with(|c: char| c.is_ascii_alphabetic()).then_some(Self(size.as_u64()))
+        written_or(deserializer, "a size with its unit, such as \"64KiB\" or \"1MiB\"", |text| {
+            Self::parse(text).ok_or_else(|| {
+                let is_ambiguous = text.trim_end().ends_with(['k', 'K', 'm', 'M', 'g', 'G', 't', 'T']);
+                is_ambiguous.then_some(
+                    "a unit such as `m` is not clear: write MiB for 1,048,576 bytes or MB for 1,000,000 (and KiB or kB, \
+                     GiB or GB)",
+                )
+            })
         })
+    }
+}
+
+impl ByteSize {
+    /// `k`, `m` and `g` alone are refused: to nginx they are powers of 1024, to others of 1000.
+    const UNITS: [(&str, u64); 10] = [
+        ("B", 1),
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("kB", 1_000),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+    ];
+
+    /// None for what is no size, or too large a one.
+    fn parse(text: &str) -> Option<Self> {
+        let unit = text.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let (number, unit) = text.split_at(unit);
+        let unit = unit.trim();
+        let (_, factor) = Self::UNITS.iter().find(|(name, _)| *name == unit)?;
+        if let Ok(whole) = number.parse::<u64>() {
+            return whole.checked_mul(*factor).map(Self);
+        }
+        let size = number.parse::<f64>().ok()? * *factor as f64;
+        // Beyond this not every number is one of `f64`; nobody means a fraction of a byte there.
+        (number.contains('.') && size < (1_u64 << 53) as f64).then_some(Self(size as u64))
     }
 }
 

@@ -54,10 +54,48 @@ pub(super) const BACKLOG: i32 = 1024;
 
 /// Cannot accept connections.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}")]
+#[error("cannot listen on {address}{}: {error}; {}", self.place(), self.remedy())]
 pub struct BindError {
     pub address: Address,
-    pub source: io::Error,
+    /// The file and the line that name the address, where that is known.
+    pub place: Option<String>,
+    pub error: io::Error,
+}
+
+impl BindError {
+    fn new(address: Address, error: io::Error) -> Self {
+        Self { address, place: None, error }
+    }
+
+    fn place(&self) -> String {
+        self.place.as_ref().map_or_else(String::new, |place| format!(" ({place})"))
+    }
+
+    /// What to do about it.
+    fn remedy(&self) -> String {
+        match (self.error.kind(), &self.address) {
+            (io::ErrorKind::AddrInUse, Address::Ip(address)) => format!(
+                "stop the process that listens there (`ss -ltnp 'sport = :{}'` names it), or change `address`",
+                address.port()
+            ),
+            (io::ErrorKind::PermissionDenied, Address::Ip(address)) if address.port() < 1024 => format!(
+                "ports below 1024 are for root: let `tollgate` have them (`setcap cap_net_bind_service+ep`, or \
+                 AmbientCapabilities=CAP_NET_BIND_SERVICE in its unit), or change `address` to a port such as {}",
+                8000 + address.port()
+            ),
+            (io::ErrorKind::AddrNotAvailable, _) => {
+                "the address is none of this machine (`ip address` shows those): change `address`".to_owned()
+            }
+            (io::ErrorKind::AddrInUse, Address::Unix(_)) => {
+                "stop the process that listens there, or change `address`".to_owned()
+            }
+            (io::ErrorKind::NotFound, Address::Unix(_)) => "make the folder of the socket".to_owned(),
+            (io::ErrorKind::PermissionDenied, Address::Unix(_)) => {
+                "let the user that runs `tollgate` write to the folder of the socket".to_owned()
+            }
+            _ => "change `address`".to_owned(),
+        }
+    }
 }
 
 /// The sockets of one listener, a worker's each.
@@ -74,6 +112,8 @@ pub struct Sockets {
     clients: Arc<Clients>,
     /// What is counted here.
     counts: Arc<PerWorker<ListenerCounts>>,
+    /// Whether IPv4 is left to others.
+    pub is_only_v6: bool,
 }
 
 /// A socket that listens.
@@ -93,14 +133,22 @@ pub struct Bound {
 }
 
 /// Binds what a configuration asks for; what `previous` has bound to the same address is taken over.
+///
+/// A socket on `[::]` takes IPv4 as well, unless an IPv4 address has the same port in this configuration
+/// (`is_only_v6`).
 pub fn bind(
     listeners: impl IntoIterator<Item = (Listener, Option<Arc<Termination>>)>,
     previous: &[Bound],
     workers: usize,
+    is_only_v6: impl Fn(SocketAddr) -> bool,
 ) -> Result<Vec<Bound>, BindError> {
     let mut free: Vec<&Bound> = previous.iter().collect();
     let mut take_over = |address: &Address| {
-        let place = free.iter().position(|bound| bound.listener.address == *address)?;
+        let is_it = |bound: &&Bound| {
+            let is_as_wanted = address.ip().is_none_or(|ip| bound.sockets.is_only_v6 == is_only_v6(ip));
+            bound.listener.address == *address && is_as_wanted
+        };
+        let place = free.iter().position(is_it)?;
         Some(free.remove(place).sockets.clone())
     };
     // A port that this proxy has already may be bound on another address beside the old one.
@@ -115,7 +163,8 @@ pub fn bind(
                 (Some(sockets), _) => sockets,
                 (None, Address::Ip(address)) => {
                     let port = address.port();
-                    Arc::new(Sockets::bind(*address, workers, port == 0 || is_ours(port))?)
+                    let may_share = port == 0 || is_ours(port);
+                    Arc::new(Sockets::bind(*address, workers, may_share, is_only_v6(*address))?)
                 }
                 (None, Address::Unix(path)) => Arc::new(Sockets::bind_unix(path, mode, workers)?),
             };
@@ -134,25 +183,33 @@ fn mode(listener: &Listener) -> Option<u32> {
 impl Sockets {
     /// Binds as many sockets as there are workers, of which each takes one. With `may_share` others may have the
     /// port already.
-    pub fn bind(address: SocketAddr, workers: usize, may_share: bool) -> Result<Self, BindError> {
-        let error = |source| BindError { address: address.into(), source };
+    ///
+    /// With `is_only_v6` one on `[::]` leaves IPv4 to others.
+    pub fn bind(
+        address: SocketAddr,
+        workers: usize,
+        may_share: bool,
+        is_only_v6: bool,
+    ) -> Result<Self, BindError> {
+        let error = |error| BindError::new(address.into(), error);
+        let socket = |address, is_shared| socket(address, is_shared, is_only_v6).map_err(error);
         // Without this, a second proxy would share the port in silence and get half of the connections.
         if !may_share {
-            drop(socket(address, false).map_err(error)?);
+            drop(socket(address, false)?);
         }
-        let first = socket(address, true).map_err(error)?;
+        let first = socket(address, true)?;
         let bound = first.local_addr().map_err(error)?;
         let mut sockets = vec![Listening::Tcp(first)];
         for _ in 1..workers {
-            sockets.push(Listening::Tcp(socket(bound, true).map_err(error)?));
+            sockets.push(Listening::Tcp(socket(bound, true)?));
         }
-        Ok(Self::new(bound.into(), sockets, None))
+        Ok(Self { is_only_v6, ..Self::new(bound.into(), sockets, None) })
     }
 
     /// Binds a socket in the file system, with this mode, that all workers accept from.
     fn bind_unix(path: &Arc<Path>, mode: Option<u32>, workers: usize) -> Result<Self, BindError> {
         let address = Address::Unix(path.clone());
-        let error = |source| BindError { address: address.clone(), source };
+        let error = |error| BindError::new(address.clone(), error);
         let (first, file) = unix::bind(path, mode).map_err(error)?;
         let mut sockets = Vec::new();
         for _ in 1..workers {
@@ -170,6 +227,7 @@ impl Sockets {
             connections: Gauge::default(),
             clients: Arc::default(),
             counts: Arc::default(),
+            is_only_v6: false,
         }
     }
 
@@ -177,7 +235,7 @@ impl Sockets {
     fn set_mode(&self, mode: Option<u32>) -> Result<(), BindError> {
         match (&self.file, mode) {
             (Some(file), Some(mode)) => {
-                file.set_mode(mode).map_err(|source| BindError { address: self.address.clone(), source })
+                file.set_mode(mode).map_err(|error| BindError::new(self.address.clone(), error))
             }
             _ => Ok(()),
         }
@@ -205,8 +263,12 @@ impl Sockets {
     }
 }
 
-fn socket(address: SocketAddr, is_shared: bool) -> io::Result<net::TcpListener> {
+fn socket(address: SocketAddr, is_shared: bool, is_only_v6: bool) -> io::Result<net::TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Said in either case, as what the system does by itself differs (net.ipv6.bindv6only).
+        socket.set_only_v6(is_only_v6)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(is_shared)?;
     socket.set_nonblocking(true)?;

@@ -350,12 +350,7 @@ impl Builder {
             let name = Path::new(file).file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
             return format!("files are named as they are in `plugin-dir`: \"{name}\"");
         }
-        if !folder.is_dir() {
-            return format!(
-                "there is no folder {}: say with `plugin-dir` where plugins are",
-                folder.display()
-            );
-        }
+        // Without the folder there are still the shipped ones to be meant.
         let dropped = dropped_files(&folder, ".wasm");
         if dropped.iter().any(|name| name == stem(file)) {
             return "it is a link that leads nowhere: put the component where it leads, or into its place"
@@ -368,6 +363,9 @@ impl Builder {
             near.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.8);
         match near {
             Some(name) => format!("did you mean `{name}`?"),
+            None if !folder.is_dir() => {
+                format!("there is no folder {}: say with `plugin-dir` where plugins are", folder.display())
+            }
             None => format!("put it into {}, or say with `file` which file it is", folder.display()),
         }
     }

@@ -42,10 +42,15 @@ impl<'de> Deserialize<'de> for Network {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Network, E> {
                 let address = text.parse::<IpAddr>().map(IpNet::from);
                 let network = address.or_else(|_| text.parse::<IpNet>());
-                network
-                    .map(canonical)
-                    .map(Network)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+                let network = network.map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))?;
+                // Whoever writes 10.0.0.1/8 may mean one address or sixteen million.
+                if network.addr() != network.network() {
+                    let (network, address) = (network.trunc(), network.addr());
+                    return Err(E::custom(format!(
+                        "{text} has bits beyond the length of its prefix: write {network} or {address}"
+                    )));
+                }
+                Ok(Network(canonical(network)))
             }
         }
 
