@@ -146,7 +146,8 @@ impl TypePattern {
 
     /// Whether a content type is meant. It comes without parameters.
     ///
-    /// Event streams only by their name: each would hold the memory of its encoder for as long as it is open.
+    /// Event streams only by their name: each would hold the memory of its encoder for as long as it is open. So are
+    /// calls whose content is a sequence of messages, each with an encoding of its own.
     pub fn matches(&self, content_type: &str) -> bool {
         const EVENT_STREAM: &str = "text/event-stream";
         let ends = |text: &str, end: &str| {
@@ -155,7 +156,7 @@ impl TypePattern {
         };
         match self {
             Self::Exact(name) => content_type.eq_ignore_ascii_case(name),
-            _ if content_type.eq_ignore_ascii_case(EVENT_STREAM) => false,
+            _ if content_type.eq_ignore_ascii_case(EVENT_STREAM) || is_framed(content_type) => false,
             Self::Any => true,
             Self::Within(start) => {
                 content_type.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
@@ -163,6 +164,14 @@ impl TypePattern {
             Self::Suffix(suffix) => ends(content_type, suffix),
         }
     }
+}
+
+/// Whether this is gRPC, gRPC-Web or a stream of Connect, whatever its messages are written in.
+fn is_framed(content_type: &str) -> bool {
+    let starts =
+        |start: &str| content_type.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
+    let ends_at = |place: usize| matches!(content_type.as_bytes().get(place), None | Some(b'+' | b'-'));
+    starts("application/connect+") || starts("application/grpc") && ends_at("application/grpc".len())
 }
 
 fn is_token(text: &str) -> bool {
@@ -229,11 +238,18 @@ mod tests {
 
     #[test]
     fn a_pattern_means_the_types_it_names() {
-        let cases: [(&str, &[&str], &[&str]); 5] = [
+        let cases: [(&str, &[&str], &[&str]); 8] = [
             ("text/*", &["text/html", "TEXT/Plain"], &["text", "textual/html", "text/event-stream"]),
             ("text/event-stream", &["text/event-stream"], &["text/event-streams"]),
             ("*+json", &["application/problem+json", "a/b+JSON"], &["application/json", "+jso", "é+jsonx"]),
-            ("*/*", &["image/png", ""], &["text/event-stream"]),
+            ("*+json", &["application/grpcx+json"], &["application/grpc+json", "application/connect+json"]),
+            ("application/*", &["application/xml"], &["Application/gRPC", "application/grpc-web+proto"]),
+            ("application/grpc", &["application/grpc"], &["application/grpc+json"]),
+            (
+                "*/*",
+                &["image/png", ""],
+                &["text/event-stream", "application/grpc", "application/grpc-web-text"],
+            ),
             ("Application/JSON", &["application/json"], &["application/jsonp", "application/"]),
         ];
         for (pattern, meant, not_meant) in cases {
