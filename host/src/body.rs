@@ -4,10 +4,14 @@
 //! held back until the upstream asks for it; a response's body tells an observer what becomes of it.
 
 mod begun;
+mod client;
+mod response;
 mod tape;
 mod trailers;
 
 pub use begun::{Begun, Unread};
+pub use client::{ClientBody, Unwanted};
+pub use response::{End, Observer, ResponseBody};
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,7 +23,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tape::{Found, Reading, Tape};
@@ -42,6 +45,8 @@ pub enum Error {
     Slow,
     #[error("the body was cut short")]
     CutShort,
+    #[error("the body is not as long as its head says")]
+    Misstated,
     #[error("the body came to a standstill")]
     Stalled,
     #[error("the body broke off")]
@@ -84,9 +89,9 @@ impl From<Error> for GivenUp {
 /// The body of a request, as far as it has come before it is sent.
 #[derive(Debug)]
 pub enum Arriving {
-    Untouched(Incoming),
+    Untouched(ClientBody),
     /// Somebody has begun to read it.
-    Begun(Box<Begun<Incoming>>),
+    Begun(Box<Begun<ClientBody>>),
     /// Another has been put in its place.
     Made {
         content: Bytes,
@@ -657,103 +662,5 @@ impl Leaving {
                 Err(begun) => Content::Changed(Box::new(begun)),
             },
         }
-    }
-}
-
-/// The body of a response on its way to a client.
-#[derive(Debug)]
-pub struct ResponseBody<O: Observer> {
-    content: Content,
-    observer: Option<O>,
-}
-
-/// Is told what becomes of a response's body.
-pub trait Observer: Unpin {
-    /// A piece of this many bytes goes to the client.
-    fn passed(&mut self, bytes: usize);
-
-    /// Nothing has come from the upstream for now. Ready when that has lasted too long, with trailers if the client is
-    /// told so by them.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>>;
-
-    /// Nothing more will come.
-    fn ended(self, end: End<'_>);
-}
-
-/// How a response's body ended.
-#[derive(Debug)]
-pub enum End<'a> {
-    Complete,
-    /// The upstream was silent for too long.
-    Stalled,
-    Broken(&'a Error),
-    /// Nobody asks for the rest: the client is gone, was given up, or the process ends.
-    Dropped,
-}
-
-impl<O: Observer> ResponseBody<O> {
-    pub fn new(content: Content, observer: O) -> Self {
-        Self { content, observer: Some(observer) }
-    }
-
-    /// One that nobody need be told of.
-    pub fn empty() -> Self {
-        Self { content: Content::Whole(Bytes::new()), observer: None }
-    }
-
-    fn end(&mut self, end: End<'_>) {
-        if let Some(observer) = self.observer.take() {
-            observer.ended(end);
-        }
-    }
-}
-
-impl<O: Observer> http_body::Body for ResponseBody<O> {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let body = self.get_mut();
-        let mut frame = match Pin::new(&mut body.content).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                let stalled = body.observer.as_mut().map(|observer| observer.poll_stalled(cx));
-                let Some(Poll::Ready(trailers)) = stalled else { return Poll::Pending };
-                body.end(End::Stalled);
-                // The upstream is told that it need not go on.
-                body.content = Content::Whole(Bytes::new());
-                return Poll::Ready(Some(trailers.map(Frame::trailers).ok_or(Error::Stalled)));
-            }
-        };
-        match &mut frame {
-            Some(Ok(frame)) => {
-                frame.trailers_mut().map(trailers::clean);
-                if let Some(observer) = &mut body.observer {
-                    observer.passed(frame.data_ref().map_or(0, Bytes::len));
-                }
-                // hyper does not come back for the end of a body that says it has ended.
-                if body.content.is_end_stream() {
-                    body.end(End::Complete);
-                }
-            }
-            Some(Err(error)) => body.end(End::Broken(error)),
-            None => body.end(End::Complete),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.content.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.content.size_hint()
-    }
-}
-
-impl<O: Observer> Drop for ResponseBody<O> {
-    fn drop(&mut self) {
-        let is_complete = self.content.is_end_stream();
-        self.end(if is_complete { End::Complete } else { End::Dropped });
     }
 }

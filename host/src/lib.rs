@@ -29,6 +29,7 @@ pub mod proxy_protocol;
 pub mod address;
 pub mod descriptors;
 pub mod socket;
+pub mod frames;
 pub mod body;
 pub mod field;
 pub mod reason;

@@ -93,12 +93,77 @@ const ROWS: &[Row] = &[
     row("4 no reason", "HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", KeepOpen, HELLO, true),
     row("4 an empty reason", "HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nhello", KeepOpen, HELLO, true),
     // 5, fields
-    refused("5.1 space before a colon", "HTTP/1.1 200 OK\r\nX : y\r\nContent-Length: 5\r\n\r\nhello"),
-    refused("5.1 space before that of the length", "HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\nhello"),
+    row(
+        "5.1 space before a colon",
+        "HTTP/1.1 200 OK\r\nX : y\r\nContent-Length: 5\r\n\r\nhello",
+        KeepOpen,
+        HELLO,
+        true,
+    ),
+    row(
+        "5.1 space before that of the length",
+        "HTTP/1.1 200 OK\r\nContent-Length\t: 5\r\n\r\nhello",
+        KeepOpen,
+        HELLO,
+        true,
+    ),
+    refused(
+        "5.1 space before the colon of a second length",
+        "HTTP/1.1 200 OK\r\nContent-Length : 4\r\nContent-Length: 5\r\n\r\nhello",
+    ),
     refused("5.1 no name", "HTTP/1.1 200 OK\r\n: y\r\nContent-Length: 5\r\n\r\nhello"),
     refused("5 no colon", "HTTP/1.1 200 OK\r\nX\r\nContent-Length: 5\r\n\r\nhello"),
     refused("5 a name with a space", "HTTP/1.1 200 OK\r\nX Y: z\r\nContent-Length: 5\r\n\r\nhello"),
-    refused("5.2 a folded line", "HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 5\r\n\r\nhello"),
+    row(
+        "5.2 a folded line",
+        "HTTP/1.1 200 OK\r\nX: y\r\n z\r\nContent-Length: 5\r\n\r\nhello",
+        KeepOpen,
+        HELLO,
+        true,
+    ),
+    refused("5.2 a folded status line", "HTTP/1.1 200 OK\r\n X: y\r\nContent-Length: 5\r\n\r\nhello"),
+    // 2.2: where a response begins
+    row("2.2 an empty line", "\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", KeepOpen, HELLO, true),
+    row(
+        "2.2 an empty line before 204",
+        "\r\nHTTP/1.1 204 No Content\r\n\r\n",
+        KeepOpen,
+        Whole(204, ""),
+        true,
+    ),
+    row(
+        "2.2 an empty line before 304",
+        "\r\nHTTP/1.1 304 Not Modified\r\n\r\n",
+        KeepOpen,
+        Whole(304, ""),
+        true,
+    ),
+    row(
+        "2.2 an empty line behind 100",
+        "HTTP/1.1 100 Continue\r\n\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        KeepOpen,
+        HELLO,
+        true,
+    ),
+    row(
+        "2.2 an empty line behind 103",
+        "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        KeepOpen,
+        HELLO,
+        true,
+    ),
+    row("2.2 bare line feeds", "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello", KeepOpen, HELLO, true),
+    row(
+        "2.2 bare line feeds in an interim response",
+        "HTTP/1.1 103 X\nLink: a\n\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        KeepOpen,
+        HELLO,
+        true,
+    ),
+    refused(
+        "9110 15.2 a field that is none, in an interim response",
+        "HTTP/1.1 103 X\r\nA: b\rSet-Cookie: c\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+    ),
     refused("5.2 a folded length", "HTTP/1.1 200 OK\r\nContent-Length:\r\n 5\r\n\r\nhello"),
     refused("9110 5.5 NUL", "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 5\r\n\r\nhello"),
     refused("9110 5.5 CR", "HTTP/1.1 200 OK\r\nX: a\rSet-Cookie: b\r\nContent-Length: 5\r\n\r\nhello"),
@@ -323,7 +388,14 @@ async fn ask(proxy: &Proxy, path: &str) -> Gets {
                 let has_coding = response.header("transfer-encoding").is_some();
                 let may_have = status != 204 || (lengths == 0 && !has_coding);
                 assert!(may_have, "a length of what is not there: {response:?}");
-                return known(status, response.text());
+                let got = known(status, response.text());
+                // What comes behind it on the connection of the client is the answer to the next request.
+                if response.header("connection") != Some("close") {
+                    client.send("GET /again HTTP/1.1\r\nHost: test\r\n\r\n").await;
+                    let next = client.any_response(false).await.expect("the connection goes on");
+                    assert_eq!((next.status, next.text()), (200, FINE), "behind {response:?}");
+                }
+                return got;
             }
             _ => {
                 assert!(client.is_closed().await, "a connection goes on after a body without an end");
@@ -411,4 +483,184 @@ async fn a_head_without_an_end_is_refused() {
         client.send("GET / HTTP/1.0\r\nHost: test\r\n\r\n").await;
         assert_eq!(client.response().await.status, expected, "{begun}");
     }
+}
+
+/// An upstream of one endpoint with these limits.
+fn limited(url: &str, settings: &str) -> String {
+    format!(
+        "workers = 1\n[upstreams.app]\nendpoints = [{url:?}]\nretry = {{ attempts = 0 }}\n\
+         outlier = {{ consecutive-failures = 2 }}\n{settings}\n[[routes]]\nupstream = \"app\"\n"
+    )
+}
+
+/// A head of so many fields of so many bytes, as fields of `Set-Cookie`.
+fn cookies(count: usize, size: usize) -> Vec<String> {
+    (0..count).map(|number| format!("c{number}={}", "x".repeat(size))).collect()
+}
+
+/// A path that asks for such a head.
+fn numbers(path: &str) -> (usize, usize) {
+    let (count, size) = path[1..].split_once('-').unwrap();
+    (count.parse().unwrap(), size.parse().unwrap())
+}
+
+#[tokio::test]
+async fn the_head_of_a_response_is_limited_as_the_upstream_says_and_that_is_nobodys_fault() {
+    let http1 = Origin::answering(|received| {
+        let (count, size) = numbers(&received.target);
+        let fields: String = cookies(count, size).iter().map(|c| format!("Set-Cookie: {c}\r\n")).collect();
+        Answer::raw(format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 5\r\n\r\nhello"))
+    })
+    .await;
+    let http2 = Http2Origin::serving(|request, mut respond| async move {
+        let (count, size) = numbers(request.uri().path());
+        let mut response = http::Response::builder().header("content-length", "5");
+        for cookie in cookies(count, size) {
+            response = response.header("set-cookie", cookie);
+        }
+        let mut stream = respond.send_response(response.body(()).unwrap(), false).unwrap();
+        let _ = stream.send_data("hello".into(), true);
+    })
+    .await;
+    for (url, protocol) in [(http1.url(), ""), (http2.url(), "protocol = \"h2\"\n")] {
+        for (settings, rows) in [
+            (
+                "",
+                &[
+                    (90, 5, 200),
+                    (101, 5, 200),
+                    (300, 5, 200),
+                    (60, 1000, 200),
+                    (8, 8000, 200),
+                    (1100, 5, 502),
+                    (9, 40_000, 502),
+                ][..],
+            ),
+            ("limits = { header-count = 20 }", &[(18, 5, 200), (30, 5, 502), (2, 9000, 200)]),
+            (
+                "limits = { headers = \"8KiB\" }",
+                &[(150, 5, 200), (2, 5000, 502), (1, 7000, 200), (1, 90_000, 502)],
+            ),
+            ("limits = { headers = \"1MiB\", header-count = 5000 }", &[(4000, 5, 200), (10, 100_000, 200)]),
+        ] {
+            let proxy = Proxy::start(&limited(&url, &format!("{protocol}{settings}"))).await;
+            for (count, size, expected) in rows {
+                // Often enough to put the endpoint out if it were to blame.
+                for _ in 0..3 {
+                    let response = proxy.get(&format!("/{count}-{size}"), &[]).await;
+                    assert_eq!(
+                        response.status, *expected,
+                        "{protocol}{settings} {count} fields of {size} bytes"
+                    );
+                    if *expected == 200 {
+                        let got = response.values("set-cookie");
+                        assert_eq!(got, cookies(*count, *size), "in order");
+                        assert_eq!(response.text(), "hello");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_cuts_no_other_response_on_its_connection() {
+    let origin = Http2Origin::serving(|request, mut respond| async move {
+        if request.uri().path() == "/slow" {
+            let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
+            let _ = stream.send_data("begun ".into(), false);
+            let mut body = request.into_body();
+            while let Some(Ok(data)) = body.data().await {
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+            let _ = stream.send_data("ended".into(), true);
+            return;
+        }
+        let (count, size) = numbers(request.uri().path());
+        let mut response = http::Response::builder();
+        for cookie in cookies(count, size) {
+            response = response.header("set-cookie", cookie);
+        }
+        let _ = respond.send_response(response.body(()).unwrap(), true);
+    })
+    .await;
+    let proxy =
+        Proxy::start(&limited(&origin.url(), "protocol = \"h2\"\ntimeouts = { body = \"2m\" }")).await;
+    let mut slow = proxy.connect().await;
+    slow.send("POST /slow HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    slow.read_until("begun ").await;
+    for path in ["/8-40000", "/300-1000", "/1100-5", "/1-400000"] {
+        assert_eq!(proxy.get(path, &[]).await.status, 502, "{path}");
+    }
+    slow.send("0\r\n\r\n").await;
+    slow.read_until("ended").await;
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_interim_response_sets_nothing_and_says_nothing_of_the_connection() {
+    let origin = Origin::answering(|_| {
+        Answer::raw(
+            "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nSet-Cookie: a=b\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\
+             Keep-Alive: 1\r\nUpgrade: h2c\r\nStrict-Transport-Security: max-age=1\r\n\r\n\
+             HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        )
+    })
+    .await;
+    let proxy = Proxy::start(&tollgate_tests::route_to(&[&origin.url()])).await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let head = client.read_until("\r\n\r\n").await;
+    assert_eq!(head, "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+    assert_eq!(client.response().await.text(), "hello");
+}
+
+#[tokio::test]
+async fn a_426_says_what_to_go_on_in() {
+    let origin = Origin::answering(|_| {
+        Answer::raw(
+            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.3, HTTP/1.1\r\nConnection: Upgrade\r\n\
+             Content-Length: 2\r\n\r\nno",
+        )
+    })
+    .await;
+    let proxy = Proxy::start(&tollgate_tests::route_to(&[&origin.url()])).await;
+    let response = proxy.get("/", &[]).await;
+    assert_eq!((response.status, response.header("upgrade")), (426, Some("TLS/1.3, HTTP/1.1")));
+    assert_eq!(response.header("connection"), Some("upgrade"));
+    // In HTTP/2 nobody goes on in another protocol that way (RFC 9113, section 8.6).
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let response = client.get("/").await;
+    assert_eq!((response.status, response.text(), response.header("upgrade")), (426, "no", None));
+}
+
+#[tokio::test]
+async fn a_malformed_head_of_http_2_is_refused_alone() {
+    let origin = Http2Origin::serving(|request, mut respond| async move {
+        let value = match request.uri().path() {
+            "/before" => " a",
+            "/behind" => "a\t",
+            _ => "a b",
+        };
+        let value = http::HeaderValue::from_bytes(value.as_bytes()).unwrap();
+        let _ = respond.send_response(http::Response::builder().header("x", value).body(()).unwrap(), true);
+    })
+    .await;
+    let proxy = Proxy::start(&limited(&origin.url(), "protocol = \"h2\"")).await;
+    for (path, expected) in [("/", 200), ("/before", 502), ("/", 200), ("/behind", 502), ("/", 200)] {
+        assert_eq!(proxy.get(path, &[]).await.status, expected, "{path}");
+    }
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_offers_push_is_not_spoken_to() {
+    let origin = tollgate_tests::BareOrigin::start().await;
+    let proxy = Proxy::start(&limited(&origin.url(), "protocol = \"h2\"")).await;
+    let mut client = proxy.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+    let stream = origin.accept().await.into_stream();
+    let mut server = FrameClient::serve(stream, &[0, 3, 0, 0, 0, 9, 0, 2, 0, 0, 0, 1]).await;
+    assert_eq!(client.response().await.status, 502);
+    while server.next().await.is_some() {}
 }

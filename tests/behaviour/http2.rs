@@ -783,6 +783,82 @@ async fn a_header_bomb_is_refused() {
 }
 
 #[tokio::test]
+async fn a_bomb_of_tiny_fields_is_refused_and_holds_nothing() {
+    let origin = Origin::start().await;
+    let proxy = proxy_with("limits.headers = \"8KiB\"\ntimeouts.write = \"300ms\"", &origin.url()).await;
+    // `accept-encoding: gzip, deflate` of the static table, by one byte each.
+    let head = |count: usize| [literals(&GET), vec![0x90; count]].concat();
+    let mut client = FrameClient::connect(proxy.address()).await;
+    client.send(&RawFrame::new(HEADERS, END_STREAM | END_HEADERS, 1, head(10_000))).await;
+    let ended = client.next_after_control().await;
+    let refused =
+        if ended.kind == HEADERS { ended.status() == 431 } else { ended.code() == ENHANCE_YOUR_CALM };
+    assert!(refused, "more than the head may have: {ended:?}");
+
+    // Less than that, and too many: by a client that leaves no room for the answers, so that all stay open.
+    let mut client = FrameClient::bare(proxy.address()).await;
+    client.send_bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    // And none in its table, so that each status can be read.
+    client.send(&RawFrame::new(SETTINGS, 0, 0, [0, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0])).await;
+    let streams: Vec<u32> = (0..100).map(|number| number * 2 + 1).collect();
+    for stream in &streams {
+        client.send(&RawFrame::new(HEADERS, END_STREAM | END_HEADERS, *stream, head(120))).await;
+    }
+    let (mut refused, mut let_go) = (0, 0);
+    while refused < streams.len() || let_go < streams.len() {
+        let frame = client.next().await.expect("the connection goes on");
+        match frame.kind {
+            HEADERS => {
+                assert_eq!(frame.status(), 431);
+                refused += 1;
+            }
+            RST_STREAM => let_go += 1,
+            _ => assert_ne!(frame.kind, GOAWAY, "{frame:?}"),
+        }
+    }
+    assert_eq!(origin.connections(), 0);
+    client.send(&RawFrame::headers(END_STREAM, 201, &GET)).await;
+    assert_eq!(client.outcome(201).await, Ok(200), "there is room again");
+}
+
+#[tokio::test]
+async fn a_client_that_still_sends_has_the_time_to_read_why_it_was_refused() {
+    let origin = Origin::start().await;
+    let proxy = proxy_with("limits.body = \"10B\"", &origin.url()).await;
+    let mut client = FrameClient::connect(proxy.address()).await;
+    // Whether the next that comes behind an answer is the echo of a ping, and no reset.
+    async fn is_left_open(client: &mut FrameClient, stream: u32) -> bool {
+        while !matches!(client.next_of(DATA, stream).await.flags, flags if flags & END_STREAM != 0) {}
+        client.send(&RawFrame::new(PING, 0, 0, [7; 8])).await;
+        loop {
+            match client.next().await.expect("the connection goes on") {
+                frame if frame.kind == PING && frame.flags & ACK != 0 => return true,
+                frame if frame.kind == RST_STREAM => return false,
+                _ => {}
+            }
+        }
+    }
+    let post = [("content-length", "100000")];
+    let fields = [&[(":method", "POST")], &GET[1..], &post].concat();
+    // One that sends on to its end is never reset.
+    client.send(&RawFrame::headers(0, 1, &fields)).await;
+    assert_eq!(client.outcome(1).await, Ok(413));
+    assert!(is_left_open(&mut client, 1).await);
+    for _ in 0..9 {
+        client.send(&RawFrame::new(DATA, 0, 1, [b'x'; 10_000])).await;
+    }
+    client.send(&RawFrame::new(DATA, END_STREAM, 1, [b'x'; 10_000])).await;
+    // On another connection, whose statuses are in no table yet: one that has begun to, likewise; and one that does not go on is reset in the end, without an error.
+    let fields = [&[(":method", "POST")], &GET[1..]].concat();
+    let mut client = FrameClient::connect(proxy.address()).await;
+    client.send(&RawFrame::headers(0, 1, &fields)).await;
+    client.send(&RawFrame::new(DATA, 0, 1, [b'x'; 1000])).await;
+    assert_eq!(client.outcome(1).await, Ok(413));
+    assert!(is_left_open(&mut client, 1).await);
+    assert_eq!(client.next_of(RST_STREAM, 1).await.code(), 0);
+}
+
+#[tokio::test]
 async fn streams_beyond_the_limit_are_refused() {
     let origin = BareOrigin::start().await;
     let proxy = proxy_with("limits.streams = 2", &origin.url()).await;

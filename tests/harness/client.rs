@@ -128,7 +128,7 @@ impl Client {
             }
         };
         let head: Vec<u8> = self.buffer.drain(..end).collect();
-        let mut fields = [httparse::EMPTY_HEADER; 128];
+        let mut fields = vec![httparse::EMPTY_HEADER; 128.max(head.len() / 4)];
         let mut parsed = httparse::Response::new(&mut fields);
         assert!(parsed.parse(&head).expect("the head is a response's").is_complete());
         let mut response = Response {

@@ -293,9 +293,9 @@ impl Drop for Http2Origin {
     }
 }
 
-/// A client that sends frames, or bytes that are none.
+/// A client that sends frames, or bytes that are none; or a server that does.
 pub struct FrameClient {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
 }
 
@@ -350,10 +350,12 @@ impl RawFrame {
     /// The status of a response, whose head begins with it.
     pub fn status(&self) -> u16 {
         assert_eq!(self.kind, HEADERS, "{self:?}");
-        match self.payload[..] {
+        // RFC 7541, section 6.3: what is said of the size of the table comes before it.
+        let payload = self.payload.strip_prefix(&[0x20]).unwrap_or(&self.payload);
+        match *payload {
             [indexed @ 0x88..=0x8e, ..] => [200, 204, 206, 304, 400, 404, 500][usize::from(indexed) - 0x88],
             // RFC 7541: a literal with the name of an index, and its value in the code of appendix B.
-            [0x48, length, ref rest @ ..] if length & 0x80 != 0 => {
+            [0x08 | 0x48, length, ref rest @ ..] if length & 0x80 != 0 => {
                 let bits = rest[..usize::from(length & 0x7f)]
                     .iter()
                     .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1));
@@ -413,7 +415,19 @@ impl FrameClient {
     pub async fn bare(address: SocketAddr) -> Self {
         let stream = soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts");
         stream.set_nodelay(true).expect("a socket has options");
-        Self { stream, buffer: Vec::new() }
+        Self { stream: Box::new(stream), buffer: Vec::new() }
+    }
+
+    /// The other end of a connection that the proxy has made: has read the preface and the settings of the proxy, and
+    /// sends its own.
+    pub async fn serve(mut stream: Box<dyn Stream>, settings: &[u8]) -> Self {
+        let mut preface = [0; 24];
+        soon("the preface", stream.read_exact(&mut preface)).await.expect("the proxy speaks HTTP/2");
+        let mut server = Self { stream, buffer: Vec::new() };
+        assert_eq!(server.next().await.expect("the proxy begins with its settings").kind, SETTINGS);
+        server.send(&RawFrame::new(SETTINGS, 0, 0, settings)).await;
+        server.send(&RawFrame::new(SETTINGS, ACK, 0, [])).await;
+        server
     }
 
     /// Sends the preface and empty settings, and has read those of the proxy.
@@ -437,6 +451,11 @@ impl FrameClient {
 
     /// The next frame; none at the end of the connection.
     pub async fn next(&mut self) -> Option<RawFrame> {
+        soon("a frame, or the end", self.next_in_any_time()).await
+    }
+
+    /// The same, however long it takes.
+    pub async fn next_in_any_time(&mut self) -> Option<RawFrame> {
         loop {
             if let [a, b, c, kind, flags, d, e, f, g, ref rest @ ..] = self.buffer[..] {
                 let length = u32::from_be_bytes([0, a, b, c]) as usize;
@@ -448,7 +467,7 @@ impl FrameClient {
                 }
             }
             let mut bytes = [0; 16 << 10];
-            let count = soon("a frame, or the end", self.stream.read(&mut bytes)).await.unwrap_or(0);
+            let count = self.stream.read(&mut bytes).await.unwrap_or(0);
             if count == 0 {
                 return None;
             }

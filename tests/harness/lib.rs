@@ -17,7 +17,7 @@ mod proxy;
 mod tls;
 
 pub use browser::Browser;
-pub use client::{Client, Response};
+pub use client::{Client, Response, Stream};
 pub use dns::{NameServer, Resource};
 pub use executable::Executable;
 pub use guest::{

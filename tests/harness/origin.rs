@@ -389,6 +389,11 @@ impl BareOrigin {
         format!("http://{}", self.address)
     }
 
+    /// The next connection as a socket, however long it takes.
+    pub async fn accept_in_any_time(&self) -> std::io::Result<tokio::net::TcpStream> {
+        self.listener.accept().await.map(|(stream, _)| stream)
+    }
+
     /// The proxy's next connection, seen from its other end.
     pub async fn accept(&self) -> Client {
         let (stream, _) =

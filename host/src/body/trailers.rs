@@ -3,11 +3,12 @@
 //! Some servers treat those as if they had come before it. What steers a message, or says who sends it, is believed
 //! there without ever having been looked at: it goes no further (RFC 9110, section 6.5.1).
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::field::{self, Names, OF_THE_PROXY};
 
-/// Takes away from behind a response what has to be in its head or nowhere.
+/// Takes away from behind a response what has to be in its head or nowhere, and values that would be malformed to the
+/// next reader: HTTP/1 trims them, HTTP/2 does not (RFC 9113, section 8.2.1).
 pub(super) fn clean(trailers: &mut HeaderMap) {
     retain(trailers, |name| !is_misplaced(name));
 }
@@ -19,11 +20,18 @@ pub(super) fn clean_request(trailers: &mut HeaderMap, settled: &Names) {
 }
 
 fn retain(trailers: &mut HeaderMap, may_stay: impl Fn(&str) -> bool) {
-    let misplaced: Vec<HeaderName> =
-        trailers.keys().filter(|name| !may_stay(name.as_str())).cloned().collect();
+    let misplaced: Vec<HeaderName> = trailers
+        .iter()
+        .filter(|(name, value)| !may_stay(name.as_str()) || is_spaced(value))
+        .map(|(name, _)| name.clone())
+        .collect();
     for name in misplaced {
         trailers.remove(name);
     }
+}
+
+fn is_spaced(value: &HeaderValue) -> bool {
+    matches!(value.as_bytes(), [b' ' | b'\t', ..] | [.., b' ' | b'\t'])
 }
 
 /// Whether a field steers a message, or says who sends it.
@@ -63,8 +71,6 @@ fn is_misplaced(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]

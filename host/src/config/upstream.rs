@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
 use super::{
-    Discover, Duration, Health, LoadAddress, Outlier, Retry, Share, UpstreamTls,
+    ByteSize, Discover, Duration, Health, LoadAddress, Outlier, Retry, Share, UpstreamTls,
     listener::network,
     read::{names, optional_spanned_table, optional_table, table, written_or},
 };
@@ -220,7 +220,7 @@ impl PartialEq<&str> for EndpointAddress {
     }
 }
 
-/// How much an upstream is given to do at once, by all workers.
+/// How much an upstream is given to do at once, by all workers, and how much it may say before a response's content.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct UpstreamLimits {
@@ -236,6 +236,12 @@ pub struct UpstreamLimits {
     pub queue_timeout: Duration,
     /// Connections to an endpoint; no limit if absent.
     pub connections: Option<NonZero<u32>>,
+    /// The whole head of a response, as it stands in HTTP/1.1; beyond it 502.
+    #[serde(deserialize_with = "head_size")]
+    pub headers: ByteSize,
+    /// Header fields of a response; beyond it 502.
+    #[serde(deserialize_with = "head_count")]
+    pub header_count: usize,
 }
 
 impl Default for UpstreamLimits {
@@ -247,6 +253,8 @@ impl Default for UpstreamLimits {
             queue: 256,
             queue_timeout: Duration::from_secs(1),
             connections: None,
+            headers: ByteSize::kib(256),
+            header_count: 1000,
         }
     }
 }
@@ -288,6 +296,21 @@ impl Default for UpstreamTimeouts {
 
 fn yes() -> bool {
     true
+}
+
+fn head_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
+    let size = ByteSize::deserialize(deserializer)?;
+    // HTTP/2 counts 32 bytes more for each field, and h2 takes no more than `upstream/share.rs` lets it.
+    let fits = (1024..=1 << 20).contains(&size.get());
+    fits.then_some(size)
+        .ok_or_else(|| de::Error::custom("a head of a response is limited to between 1KiB and 1MiB"))
+}
+
+fn head_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let count = usize::deserialize(deserializer)?;
+    let fits = (1..=10_000).contains(&count);
+    fits.then_some(count)
+        .ok_or_else(|| de::Error::custom("the fields of a response are limited to between 1 and 10000"))
 }
 
 fn default_panic_threshold() -> Share {

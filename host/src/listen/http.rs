@@ -21,6 +21,7 @@ use super::{
     wire::{Refused, SCRATCH, Scratch, Wire},
 };
 use crate::{
+    body::ClientBody,
     config::Listener,
     live::Worker,
     proxy::{self, Answered, Connection, Refusal, Turn},
@@ -131,6 +132,7 @@ impl Server {
                 turn.begin(request.version());
                 let (worker, connection, turn) = (worker.clone(), connection.clone(), turn.clone());
                 async move {
+                    let request = request.map(|body| ClientBody::new(body, None));
                     let leaving = worker.clone();
                     let Answered { mut response, tunnel } = proxy::handle(worker, connection, request).await;
                     match tunnel {

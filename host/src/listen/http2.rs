@@ -16,23 +16,22 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Request, StatusCode};
 use http_body::{Body as _, Frame as BodyFrame, SizeHint};
 use hyper::{
+    body::Incoming,
     rt::{Executor, ReadBufCursor},
     server::conn::http2,
     service::service_fn,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::{
-    frames::{Allowance, Code, Frame, Frames, Kind},
-    wire::{PREFACE, Scratch},
-};
+use super::wire::Scratch;
 use crate::{
-    body,
+    body::{self, ClientBody, Unwanted},
     clock::{Pace, Timer},
     config::ListenerLimits,
+    frames::{Allowance, Code, Frame, Frames, Kind, PREFACE},
     live::Worker,
     proxy::{self, Answered, Connection, Refusal, Tunnel},
     socket,
@@ -88,8 +87,13 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .max_local_error_reset_streams(RESETS_BY_ERROR)
         // For WebSocket and the like (RFC 8441).
         .enable_connect_protocol();
-    let service = service_fn(|request| {
+    let unwanted = {
+        let worker = worker.clone();
+        Unwanted::new(move |body| drop(worker.drain.spawn_local(read_on(body, worker.clone()))))
+    };
+    let service = service_fn(|request: Request<Incoming>| {
         let progress = streams.begin();
+        let request = request.map(|body| ClientBody::new(body, Some(unwanted.clone())));
         let (worker, connection) = (worker.clone(), connection.clone());
         let (streams, scratch) = (streams.clone(), scratch.clone());
         // Hyper moves this about more than once before it runs.
@@ -146,6 +150,21 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
 fn header_list_size(limits: &ListenerLimits) -> u32 {
     let fields = 32 * limits.header_count as u64;
     u32::try_from(limits.headers.get().saturating_mul(2).saturating_add(fields)).unwrap_or(u32::MAX)
+}
+
+/// Reads what is still to come of a request that has been answered, so that the stream is not reset while its client
+/// has still to read the answer.
+async fn read_on(mut body: Incoming, worker: Rc<Worker>) {
+    let reading = async {
+        let mut left = FAREWELL_BYTES;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    };
+    // Who sends on for longer has had the time to read it.
+    let _ = worker.clock.within(FAREWELL, reading).await;
 }
 
 /// The streams of a connection, and what spawns their tasks.

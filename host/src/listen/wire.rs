@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::framing::Framing;
 use crate::{
     clock::{Clock, Pace, Timer},
+    frames::PREFACE,
     proxy::{Connection, Turn},
     reason::reason,
     socket,
@@ -32,9 +33,6 @@ pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
 
 /// The size of a worker's [`Scratch`].
 pub(super) const SCRATCH: usize = 64 << 10;
-
-/// What HTTP/2 begins with (RFC 9113, section 3.4). No request of HTTP/1 does.
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection's socket.
 pub(super) struct Wire<S> {
@@ -124,7 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let came = buffer.filled();
             if came.is_empty() {
                 self.is_closed = true;
-                return Poll::Ready(Ok(()));
+                return self.poll_closed();
             }
             if self.framing.expects_head() {
                 self.body_pace = Pace::default();
@@ -160,6 +158,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Whether what comes is ahead of its time: the client still waits for an answer.
     fn is_ahead(&self) -> bool {
         self.framing.expects_head() && self.turn.is_busy()
+    }
+
+    /// The client sends nothing more. It may still wait for the answer to what it has sent whole (RFC 9112, section
+    /// 9.6), so hyper, which would give up the request, is told when that has been answered. That a client has gone
+    /// altogether shows when something is written to it.
+    fn poll_closed(&self) -> Poll<io::Result<()>> {
+        if self.is_ahead() { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     /// Gives what may go on.
@@ -363,7 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Read for Wire<S> {
             return Poll::Ready(Ok(()));
         }
         if wire.is_closed {
-            return Poll::Ready(Ok(()));
+            return wire.poll_closed();
         }
         wire.poll_fill(cx, &mut cursor)
     }
@@ -409,12 +414,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         // hyper flushes when it has nothing more to write.
         if wire.turn.set_written() {
             wire.write_pace = Pace::default();
-            if wire.kept.is_empty() {
+            if wire.kept.is_empty() && !wire.is_closed {
                 // hyper need not come back to read before something happens: the time begins here.
                 wire.reading.stop();
                 let _: Poll<io::Result<()>> = wire.poll_reading_deadline(cx);
             } else {
-                // What has come ahead of its time is looked at again.
+                // What has come ahead of its time is looked at again, be it the end.
                 cx.waker().wake_by_ref();
             }
         }

@@ -20,6 +20,7 @@ use crate::{
         traffic::{Limit, ListenerCounts},
     },
     tls::{Protocol, Session},
+    upstream::Client,
 };
 
 /// One connection.
@@ -38,13 +39,16 @@ pub struct Connection {
     pub turn: Option<Rc<Turn>>,
     /// The limit for which the client is being given up.
     given_up: Cell<Option<Limit>>,
+    /// Whose connections to endpoints are, that it has authenticated.
+    pub client: Rc<Client>,
 }
 
 impl Connection {
     /// One that speaks HTTP/1, unless its first bytes turn out to be those of HTTP/2.
     pub fn http1(peer: Peer, listener: Arc<Listener>, counts: Part<ListenerCounts>) -> Self {
         let hsts = strict_transport_security(&listener);
-        Self { peer, listener, counts, tls: None, hsts, turn: Some(Rc::default()), given_up: Cell::default() }
+        let (turn, client, given_up) = (Some(Rc::default()), Rc::default(), Cell::default());
+        Self { peer, listener, counts, tls: None, hsts, turn, given_up, client }
     }
 
     /// One by TLS.
@@ -59,7 +63,8 @@ impl Connection {
             Protocol::Http2 => None,
         };
         let hsts = strict_transport_security(&listener);
-        Self { peer, listener, counts, tls: Some(session.into()), hsts, turn, given_up: Cell::default() }
+        let (client, given_up) = (Rc::default(), Cell::default());
+        Self { peer, listener, counts, tls: Some(session.into()), hsts, turn, given_up, client }
     }
 
     /// The same one, on which HTTP/2 is spoken.
@@ -72,6 +77,7 @@ impl Connection {
             hsts: self.hsts.clone(),
             turn: None,
             given_up: Cell::default(),
+            client: self.client.clone(),
         }
     }
 

@@ -84,6 +84,7 @@ impl Cut {
                 Error::Broken(_)
                 | Error::Reset(_)
                 | Error::CutShort
+                | Error::Misstated
                 | Error::StoringBroke
                 | Error::TooLarge
                 | Error::Abandoned => Self::UpstreamBroke,

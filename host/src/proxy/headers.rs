@@ -22,6 +22,7 @@ use crate::{
     field::{self, OF_THE_PROXY},
     path,
     telemetry::traffic::Limit,
+    upstream::BadHead,
 };
 
 const X_BACKEND_SERVER: HeaderName = HeaderName::from_static("x-backend-server");
@@ -500,6 +501,24 @@ pub enum BadResponse {
     TransferCoding,
     #[error("the upstream stated a length of the body that is not one number")]
     Length,
+    #[error(transparent)]
+    Head(#[from] BadHead),
+}
+
+impl BadResponse {
+    /// Whether a limit of the configuration was reached, which is not the endpoint's fault.
+    pub fn is_limit(self) -> bool {
+        match self {
+            Self::Head(head) => head.is_limit(),
+            Self::Upgrade
+            | Self::Protocol
+            | Self::WebSocketAccept
+            | Self::Ended
+            | Self::Connected
+            | Self::TransferCoding
+            | Self::Length => false,
+        }
+    }
 }
 
 /// Makes an upstream's response the proxy's own. Whether its connection can carry another request.
@@ -543,7 +562,16 @@ pub(super) fn accept(
     {
         return Err(BadResponse::Length);
     }
+    // RFC 9110, section 15.5.22: it says what the client is to go on in, which only the upstream knows.
+    let required = match response.status {
+        StatusCode::UPGRADE_REQUIRED => headers.get(header::UPGRADE).cloned(),
+        _ => None,
+    };
     hop.remove_hop_fields(headers);
+    if let Some(protocols) = required {
+        headers.insert(header::UPGRADE, protocols);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
     if response.extensions.get::<ReasonPhrase>().is_some_and(|reason| reason.as_bytes().is_empty()) {
         // To some clients a status without a reason is none; hyper puts one in the place of none.
         response.extensions.remove::<ReasonPhrase>();

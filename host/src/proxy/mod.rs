@@ -7,6 +7,7 @@ mod afterwards;
 mod cached;
 mod canary;
 mod connection;
+mod content;
 mod cut;
 mod errands;
 mod error;
@@ -39,11 +40,10 @@ use std::{cell::Cell, pin::pin, rc::Rc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
-use hyper::body::Incoming;
 
 use crate::{
     authority,
-    body::{Arriving, Content, ResponseBody},
+    body::{Arriving, ClientBody, Content, ResponseBody},
     cache::{Rules, encoded::Kept},
     clock::before,
     compress::{self, Wishes},
@@ -88,12 +88,13 @@ pub struct Answered {
 pub async fn handle(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
 ) -> Answered {
     let meter = Meter::start();
     let generation = worker.generation();
     let record = generation.snapshot.config.log.access.then(|| Box::new(Record::new(&request, &connection)));
     let call = grpc::Call::of(&request);
+    let is_head = request.method() == Method::HEAD;
     let connect = (request.method() == Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let scheme = Cell::new(connection.peer.scheme);
     let context = Context { worker, generation, connection, meter, call, scheme };
@@ -134,8 +135,9 @@ pub async fn handle(
         let tunnel = Tunnel::new(*switched, connect, sent, record, counts, status, meter.started, ends);
         return Answered { response: response.map(|_| Body::empty()), tunnel: Some(Box::new(tunnel)) };
     }
+    let length = content::settle(&mut response, is_head, &mut sent);
     let afterwards = Afterwards::new(context, sent, record, response.status());
-    Answered { response: response.map(|content| Body::new(content, afterwards)), tunnel: None }
+    Answered { response: response.map(|content| Body::new(content, length, afterwards)), tunnel: None }
 }
 
 /// A request until there is the head of a response. Where it is dropped before that, its client has left or the process
@@ -184,7 +186,7 @@ fn is_switching(response: &mut Response<Content>) -> bool {
 /// The way of a request. A response that came from an upstream comes with what it was sent by.
 async fn forward(
     context: &Context,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     record: &mut Option<Box<Record>>,
 ) -> Result<(Response<Content>, Option<send::Sent>), Failure> {
     let (mut head, body) = request.into_parts();

@@ -32,7 +32,10 @@ use crate::{
     proxy_protocol::Introduction,
     snapshot::{Route, Target},
     telemetry::traffic::Limit,
-    upstream::{Admission, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Terms, Upstream},
+    upstream::{
+        Admission, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Terms, Upstream,
+        authenticates_connection,
+    },
 };
 
 /// How long an upstream may take to ask for a body that waits for it. Some never do (RFC 9110, section 10.1.1).
@@ -251,6 +254,13 @@ impl Attempts<'_> {
             tried = roster.places(&self.tried);
         }
         let most = self.upstream.settings.limits.endpoint_requests;
+        // Where the client has logged in on a connection, its requests go there while they can.
+        if self.made == 1
+            && let [place, ..] = roster.places(&context.connection.client.endpoints())[..]
+            && let Some(in_flight) = roster.begin(place as usize, false, most)
+        {
+            return Some(in_flight);
+        }
         // Each time round there is one less to pick.
         loop {
             let place = hooks::pick(context, target, &roster, exchange, &tried)?;
@@ -296,6 +306,7 @@ fn blames(error: &Error, attempts: usize) -> Option<Reason> {
     match error {
         Error::Connect { source, .. } if source.is_own() => None,
         Error::Connect { .. } => Some(Reason::NoConnection),
+        Error::BadResponse { source, .. } if source.is_limit() => None,
         Error::Send { .. } | Error::ResponseTimedOut { .. } | Error::BadResponse { .. } => {
             Some(Reason::NoAnswer)
         }
@@ -377,7 +388,9 @@ async fn send_to(
     let mut is_fresh = false;
     loop {
         let (introduction, is_switched) = (outgoing.introduction, outgoing.expected.is_some());
-        let terms = Terms { introduction, is_fresh, is_switched };
+        let client = &context.connection.client;
+        let is_bound = outgoing.authenticates || client.is_bound_to(endpoint.id());
+        let terms = Terms { introduction, is_fresh, is_switched, client: is_bound.then_some(client) };
         let mut lease = match context.worker.pool.lease(upstream, endpoint, terms).await {
             Ok(lease) => lease,
             Err(source) => {
@@ -387,6 +400,9 @@ async fn send_to(
                 return Err(Failure { error, outcome, is_blameless: false });
             }
         };
+        if outgoing.authenticates {
+            lease.bind(client);
+        }
         match &outgoing.upload {
             // The endpoint is not asked before.
             Some(upload) if lease.is_shared() => upload.release(),
@@ -413,15 +429,14 @@ async fn send_to(
                         let response = Response::from_parts(head, body);
                         Ok(Answer { response, lease, is_reusable, switched })
                     }
-                    Err(source) => {
-                        let is_restored = outgoing.restore(&mut exchange.request, &lease);
-                        let error = Error::BadResponse { endpoint: name(endpoint), source };
-                        Err(Failure::of(error, is_restored.then_some(Outcome::Lost)))
-                    }
+                    Err(source) => Err(refused(source, endpoint, &lease, outgoing, &mut exchange.request)),
                 };
             }
             Err(error) => error,
         };
+        if let Some(head) = lease.bad_head() {
+            return Err(refused(head.into(), endpoint, &lease, outgoing, &mut exchange.request));
+        }
         let client = match outgoing.upload.as_ref().map(|upload| upload.state()) {
             Some(UploadState::TooLarge) => Some(Error::BodyTooLarge),
             Some(UploadState::Silent) => Some(Error::ClientSlow(Limit::BodyTime)),
@@ -473,6 +488,18 @@ async fn send_to(
     }
 }
 
+/// The failure of an attempt whose answer is of no use. Another endpoint would be held to the same limits.
+fn refused(
+    source: BadResponse,
+    endpoint: &Endpoint,
+    lease: &Lease,
+    outgoing: &mut Outgoing,
+    request: &mut request::Parts,
+) -> Failure {
+    let outcome = (!source.is_limit() && outgoing.restore(request, lease)).then_some(Outcome::Lost);
+    Failure::of(Error::BadResponse { endpoint: name(endpoint), source }, outcome)
+}
+
 /// Makes the head of an answer the proxy's own, and takes the connection over if it goes on in another protocol.
 /// Whether the connection can carry another request.
 async fn accept(
@@ -481,6 +508,7 @@ async fn accept(
     lease: &mut Lease,
     outgoing: &Outgoing,
 ) -> Result<(bool, Option<Box<Switched>>), BadResponse> {
+    lease.check(head)?;
     let Some(expected) = &outgoing.expected else {
         return headers::accept(head, &endpoint.address, None).map(|is_reusable| (is_reusable, None));
     };
@@ -515,6 +543,8 @@ struct Outgoing {
     hears_interim: bool,
     /// What the answer must say if it is to go on in another protocol, where the request asks for that.
     expected: Option<Expected>,
+    /// Its credentials are those of the connection that it goes over.
+    authenticates: bool,
     /// What the endpoint is told of whose connection it is, where it wants to know.
     introduction: Option<Introduction>,
 }
@@ -579,6 +609,7 @@ impl Outgoing {
             // hyper has no way to send them in HTTP/2.
             hears_interim: head.version == Version::HTTP_11,
             expected: if expects == Expects::Upgrade { Expected::of(&head.headers) } else { None },
+            authenticates: authenticates_connection(&head.headers),
             introduction: None,
         })
     }

@@ -23,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, transport::Stream};
+use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, head, share, transport::Stream};
 use crate::{
     config::{self, CheckProtocol, Protocol},
     proxy_protocol::Introduction,
@@ -194,7 +194,7 @@ impl Check<'_> {
             let Whole { head, body, .. } = over_http2(stream, self.request(true)).await?;
             return Ok((head.status, body));
         }
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = head::own_client().handshake(TokioIo::new(stream)).await?;
         self.ask(Kept { sender, connection: Box::pin(connection) }).await
     }
 
@@ -262,7 +262,10 @@ impl Check<'_> {
 /// Asks over a connection of HTTP/2, which is not kept.
 async fn over_http2(stream: Stream, request: Request<String>) -> Result<Whole, CheckError> {
     let tasks = Tasks::default();
-    let (mut sender, connection) = http2::handshake(tasks.clone(), TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http2::Builder::new(tasks.clone())
+        .max_header_list_size(share::HEAD)
+        .handshake(TokioIo::new(stream))
+        .await?;
     tasks.execute(async {
         // Whoever asks is told of its failure.
         let _ = connection.await;

@@ -151,18 +151,22 @@ pub(super) async fn drive(
             // Somebody who was to get it is told by the drop, and waits for another.
             Driven::Ended(Err(error)) => tracing::debug!(%error, "upstream connection ended"),
             Driven::Ended(Ok(())) => {
-                if let Some(heir) = known.borrow_mut().heir.take() {
+                let heir = known.borrow_mut().heir.take();
+                if let Some(heir) = heir {
                     let http1::Parts { io, read_buf, .. } = connection.into_parts();
+                    let (stream, rest) = io.into_rest();
+                    let begun =
+                        if rest.is_empty() { read_buf } else { [&read_buf[..], &rest].concat().into() };
                     // Nobody wants it unless the endpoint has agreed to another protocol.
-                    let _ = heir.send(Switched::alone(io.into_stream(), read_buf, permit));
+                    let _ = heir.send(Switched::alone(stream, begun, permit));
                 }
             }
             Driven::Moves(heir, sender) => {
                 let http1::Parts { io, read_buf, .. } = connection.into_parts();
                 drop(sender);
-                let mut stream = io.into_stream();
+                let (mut stream, rest) = io.into_rest();
                 // What has come unasked is no answer to the next request.
-                if let Some(permit) = permit.filter(|_| read_buf.is_empty())
+                if let Some(permit) = permit.filter(|_| read_buf.is_empty() && rest.is_empty())
                     && stream.leave().is_ok()
                 {
                     // If whoever waited has gone, it is closed.

@@ -5,6 +5,7 @@
 //! Connections are each worker's own: see [`pool`].
 
 mod adapt;
+mod bound;
 mod budget;
 mod check;
 mod connect;
@@ -12,7 +13,9 @@ mod connections;
 mod counts;
 mod discover;
 mod endpoint;
+mod head;
 mod health;
+mod http2;
 mod interim;
 mod keep;
 mod limit;
@@ -27,10 +30,12 @@ mod share;
 mod switched;
 mod transport;
 
+pub use bound::{Client, authenticates_connection};
 pub use connect::ConnectError;
 pub use connections::ConnectionPermit;
 pub use counts::{EndpointCounts, write_upstreams};
 pub use endpoint::{Endpoint, InFlight};
+pub use head::{BadHead, HeadLimits};
 pub use health::{Event, Health, Reason, State, Transition};
 pub use interim::Interim;
 pub use keep::Keepers;

@@ -184,7 +184,7 @@ impl Origin {
 
     async fn receive(&self, lease: Lease, response: Response<Incoming>) -> Result<Received, SendError> {
         let (head, body) = response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS || lease.check(&head).is_err() {
             return Err(SendError::Unreachable);
         }
         // Two readers could see another end of it (RFC 9112, section 6.1).

@@ -8,9 +8,9 @@ use std::{
     cell::{Cell, RefCell},
     future::Future,
     pin::Pin,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -21,8 +21,10 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     Endpoint, Spoken, Upstream,
+    bound::Client,
     connect::{ConnectError, Sender, dial_patiently, drive},
     connections::{ConnectionPermit, Got, IdleMark, InLine, Wanted},
+    head::{BadHead, HeadLimits},
     interim::Interim,
     next,
     share::{self, Share, Shares, Taken},
@@ -78,6 +80,8 @@ struct Idle {
 struct Free {
     sender: Sender,
     memory: Rc<RefCell<Memory>>,
+    /// The client that has authenticated it, if one has.
+    owner: Option<Weak<Client>>,
 }
 
 /// A connection in use. Goes back to its pool by [`Lease::finish`], and is closed if dropped.
@@ -89,21 +93,28 @@ pub struct Lease {
     endpoint: Arc<Endpoint>,
     /// What the endpoint was told of whose connection it is.
     introduction: Option<Introduction>,
+    /// The client that has authenticated the connection: it carries no other's requests.
+    owner: Option<Weak<Client>>,
     keep: Duration,
     /// Whether there may only be so many connections.
     is_limited: bool,
+    /// How large the head of a response may be.
+    limits: HeadLimits,
     pool: Rc<Pool>,
 }
 
 /// What a connection has to be for a request.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Terms {
+pub struct Terms<'a> {
     /// What the endpoint has been told of whose connection it is; the very same, where it is told.
     pub introduction: Option<Introduction>,
     /// Made now.
     pub is_fresh: bool,
     /// One that can go on in another protocol. Where there is a choice, HTTP/1.1 is spoken on it.
     pub is_switched: bool,
+    /// The client that may have one of its own to the endpoint, or authenticates the one that it gets. Where there is a
+    /// choice, HTTP/1.1 is spoken on it, since others share those of HTTP/2.
+    pub client: Option<&'a Rc<Client>>,
 }
 
 /// What carries a request.
@@ -177,7 +188,8 @@ impl Pool {
 
     /// Gives a connection to whoever is first in the line, or gives it back.
     fn hand_over(&self, endpoint: &Endpoint, introduction: Option<Introduction>, free: Free) -> Option<Free> {
-        if free.sender.is_closed() {
+        // One that a client has authenticated is nobody else's.
+        if free.sender.is_closed() || free.owner.is_some() {
             return Some(free);
         }
         while let Some(waiter) = endpoint.connections.next(introduction) {
@@ -194,7 +206,7 @@ impl Pool {
                 let taken_back = self.handed.borrow_mut().remove(&key);
                 return self.hand_over(endpoint, introduction, taken_back?);
             }
-            let Free { sender, memory } = free;
+            let Free { sender, memory, owner: _ } = free;
             let driver = {
                 let mut memory = memory.borrow_mut();
                 memory.heir_elsewhere = Some((waiter, sender));
@@ -213,40 +225,43 @@ impl Pool {
         self: &Rc<Self>,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        Terms { introduction, is_fresh, is_switched }: Terms,
+        terms: Terms<'_>,
     ) -> Result<Lease, ConnectError> {
-        let lease = |carrier| Lease {
+        let Terms { introduction, is_fresh, is_switched, client } = terms;
+        let lease = |carrier, owner| Lease {
             carrier,
+            owner,
             switched: None,
             endpoint: endpoint.clone(),
             introduction,
             keep: upstream.timeouts.idle.get(),
             is_limited: upstream.settings.limits.connections.is_some(),
+            limits: HeadLimits::of(&upstream.settings.limits),
             pool: self.clone(),
         };
         let protocol = match upstream.settings.protocol {
-            Protocol::Auto if is_switched || !endpoint.is_https => Protocol::H1,
+            Protocol::Auto if is_switched || client.is_some() || !endpoint.is_https => Protocol::H1,
             protocol => protocol,
         };
         let mut stream = None;
         if endpoint.spoken(protocol) != Spoken::Http1 {
             match self.shares.take(upstream, endpoint, introduction, protocol, is_fresh).await? {
-                Taken::Share(share) => return Ok(lease(Carrier::Shared(share))),
+                Taken::Share(share) => return Ok(lease(Carrier::Shared(share), None)),
                 Taken::Alone(made) => stream = made,
             }
         }
         while !is_fresh
             && stream.is_none()
-            && let Some(Free { mut sender, memory }) = self.take(endpoint, introduction)
+            && let Some(Free { mut sender, memory, owner }) = self.take(endpoint, introduction, client)
         {
             // Ready at once unless its task has still to see that the last response has ended.
             if sender.is_ready() || sender.ready().await.is_ok() {
-                return Ok(lease(Carrier::Alone { sender, memory, is_reused: true }));
+                return Ok(lease(Carrier::Alone { sender, memory, is_reused: true }, owner));
             }
         }
         // In a box, since most requests find a connection.
-        let terms = Terms { introduction, is_fresh, is_switched };
-        Ok(lease(Box::pin(self.connect(upstream, endpoint, protocol, terms, stream)).await?))
+        let carrier = Box::pin(self.connect(upstream, endpoint, protocol, terms, stream)).await?;
+        Ok(lease(carrier, None))
     }
 
     /// A new connection, over `stream` if there is one already; or one that another request has finished with.
@@ -255,7 +270,7 @@ impl Pool {
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
         protocol: Protocol,
-        Terms { introduction, is_fresh, .. }: Terms,
+        Terms { introduction, is_fresh, .. }: Terms<'_>,
         stream: Option<(Stream, Option<ConnectionPermit>)>,
     ) -> Result<Carrier, ConnectError> {
         let (stream, permit) = match stream {
@@ -263,7 +278,7 @@ impl Pool {
             None => {
                 let permit = match self.permit(upstream, endpoint, introduction, is_fresh).await? {
                     Permitted::New(permit) => permit,
-                    Permitted::Free(Free { sender, memory }) => {
+                    Permitted::Free(Free { sender, memory, owner: _ }) => {
                         return Ok(Carrier::Alone { sender, memory, is_reused: true });
                     }
                     Permitted::Moved(mut stream, permit) => {
@@ -334,16 +349,27 @@ impl Pool {
         permitted.map_err(|_| ConnectError::TooMany)
     }
 
-    fn take(&self, endpoint: &Endpoint, introduction: Option<Introduction>) -> Option<Free> {
+    fn take(
+        &self,
+        endpoint: &Endpoint,
+        introduction: Option<Introduction>,
+        client: Option<&Rc<Client>>,
+    ) -> Option<Free> {
         let mut idle = self.idle.borrow_mut();
         let connections = &mut idle.get_mut(&endpoint.id)?.connections;
-        while let Some(place) = connections.iter().rposition(|idle| idle.introduction == introduction) {
-            let connection = connections.remove(place);
+        let is_own = |idle: &Idle| match (&idle.free.owner, client) {
+            (Some(owner), Some(client)) => std::ptr::eq(owner.as_ptr(), Rc::as_ptr(client)),
+            (Some(_), None) | (None, _) => false,
+        };
+        let is_told = |idle: &Idle| idle.introduction == introduction;
+        loop {
+            let own = client.and_then(|_| connections.iter().rposition(|idle| is_told(idle) && is_own(idle)));
+            let free = || connections.iter().rposition(|idle| is_told(idle) && idle.free.owner.is_none());
+            let connection = connections.remove(own.or_else(free)?);
             if !connection.free.sender.is_closed() {
                 return Some(connection.free);
             }
         }
-        None
     }
 
     /// `may_move` unless something of the request may still have to be written.
@@ -354,7 +380,7 @@ impl Pool {
             return;
         }
         let (endpoint, introduction) = (lease.endpoint, lease.introduction);
-        let mut free = Free { sender, memory };
+        let mut free = Free { sender, memory, owner: lease.owner };
         if endpoint.connections.has_waiting() {
             // One that cannot be handed over is closed, which makes room for another.
             if !may_move {
@@ -390,8 +416,11 @@ impl Pool {
     fn sweep(&self) {
         self.idle.borrow_mut().retain(|_, shelf| {
             let Shelf { keep, connections, .. } = shelf;
-            connections
-                .retain(|idle| !idle.free.sender.is_closed() && !self.clock.has_passed(*keep, idle.since));
+            connections.retain(|idle| {
+                let Free { sender, owner, .. } = &idle.free;
+                let has_owner = owner.as_ref().is_none_or(|owner| owner.strong_count() > 0);
+                has_owner && !sender.is_closed() && !self.clock.has_passed(*keep, idle.since)
+            });
             !connections.is_empty()
         });
         self.shares.sweep();
@@ -418,6 +447,14 @@ impl Lease {
     /// response is heard, and the endpoint is not asked before a body is sent.
     pub fn is_shared(&self) -> bool {
         matches!(self.carrier, Carrier::Shared(_))
+    }
+
+    /// A request that authenticates the connection goes over it. A stream cannot be kept from others' connection.
+    pub fn bind(&mut self, client: &Rc<Client>) {
+        if !self.is_shared() {
+            client.bind(self.endpoint.id);
+            self.owner = Some(Rc::downgrade(client));
+        }
     }
 
     /// Whether the endpoint has said with this error that it has done nothing with the request.
@@ -479,14 +516,16 @@ impl Lease {
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         match &mut self.carrier {
             Carrier::Alone { sender, memory, .. } => {
+                let known = memory.clone();
                 let mut memory = memory.borrow_mut();
-                memory.begin(remember);
+                memory.begin(remember, self.limits);
                 if upgrade.is_some() {
                     let (heir, switched) = oneshot::channel();
                     memory.heir = Some(heir);
                     self.switched = Some(switched);
                 }
-                Answer::Alone { answer: sender.try_send_request(request) }
+                drop(memory);
+                Answer::Alone { answer: sender.try_send_request(request), memory: known }
             }
             Carrier::Shared(share) => {
                 share::rewrite(&mut request, &self.endpoint);
@@ -508,7 +547,7 @@ impl Lease {
     /// Interim responses to the last request since the last time; the task is woken by the next.
     pub fn take_interim(&self, cx: &Context<'_>) -> Vec<Interim> {
         match &self.carrier {
-            Carrier::Alone { memory, .. } => memory.borrow_mut().ear.take(cx),
+            Carrier::Alone { memory, .. } => memory.borrow_mut().reader.take_interim(cx),
             Carrier::Shared(_) => Vec::new(),
         }
     }
@@ -528,6 +567,22 @@ impl Lease {
         match &self.carrier {
             Carrier::Alone { memory, .. } => memory.borrow().is_unread,
             Carrier::Shared(_) => false,
+        }
+    }
+
+    /// What is wrong with the head of the last response, where that is why there is none.
+    pub fn bad_head(&self) -> Option<BadHead> {
+        match &self.carrier {
+            Carrier::Alone { memory, .. } => memory.borrow().reader.fault(),
+            Carrier::Shared(_) => None,
+        }
+    }
+
+    /// Checks what has not been checked of a head that has come: that of a stream.
+    pub fn check(&self, head: &response::Parts) -> Result<(), BadHead> {
+        match &self.carrier {
+            Carrier::Alone { .. } => Ok(()),
+            Carrier::Shared(_) => self.limits.check(&head.headers),
         }
     }
 
@@ -568,18 +623,41 @@ pin_project_lite::pin_project! {
     /// The head of a response, which is waited for in one way or the other.
     #[project = Waiting]
     enum Answer<A, B> {
-        Alone { #[pin] answer: A },
+        Alone { #[pin] answer: A, memory: Rc<RefCell<Memory>> },
         Shared { #[pin] answer: B },
     }
 }
 
-impl<A: Future, B: Future<Output = A::Output>> Future for Answer<A, B> {
+impl<A, B, E> Future for Answer<A, B>
+where
+    A: Future<Output = Result<Response<Incoming>, E>>,
+    B: Future<Output = A::Output>,
+{
     type Output = A::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<A::Output> {
         match self.project() {
-            Waiting::Alone { answer } => answer.poll(cx),
+            Waiting::Alone { answer, memory } => {
+                let mut answered = ready!(answer.poll(cx));
+                if let Ok(response) = &mut answered
+                    && let Some(further) = memory.borrow_mut().reader.take_further()
+                {
+                    append(response.headers_mut(), further);
+                }
+                Poll::Ready(answered)
+            }
             Waiting::Shared { answer } => answer.poll(cx),
+        }
+    }
+}
+
+/// Appends fields, in their order. There cannot be so many that a map does not take them.
+fn append(headers: &mut HeaderMap, further: HeaderMap) {
+    let mut last = None;
+    for (name, value) in further {
+        last = name.or(last);
+        if let Some(name) = &last {
+            let _ = headers.try_append(name.clone(), value);
         }
     }
 }

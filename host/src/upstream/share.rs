@@ -6,7 +6,6 @@
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
-    io,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -16,12 +15,8 @@ use std::{
 
 use http::{HeaderValue, Method, Request, Uri, Version, header, uri};
 use http_body::Body;
-use hyper::{
-    client::conn::http2,
-    ext,
-    rt::{Executor, Read, ReadBufCursor, Write},
-};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{client::conn::http2, ext, rt::Executor};
+use hyper_util::rt::TokioTimer;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -29,6 +24,7 @@ use super::{
     ConnectionPermit, Endpoint, Spoken, Upstream,
     connect::{ConnectError, dial_patiently},
     connections::{Got, IdleMark, Queued, Wanted},
+    http2::{Heard, Line, Scratch, scratch},
     transport::Stream,
 };
 use crate::{
@@ -47,14 +43,16 @@ const STREAM_WINDOW: u32 = 256 << 10;
 /// The same of all responses on a connection: clients that do not read must not hold up those that do.
 const CONNECTION_WINDOW: u32 = 32 << 20;
 
-/// The size of a response's head.
-const HEAD: u32 = 64 << 10;
+/// What h2 takes of a response's head, more than any limit that can be configured: to h2 a head that is much too large
+/// is a fault of the whole connection. The limits of an upstream are kept behind it, for each response.
+pub(super) const HEAD: u32 = 2 << 20;
 
 /// The shared connections of one worker.
 #[derive(Debug)]
 pub(super) struct Shares {
     clock: Clock,
     drain: Drain,
+    scratch: Scratch,
     groups: RefCell<FxHashMap<Whose, Rc<Group>>>,
     /// The number of the pool.
     pool: u64,
@@ -130,8 +128,7 @@ struct State {
     /// and there while there are no streams.
     idle_mark: RefCell<Option<IdleMark>>,
     idle_since: Cell<Tick>,
-    /// When something has last come from the endpoint.
-    heard: Cell<Tick>,
+    heard: Heard,
     /// What drives the connection, until `most` is known.
     driver: RefCell<Option<Waker>>,
 }
@@ -145,7 +142,7 @@ pub(super) struct Share {
 
 impl Shares {
     pub fn new(clock: Clock, drain: Drain, pool: u64, wanted: Arc<Notify>) -> Self {
-        Self { clock, drain, groups: RefCell::default(), pool, wanted }
+        Self { clock, drain, scratch: scratch(), groups: RefCell::default(), pool, wanted }
     }
 
     /// A stream on a connection that has room, or on a new one. With `fresh` on one that is made now.
@@ -228,7 +225,7 @@ impl Shares {
         }
         let (outcome, attempt) = watch::channel(None);
         *group.attempt.borrow_mut() = Some(attempt.clone());
-        let (clock, drain) = (self.clock.clone(), self.drain.clone());
+        let (clock, drain, scratch) = (self.clock.clone(), self.drain.clone(), self.scratch.clone());
         let (group, endpoint, timeouts) = (group.clone(), endpoint.clone(), upstream.timeouts.clone());
         let is_limited = upstream.settings.limits.connections.is_some();
         let permit = is_limited.then(|| endpoint.connections.try_permit(&self.wanted));
@@ -245,8 +242,15 @@ impl Shares {
             let made = match permit {
                 Ok(permit) => {
                     let freed = is_limited.then(|| group.freed.clone());
-                    let connecting =
-                        connect(&endpoint, introduction, protocol, &timeouts, &clock, &drain, permit, freed);
+                    let connecting = connect(
+                        &endpoint,
+                        introduction,
+                        protocol,
+                        &timeouts,
+                        (&clock, &drain, &scratch),
+                        permit,
+                        freed,
+                    );
                     clock
                         .within(timeouts.connect.get(), connecting)
                         .await
@@ -535,8 +539,7 @@ async fn connect(
     introduction: Option<Introduction>,
     protocol: Protocol,
     timeouts: &UpstreamTimeouts,
-    clock: &Clock,
-    drain: &Drain,
+    (clock, drain, scratch): (&Clock, &Drain, &Scratch),
     permit: Option<ConnectionPermit>,
     freed: Option<Rc<Notify>>,
 ) -> Result<Made, ConnectError> {
@@ -555,10 +558,10 @@ async fn connect(
         idle_mark: RefCell::new(freed.is_some().then(|| endpoint.connections.idle())),
         freed,
         idle_since: Cell::new(now),
-        heard: Cell::new(now),
+        heard: Rc::new(Cell::new(now)),
         driver: RefCell::new(None),
     });
-    let stream = TokioIo::new(stream);
+    let line = Line::new(stream, scratch.clone(), state.heard.clone(), clock.clone());
     let mut builder = http2::Builder::new(Tasks { drain: drain.clone(), state: state.clone() });
     builder
         .initial_max_send_streams(0)
@@ -568,7 +571,7 @@ async fn connect(
     if let Some(ping) = &timeouts.ping {
         builder.timer(TokioTimer::new()).keep_alive_interval(ping.get()).keep_alive_timeout(ping.get());
     }
-    let (sender, connection) = builder.handshake(Heard { stream, state: state.clone() }).await?;
+    let (sender, connection) = builder.handshake(line).await?;
     let (ready, is_ready) = oneshot::channel();
     let driven = state.clone();
     drain.spawn_local(async move {
@@ -641,51 +644,5 @@ impl<F: Future<Output = ()>> Future for ConnectionTask<F> {
             driver.wake();
         }
         polled
-    }
-}
-
-/// A socket that notes when something has come.
-struct Heard {
-    stream: TokioIo<Stream>,
-    state: Rc<State>,
-}
-
-impl Read for Heard {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if polled.is_ready() {
-            self.state.heard.set(self.state.clock.now());
-        }
-        polled
-    }
-}
-
-impl Write for Heard {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

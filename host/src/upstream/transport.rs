@@ -1,6 +1,6 @@
 //! What goes over a connection to an endpoint?
 //!
-//! Between hyper and the socket. Remembers the head of the last request where that may have to be sent again:
+//! Between hyper and the socket. Has the heads of responses read ([`HeadReader`]), and remembers the head of the last request where that may have to be sent again:
 //! hyper takes requests and does not give them back, and the bytes that it wrote are cheaper to keep than a
 //! copy of every header that it may never need.
 
@@ -22,7 +22,13 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{connect::Sender, connections::Waiter, interim::Ear, link::Link, switched::Switched};
+use super::{
+    connect::Sender,
+    connections::Waiter,
+    head::{Came, HeadLimits, HeadReader},
+    link::Link,
+    switched::Switched,
+};
 use crate::socket;
 
 /// A connection to an endpoint, with TLS or without.
@@ -83,10 +89,10 @@ pub(super) struct Transport {
 pub(super) type Scratch = Rc<RefCell<[u8; 8 << 10]>>;
 
 /// What is known of the request on a connection: the bytes of its head, from when remembering was begun, and
-/// the interim responses to it.
+/// the head of the response to it.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    pub ear: Ear,
+    pub reader: HeadReader,
     /// Who gets the connection when it goes on in another protocol.
     pub heir: Option<oneshot::Sender<Switched>>,
     is_on: bool,
@@ -111,8 +117,10 @@ impl Transport {
         (Self { stream: TokioIo::new(stream), memory: memory.clone(), scratch }, memory)
     }
 
-    pub fn into_stream(self) -> Stream {
-        self.stream.into_inner()
+    /// The socket, and what has come from it and nobody has read.
+    pub fn into_rest(self) -> (Stream, Vec<u8>) {
+        let rest = self.memory.borrow_mut().reader.take_rest();
+        (self.stream.into_inner(), rest)
     }
 }
 
@@ -170,8 +178,8 @@ impl AsyncWrite for Stream {
 
 impl Memory {
     /// A request is sent. Remembers what is written from now on, or nothing.
-    pub fn begin(&mut self, is_on: bool) {
-        self.ear.begin();
+    pub fn begin(&mut self, is_on: bool, limits: HeadLimits) {
+        self.reader.begin(limits);
         self.heir = None;
         self.is_on = is_on;
         self.given.clear();
@@ -205,27 +213,38 @@ impl Read for Transport {
     ) -> Poll<io::Result<()>> {
         let Self { stream, memory, scratch } = self.get_mut();
         let mut memory = memory.borrow_mut();
-        let Memory { ear, written, since, is_unread, .. } = &mut *memory;
-        if !ear.is_listening() {
-            return Pin::new(stream).poll_read(cx, buffer);
+        let Memory { reader, written, since, is_unread, .. } = &mut *memory;
+        loop {
+            if reader.give(buffer.remaining(), |bytes| buffer.put_slice(bytes)) {
+                return Poll::Ready(Ok(()));
+            }
+            if !reader.is_at_head() {
+                return Pin::new(stream).poll_read(cx, buffer);
+            }
+            let mut scratch = scratch.borrow_mut();
+            // Not more than can go on at once, so that as a rule nothing need be kept.
+            let size = scratch.len().min(buffer.remaining());
+            let mut came = ReadBuf::new(&mut scratch[..size]);
+            let read = ready!(Pin::new(stream.inner_mut()).poll_read(cx, &mut came));
+            let has_ended = match &read {
+                Ok(()) => came.filled().is_empty(),
+                // Of TLS, without a farewell.
+                Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
+            };
+            if has_ended && !reader.has_heard() {
+                let since = if *written == 0 { stream.inner().link().given() } else { *since };
+                *is_unread = stream.inner().is_unread(since);
+            }
+            read?;
+            let came = came.filled();
+            if came.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if reader.take(came).map_err(io::Error::other)? == Came::Plain {
+                buffer.put_slice(came);
+                return Poll::Ready(Ok(()));
+            }
         }
-        let mut scratch = scratch.borrow_mut();
-        let size = scratch.len().min(buffer.remaining());
-        let mut came = ReadBuf::new(&mut scratch[..size]);
-        let read = ready!(Pin::new(stream.inner_mut()).poll_read(cx, &mut came));
-        let has_ended = match &read {
-            Ok(()) => came.filled().is_empty(),
-            // Of TLS, without a farewell.
-            Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
-        };
-        if has_ended && !ear.has_heard() {
-            let since = if *written == 0 { stream.inner().link().given() } else { *since };
-            *is_unread = stream.inner().is_unread(since);
-        }
-        read?;
-        ear.hear(came.filled());
-        buffer.put_slice(came.filled());
-        Poll::Ready(Ok(()))
     }
 }
 

@@ -442,6 +442,9 @@ impl response_hook::Guest for Guest {
                 response::set_status(42);
                 response::set_status(203);
             }
+            "status-204" => response::set_status(204),
+            "status-205" => response::set_status(205),
+            "status-304" => response::set_status(304),
             "promised" => {
                 ignore(response::set_header("x-seen", &response::header("x-a").unwrap_or_default()));
             }

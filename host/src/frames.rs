@@ -8,11 +8,11 @@ use crate::clock::{Clock, Tick};
 
 /// The beginning of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     pub kind: Kind,
     flags: u8,
-    stream: u32,
-    /// Bytes of the payload.
+    pub stream: u32,
+    /// Of the payload.
     length: usize,
     /// The first bytes of the payload; zeros where it has fewer.
     payload: [u8; 8],
@@ -20,7 +20,7 @@ pub(super) struct Frame {
 
 /// Why a connection ends (section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Code {
+pub(crate) enum Code {
     ProtocolError = 1,
     FrameSizeError = 6,
     EnhanceYourCalm = 11,
@@ -28,7 +28,7 @@ pub(super) enum Code {
 
 /// What a frame is for (RFC 9113, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Data,
     Headers,
     Priority,
@@ -61,6 +61,11 @@ impl From<u8> for Kind {
 }
 
 impl Frame {
+    /// The first bytes of the payload, up to eight.
+    pub fn opening(&self) -> &[u8] {
+        &self.payload[..self.length.min(self.payload.len())]
+    }
+
     /// Whether it is an answer to one of the same kind.
     fn is_acknowledgement(&self) -> bool {
         matches!(self.kind, Kind::Settings | Kind::Ping) && self.flags & 1 != 0
@@ -74,6 +79,12 @@ impl Frame {
     pub fn error_code(&self) -> u32 {
         let [a, b, c, d, last @ ..] = self.payload;
         u32::from_be_bytes(if self.kind == Kind::GoAway { last } else { [a, b, c, d] })
+    }
+
+    /// The last stream that whoever goes away has looked at (section 6.8).
+    pub fn last_stream(&self) -> u32 {
+        let [a, b, c, d, ..] = self.payload;
+        u32::from_be_bytes([a & 0x7f, b, c, d])
     }
 
     /// Whether these fields are the last of their stream.
@@ -112,9 +123,22 @@ impl Frame {
     }
 }
 
+/// A part of what has come.
+#[derive(Debug)]
+pub(crate) enum Part<'a> {
+    /// The header of a frame, and the first eight bytes of its payload or all of it. Of the bytes that have just come, so
+    /// many had passed by then.
+    Frame { frame: Frame, passed: usize },
+    /// Of the payload of a frame of this kind, what comes behind those.
+    Payload { kind: Kind, bytes: &'a [u8] },
+}
+
+/// What HTTP/2 begins with (section 3.4). No request of HTTP/1 does.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// Follows the frames of one direction.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     /// The header of a frame and the first bytes of its payload, as far as they have come.
     opening: [u8; HEADER + 8],
     seen: usize,
@@ -133,11 +157,24 @@ const HEADER: usize = 9;
 
 impl Frames {
     /// Follows these bytes, and tells of each frame once its beginning is there.
-    pub fn follow(&mut self, mut bytes: &[u8], mut each: impl FnMut(Frame)) {
+    pub fn follow(&mut self, bytes: &[u8], mut each: impl FnMut(Frame)) {
+        self.follow_whole(bytes, |part| {
+            if let Part::Frame { frame, .. } = part {
+                each(frame);
+            }
+        });
+    }
+
+    /// The same, with what comes of each frame behind its beginning.
+    pub fn follow_whole<'a>(&mut self, all: &'a [u8], mut each: impl FnMut(Part<'a>)) {
+        let mut bytes = all;
         while !bytes.is_empty() {
             if self.left > 0 {
                 let passed = self.left.min(bytes.len());
                 self.left -= passed;
+                if let Some(kind) = self.open {
+                    each(Part::Payload { kind, bytes: &bytes[..passed] });
+                }
                 bytes = &bytes[passed..];
             } else {
                 let passed = (self.wanted() - self.seen).min(bytes.len());
@@ -155,7 +192,7 @@ impl Frames {
                     self.is_inside_head = !frame.ends_headers();
                     self.last_stream = self.last_stream.max(frame.stream);
                 }
-                each(frame);
+                each(Part::Frame { frame, passed: all.len() - bytes.len() });
             }
             if self.left == 0 && self.seen == 0 {
                 self.open = None;
@@ -200,7 +237,7 @@ impl Frames {
 
 /// How many control frames a client may still send.
 #[derive(Debug)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     left: u32,
     since: Tick,
 }
@@ -340,7 +377,7 @@ mod tests {
     fn control_frames_are_paid_for_and_answers_refill() {
         let clock = Clock::default();
         let mut allowance = Allowance::new(&clock);
-        let of = |kind, flags| Frame { kind, flags, stream: 0, length: 0, payload: [0; 8] };
+        let of = |kind, flags| Frame { kind, flags, stream: 0, length: 8, payload: [0; 8] };
         for _ in 0..10 * Allowance::MOST {
             assert!(allowance.take(of(Kind::Data, 0), &clock) && allowance.take(of(Kind::Ping, 1), &clock));
         }
