@@ -10,8 +10,8 @@ use origins::Origins;
 use preflight::Preflight;
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    HeaderValue, OnRequest, OnResponse, Plugin, Problem, Reply, ResponseVerdict, Verdict, config,
-    content::Method, request, response,
+    HeaderValue, OnRequest, OnResponse, Plugin, Reply, ResponseVerdict, Verdict, config, content::Method,
+    request, response,
 };
 
 /// What pages of other origins may do.

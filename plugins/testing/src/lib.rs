@@ -32,7 +32,7 @@ use std::{
 pub use expect::Expect;
 pub use happen::{Answer, Endpoint, Request, Response};
 use tollgate::{
-    plugin::{Code, Engine, EngineSettings, shipped},
+    plugin::{Code, Compiler, Engine, EngineSettings, shipped},
     trial::{TestFile, Trial, subject::Component},
 };
 pub use toml;
@@ -243,7 +243,7 @@ impl Case {
 fn engine() -> &'static Engine {
     static ENGINE: OnceLock<Engine> = OnceLock::new();
     ENGINE.get_or_init(|| {
-        let settings = EngineSettings { workers: 1, artifacts: None };
+        let settings = EngineSettings { workers: 1, artifacts: None, compiler: Compiler::InProcess };
         Engine::new(&settings).unwrap_or_else(|error| panic!("the engine does not start: {error}"))
     })
 }
