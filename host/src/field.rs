@@ -75,6 +75,10 @@ pub const OF_THE_PROXY: [&str; 18] = [
     "x-request-id",
 ];
 
+/// Fields by which some servers take a request for one with another method.
+pub const OVERRIDES_METHOD: [&str; 4] =
+    ["x-http-method", "x-http-method-override", "x-method-override", "x-original-method"];
+
 /// Whether a name is that of one of these fields to some server.
 pub fn is_one_of(fields: &[&str], name: &str) -> bool {
     fields.iter().any(|field| is_same_to_some_server(field, name))
@@ -109,10 +113,11 @@ pub fn is_plain_and_only_for_proxies(name: &str) -> bool {
         b'h' => is_in(&["ttps"], &[]),
         // `Proxy` becomes `HTTP_PROXY`, by which libraries choose a proxy of their own (CVE-2016-5385).
         b'p' => is_in(&["roxy", "roxy-client-ip", "roxy-user", "roxy-host", "roxy-port"], &[]),
-        // What proxies that authenticate say (Authelia, Apache).
+        // What proxies that authenticate say (mod_auth_openidc, Authelia, Apache, Shibboleth, Tailscale).
+        b'o' => is_in(&[], &["idc-claim-"]),
         b'r' => is_in(&["edirect-remote-user"], &["emote-"]),
-        b's' => is_in(&["cript-name", "urrogate-capability"], &["sl-"]),
-        b't' => is_in(&["rue-client-ip"], &[]),
+        b's' => is_in(&["cript-name", "urrogate-capability"], &["hib-", "sl-"]),
+        b't' => is_in(&["rue-client-ip"], &["ailscale-user-"]),
         b'w' => is_in(&[], &["l-proxy-"]),
         b'x' => rest.strip_prefix(b"-").is_some_and(is_listed_with_x),
         _ => false,
@@ -121,7 +126,10 @@ pub fn is_plain_and_only_for_proxies(name: &str) -> bool {
 
 /// The same of what comes behind `x-`.
 fn is_listed_with_x(name: &[u8]) -> bool {
-    const NAMES: [&str; 32] = [
+    const NAMES: [&str; 35] = [
+        "authenticated-user",
+        "vouch-user",
+        "webauth-user",
         "accel-mapping",
         "cluster-client-ip",
         "envoy-external-address",
@@ -156,7 +164,8 @@ fn is_listed_with_x(name: &[u8]) -> bool {
         "true-client-ip",
         "url-scheme",
     ];
-    const PREFIXES: [&str; 16] = [
+    const PREFIXES: [&str; 17] = [
+        "pomerium-",
         "akamai-",
         "amzn-mtls-",
         "amzn-oidc-",

@@ -252,14 +252,30 @@ fn check(segment: &str, is_last: bool) -> Result<(), Error> {
     if matches!(name, "." | "..") {
         return Err(Error::DotParameter);
     }
+    // Windows drops dots and spaces alike at the end of a name, and with them all of this one.
+    if name.contains("%20") && name.replace("%20", "").bytes().all(|byte| byte == b'.') {
+        return Err(Error::Vanishing);
+    }
     // At the end nothing becomes shorter but the name of a folder: `/app/;jsessionid=1` is what Tomcat makes itself.
     if name.is_empty() && !is_last {
         return Err(Error::Vanishing);
     }
-    // `/(S(x))/admin`, and the same with `A`, `F`, and several of them.
-    let is_session =
-        matches!(segment.as_bytes(), [b'(', b'a' | b'A' | b'f' | b'F' | b's' | b'S', b'(', .., b')', b')']);
-    if is_session { Err(Error::Session) } else { Ok(()) }
+    if is_session(&segment) { Err(Error::Session) } else { Ok(()) }
+}
+
+/// Whether a segment begins with what ASP.NET takes out of a path: `(S(x))`, the same with any other letter (`X` finds out
+/// whether there are cookies) or several of them, and whatever follows: `/ad/(S(x))min` (CVE-2023-36899).
+fn is_session(segment: &str) -> bool {
+    let Some(mut rest) = segment.strip_prefix('(') else { return false };
+    let mut tickets = 0;
+    while let [letter, b'(', ..] = rest.as_bytes()
+        && letter.is_ascii_alphabetic()
+        && let Some(end) = rest.find(')')
+    {
+        rest = &rest[end + 1..];
+        tickets += 1;
+    }
+    tickets > 0 && rest.starts_with(')')
 }
 
 #[cfg(test)]
@@ -338,7 +354,14 @@ mod tests {
             ("/%3f/admin", Error::Vanishing),
             ("/%23x/admin", Error::Vanishing),
             ("/%20/admin", Error::Vanishing),
+            ("/%20./admin", Error::Vanishing),
+            ("/a/..%20./b", Error::Vanishing),
             ("/(S(abc))/admin", Error::Session),
+            ("/(X(1))/admin", Error::Session),
+            ("/(X(1)S(abc))/admin", Error::Session),
+            ("/(Y(Z))/admin", Error::Session),
+            ("/ad/(S(x))min", Error::Session),
+            ("/(S(x));a/admin", Error::Session),
             ("/x/(A(a)F(b))/admin", Error::Session),
             ("/(s(abc))", Error::Session),
             ("/%28S%28abc%29%29/admin", Error::Session),

@@ -592,6 +592,18 @@ fn routes(
 fn rule(matches: &config::Match, problems: &mut Vec<Problem>) -> Option<route::Match> {
     let path = match &matches.path {
         None => String::new(),
+        Some(written) if written.get_ref().split('/').any(|segment| matches!(segment, "*" | "**")) => {
+            let prefix =
+                written.get_ref().split("/*").next().filter(|prefix| !prefix.is_empty()).unwrap_or("/");
+            problems.push(
+                Problem::at(
+                    written.span(),
+                    "a route matches a path and all below it, and `*` would stand for itself",
+                )
+                .help(format!("write \"{prefix}\"")),
+            );
+            return None;
+        }
         Some(written) => match path::canonical(written.get_ref()) {
             Ok(path) if !written.get_ref().contains('?') => path.into_owned(),
             Ok(_) => {

@@ -69,7 +69,8 @@ async fn a_head_of_http2_that_is_too_large_leaves_a_line() {
     ];
     client.send(&RawFrame::headers(5, 1, &fields)).await;
     assert_eq!(client.outcome(1).await, Ok(431));
-    let line = line(&["\"status\":431", "\"version\":\"2\"", "the head is too long"]).await;
+    let line =
+        line(&["\"status\":431", "\"version\":\"2\"", "the head is longer than the listener allows"]).await;
     assert_eq!(line["client"], "127.0.0.1");
 }
 
@@ -78,7 +79,7 @@ async fn a_client_that_leaves_before_there_is_an_answer_leaves_a_line_and_is_cou
     let origin = Origin::answering(|_| Answer::raw("").hang()).await;
     let config = format!("[admin]\naddress = \"127.0.0.1:0\"\n{}", route_to(&[&origin.url()]));
     let proxy = Proxy::start(&config).await;
-    let mut client = proxy.connect().await;
+    let mut client = proxy.connect_and_reset().await;
     client.send("GET /leaves-before-the-answer HTTP/1.1\r\nHost: test\r\n\r\n").await;
     origin.has_received(1).await;
     drop(client);
@@ -118,7 +119,7 @@ async fn a_response_that_is_cut_says_why() {
         .await;
         let config = route_to(&[&origin.url()]).replace("[[routes]]", &format!("{settings}[[routes]]"));
         let proxy = Proxy::start(&config).await;
-        let mut client = proxy.connect().await;
+        let mut client = proxy.connect_and_reset().await;
         client.send(format!("GET /{name} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
         if leaves {
             client.read_some().await;

@@ -118,7 +118,7 @@ async fn what_a_client_has_given_up_ends_in_the_background() {
     let proxy = start(&config(&origin, "given-up", "guest", &settings)).await;
     let mut client = proxy.connect().await;
     take_long(&mut client, "given-up").await;
-    let mut gone = proxy.connect().await;
+    let mut gone = proxy.connect_and_reset().await;
     gone.send(request("/", "x-do: wait-for-another\r\nx-says: given-up\r\n")).await;
     until("the call has begun", || logged(&["given-up waits for another"]).len() == 1).await;
     drop(gone);

@@ -304,7 +304,7 @@ async fn trailers_come_behind_what_is_encoded() {
 async fn a_client_that_goes_away_ends_it_at_the_upstream() {
     let origin = BareOrigin::start().await;
     let proxy = proxy_with(&origin.url(), "compress = true").await;
-    let mut client = proxy.connect().await;
+    let mut client = proxy.connect_and_reset().await;
     client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n").await;
     let mut upstream = origin.accept().await;
     upstream.read_until("\r\n\r\n").await;

@@ -269,7 +269,7 @@ async fn a_file_that_is_no_plugin_is_told_with_what_to_do_about_it() {
     let (_, _, errors) = Executable::start(TOLLGATE, odd.path(), &["check"]).end().await;
     for words in [
         ["there is no file plugins/link.wasm", "a link that leads nowhere"],
-        ["cannot read plugins/pipe.wasm", "it is no file"],
+        ["cannot read plugins/pipe.wasm", "it is a FIFO, and only regular files are read"],
     ] {
         let line = errors.lines().find(|line| line.contains(words[0])).unwrap_or_default();
         assert!(line.contains(words[1]), "{words:?} are not in\n{errors}");

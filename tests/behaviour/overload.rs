@@ -21,8 +21,9 @@ fn load(proxy: &Proxy) -> Load {
     proxy.server().snapshot().upstreams[0].upstream.load().expect("there is a limit")
 }
 
+/// A client that has sent a request, and resets its connection when it is dropped.
 async fn asking(proxy: &Proxy) -> Client {
-    let mut client = proxy.connect().await;
+    let mut client = proxy.connect_and_reset().await;
     client.send(GET).await;
     client
 }

@@ -290,7 +290,7 @@ async fn answers_that_did_not_come_are_recorded_as_that_and_calls_that_were_give
     });
     let mut recording = ask(&proxy, "asking", &wanted).await;
     until("the recording", || !logged(&["recording", "asking"]).is_empty()).await;
-    let mut leaves = proxy.connect().await;
+    let mut leaves = proxy.connect_and_reset().await;
     leaves.send(format!("GET / HTTP/1.1\r\nHost: test\r\nx-do: send GET {url}/hangs\r\n\r\n")).await;
     other.has_received(1).await;
     drop(leaves);

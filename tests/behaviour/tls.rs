@@ -946,7 +946,7 @@ async fn an_upstream_that_is_not_verified_is_warned_of() {
                   tls = { verify = \"none\" }\n\
                   [upstreams.clear]\nendpoints = [\"http://127.0.0.1:1\"]\n\
                   [upstreams.verified]\nendpoints = [\"https://127.0.0.1:1\"]\n\
-                  [admin]\naddress = \"127.0.0.1:0\"\n";
+                  [admin]\naddress = \"127.0.0.1:0\"\n[[routes]]\nupstream = \"clear\"\n";
     let proxy = start(folder(&[]), config).await;
     assert!(!logged(&["believed-blindly", "is not verified"]).is_empty());
     let told = proxy.told("/api/upstreams").await;

@@ -215,7 +215,7 @@ async fn an_instance_whose_client_has_gone_is_not_used_again() {
     let settings = format!("{}\nlimits = {{ instances = 1 }}", grants(&format!("{:?}", other.url())));
     let config = format!("workers = 1\n{}", config(&origin, "left", &settings));
     let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
-    let mut client = proxy.connect().await;
+    let mut client = proxy.connect_and_reset().await;
     client.send(request(&format!("x-do: send GET {}/\r\n", other.url()))).await;
     let mut asked = other.accept().await;
     asked.read_until("\r\n\r\n").await;

@@ -74,6 +74,14 @@ impl Client {
         soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts").into()
     }
 
+    /// One that resets its connection when it is dropped. One that closes it looks like one that has sent all it had to,
+    /// and waits for its answer (RFC 9112, section 9.6).
+    pub async fn connect_and_reset(address: SocketAddr) -> Self {
+        let stream = soon("a connection", TcpStream::connect(address)).await.expect("the listener accepts");
+        stream.set_zero_linger().expect("a socket has options");
+        stream.into()
+    }
+
     /// The socket, for whoever speaks something else on it. Nothing may have been read.
     pub fn into_stream(self) -> Box<dyn Stream> {
         assert!(self.buffer.is_empty(), "something has been read");

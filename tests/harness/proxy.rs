@@ -182,6 +182,11 @@ impl Proxy {
         Client::connect(self.address()).await
     }
 
+    /// A client that resets its connection when it is dropped.
+    pub async fn connect_and_reset(&self) -> Client {
+        Client::connect_and_reset(self.address()).await
+    }
+
     /// Sends one request on a connection of its own.
     pub async fn request(&self, request: &str) -> Response {
         let mut client = self.connect().await;

@@ -36,7 +36,7 @@ fn is_spaced(value: &HeaderValue) -> bool {
 
 /// Whether a field steers a message, or says who sends it.
 fn is_misplaced(name: &str) -> bool {
-    const NAMES: [&str; 26] = [
+    const NAMES: [&str; 25] = [
         "authorization",
         "cache-control",
         "cdn-cache-control",
@@ -62,10 +62,10 @@ fn is_misplaced(name: &str) -> bool {
         "vary",
         "www-authenticate",
         "x-api-key",
-        "x-http-method-override",
     ];
     field::is_one_of(&OF_THE_PROXY, name)
         || field::is_only_for_proxies(name)
+        || field::is_one_of(&field::OVERRIDES_METHOD, name)
         || field::is_one_of(&NAMES, name)
 }
 
@@ -76,8 +76,16 @@ mod tests {
     #[test]
     fn what_steers_a_message_or_says_who_sends_it_does_not_come_behind_it() {
         let mut trailers = HeaderMap::new();
-        let names =
-            ["cookie", "x-forwarded-for", "x_forwarded_for", "authorization", "x-request-id", "via", "te"];
+        let names = [
+            "cookie",
+            "x-method-override",
+            "x-forwarded-for",
+            "x_forwarded_for",
+            "authorization",
+            "x-request-id",
+            "via",
+            "te",
+        ];
         for name in names.into_iter().chain(["grpc-status", "x-checksum", "digest", "server-timing", "etag"])
         {
             trailers.append(HeaderName::from_static(name), HeaderValue::from_static("1"));

@@ -194,8 +194,14 @@ fn push_field<'a>(text: &mut String, name: &str, values: impl Iterator<Item = &'
     }
 }
 
+/// Bytes, and the `;` that ends them, which does not stand among them.
 fn push_escaped(text: &mut String, bytes: &[u8]) {
-    text.extend(bytes.iter().flat_map(|&byte| std::ascii::escape_default(byte)).map(char::from));
+    for &byte in bytes {
+        match byte {
+            b';' => text.push_str("\\x3b"),
+            byte => text.extend(std::ascii::escape_default(byte).map(char::from)),
+        }
+    }
     text.push(';');
 }
 
@@ -210,7 +216,7 @@ fn other_spellings<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Vec<&'a Hea
 
 /// A line of a cookie's values, and of whatever some server could take for the cookie.
 ///
-/// Servers part cookies at `;`, and some at `,` (RFC 2965, section 3.3.4); some decode the name, or read `lang[a]` as
+/// Servers part cookies at `;`, some at `,` (RFC 2965, section 3.3.4) and some at white space (Python's); some decode the name, or read `lang[a]` as
 /// an entry of `lang`.
 fn push_cookies(text: &mut String, headers: &HeaderMap, name: &str) {
     text.push('\n');
@@ -222,7 +228,7 @@ fn push_cookies(text: &mut String, headers: &HeaderMap, name: &str) {
             {
                 text.push('=');
                 push_escaped(text, value);
-            } else if cookie.split(|&byte| byte == b',').any(|part| may_be_cookie(part, name)) {
+            } else if cookie.split(|byte| b", \t".contains(byte)).any(|part| may_be_cookie(part, name)) {
                 text.push('~');
                 push_escaped(text, cookie);
             }

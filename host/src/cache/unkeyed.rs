@@ -22,11 +22,9 @@ pub fn naming_targets(headers: &HeaderMap) -> SmallVec<[&HeaderName; 2]> {
 
 /// Whether some servers take a request for one with another method.
 pub fn overrides_method(headers: &HeaderMap) -> bool {
-    const NAMES: [&str; 4] =
-        ["x-http-method", "x-http-method-override", "x-method-override", "x-original-method"];
     headers.keys().any(|name| {
         // Most requests have few fields that begin so.
-        name.as_str().starts_with('x') && NAMES.contains(&&*field::folded(name.as_str()))
+        name.as_str().starts_with('x') && field::is_one_of(&field::OVERRIDES_METHOD, name.as_str())
     })
 }
 
@@ -34,24 +32,34 @@ pub fn overrides_method(headers: &HeaderMap) -> bool {
 pub fn names_client(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
         let name = name.as_str();
-        matches!(name.as_bytes().first(), Some(b'x' | b'r' | b'c' | b's'))
+        matches!(name.as_bytes().first(), Some(b'x' | b'r' | b'c' | b's' | b'o' | b't'))
             && is_of_client(&field::folded(name))
     })
 }
 
 fn is_of_client(folded: &str) -> bool {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 13] = [
         "client-cert",
         "client-cert-chain",
         "remote-user",
+        "x-arr-clientcert",
+        "x-authenticated-user",
         "x-client-cert",
+        "x-client-dn",
+        "x-ssl-cert",
+        "x-webauth-user",
         "x-forwarded-client-cert",
         "x-ms-client-principal",
         "x-remote-user",
+        "x-vouch-user",
     ];
-    const PREFIXES: [&str; 10] = [
+    const PREFIXES: [&str; 16] = [
+        "cf-access-",
+        "oidc-claim-",
         "remote-",
+        "shib-",
         "ssl-client-",
+        "tailscale-user-",
         "x-amzn-mtls-",
         "x-amzn-oidc-",
         "x-auth-request-",
@@ -59,6 +67,8 @@ fn is_of_client(folded: &str) -> bool {
         "x-forwarded-tls-client-",
         "x-goog-authenticated-user-",
         "x-ms-client-principal-",
+        "x-pomerium-",
+        "x-ssl-cert-",
         "x-ssl-client-",
     ];
     NAMES.contains(&folded) || PREFIXES.iter().any(|prefix| folded.starts_with(prefix))
@@ -66,11 +76,20 @@ fn is_of_client(folded: &str) -> bool {
 
 /// `name` is in lower case, as in a [`HeaderName`].
 fn names_target(name: &str) -> bool {
-    const NAMES: [&str; 20] = [
+    const NAMES: [&str; 29] = [
+        "cf-visitor",
+        "cloudfront-forwarded-proto",
+        "forwarded-proto",
         "front-end-https",
+        "https",
+        "proxy-host",
         "script-name",
+        "wl-proxy-ssl",
+        "x-arr-ssl",
+        "x-client-scheme",
         "x-envoy-original-host",
         "x-envoy-original-path",
+        "x-forwarded",
         "x-host",
         "x-host-override",
         "x-http-host-override",
@@ -88,7 +107,7 @@ fn names_target(name: &str) -> bool {
         "x-ssl",
         "x-url-scheme",
     ];
-    if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b's')) {
+    if !matches!(name.as_bytes().first(), Some(b'x' | b'f' | b's' | b'c' | b'h' | b'p' | b'w')) {
         return false;
     }
     let folded = field::folded(name);
@@ -169,9 +188,14 @@ mod tests {
 
     #[test]
     fn what_says_who_the_client_is_is_found() {
-        for name in
-            ["remote-user", "X_Remote_User", "x-auth-request-email", "x-ssl-client-s-dn", "client-cert"]
-        {
+        for name in [
+            "remote-user",
+            "X_Remote_User",
+            "x-auth-request-email",
+            "x-ssl-client-s-dn",
+            "client-cert",
+            "Tailscale-User-Login",
+        ] {
             assert!(names_client(&headers(&[name])), "{name}");
         }
         assert!(!names_client(&headers(&["x-real-ip", "x-forwarded-for", "referer", "cookie", "server"])));

@@ -301,6 +301,9 @@ fn explain(span: Range<usize>, message: &str) -> Problem {
         let problem = match in_toml(expected) {
             // A number that is too large for what holds it has the wrong type to `serde`.
             same if same == found => Problem::at(span, format!("expected {}", in_range(expected))),
+            range if range.starts_with("a whole number") && found == "a whole number" => {
+                Problem::at(span, format!("expected {range}"))
+            }
             other => Problem::at(span, format!("expected {other}, found {found}")),
         };
         return match (in_toml(expected), found) {

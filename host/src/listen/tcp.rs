@@ -697,6 +697,8 @@ impl Accepting {
                 while waiting.len() < BACKLOG as usize
                     && let Ok((stream, address)) = socket.accept()
                 {
+                    // As of those that are accepted in time.
+                    let _ = stream.set_nodelay(true);
                     let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
                     waiting.extend(stream.map(|stream| (stream.into(), Caller::Ip(address))));
                 }

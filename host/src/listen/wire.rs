@@ -292,6 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// The socket and what has come from it, if that is the beginning of HTTP/2.
+    #[expect(clippy::result_large_err, reason = "no error: the wire itself, which goes on with HTTP/1")]
     pub fn into_http2(self) -> Result<(S, Vec<u8>), Self> {
         match self.may_be_http2 && self.kept.len() >= PREFACE.len() {
             true => Ok((self.stream, self.kept)),

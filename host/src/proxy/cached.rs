@@ -36,7 +36,6 @@ use crate::{
         unkeyed,
     },
     clock::{Timer, before},
-    config::ResponseHooks,
     plugin::{Exchange, InHand, Taint},
     snapshot::{Route, Target},
     telemetry::Writer,
@@ -723,7 +722,7 @@ fn renew(
         let answer = settle(&mut visit, route, &mut exchange, answer, &mut None);
         let Ok(mut answer) = answer else { return };
         if visit.is_some()
-            && rules.is_some_and(|rules| rules.response_hooks == ResponseHooks::Once)
+            && rules.is_some_and(Rules::stores_what_hooks_made)
             && hooks::on_response(&context, route, &mut exchange, &mut answer).await.is_err()
         {
             return;

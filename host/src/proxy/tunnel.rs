@@ -60,6 +60,10 @@ struct Open {
 
 impl Tunnel {
     /// `sent` is what has brought the request to the endpoint, and is busy until the tunnel is closed.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what was known of the request is all there is to a tunnel"
+    )]
     pub(super) fn new(
         upstream: Switched,
         client: Option<OnUpgrade>,

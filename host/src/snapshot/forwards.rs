@@ -74,7 +74,7 @@ fn is_granted_what_it_names(
         |upstream: &str| loaded.table().grants.upstreams.iter().any(|granted| granted.get_ref() == upstream);
     // Of the routes that it is on, none has another upstream.
     let is_own = |upstream: &str| {
-        let mut routes = config.routes.iter().map(|route| route.get_ref()).filter(|route| {
+        let mut routes = config.routes.iter().map(toml::Spanned::get_ref).filter(|route| {
             loaded.is_on_all_routes() || route.plugins.iter().any(|plugin| plugin.get_ref() == &**name)
         });
         routes.all(|route| route.upstream.get_ref() == upstream)

@@ -74,8 +74,7 @@ pub async fn announce_losses() {
 ///
 /// `level` is a level or a list of `target=level`.
 pub fn init(format: LogFormat, level: &str) -> Result<WorkerGuard, LogLevelError> {
-    let filter = EnvFilter::try_new(level)
-        .map_err(|source| LogLevelError { level: level.to_owned(), source: Box::new(source) })?;
+    let filter = filter(level)?;
     let (writer, guard) = never_waiting(std::io::stderr(), WAITING);
     let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
@@ -85,6 +84,25 @@ pub fn init(format: LogFormat, level: &str) -> Result<WorkerGuard, LogLevelError
         LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     };
     Ok(guard)
+}
+
+/// What is logged: a level, or `target=level` for a part of the proxy, and several of them with commas.
+fn filter(written: &str) -> Result<EnvFilter, LogLevelError> {
+    let refused = || LogLevelError { level: written.to_owned() };
+    // A word that is no level would be the name of a target, and nothing of any other would be logged.
+    let is_level = |word: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"]
+            .iter()
+            .any(|level| level.eq_ignore_ascii_case(word))
+    };
+    let all_are_levels = written.split(',').all(|part| match part.rsplit_once('=') {
+        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
+        None => is_level(part.trim()),
+    });
+    if !all_are_levels {
+        return Err(refused());
+    }
+    EnvFilter::try_new(written).map_err(|_| refused())
 }
 
 /// An error and what it came from, in one line. What an error has said of its source already is not said again.
@@ -103,10 +121,9 @@ pub fn with_sources(error: &dyn std::error::Error) -> String {
 
 /// The level of the log cannot be understood.
 #[derive(Debug, thiserror::Error)]
-#[error("`{level}` is not a log level: write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"")]
+#[error("`{level}` is not a log level: write error, warn, info, debug, trace or off, or target=level")]
 pub struct LogLevelError {
     level: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 #[cfg(test)]
@@ -123,6 +140,18 @@ mod tests {
         Said(#[source] Box<Failure>),
         #[error("cannot start")]
         Unsaid(#[source] Box<Failure>),
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused_and_does_not_silence_the_log() {
+        for level in ["info", "WARN", "off", "info,tollgate=debug", "tollgate::proxy=trace,warn"] {
+            assert!(filter(level).is_ok(), "{level}");
+        }
+        for level in
+            ["", "inf", "nonsense", "warn;plugin=debug", "info,", "=info", "tollgate=inf", "tollgate"]
+        {
+            assert!(filter(level).is_err(), "{level}");
+        }
     }
 
     #[test]

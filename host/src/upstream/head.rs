@@ -350,7 +350,7 @@ fn status_of(bytes: &[u8]) -> Result<Option<StatusCode>, BadHead> {
     }
     match bytes.get(VERSION.len()..) {
         Some([b'0' | b'1', b' ', digits @ ..]) => match digits {
-            [a, b, c, end, ..] if matches!(end, b' ' | b'\r' | b'\n') => {
+            [a, b, c, b' ' | b'\r' | b'\n', ..] => {
                 StatusCode::from_bytes(&[*a, *b, *c]).map(Some).map_err(|_| BadHead::StatusLine)
             }
             [_, _, _, _, ..] => Err(BadHead::StatusLine),

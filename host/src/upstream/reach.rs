@@ -20,7 +20,7 @@ pub(super) fn allows(reach: &Reach, address: SocketAddr) -> bool {
 fn is_at(listening: SocketAddr, address: SocketAddr) -> bool {
     let (own, ip) = (listening.ip().to_canonical(), address.ip());
     let is_own_machine = ip.is_loopback() || ip.is_unspecified();
-    address.port() == listening.port() && (own == ip || is_own_machine)
+    address.port() == listening.port() && (own == ip || own.is_unspecified() || is_own_machine)
 }
 
 /// Whether an address is one that anybody can reach: none of the proxy's own machine or network, and none of those

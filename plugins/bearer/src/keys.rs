@@ -96,7 +96,7 @@ impl Keys {
                 Ok(key) if keys.len() < Self::MOST => keys.push(key),
                 Ok(_) => break,
                 Err(reason) if left_out.len() < Self::MOST => {
-                    left_out.push(format!("keys[{number}] {reason}"))
+                    left_out.push(format!("keys[{number}] {reason}"));
                 }
                 Err(_) => {}
             }

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (config, reason) in [
-            ("{}", "missing field `policy`"),
+            ("{}", "the key `policy` is missing"),
             (r#"{"policy":"policy","policies":{"1":"a"}}"#, "`policy` in `config`: is no JSON pointer"),
             (r#"{"policy":"/p","policies":{}}"#, "`policies` in `config` is empty"),
             (r#"{"policy":"/p","policies":{"1":"a"},"region":"a"}"#, "`personal` and `region`"),

@@ -90,10 +90,10 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (config, reason) in [
-            ("{}", "missing field `policies`"),
+            ("{}", "the key `policies` is missing"),
             (r#"{"policies":{}}"#, "`policies` in `config` is empty"),
             (r#"{"policies":{"1":"a"},"header":"a b"}"#, "`header` in `config`"),
-            (r#"{"policies":{"1":"a"},"x":1}"#, "unknown field `x`"),
+            (r#"{"policies":{"1":"a"},"x":1}"#, "unknown key `x`"),
         ] {
             let refusal = PrivacyRouter::configure(config).expect_err("is refused");
             assert!(refusal.contains(reason), "{config}: {refusal}");
