@@ -434,7 +434,7 @@ async fn other_protocols_pass_only_where_the_route_says_so() {
         ("/none", &format!("Connection: upgrade\r\n{websocket}"), None),
     ] {
         let body = if fields.contains("Content-Length") { "hello" } else { "" };
-        let mut client = proxy.connect().await;
+        let mut client = proxy.connect_and_reset().await;
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")).await;
         let mut upstream = origin.accept().await;
         let lines = handshake(&mut upstream).await;

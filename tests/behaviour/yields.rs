@@ -40,7 +40,7 @@ async fn ask(client: &mut Client, path: &str, headers: &str) -> u16 {
 
 /// Has a call begin that ends when another request has come, and waits until it has begun.
 async fn begin(proxy: &Proxy, hook: &str, says: &str) -> Client {
-    let mut client = proxy.connect().await;
+    let mut client = proxy.connect_and_reset().await;
     client.send(request("/", &format!("{hook}: wait-for-another\r\nx-says: {says}\r\n"))).await;
     until("the call has begun", || logged(&[&format!("{says} waits for another")]).len() == 1).await;
     client

@@ -533,7 +533,6 @@ async fn wait(
 
 /// Connects, and if HTTP/2 is spoken, spawns what drives the connection, and waits until the endpoint has said what it
 /// allows.
-#[expect(clippy::too_many_arguments, reason = "each is needed, and it is called from one place")]
 async fn connect(
     endpoint: &Arc<Endpoint>,
     introduction: Option<Introduction>,

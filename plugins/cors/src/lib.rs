@@ -140,10 +140,8 @@ fn vary() {
     let known = response::header("vary").unwrap_or_default();
     let has =
         known.split(',').any(|name| matches!(name.trim(), "*") || name.trim().eq_ignore_ascii_case("origin"));
-    if !has {
-        if let Ok(origin) = HeaderValue::text("Origin") {
-            let _ = response::append_header("vary", &origin);
-        }
+    if !has && let Ok(origin) = HeaderValue::text("Origin") {
+        let _ = response::append_header("vary", &origin);
     }
 }
 
