@@ -124,14 +124,12 @@ pub(super) async fn drive(
     stream: Stream,
     drain: &Drain,
     scratch: &Scratch,
-    permit: Option<ConnectionPermit>,
 ) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
+    let is_counted = stream.is_counted();
     let (transport, memory) = Transport::new(stream, scratch.clone());
     let (sender, mut connection) = http1::handshake(transport).await?;
     let known = memory.clone();
     drain.spawn_local(async move {
-        // It counts as long as it is there, whoever has it.
-        let permit = permit;
         let driven = poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx).map(Driven::Ended);
             let mut memory = known.borrow_mut();
@@ -140,7 +138,7 @@ pub(super) async fn drive(
             {
                 return Poll::Ready(Driven::Moves(heir, sender));
             }
-            if permit.is_some() && polled.is_pending() {
+            if is_counted && polled.is_pending() {
                 memory.driver = Some(cx.waker().clone());
             }
             polled
@@ -158,7 +156,7 @@ pub(super) async fn drive(
                     let begun =
                         if rest.is_empty() { read_buf } else { [&read_buf[..], &rest].concat().into() };
                     // Nobody wants it unless the endpoint has agreed to another protocol.
-                    let _ = heir.send(Switched::alone(stream, begun, permit));
+                    let _ = heir.send(Switched::alone(stream, begun));
                 }
             }
             Driven::Moves(heir, sender) => {
@@ -166,11 +164,9 @@ pub(super) async fn drive(
                 drop(sender);
                 let (mut stream, rest) = io.into_rest();
                 // What has come unasked is no answer to the next request.
-                if let Some(permit) = permit.filter(|_| read_buf.is_empty() && rest.is_empty())
-                    && stream.leave().is_ok()
-                {
+                if read_buf.is_empty() && rest.is_empty() && stream.leave().is_ok() {
                     // If whoever waited has gone, it is closed.
-                    heir.give(Got::Moved(stream, permit));
+                    heir.give(Got::Moved(stream));
                 }
             }
         }
@@ -185,12 +181,13 @@ enum Driven {
     Moves(Waiter, Sender),
 }
 
-/// The same as [`dial`]. While there are no file descriptors left for it, others are asked to close what nobody uses, and
-/// it waits, for `limit` at most.
+/// The same as [`dial`]; the connection has the permit, and counts until its socket is closed. While there are no file
+/// descriptors left for it, others are asked to close what nobody uses, and it waits, for `limit` at most.
 pub(super) async fn dial_patiently(
     endpoint: &Endpoint,
     introduction: Option<Introduction>,
     protocol: Protocol,
+    permit: Option<ConnectionPermit>,
     clock: &Clock,
     limit: Duration,
 ) -> Result<Stream, ConnectError> {
@@ -201,7 +198,11 @@ pub(super) async fn dial_patiently(
                 descriptors::report_shortage();
                 clock.pause(TICK).await;
             }
-            dialled => return dialled,
+            Err(error) => return Err(error),
+            Ok(mut stream) => {
+                stream.hold(permit);
+                return Ok(stream);
+            }
         }
     }
 }

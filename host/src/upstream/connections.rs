@@ -70,12 +70,12 @@ pub(super) enum Got {
     /// It may make a connection.
     Permit(ConnectionPermit),
     /// One from another worker, which is on no runtime.
-    Moved(Stream, ConnectionPermit),
+    Moved(Stream),
     /// One of its own worker: the worker's pool has it ready under this number.
     Local(u64),
 }
 
-/// A connection counts for as long as this is there.
+/// A connection counts for as long as this is there: until its socket is closed, which holds it (`link`).
 #[derive(Debug)]
 pub struct ConnectionPermit(Arc<Connections>);
 

@@ -1,7 +1,8 @@
 //! Over which socket is an endpoint reached, and what of what was written has arrived there?
 //!
 //! A [`Link`] belongs to the runtime of one worker at a time. It can leave that and arrive at another's, also below a
-//! TLS session.
+//! TLS session. It holds the permit of its connection, so that a connection counts until its socket is closed, whoever
+//! has it: hyper's tasks keep a socket for longer than what drives the connection.
 
 use std::{
     io::{self, IoSlice},
@@ -16,12 +17,17 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
+use super::ConnectionPermit;
+
 /// A connected socket.
 #[derive(Debug)]
 pub(super) struct Link {
     socket: Socket,
     /// Bytes that the kernel has taken.
     given: u64,
+    /// Where connections are limited. Below `socket`, since fields are dropped in this order: the socket is closed before
+    /// another may be opened in its place.
+    permit: Option<ConnectionPermit>,
 }
 
 #[derive(Debug)]
@@ -42,17 +48,27 @@ enum Moving {
 
 impl From<TcpStream> for Link {
     fn from(stream: TcpStream) -> Self {
-        Self { socket: Socket::Tcp(stream), given: 0 }
+        Self { socket: Socket::Tcp(stream), given: 0, permit: None }
     }
 }
 
 impl From<UnixStream> for Link {
     fn from(stream: UnixStream) -> Self {
-        Self { socket: Socket::Unix(stream), given: 0 }
+        Self { socket: Socket::Unix(stream), given: 0, permit: None }
     }
 }
 
 impl Link {
+    /// Has the connection count until its socket is closed.
+    pub fn hold(&mut self, permit: Option<ConnectionPermit>) {
+        self.permit = permit;
+    }
+
+    /// Whether it counts.
+    pub fn is_counted(&self) -> bool {
+        self.permit.is_some()
+    }
+
     /// Bytes that were ever given to the kernel.
     pub fn given(&self) -> u64 {
         self.given
@@ -181,12 +197,54 @@ impl AsyncWrite for Link {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::{Wake, Waker},
+    };
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
+        sync::Notify,
     };
 
     use super::*;
+    use crate::upstream::connections::{Connections, Got, Wanted};
+
+    /// Looks, when somebody is told that there is room, whether the connection before has ended.
+    struct Look {
+        endpoint: net::TcpStream,
+        has_ended: AtomicBool,
+    }
+
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            let has_ended = self.endpoint.peek(&mut [0]).is_ok_and(|length| length == 0);
+            self.has_ended.store(has_ended, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_let_in_once_the_socket_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut link = Link::from(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let endpoint = listener.accept().await.unwrap().0.into_std().unwrap();
+        let (connections, worker) = (Connections::new(), Arc::new(Notify::new()));
+        connections.set_limit(1);
+        link.hold(connections.try_permit(&worker));
+        assert!(link.is_counted());
+        let wanted = Wanted { pool: 0, introduction: None, is_new: true, is_starved: false };
+        let mut waiting = connections.wait(wanted, &worker);
+        let look = Arc::new(Look { endpoint, has_ended: AtomicBool::new(false) });
+        let waker = Waker::from(look.clone());
+        assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(link);
+        assert!(matches!(waiting.await, Some(Got::Permit(_))));
+        assert!(look.has_ended.load(Ordering::SeqCst), "it was told before the socket was closed");
+    }
 
     #[tokio::test]
     async fn what_was_closed_before_has_acknowledged_nothing() {

@@ -271,9 +271,9 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
         protocol: Protocol,
         Terms { introduction, is_fresh, .. }: Terms<'_>,
-        stream: Option<(Stream, Option<ConnectionPermit>)>,
+        stream: Option<Stream>,
     ) -> Result<Carrier, ConnectError> {
-        let (stream, permit) = match stream {
+        let stream = match stream {
             Some(made) => made,
             None => {
                 let permit = match self.permit(upstream, endpoint, introduction, is_fresh).await? {
@@ -281,22 +281,22 @@ impl Pool {
                     Permitted::Free(Free { sender, memory, owner: _ }) => {
                         return Ok(Carrier::Alone { sender, memory, is_reused: true });
                     }
-                    Permitted::Moved(mut stream, permit) => {
+                    Permitted::Moved(mut stream) => {
                         stream.arrive().map_err(ConnectError::Connect)?;
-                        let driving = drive(stream, &self.drain, &self.scratch, Some(permit));
-                        let (sender, memory) = driving.await?;
+                        let (sender, memory) = drive(stream, &self.drain, &self.scratch).await?;
                         return Ok(Carrier::Alone { sender, memory, is_reused: true });
                     }
                 };
                 let limit = upstream.timeouts.connect.get();
-                let dialling = dial_patiently(endpoint, introduction, protocol, &self.clock, limit / 2);
-                (self.clock.within(limit, dialling).await??, permit)
+                let dialling =
+                    dial_patiently(endpoint, introduction, protocol, permit, &self.clock, limit / 2);
+                self.clock.within(limit, dialling).await??
             }
         };
         if stream.has_agreed_on_http2() {
             // It has not been so before. Whoever shares connections makes one that can be shared.
             endpoint.note_spoken(true);
-            drop((stream, permit));
+            drop(stream);
             let taken = self.shares.take(upstream, endpoint, introduction, protocol, is_fresh).await?;
             return match taken {
                 Taken::Share(share) => Ok(Carrier::Shared(share)),
@@ -304,7 +304,7 @@ impl Pool {
                 Taken::Alone(_) => Err(ConnectError::Ended),
             };
         }
-        let (sender, memory) = drive(stream, &self.drain, &self.scratch, permit).await?;
+        let (sender, memory) = drive(stream, &self.drain, &self.scratch).await?;
         Ok(Carrier::Alone { sender, memory, is_reused: false })
     }
 
@@ -331,7 +331,7 @@ impl Pool {
                 let mut waiting = Waited { pool: self, waiting: connections.wait(wanted, &self.wanted) };
                 match (&mut waiting.waiting).await {
                     Some(Got::Permit(permit)) => return Permitted::New(Some(permit)),
-                    Some(Got::Moved(stream, permit)) => return Permitted::Moved(stream, permit),
+                    Some(Got::Moved(stream)) => return Permitted::Moved(stream),
                     Some(Got::Local(key)) => {
                         // It may have been closed since.
                         if let Some(free) = self.handed.borrow_mut().remove(&key)
@@ -601,7 +601,7 @@ enum Permitted {
     /// One of this worker.
     Free(Free),
     /// One of another worker.
-    Moved(Stream, ConnectionPermit),
+    Moved(Stream),
 }
 
 /// Somebody who waits for a connection. If it comes too late it is kept for others.

@@ -70,7 +70,7 @@ struct Group {
     /// The one that is being made.
     attempt: RefCell<Option<watch::Receiver<Outcome>>>,
     /// One that was made, on which the endpoint would speak HTTP/1.1.
-    alone: RefCell<Option<Single>>,
+    alone: RefCell<Option<Stream>>,
     /// Where connections are limited: requests that wait for a connection or a stream,
     waiting: Cell<usize>,
     /// whether they wait until there may be another connection,
@@ -81,20 +81,17 @@ struct Group {
     abandoned: Notify,
 }
 
-/// A connection on which HTTP/1.1 is spoken, with the permit for it where connections are limited.
-pub(super) type Single = (Stream, Option<ConnectionPermit>);
-
 /// What was found for a request.
 pub(super) enum Taken {
     Share(Share),
     /// The endpoint has chosen HTTP/1.1. With the connection on which it did, unless another request has that.
-    Alone(Option<Single>),
+    Alone(Option<Stream>),
 }
 
 /// A connection that was made.
 enum Made {
     Shared(Shared),
-    Alone(Single),
+    Alone(Stream),
 }
 
 /// The connection that was made, if it is one that is shared.
@@ -267,9 +264,9 @@ impl Shares {
                     group.connections.borrow_mut().push(connection.clone());
                     Ok(Some(connection))
                 }
-                Ok(Made::Alone(single)) => {
+                Ok(Made::Alone(stream)) => {
                     endpoint.note_spoken(false);
-                    group.alone.replace(Some(single));
+                    group.alone.replace(Some(stream));
                     Ok(None)
                 }
                 Err(error) => Err(Arc::new(error)),
@@ -517,7 +514,7 @@ async fn wait(
                 got = &mut waiting => match got {
                     Some(Got::Permit(permit)) => return Ok(permit),
                     // One that is not new is closed.
-                    Some(Got::Moved(..) | Got::Local(_)) | None => break,
+                    Some(Got::Moved(_) | Got::Local(_)) | None => break,
                 },
                 () = group.abandoned.notified() => {
                     // Others may have come since.
@@ -542,9 +539,10 @@ async fn connect(
     permit: Option<ConnectionPermit>,
     freed: Option<Rc<Notify>>,
 ) -> Result<Made, ConnectError> {
-    let stream = dial_patiently(endpoint, introduction, protocol, clock, timeouts.connect.get() / 2).await?;
+    let limit = timeouts.connect.get() / 2;
+    let stream = dial_patiently(endpoint, introduction, protocol, permit, clock, limit).await?;
     if protocol == Protocol::Auto && !stream.has_agreed_on_http2() {
-        return Ok(Made::Alone((stream, permit)));
+        return Ok(Made::Alone(stream));
     }
     let now = clock.now();
     let state = Rc::new(State {
@@ -574,8 +572,6 @@ async fn connect(
     let (ready, is_ready) = oneshot::channel();
     let driven = state.clone();
     drain.spawn_local(async move {
-        // It counts as long as it is there.
-        let _permit = permit;
         let mut connection = pin!(connection);
         let mut ready = Some(ready);
         let result = poll_fn(|cx| {

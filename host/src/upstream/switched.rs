@@ -11,7 +11,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{ConnectionPermit, transport::Stream};
+use super::transport::Stream;
 
 /// A connection to an endpoint, or a stream of one of HTTP/2, on which no HTTP is spoken any more.
 #[derive(Debug)]
@@ -23,19 +23,13 @@ pub struct Switched {
 
 #[derive(Debug)]
 enum Way {
-    /// It counts as a connection for as long as it is there.
-    Alone {
-        stream: Stream,
-        _permit: Option<ConnectionPermit>,
-    },
-    Shared {
-        stream: TokioIo<Upgraded>,
-    },
+    Alone { stream: Stream },
+    Shared { stream: TokioIo<Upgraded> },
 }
 
 impl Switched {
-    pub(super) fn alone(stream: Stream, begun: Bytes, permit: Option<ConnectionPermit>) -> Self {
-        Self { way: Way::Alone { stream, _permit: permit }, begun }
+    pub(super) fn alone(stream: Stream, begun: Bytes) -> Self {
+        Self { way: Way::Alone { stream }, begun }
     }
 
     pub(super) fn shared(stream: Upgraded) -> Self {
@@ -57,7 +51,7 @@ impl AsyncRead for Switched {
             return Poll::Ready(Ok(()));
         }
         match way {
-            Way::Alone { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
+            Way::Alone { stream } => Pin::new(stream).poll_read(cx, buffer),
             Way::Shared { stream } => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -66,7 +60,7 @@ impl AsyncRead for Switched {
 impl AsyncWrite for Switched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().way {
-            Way::Alone { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+            Way::Alone { stream } => Pin::new(stream).poll_write(cx, bytes),
             Way::Shared { stream } => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -77,21 +71,21 @@ impl AsyncWrite for Switched {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().way {
-            Way::Alone { stream, .. } => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Way::Alone { stream } => Pin::new(stream).poll_write_vectored(cx, pieces),
             Way::Shared { stream } => Pin::new(stream).poll_write_vectored(cx, pieces),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().way {
-            Way::Alone { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Way::Alone { stream } => Pin::new(stream).poll_flush(cx),
             Way::Shared { stream } => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().way {
-            Way::Alone { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Way::Alone { stream } => Pin::new(stream).poll_shutdown(cx),
             Way::Shared { stream } => Pin::new(stream).poll_shutdown(cx),
         }
     }

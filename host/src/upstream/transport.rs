@@ -23,6 +23,7 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::{
+    ConnectionPermit,
     connect::Sender,
     connections::Waiter,
     head::{Came, HeadLimits, HeadReader},
@@ -45,6 +46,16 @@ impl Stream {
             Self::Clear(_) => false,
             Self::Private(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
+    }
+
+    /// Has the connection count until its socket is closed.
+    pub fn hold(&mut self, permit: Option<ConnectionPermit>) {
+        self.link_mut().hold(permit);
+    }
+
+    /// Whether it counts as one of those that are limited.
+    pub fn is_counted(&self) -> bool {
+        self.link().is_counted()
     }
 
     fn link(&self) -> &Link {
