@@ -1,8 +1,11 @@
 //! An upstream gets no more at once than it may have; what is more waits, and not for ever.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tollgate::upstream::Load;
@@ -169,14 +172,21 @@ async fn workers_leave_connections_to_each_other() {
     }
 }
 
-/// Connections from here to this port that neither end has closed.
+/// Connections from here to this port that this end has not closed.
+///
+/// The kernel's table is no snapshot: while it is read, connections that were seen end, and others begin. What stands in
+/// it twice, read one after the other, was there all at once in between.
 fn established(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("it runs on Linux");
-    let is_one = |line: &&str| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        fields[2] == format!("0100007F:{port:04X}") && fields[3] == "01"
+    let read = || -> HashSet<_> {
+        let table = std::fs::read_to_string("/proc/self/net/tcp").expect("it runs on Linux");
+        let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines
+            .filter(|fields| fields[2] == format!("0100007F:{port:04X}") && fields[3] == "01")
+            // Where it comes from, and the inode of its socket.
+            .map(|fields| (fields[1].to_owned(), fields[9].to_owned()))
+            .collect()
     };
-    table.lines().skip(1).filter(is_one).count()
+    read().intersection(&read()).count()
 }
 
 /// Serves HTTP/2 with so many streams at once on a connection, and notes the most connections that there were.
