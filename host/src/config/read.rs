@@ -300,7 +300,13 @@ fn explain(span: Range<usize>, message: &str) -> Problem {
         let found = in_toml(found.split_once(' ').map_or(found, |(kind, _)| kind));
         let problem = match in_toml(expected) {
             // A number that is too large for what holds it has the wrong type to `serde`.
-            same if same == found => Problem::at(span, format!("expected {}", in_range(expected))),
+            same if same == found => {
+                let range = match expected {
+                    "usize" | "a nonzero usize" => up_to_largest(),
+                    expected => in_range(expected),
+                };
+                Problem::at(span, format!("expected {range}"))
+            }
             range if range.starts_with("a whole number") && found == "a whole number" => {
                 Problem::at(span, format!("expected {range}"))
             }

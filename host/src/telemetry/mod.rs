@@ -95,8 +95,11 @@ fn filter(written: &str) -> Result<EnvFilter, LogLevelError> {
             .iter()
             .any(|level| level.eq_ignore_ascii_case(word))
     };
+    let is_target = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-.".contains(&byte))
+    };
     let all_are_levels = written.split(',').all(|part| match part.rsplit_once('=') {
-        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
+        Some((target, level)) => is_target(target.trim()) && is_level(level.trim()),
         None => is_level(part.trim()),
     });
     if !all_are_levels {
