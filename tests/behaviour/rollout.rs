@@ -454,7 +454,8 @@ async fn a_version_that_comes_back_must_be_signed_as_any_other() {
     let roll_back = "/api/plugins/signed-back/rollback";
     let answer = proxy.admin("POST", roll_back, &[]).await;
     assert_eq!(answer.status, 422, "{answer:?}");
-    assert!(answer.text().contains("is not trusted: a signature is asked for"), "{answer:?}");
+    // The cache on disk may know a signature of another test for the same component: it is not by this key either.
+    assert!(answer.text().contains("is not trusted: "), "{answer:?}");
     assert_eq!(proxy.get("/", &[]).await.text(), version(1));
 
     // The signature of a version is kept with it, since the file of that beside it is now another's.
