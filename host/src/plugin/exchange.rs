@@ -469,11 +469,7 @@ impl Bounds<'_> {
 
 impl Reply {
     /// Checks what a plugin answered.
-    pub(super) fn new(
-        status: u16,
-        headers: Vec<(String, String)>,
-        body: Bytes,
-    ) -> Result<Self, InvalidReply> {
+    pub fn new(status: u16, headers: Vec<(String, String)>, body: Bytes) -> Result<Self, InvalidReply> {
         let status = StatusCode::from_u16(status)
             .ok()
             .filter(|status| (200..600).contains(&status.as_u16()))
