@@ -29,7 +29,7 @@ use crate::{
     live::{Gauge, Worker},
     plugin::{self, Compiler, Digest, Ended, Engine, EngineSettings, Judgement, TakeBackError, Versions},
     proxy::{self, Explanation, Question, Unexplained},
-    snapshot::{Builder, Candidate, Loaded, Loads, Snapshot, files_named_beside},
+    snapshot::{Builder, Candidate, Loaded, Loads, Snapshot, Unneeded, files_named_beside},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
     tls::Termination,
     upstream::Keepers,
@@ -202,7 +202,7 @@ impl Server {
         let engine = Arc::new(Engine::new(&engine).map_err(Error::Engine)?);
         let builder = Builder::new(engine, settings.folder, kept, count);
         let (builder, snapshot) = blocking(move || {
-            let snapshot = builder.build(config, &source, None);
+            let snapshot = builder.build(config, &source, None, Unneeded::Later);
             (builder, snapshot)
         })
         .await;
@@ -241,6 +241,7 @@ impl Server {
         current.snapshot.announce(None, &server.builder);
         descriptors::note_own();
         server.drain.spawn(server.clone().judge_candidates());
+        server.drain.spawn(server.clone().load_unneeded());
         Ok(server)
     }
 
@@ -330,7 +331,8 @@ impl Server {
         }
         let server = self.clone();
         let previous = before.snapshot.clone();
-        let building = blocking(move || server.builder.build(config, &source, Some(&previous)));
+        let building =
+            blocking(move || server.builder.build(config, &source, Some(&previous), Unneeded::Later));
         let snapshot = tokio::select! {
             built = building => Arc::new(built?),
             // What is being compiled ends with the process, and nobody waits for it.
@@ -346,6 +348,8 @@ impl Server {
         self.in_force.send_replace(snapshot.number);
         snapshot.announce(Some(&before.snapshot), &self.builder);
         match snapshot.number == before.snapshot.number {
+            // Of what nothing needs it is said above what came of it.
+            true if !before.snapshot.untried.is_empty() => {}
             true => tracing::info!(
                 generation = snapshot.number,
                 "nothing has changed, the generation stays in force"
@@ -389,6 +393,41 @@ impl Server {
         };
         versions.allow(name, Some(from));
         Err(RollBackError::Refused { version: to, reason: refused })
+    }
+
+    /// Loads what lies in the drop folder and nothing needs, once what is needed is in force. Runs until the drain starts.
+    async fn load_unneeded(self: Arc<Self>) {
+        let mut changes = self.changes();
+        let loading = async {
+            loop {
+                let snapshot = self.snapshot();
+                if !snapshot.untried.is_empty() {
+                    let (server, tried) = (self.clone(), snapshot.clone());
+                    blocking(move || server.builder.try_unneeded(&tried)).await;
+                    let _one_at_a_time = self.replacing.lock().await;
+                    // Another has come into force meanwhile, which has its own to try.
+                    if !Arc::ptr_eq(&self.snapshot(), &snapshot) {
+                        continue;
+                    }
+                    let replaced = self.replace_alone(snapshot.config.clone(), snapshot.source.clone()).await;
+                    match replaced {
+                        Ok(_) => continue,
+                        Err(error) => {
+                            let error = with_sources(&error);
+                            tracing::warn!(error, "plugins that nothing needs were not loaded");
+                        }
+                    }
+                }
+                drop(snapshot);
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.drain.started() => {}
+            () = loading => {}
+        }
     }
 
     /// Judges versions that are tried beside those in force, whenever there are any. Runs until the drain starts.

@@ -13,14 +13,15 @@ mod shadows;
 mod tested;
 
 pub use files::files_named_beside;
-pub use loading::{Candidate, Loaded, Origin};
+use loading::LeftOut;
+pub use loading::{Candidate, Loaded, Origin, Unneeded};
 pub use progress::{Loads, Refused, Stage, write_loads};
 pub use tested::Tested;
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use toml::Spanned;
@@ -30,7 +31,7 @@ use crate::{
     cache::{Cache, Rules, policy::may_be_stored},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{Engine, Outcomes, RouteCalls, Shadow, Versions},
+    plugin::{Code, Digest, Engine, LoadError, Outcomes, RouteCalls, Shadow, Versions},
     route,
     telemetry::{PerWorker, traffic::RouteCounts},
     tls::{self, Origination, Termination},
@@ -57,6 +58,8 @@ pub struct Snapshot {
     pub cache: Arc<Cache>,
     /// What no route needs and is not usable, by name, and why.
     pub not_loaded: Vec<(String, Refused)>,
+    /// Plugins that nothing needs and that have still to be compiled, by name.
+    pub untried: Vec<String>,
     /// Whether an upstream is told where clients have connected to.
     pub introduces_clients: bool,
     upstreams_by_name: HashMap<Arc<str>, usize>,
@@ -122,6 +125,8 @@ pub struct Builder {
     pub versions: Versions,
     /// What came of loading plugins.
     pub loads: Loads,
+    /// What came of compiling those that nothing needs, until they are loaded.
+    tried: Mutex<HashMap<Digest, Result<Arc<Code>, Arc<LoadError>>>>,
 }
 
 fn is_same_list<T>(one: &[T], other: &[T], is_same: impl Fn(&T, &T) -> bool) -> bool {
@@ -131,7 +136,7 @@ fn is_same_list<T>(one: &[T], other: &[T], is_same: impl Fn(&T, &T) -> bool) -> 
 impl Builder {
     pub fn new(engine: Arc<Engine>, folder: PathBuf, kept: Option<PathBuf>, warm: usize) -> Self {
         let versions = Versions::open(kept.as_deref(), &folder);
-        Self { engine, folder, kept, warm, versions, loads: Loads::default() }
+        Self { engine, folder, kept, warm, versions, loads: Loads::default(), tried: Mutex::default() }
     }
 
     /// Builds a snapshot. Compiles plugins, so it takes its time: not for a worker.
@@ -140,10 +145,12 @@ impl Builder {
         config: Config,
         source: &Source,
         previous: Option<&Snapshot>,
+        unneeded: Unneeded,
     ) -> Result<Snapshot, Problems> {
         let mut problems = Vec::new();
-        let mut not_loaded = Vec::new();
-        let plugins = self.plugins(&config, previous, &mut not_loaded, &mut problems);
+        let mut left_out = LeftOut::default();
+        let plugins = self.plugins(&config, previous, unneeded, &mut left_out, &mut problems);
+        let LeftOut { not_loaded, untried } = left_out;
         let places: HashMap<&str, usize> =
             plugins.iter().enumerate().map(|(place, loaded)| (&*loaded.plugin.name, place)).collect();
 
@@ -162,8 +169,9 @@ impl Builder {
         if !problems.is_empty() {
             return Err(Problems::new(source.clone(), problems));
         }
-        // A version that is not used is no reason for another generation, if nothing else is new.
-        let is_only_refused = |previous: &Snapshot| {
+        // A version that is not used is no reason for another generation, if nothing else is new; nor is one that nothing
+        // needs and that was left for later.
+        let serves_as = |previous: &Snapshot| {
             let is_refused_anew = |loaded: &Loaded| {
                 let known = previous.plugin(&loaded.plugin.name).and_then(|known| known.refused.as_ref());
                 loaded
@@ -171,10 +179,14 @@ impl Builder {
                     .as_ref()
                     .is_some_and(|refused| known.is_none_or(|known| known.at != refused.at))
             };
+            let is_later =
+                |loaded: &Loaded| previous.untried.iter().any(|name| **name == *loaded.plugin.name);
+            let known: Vec<_> = previous.plugins.iter().filter(|loaded| !is_later(loaded)).collect();
+            let serving: Vec<_> = plugins.iter().filter(|loaded| !is_later(loaded)).collect();
             previous.config == config
                 && previous.source.text == source.text
-                && plugins.iter().any(is_refused_anew)
-                && is_same_list(&previous.plugins, &plugins, Loaded::is_same)
+                && (!previous.untried.is_empty() || plugins.iter().any(is_refused_anew))
+                && is_same_list(&known, &serving, |one, other| one.is_same(other))
                 && is_same_list(&previous.upstreams, &upstreams, |one, other| {
                     Arc::ptr_eq(&one.upstream, &other.upstream)
                 })
@@ -183,7 +195,7 @@ impl Builder {
                     one.as_ref().map(Arc::as_ptr) == other.as_ref().map(Arc::as_ptr)
                 })
         };
-        let number = previous.map_or(1, |previous| previous.number + u64::from(!is_only_refused(previous)));
+        let number = previous.map_or(1, |previous| previous.number + u64::from(!serves_as(previous)));
         let unrouted = previous.map(|previous| previous.unrouted.clone()).unwrap_or_default();
         let cache = match previous.map(|previous| &previous.cache) {
             Some(cache) if cache.is_same(&config.cache) => cache.clone(),
@@ -194,6 +206,7 @@ impl Builder {
             source: source.clone(),
             introduces_clients: config.upstreams.values().any(|upstream| upstream.proxy_protocol),
             not_loaded,
+            untried,
             number,
             config,
             table,

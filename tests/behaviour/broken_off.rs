@@ -10,19 +10,23 @@ use std::sync::{
 
 use tokio_rustls::TlsAcceptor;
 use tollgate_tests::{
-    Authority, BareOrigin, Proxy, Stream,
+    Answer, Authority, BareOrigin, Origin, Proxy, Stream, Then,
     http2::{self, *},
+    route_to,
 };
 
 /// What a client gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gets {
     Whole,
+    /// The head, and not all of the body.
     Cut,
     Refusal,
+    /// Not even a head.
+    Nothing,
 }
 
-use Gets::{Cut, Refusal, Whole};
+use Gets::{Cut, Nothing, Refusal, Whole};
 
 /// What an upstream sends on the stream of a request, and what comes of it.
 struct Row {
@@ -155,14 +159,15 @@ async fn ask(proxy: &Proxy) -> Gets {
             assert_eq!((response.status, response.text()), (200, "hello"));
             Whole
         }
-        _ => Cut,
+        Some(_) => Cut,
+        None => Nothing,
     }
 }
 
 async fn ask_by_http2(proxy: &Proxy) -> Gets {
     let mut client = Http2Client::connect(proxy.address()).await;
     match client.send(http2::request("GET", "/", &[]), b"").await {
-        Err(_) => Cut,
+        Err(_) => Nothing,
         Ok(response) if response.error.is_some() => Cut,
         Ok(response) if response.status == 502 => Refusal,
         Ok(response) => {
@@ -208,4 +213,26 @@ async fn nothing_that_breaks_off_looks_finished_or_is_stored() {
         }
     }
     assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n"));
+}
+
+/// In HTTP/1 as well, and with the end in the same segment as the head.
+#[tokio::test]
+async fn a_body_that_breaks_off_before_it_begins_has_a_head() {
+    let mut complaints = Vec::new();
+    for length in ["Content-Length: 20", "Transfer-Encoding: chunked"] {
+        for body in ["", "5\r\nhello\r\n"] {
+            let answer = move |_: &_| Answer {
+                pieces: vec![format!("HTTP/1.1 200 OK\r\n{length}\r\n\r\n{body}").into()],
+                then: Then::Close,
+            };
+            let origin = Origin::answering(answer).await;
+            let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+            for got in [ask(&proxy).await, ask_by_http2(&proxy).await] {
+                if got != Cut {
+                    complaints.push(format!("{length}, {body:?}: {got:?}"));
+                }
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }

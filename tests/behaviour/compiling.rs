@@ -66,6 +66,19 @@ async fn a_file_that_nothing_names_does_not_hurt_by_what_it_takes_to_compile() {
 }
 
 #[tokio::test]
+async fn a_configuration_does_not_wait_for_what_nothing_names() {
+    let origin = Origin::start().await;
+    let folder = folder(&origin, "plugin-compile-memory = \"16GiB\", plugin-compile = \"10m\"");
+    put(folder.path(), "costly", &Handmade::CostsToCompile.component());
+    let proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    is_asked(&proxy).await;
+    let path = folder.path().join("config.toml");
+    let config = fs::read_to_string(&path).expect("it was written");
+    fs::write(&path, config.replace("\"reply\"", "\"pass\"")).expect("a file can be written");
+    proxy.line(&["configuration in force", "generation=2"]).await;
+}
+
+#[tokio::test]
 async fn a_signal_to_end_does_not_wait_for_what_is_being_compiled() {
     let origin = Origin::start().await;
     let folder = folder(&origin, "plugin-compile-memory = \"16GiB\", plugin-compile = \"10m\"");

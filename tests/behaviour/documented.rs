@@ -19,7 +19,7 @@ use tollgate::{
         UpstreamLimits, UpstreamTimeouts,
     },
     plugin::{Compiler, Engine, EngineSettings},
-    snapshot::Builder,
+    snapshot::{Builder, Unneeded},
 };
 use tollgate_tests::{Authority, privacy_body_router, privacy_router, shipped};
 use toml::{Table, Value};
@@ -63,7 +63,7 @@ fn check(path: &Path, text: String, folder: &Path) {
     });
     let engine = Arc::new(engine.expect("the engine starts"));
     let builder = Builder::new(engine, folder.to_owned(), artifacts, 1);
-    if let Err(problems) = builder.build(config, &source, None) {
+    if let Err(problems) = builder.build(config, &source, None, Unneeded::Now) {
         panic!("{problems}");
     }
 }

@@ -12,6 +12,7 @@ use tollgate::upstream::Load;
 use tollgate_tests::{Answer, Authority, BareOrigin, Client, Origin, Proxy, Then, endpoints, soon, until};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+const POST: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello";
 const FINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
 
 fn config(endpoints: &str, limits: &str) -> String {
@@ -205,14 +206,14 @@ async fn serve_http2(origin: BareOrigin, streams: u32, most: Arc<AtomicUsize>) {
     }
 }
 
-/// So many clients send so many requests each, all of which are answered.
-async fn all_are_answered(proxy: &Proxy, clients: usize, requests: usize) {
+/// So many clients send the request so many times each, and are answered each time.
+async fn all_are_answered(proxy: &Proxy, request: &'static str, clients: usize, requests: usize) {
     let mut asking = tokio::task::JoinSet::new();
     for _ in 0..clients {
         let mut client = proxy.connect().await;
         asking.spawn(async move {
             for _ in 0..requests {
-                client.send(GET).await;
+                client.send(request).await;
                 assert_eq!(client.response().await.status, 200);
             }
         });
@@ -234,7 +235,7 @@ async fn connections_of_http_2_are_no_more_than_there_may_be_of_all_workers() {
         let proxy = Proxy::start(&config).await;
         let most = Arc::<AtomicUsize>::default();
         let serving = tokio::spawn(serve_http2(origin, streams, most.clone()));
-        all_are_answered(&proxy, clients, 10).await;
+        all_are_answered(&proxy, GET, clients, 10).await;
         let most = most.load(Ordering::SeqCst);
         assert!((1..=limit).contains(&most), "{most} of {limit} with {workers} workers");
         serving.abort();
@@ -244,7 +245,7 @@ async fn connections_of_http_2_are_no_more_than_there_may_be_of_all_workers() {
 #[tokio::test]
 async fn a_connection_that_comes_free_is_used_by_whoever_waits_on_any_worker() {
     let authority = Authority::new();
-    for is_secure in [false, true] {
+    for (is_secure, request) in [(false, GET), (true, GET), (false, POST)] {
         let origin = match is_secure {
             true => Origin::secure(authority.vouch(&["127.0.0.1"]).server(None)).await,
             false => Origin::start().await,
@@ -257,8 +258,9 @@ async fn a_connection_that_comes_free_is_used_by_whoever_waits_on_any_worker() {
                 .replace("[upstreams.app]", "[upstreams.app]\ntls.ca = 'ca.pem'\ntimeouts.connect = '1m'");
         }
         let proxy = Proxy::try_start_in(folder, &config, &[]).await.expect("the proxy starts");
-        all_are_answered(&proxy, 12, 30).await;
+        all_are_answered(&proxy, request, 12, 30).await;
         assert_eq!(origin.received().len(), 12 * 30);
-        assert!(origin.connections() <= 4, "{} connections, secure: {is_secure}", origin.connections());
+        let count = origin.connections();
+        assert!(count <= 4, "{count} connections, secure: {is_secure}, {request}");
     }
 }

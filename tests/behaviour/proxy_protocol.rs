@@ -276,6 +276,31 @@ async fn an_upstream_is_told_whose_connection_it_is() {
     assert_eq!(one.response().await.text(), "plain");
 }
 
+/// Where connections are limited, a new one is made in the place of the oldest that nobody uses. The others stay.
+#[tokio::test]
+async fn one_connection_makes_room_for_one() {
+    let origin = BareOrigin::start().await;
+    let limits = "limits = { connections = 3, queue-timeout = \"1m\" }";
+    let config = format!("workers = 1\n{}", telling(&origin.url(), limits));
+    let proxy = Proxy::start(&config).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let (mut client, _) = client_of(&proxy).await;
+        client.send(GET).await;
+        let (_, mut upstream) = introduction(&origin).await;
+        answer(&mut upstream, "once").await;
+        assert_eq!(client.response().await.text(), "once");
+        clients.push((client, upstream));
+    }
+    let (_, oldest) = &mut clients[0];
+    assert!(oldest.is_closed().await);
+    for (client, upstream) in &mut clients[1..] {
+        client.send(GET).await;
+        answer(upstream, "again").await;
+        assert_eq!(client.response().await.text(), "again");
+    }
+}
+
 #[tokio::test]
 async fn what_the_proxy_was_told_it_tells() {
     let origin = BareOrigin::start().await;

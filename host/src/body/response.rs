@@ -17,6 +17,11 @@ pub struct ResponseBody<O: Observer> {
     content: Content,
     /// Bytes that are still to come, if the head says how many there are.
     left: Option<u64>,
+    /// The error that it ends with, kept back for one turn: with an error hyper drops what it has not written yet, which may
+    /// be all of the response.
+    error: Option<Error>,
+    /// Whether hyper has had a turn to write what it has got so far.
+    is_written: bool,
     observer: Option<O>,
 }
 
@@ -48,20 +53,36 @@ impl<O: Observer> ResponseBody<O> {
     /// `length` is what the head of the response says of it. Whatever it comes from, a body of another length breaks
     /// off: the client would take what follows it for its end, or its end for what follows.
     pub fn new(content: Content, length: Option<u64>, observer: O) -> Self {
-        Self { content, left: length, observer: Some(observer) }
+        Self { content, left: length, error: None, is_written: false, observer: Some(observer) }
     }
 
     /// One that nobody need be told of.
     pub fn empty() -> Self {
-        Self { content: Content::Whole(Bytes::new()), left: None, observer: None }
+        Self {
+            content: Content::Whole(Bytes::new()),
+            left: None,
+            error: None,
+            is_written: false,
+            observer: None,
+        }
     }
 
     /// Breaks off, since there is more or less than the head says.
-    fn misstated(&mut self) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn misstated(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         self.end(End::Broken(&Error::Misstated));
         self.content = Content::Whole(Bytes::new());
         self.left = None;
-        Poll::Ready(Some(Err(Error::Misstated)))
+        self.fail(Error::Misstated, cx)
+    }
+
+    /// Ends with an error, once what came before it has been written.
+    fn fail(&mut self, error: Error, cx: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.is_written {
+            return Poll::Ready(Some(Err(error)));
+        }
+        self.error = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn end(&mut self, end: End<'_>) {
@@ -77,9 +98,13 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let body = self.get_mut();
-        let mut frame = match Pin::new(&mut body.content).poll_frame(cx) {
+        if let Some(error) = body.error.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = match Pin::new(&mut body.content).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
+                body.is_written = true;
                 let stalled = body.observer.as_mut().map(|observer| observer.poll_stalled(cx));
                 let Some(Poll::Ready(trailers)) = stalled else { return Poll::Pending };
                 body.end(End::Stalled);
@@ -89,16 +114,17 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
                 return Poll::Ready(Some(trailers.map(Frame::trailers).ok_or(Error::Stalled)));
             }
         };
-        match &mut frame {
-            Some(Ok(frame)) => {
+        match frame {
+            Some(Ok(mut frame)) => {
                 frame.trailers_mut().map(trailers::clean);
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 if let Some(left) = &mut body.left {
                     match left.checked_sub(bytes as u64) {
                         Some(rest) => *left = rest,
-                        None => return body.misstated(),
+                        None => return body.misstated(cx),
                     }
                 }
+                body.is_written = false;
                 if let Some(observer) = &mut body.observer {
                     observer.passed(bytes);
                 }
@@ -106,16 +132,22 @@ impl<O: Observer> http_body::Body for ResponseBody<O> {
                 if http_body::Body::is_end_stream(body) {
                     body.end(End::Complete);
                 }
+                Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => body.end(End::Broken(error)),
-            None if body.left.is_some_and(|left| left > 0) => return body.misstated(),
-            None => body.end(End::Complete),
+            Some(Err(error)) => {
+                body.end(End::Broken(&error));
+                body.fail(error, cx)
+            }
+            None if body.left.is_some_and(|left| left > 0) => body.misstated(cx),
+            None => {
+                body.end(End::Complete);
+                Poll::Ready(None)
+            }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.is_end_stream() && self.left.is_none_or(|left| left == 0)
+        self.content.is_end_stream() && self.left.is_none_or(|left| left == 0) && self.error.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -178,16 +210,23 @@ mod tests {
         let end = Rc::new(Cell::new(None));
         let content = Content::Changed(Box::new(Pieces(pieces.iter().copied().collect())));
         let mut body = ResponseBody::new(content, length, Noted(end.clone()));
-        let (mut passed, mut is_broken) = (String::new(), false);
+        let (mut passed, mut is_broken, mut is_written) = (String::new(), false, false);
         // As hyper does, which does not ask for what has said that it has ended.
         while !body.is_end_stream() && !is_broken {
             match Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Some(Ok(frame))) => {
                     passed.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+                    is_written = false;
                 }
-                Poll::Ready(Some(Err(_))) => is_broken = true,
+                Poll::Ready(Some(Err(_))) => {
+                    assert!(is_written, "hyper drops what it has not had a turn to write");
+                    is_broken = true;
+                }
                 Poll::Ready(None) => break,
-                Poll::Pending => panic!("nothing is waited for"),
+                Poll::Pending => {
+                    assert!(!is_written, "nothing is waited for");
+                    is_written = true;
+                }
             }
         }
         drop(body);

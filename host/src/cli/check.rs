@@ -6,7 +6,7 @@ use super::{RunArguments, run};
 use crate::{
     config,
     plugin::{Engine, EngineSettings},
-    snapshot::Builder,
+    snapshot::{Builder, Unneeded},
 };
 
 pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
@@ -19,7 +19,8 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         Engine::new(&EngineSettings { workers: 1, artifacts: kept.clone(), compiler: settings.compiler })
             .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))?;
     let builder = Builder::new(Arc::new(engine), settings.folder, kept, 1);
-    let snapshot = tokio::task::spawn_blocking(move || builder.build(config, &source, None)).await??;
+    let snapshot =
+        tokio::task::spawn_blocking(move || builder.build(config, &source, None, Unneeded::Now)).await??;
     say!(
         "{} is fine: listeners {}, upstreams {}, routes {}, plugins {}",
         path.display(),

@@ -506,10 +506,10 @@ pub enum BadResponse {
 }
 
 impl BadResponse {
-    /// Whether a limit of the configuration was reached, which is not the endpoint's fault.
-    pub fn is_limit(self) -> bool {
+    /// Whether it says nothing of how well the endpoint is, and another would answer the same.
+    pub fn is_of_content(self) -> bool {
         match self {
-            Self::Head(head) => head.is_limit(),
+            Self::Head(head) => head.is_of_content(),
             Self::Upgrade
             | Self::Protocol
             | Self::WebSocketAccept

@@ -90,7 +90,7 @@ impl Sent {
         if self.upload.as_ref().is_none_or(|upload| upload.is_complete())
             && let Some(lease) = self.lease.take()
         {
-            lease.finish(self.upload.is_none());
+            lease.finish();
         }
     }
 }
@@ -306,7 +306,7 @@ fn blames(error: &Error, attempts: usize) -> Option<Reason> {
     match error {
         Error::Connect { source, .. } if source.is_own() => None,
         Error::Connect { .. } => Some(Reason::NoConnection),
-        Error::BadResponse { source, .. } if source.is_limit() => None,
+        Error::BadResponse { source, .. } if source.is_of_content() => None,
         Error::Send { .. } | Error::ResponseTimedOut { .. } | Error::BadResponse { .. } => {
             Some(Reason::NoAnswer)
         }
@@ -371,7 +371,7 @@ async fn discard(context: &Context, answer: Answer, outgoing: &Outgoing) {
         Some(())
     };
     if let Ok(Some(())) = context.worker.clock.within(TICK, reading).await {
-        lease.finish(true);
+        lease.finish();
     }
 }
 
@@ -488,7 +488,7 @@ async fn send_to(
     }
 }
 
-/// The failure of an attempt whose answer is of no use. Another endpoint would be held to the same limits.
+/// The failure of an attempt whose answer is of no use.
 fn refused(
     source: BadResponse,
     endpoint: &Endpoint,
@@ -496,7 +496,7 @@ fn refused(
     outgoing: &mut Outgoing,
     request: &mut request::Parts,
 ) -> Failure {
-    let outcome = (!source.is_limit() && outgoing.restore(request, lease)).then_some(Outcome::Lost);
+    let outcome = (!source.is_of_content() && outgoing.restore(request, lease)).then_some(Outcome::Lost);
     Failure::of(Error::BadResponse { endpoint: name(endpoint), source }, outcome)
 }
 

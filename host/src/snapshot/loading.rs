@@ -134,8 +134,8 @@ pub(super) enum PluginError {
     TakenBack(Digest),
     #[error("version {digest} is to serve again, and cannot be read: {source}")]
     Kept { digest: Digest, source: io::Error },
-    #[error("{} is not usable: {}", path, with_sources(source))]
-    Load { path: String, source: LoadError },
+    #[error("{} is not usable: {}", path, with_sources(&**source))]
+    Load { path: String, source: Arc<LoadError> },
     #[error(
         "the plugin imports {interfaces}, which it has not been granted: write `grants = {{ {grants} }}` {place}"
     )]
@@ -170,6 +170,28 @@ pub(super) enum PluginError {
     NothingToShow,
     #[error("it lacks a hook that the version in force has and that is called: {0}")]
     LacksHook(&'static str),
+    /// Nobody is told: it is loaded soon.
+    #[error("nothing needs it, and it is compiled once the configuration is in force")]
+    Later,
+}
+
+/// What to do about a component that is not usable, where the error does not say it.
+fn remedy_of_load(error: &LoadError) -> Option<&'static str> {
+    match error {
+        LoadError::Invalid(_) => Some(
+            "build it for wasm32-wasip2; if that is what it was, copy the file once more and move it into place",
+        ),
+        LoadError::UnknownImport(_) | LoadError::Misfit(_) => {
+            Some("build it against wit/policy.wit of this version, which says what there is to import")
+        }
+        LoadError::NoLifecycle => Some("`tollgate plugin new` begins a project that exports it"),
+        LoadError::CoreModule
+        | LoadError::Contract { .. }
+        | LoadError::Compile(_)
+        | LoadError::Costly(_)
+        | LoadError::NoTime(_)
+        | LoadError::NoThread(_) => None,
+    }
 }
 
 /// What is to be loaded.
@@ -190,7 +212,8 @@ impl Builder {
         &self,
         config: &Config,
         previous: Option<&Snapshot>,
-        not_loaded: &mut Vec<(String, Refused)>,
+        unneeded: Unneeded,
+        left_out: &mut LeftOut,
         problems: &mut Vec<Problem>,
     ) -> Vec<Loaded> {
         let needed = needed_plugins(config);
@@ -209,7 +232,7 @@ impl Builder {
             let known = previous.and_then(|previous| previous.plugin(&name));
             let is_beside = settings.as_ref().map_or(true, |settings| settings.is_beside);
             let written = settings.as_ref().ok().cloned();
-            let terms = Terms { config, budget: &budget, serves };
+            let terms = Terms { config, budget: &budget, serves, unneeded };
             let error = match settings.and_then(|settings| self.plugin(&name, &settings, terms, known)) {
                 Ok(plugin) => {
                     loaded.push(plugin);
@@ -217,6 +240,11 @@ impl Builder {
                 }
                 Err(error) => error,
             };
+            if let PluginError::Later = error {
+                loaded.extend(known.cloned());
+                left_out.untried.push(name);
+                continue;
+            }
             let refused = Refused::new(error.stage(), error.to_string());
             self.loads.note(&name, refused.stage);
             let file = written.as_ref().and_then(|settings| settings.table.file.as_deref()).unwrap_or(&name);
@@ -247,9 +275,10 @@ impl Builder {
                 problems.push(Problem { help, ..Problem::general(format!("the plugin `{name}`: {reason}")) });
             } else {
                 tracing::warn!(plugin = name, stage, error = reason, help, "not loaded; no route needs it");
-                not_loaded.push((name, refused));
+                left_out.not_loaded.push((name, refused));
             }
         }
+        self.forget_tried();
         loaded
     }
 
@@ -286,16 +315,7 @@ impl Builder {
                  `plugin-keys`"
                     .into(),
             ),
-            PluginError::Load { source: LoadError::Invalid(_), .. } => Some(
-                "build it for wasm32-wasip2; if that is what it was, copy the file once more and move it into place"
-                    .into(),
-            ),
-            PluginError::Load { source: LoadError::UnknownImport(_) | LoadError::Misfit(_), .. } => {
-                Some("build it against wit/policy.wit of this version, which says what there is to import".into())
-            }
-            PluginError::Load { source: LoadError::NoLifecycle, .. } => {
-                Some("`tollgate plugin new` begins a project that exports it".into())
-            }
+            PluginError::Load { source, .. } => remedy_of_load(source).map(Into::into),
             PluginError::Start(StartError::Begin(error) | StartError::Configure(error)) => {
                 let (key, value) = too_little(error)?;
                 Some(format!("if that is what it needs, raise limits = {{ {key} = \"{value}\" }} {place}"))
@@ -322,16 +342,6 @@ impl Builder {
             | PluginError::Untrusted { source: TrustError::Unsigned | TrustError::NoSignature, .. }
             | PluginError::TakenBack(_)
             | PluginError::Kept { .. }
-            | PluginError::Load {
-                source:
-                    LoadError::CoreModule
-                    | LoadError::Contract { .. }
-                    | LoadError::Compile(_)
-                    | LoadError::Costly(_)
-                    | LoadError::NoTime(_)
-                    | LoadError::NoThread(_),
-                ..
-            }
             | PluginError::NotGranted { .. }
             | PluginError::Origin(_)
             | PluginError::Start(StartError::Refused(_) | StartError::Instantiate(_) | StartError::NoRoom(_) | StartError::NoTime)
@@ -339,7 +349,8 @@ impl Builder {
             | PluginError::Tests(_)
             | PluginError::NotAsGood
             | PluginError::Yields(_)
-            | PluginError::LacksHook(_) => None,
+            | PluginError::LacksHook(_)
+            | PluginError::Later => None,
         }
     }
 
@@ -438,6 +449,9 @@ impl Builder {
         let table = &settings.table;
         let Terms { config, .. } = terms;
         let chosen = self.choose(name, table, config, known)?;
+        if terms.unneeded == Unneeded::Later && !terms.serves && !self.is_at_hand(chosen.digest) {
+            return Err(PluginError::Later);
+        }
         let code = self.compiled(&chosen, terms).map_err(|source| {
             let path = match &chosen.origin {
                 Origin::Shipped => {
@@ -585,6 +599,25 @@ struct Terms<'a> {
     budget: &'a Budget,
     /// Whether anybody calls it.
     serves: bool,
+    /// What happens to it if nobody does.
+    unneeded: Unneeded,
+}
+
+/// When components are compiled that lie in the drop folder and that nothing needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unneeded {
+    /// At once.
+    Now,
+    /// After the configuration has come into force, which must not wait for them: see [`Builder::try_unneeded`].
+    Later,
+}
+
+/// Plugins that were not loaded, and that nothing needs.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    pub not_loaded: Vec<(String, Refused)>,
+    /// Those that have still to be compiled.
+    pub untried: Vec<String>,
 }
 
 /// The time that the plugins of a reload may take together.
@@ -628,20 +661,56 @@ pub(super) fn compile_limits(config: &Config) -> CompileLimits {
 }
 
 impl Builder {
-    /// The code of a component. What nothing names has all together the time that one has which is named.
-    fn compiled(&self, chosen: &Chosen<'_>, terms: Terms<'_>) -> Result<Arc<Code>, LoadError> {
-        let limits = compile_limits(terms.config);
+    /// The code of a component. What nothing needs has all together the time that one has which is needed.
+    fn compiled(&self, chosen: &Chosen<'_>, terms: Terms<'_>) -> Result<Arc<Code>, Arc<LoadError>> {
         if terms.serves || self.engine.is_compiled(chosen.digest) {
-            return self.engine.load_within(&chosen.bytes, limits);
+            return Ok(self.engine.load_within(&chosen.bytes, compile_limits(terms.config))?);
         }
-        let left = terms.budget.compiling.get();
+        let tried = self.tried.lock().expect("no holder of this lock panics").get(&chosen.digest).cloned();
+        tried.unwrap_or_else(|| self.compile_unneeded(chosen, terms.config, &terms.budget.compiling))
+    }
+
+    fn compile_unneeded(
+        &self,
+        chosen: &Chosen<'_>,
+        config: &Config,
+        time: &Cell<Duration>,
+    ) -> Result<Arc<Code>, Arc<LoadError>> {
+        let limits = compile_limits(config);
+        let left = time.get();
         if left.is_zero() {
-            return Err(LoadError::NoTime(limits.time));
+            return Err(LoadError::NoTime(limits.time).into());
         }
         let since = Instant::now();
         let loaded = self.engine.load_unasked(&chosen.bytes, CompileLimits { time: left, ..limits });
-        terms.budget.compiling.set(left.saturating_sub(since.elapsed()));
-        loaded
+        time.set(left.saturating_sub(since.elapsed()));
+        Ok(loaded?)
+    }
+
+    /// Whether a component need not be compiled.
+    fn is_at_hand(&self, digest: Digest) -> bool {
+        let is_tried = || self.tried.lock().expect("no holder of this lock panics").contains_key(&digest);
+        self.engine.is_compiled(digest) || is_tried()
+    }
+
+    /// Compiles what a snapshot has left for later, and keeps what came of it for the next one.
+    pub fn try_unneeded(&self, snapshot: &Snapshot) {
+        let config = &snapshot.config;
+        let time = Budget::new(config).compiling;
+        let mut tried = HashMap::new();
+        for name in &snapshot.untried {
+            let table = config.plugins.iter().find(|(known, _)| known.get_ref() == name);
+            let table = table.map(|(_, table)| table.clone()).unwrap_or_default();
+            // What is wrong with its file is said where it is loaded.
+            let Ok(chosen) = self.choose(name, &table, config, snapshot.plugin(name)) else { continue };
+            tried.insert(chosen.digest, self.compile_unneeded(&chosen, config, &time));
+        }
+        *self.tried.lock().expect("no holder of this lock panics") = tried;
+    }
+
+    /// What came of them has been used.
+    fn forget_tried(&self) {
+        self.tried.lock().expect("no holder of this lock panics").clear();
     }
 }
 
@@ -925,7 +994,9 @@ impl PluginError {
             Self::Missing(_) | Self::Read { .. } | Self::TooLarge { .. } => Stage::File,
             Self::Untrusted { .. } => Stage::Trust,
             Self::TakenBack(_) | Self::Kept { .. } => Stage::TakenBack,
-            Self::Load { .. } | Self::LacksHook(_) | Self::Asks(_) | Self::NothingToShow => Stage::Component,
+            Self::Load { .. } | Self::LacksHook(_) | Self::Asks(_) | Self::NothingToShow | Self::Later => {
+                Stage::Component
+            }
             Self::Yields(_) => Stage::Settings,
             Self::NotGranted { .. } => Stage::Grants,
             Self::Start(_) | Self::NoTime(_) => Stage::Configure,
@@ -959,7 +1030,8 @@ impl PluginError {
             | Self::Asks(_)
             | Self::Yields(_)
             | Self::NothingToShow
-            | Self::LacksHook(_) => None,
+            | Self::LacksHook(_)
+            | Self::Later => None,
         }
     }
 }

@@ -92,7 +92,7 @@ impl Builder {
         let code = self
             .engine
             .load_within(&bytes, compile_limits(config))
-            .map_err(|source| PluginError::Load { path: shown, source })?;
+            .map_err(|source| PluginError::Load { path: shown, source: source.into() })?;
         if code.imports().contains(&Capability::HttpClient) {
             return Err(PluginError::Asks(Capability::HttpClient.interface()));
         }

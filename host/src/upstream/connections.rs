@@ -114,6 +114,18 @@ impl Connections {
         self.waiting.load(Ordering::SeqCst) > 0
     }
 
+    /// How many wait for one.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// What a connection that comes free has to begin with for the first who waits to have it. None if nobody waits, or only
+    /// a new one helps.
+    pub(super) fn wanted(&self) -> Option<Option<Introduction>> {
+        let first = self.line().waiters.front()?.wanted;
+        (!first.is_new).then_some(first.introduction)
+    }
+
     /// Whether the first who waits is of a worker without any.
     pub fn has_starved(&self) -> bool {
         self.has_waiting() && self.line().waiters.front().is_some_and(|waiter| waiter.wanted.is_starved)

@@ -41,11 +41,12 @@ pub enum BadHead {
 }
 
 impl BadHead {
-    /// Whether a limit of the configuration was reached, which is not the endpoint's fault.
-    pub fn is_limit(self) -> bool {
+    /// Whether it lies in what the response says and in the limits of the configuration: it says nothing of how well the
+    /// endpoint is, and another would answer the same.
+    pub fn is_of_content(self) -> bool {
         match self {
-            Self::TooLarge(_) | Self::TooManyFields(_) => true,
-            Self::StatusLine | Self::Field | Self::WhiteSpace => false,
+            Self::TooLarge(_) | Self::TooManyFields(_) | Self::WhiteSpace => true,
+            Self::StatusLine | Self::Field => false,
         }
     }
 }

@@ -19,7 +19,7 @@ use std::{
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -66,8 +66,10 @@ struct Watch {
     outgoing: Frames,
     /// Bytes of the preface that have still to be written.
     preface: usize,
-    /// Streams whose response has begun and not ended.
-    begun: FxHashSet<u32>,
+    /// Streams whose response has not ended, and whether it has begun. None that this side has reset, of which more may come.
+    open: FxHashMap<u32, bool>,
+    /// The last stream that this side has opened.
+    newest: u32,
     settings: Settings,
 }
 
@@ -78,26 +80,33 @@ impl Watch {
             incoming: Frames::default(),
             outgoing: Frames::default(),
             preface: PREFACE.len(),
-            begun: FxHashSet::default(),
+            open: FxHashMap::default(),
+            newest: 0,
             settings: Settings::default(),
         }
     }
 
     /// Follows what has come, and changes what hyper would take for something else.
     fn came(&mut self, bytes: &mut [u8]) -> Result<(), &'static str> {
-        let Self { incoming, begun, settings, .. } = self;
+        let Self { incoming, open, settings, .. } = self;
         // Where a code has to become another: its last byte is among those that have just come.
         let mut changed = SmallVec::<[usize; 4]>::new();
         incoming.follow_whole(bytes, |part| match part {
             Part::Frame { frame, passed } => match frame.kind {
-                Kind::Headers | Kind::Data if frame.ends_stream() => drop(begun.remove(&frame.stream)),
-                Kind::Headers => drop(begun.insert(frame.stream)),
-                Kind::Reset if begun.remove(&frame.stream) && frame.error_code() == NO_ERROR => {
+                Kind::Headers | Kind::Data if frame.ends_stream() => drop(open.remove(&frame.stream)),
+                Kind::Headers => {
+                    if let Some(has_begun) = open.get_mut(&frame.stream) {
+                        *has_begun = true;
+                    }
+                }
+                Kind::Reset if open.remove(&frame.stream) == Some(true) && frame.error_code() == NO_ERROR => {
                     changed.push(passed - 1);
                 }
                 Kind::GoAway
                     if frame.error_code() == NO_ERROR
-                        && begun.iter().any(|stream| *stream > frame.last_stream()) =>
+                        && open
+                            .iter()
+                            .any(|(stream, has_begun)| *has_begun && *stream > frame.last_stream()) =>
                 {
                     changed.push(passed - 1);
                 }
@@ -121,18 +130,31 @@ impl Watch {
         if settings.offers_push { Err("the endpoint offers push, which is not for servers") } else { Ok(()) }
     }
 
-    /// Follows the first `written` bytes of these: what this side has reset will not end by itself.
+    /// Follows the first `written` bytes of these: which streams this side opens, and which it resets.
     fn went(&mut self, pieces: &[IoSlice<'_>], mut written: usize) {
-        let Self { outgoing, begun, preface, .. } = self;
+        let Self { outgoing, open, newest, preface, .. } = self;
         for piece in pieces {
             let went = &piece[..piece.len().min(written)];
             written -= went.len();
             let skipped = went.len().min(*preface);
             *preface -= skipped;
-            outgoing.follow(&went[skipped..], |frame| {
-                if frame.kind == Kind::Reset {
-                    begun.remove(&frame.stream);
+            outgoing.follow(&went[skipped..], |frame| match frame.kind {
+                // Others are trailers.
+                Kind::Headers if frame.stream > *newest => {
+                    *newest = frame.stream;
+                    open.insert(frame.stream, false);
                 }
+                Kind::Reset => drop(open.remove(&frame.stream)),
+                Kind::Headers
+                | Kind::Data
+                | Kind::Priority
+                | Kind::Settings
+                | Kind::PushPromise
+                | Kind::Ping
+                | Kind::GoAway
+                | Kind::WindowUpdate
+                | Kind::Continuation
+                | Kind::Other => {}
             });
         }
     }
@@ -231,6 +253,15 @@ mod tests {
         all.chunks_mut(size).try_for_each(|piece| watch.came(piece)).map(|()| all)
     }
 
+    /// Streams 1 and 3 have been opened.
+    fn watch() -> Watch {
+        let mut watch = Watch::new(Clock::default());
+        let went =
+            [PREFACE, &frame(4, 0, 0, &[]), &frame(1, 4, 1, b"head"), &frame(1, 5, 3, b"head")].concat();
+        watch.went(&[IoSlice::new(&went)], went.len());
+        watch
+    }
+
     #[test]
     fn only_a_response_that_has_ended_is_reset_without_an_error() {
         let reset = |stream, code| frame(3, 0, stream, &[0, 0, 0, code]);
@@ -253,7 +284,7 @@ mod tests {
         ];
         for (name, frames, expected) in cases {
             for size in [1, 3, 9, 13, 1000] {
-                let got = passed(&mut Watch::new(Clock::default()), &frames, size).unwrap();
+                let got = passed(&mut watch(), &frames, size).unwrap();
                 assert_eq!(got.last(), Some(&expected), "{name}, in pieces of {size}");
                 assert_eq!(got[..got.len() - 1], frames.concat()[..got.len() - 1], "nothing else changes");
             }
@@ -262,14 +293,15 @@ mod tests {
 
     #[test]
     fn what_this_side_has_reset_is_not_remembered() {
-        let mut watch = Watch::new(Clock::default());
+        let mut watch = watch();
         passed(&mut watch, &[frame(1, 4, 1, b"head"), frame(1, 4, 3, b"head")], 5).unwrap();
-        let went = [PREFACE, &frame(4, 0, 0, &[]), &frame(0, 0, 1, b"data"), &frame(3, 0, 1, &[0, 0, 0, 8])]
-            .concat();
+        // Its trailers open nothing, nor does what comes for it later.
+        let went = [frame(0, 0, 1, b"data"), frame(3, 0, 1, &[0, 0, 0, 8]), frame(1, 5, 3, b"x")].concat();
         for pieces in went.chunks(7) {
             watch.went(&[IoSlice::new(&pieces[..1]), IoSlice::new(&pieces[1..])], pieces.len());
         }
-        assert_eq!(watch.begun.into_iter().collect::<Vec<_>>(), [3]);
+        passed(&mut watch, &[frame(1, 4, 1, b"late"), frame(1, 5, 3, b"end")], 5).unwrap();
+        assert!(watch.open.is_empty());
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Origin {
             && head.headers.contains_key(header::CONTENT_LENGTH);
         let body = collect(body, self.most).await?;
         if !is_ambiguous {
-            lease.finish(false);
+            lease.finish();
         }
         Ok(Received { status: head.status.as_u16(), headers: head.headers, body })
     }

@@ -84,6 +84,15 @@ struct Free {
     owner: Option<Weak<Client>>,
 }
 
+impl Free {
+    /// Whether others may have it, also on another worker. One that a client has authenticated is nobody else's; one from
+    /// before connections were limited makes no room; and of one whose last request is still being written more would follow.
+    fn may_be_handed_over(&self) -> bool {
+        let Memory { is_counted, is_flushed, .. } = *self.memory.borrow();
+        !self.sender.is_closed() && self.owner.is_none() && is_counted && is_flushed
+    }
+}
+
 /// A connection in use. Goes back to its pool by [`Lease::finish`], and is closed if dropped.
 #[derive(Debug)]
 pub struct Lease {
@@ -172,13 +181,20 @@ impl Pool {
     /// Somebody waits for a connection, for whom an idle one of this worker may do.
     fn let_go(&self) {
         let mut closed = Vec::new();
-        for shelf in self.idle.borrow_mut().values_mut() {
-            let connections = &shelf.endpoint.connections;
-            while connections.has_waiting()
-                && let Some(idle) = shelf.connections.pop()
-            {
-                // One that nobody can use makes room for one that can be.
-                closed.extend(self.hand_over(&shelf.endpoint, idle.introduction, idle.free));
+        for Shelf { endpoint, connections: idle, .. } in self.idle.borrow_mut().values_mut() {
+            let waiting = &endpoint.connections;
+            // One that nobody can use makes room for one that can be: it is closed, and as many as are waited for.
+            let mut room = 0;
+            while waiting.waiting() > room && !idle.is_empty() {
+                let wanted = waiting.wanted();
+                let fits = |idle: &Idle| Some(idle.introduction) == wanted && idle.free.may_be_handed_over();
+                let oldest = 0;
+                let Idle { free, introduction, .. } =
+                    idle.remove(idle.iter().rposition(fits).unwrap_or(oldest));
+                if let Some(left) = self.hand_over(endpoint, introduction, free) {
+                    closed.push(left);
+                    room += 1;
+                }
             }
         }
         // Without the borrow: what ends may have others begin.
@@ -188,8 +204,7 @@ impl Pool {
 
     /// Gives a connection to whoever is first in the line, or gives it back.
     fn hand_over(&self, endpoint: &Endpoint, introduction: Option<Introduction>, free: Free) -> Option<Free> {
-        // One that a client has authenticated is nobody else's.
-        if free.sender.is_closed() || free.owner.is_some() {
+        if !free.may_be_handed_over() {
             return Some(free);
         }
         while let Some(waiter) = endpoint.connections.next(introduction) {
@@ -372,8 +387,7 @@ impl Pool {
         }
     }
 
-    /// `may_move` unless something of the request may still have to be written.
-    fn put(&self, lease: Lease, may_move: bool) {
+    fn put(&self, lease: Lease) {
         // A stream ends with its request.
         let Carrier::Alone { sender, memory, .. } = lease.carrier else { return };
         if sender.is_closed() || self.drain.has_started() {
@@ -383,14 +397,15 @@ impl Pool {
         let mut free = Free { sender, memory, owner: lease.owner };
         if endpoint.connections.has_waiting() {
             // One that cannot be handed over is closed, which makes room for another.
-            if !may_move {
-                return;
-            }
             match self.hand_over(&endpoint, introduction, free) {
                 // Whoever waited has got another, or has gone.
                 Some(left) if !endpoint.connections.has_waiting() => free = left,
                 Some(_) | None => return,
             }
+        }
+        // It was made before connections were limited, and would be one too many for as long as it is used.
+        if lease.is_limited && !free.memory.borrow().is_counted {
+            return;
         }
         let mark = lease.is_limited.then(|| endpoint.connections.idle());
         {
@@ -587,10 +602,9 @@ impl Lease {
     }
 
     /// Gives the connection back: the response has been read to its end, the request given to be written to its own.
-    /// `may_move` if all of it has been written, as is known of a request without a body that was answered.
-    pub fn finish(self, may_move: bool) {
+    pub fn finish(self) {
         let pool = self.pool.clone();
-        pool.put(self, may_move);
+        pool.put(self);
     }
 }
 

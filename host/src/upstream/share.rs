@@ -118,6 +118,8 @@ struct State {
     takes_connect: Cell<bool>,
     /// Takes no more requests.
     is_retired: Cell<bool>,
+    /// Whether a request has had it. Before, somebody is about to.
+    is_used: Cell<bool>,
     /// Whether it has answered a request.
     has_answered: Cell<bool>,
     /// Where connections are limited: told when a stream comes free,
@@ -171,7 +173,13 @@ impl Shares {
             (prefers_new, fresh) = (fresh, false);
             let mut attempt = self.attempt(&group, upstream, endpoint, introduction, protocol);
             if is_limited && waiter.is_none() && group.is_queued.get() {
-                let queued = endpoint.connections.queue(limits.queue).map_err(|_| ConnectError::TooMany)?;
+                let Ok(queued) = endpoint.connections.queue(limits.queue) else {
+                    // Nobody else may wait for what has just been begun.
+                    if group.waiting.get() == 0 {
+                        group.abandoned.notify_one();
+                    }
+                    return Err(ConnectError::TooMany);
+                };
                 waiter = Some(GroupWaiter::new(&group, queued));
             }
             // The one that makes it is gone only with the worker.
@@ -288,8 +296,12 @@ impl Shares {
                 let mut connections = group.connections.borrow_mut();
                 let Some(first) = connections.first() else { continue };
                 let wanted = &first.endpoint.connections;
-                let is_idle = |connection: &Rc<Shared>| connection.state.streams.get() == 0;
                 let is_old = |connection: &Rc<Shared>| self.clock.has_passed(SLICE, connection.since);
+                // One that was made just now is not idle: whoever waits for it has not had a turn.
+                let is_idle = |connection: &Rc<Shared>| {
+                    let State { streams, is_used, .. } = &*connection.state;
+                    streams.get() == 0 && (is_used.get() || is_old(connection))
+                };
                 let place = match wanted.has_waiting() {
                     false => None,
                     true => connections
@@ -362,6 +374,7 @@ impl Share {
     fn new(connection: &Rc<Shared>) -> Self {
         let State { clock, streams, .. } = &*connection.state;
         streams.set(streams.get() + 1);
+        connection.state.is_used.set(true);
         connection.state.idle_mark.take();
         Self { connection: connection.clone(), began: clock.now() }
     }
@@ -551,6 +564,7 @@ async fn connect(
         streams: Cell::new(0),
         takes_connect: Cell::new(false),
         is_retired: Cell::new(false),
+        is_used: Cell::new(false),
         has_answered: Cell::new(false),
         idle_mark: RefCell::new(freed.is_some().then(|| endpoint.connections.idle())),
         freed,

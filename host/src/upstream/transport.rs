@@ -120,11 +120,16 @@ pub(super) struct Memory {
     pub heir_elsewhere: Option<(Waiter, Sender)>,
     /// Of whatever drives the connection.
     pub driver: Option<Waker>,
+    /// Whether it counts as one of those that are limited.
+    pub is_counted: bool,
+    /// Whether the socket has taken all that hyper has to write.
+    pub is_flushed: bool,
 }
 
 impl Transport {
     pub fn new(stream: Stream, scratch: Scratch) -> (Self, Rc<RefCell<Memory>>) {
-        let memory = Rc::<RefCell<Memory>>::default();
+        let memory = Memory { is_counted: stream.is_counted(), ..Memory::default() };
+        let memory = Rc::new(RefCell::new(memory));
         (Self { stream: TokioIo::new(stream), memory: memory.clone(), scratch }, memory)
     }
 
@@ -271,6 +276,7 @@ impl Write for Transport {
     ) -> Poll<io::Result<usize>> {
         let Self { stream, memory, .. } = self.get_mut();
         let mut memory = memory.borrow_mut();
+        memory.is_flushed = false;
         if memory.written == 0 {
             memory.since = stream.inner().link().given();
         }
@@ -289,8 +295,12 @@ impl Write for Transport {
         true
     }
 
+    /// hyper asks for it when it has nothing more to write.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let Self { stream, memory, .. } = self.get_mut();
+        ready!(Pin::new(stream).poll_flush(cx))?;
+        memory.borrow_mut().is_flushed = true;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
