@@ -75,6 +75,17 @@ async fn a_head_of_http2_that_is_too_large_leaves_a_line() {
 }
 
 #[tokio::test]
+async fn a_stream_of_http2_that_is_reset_for_what_it_asks_leaves_a_line() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(&route_to(&[&origin.url()])).await;
+    let mut client = FrameClient::connect(proxy.address()).await;
+    client.send(&RawFrame::headers(5, 1, &[(":method", "GET"), (":path", "/"), (":authority", "a")])).await;
+    assert_eq!(client.outcome(1).await, Err(1));
+    let words = ["\"target\":\"access\"", "\"version\":\"2\"", "\"reason\":\"the request is malformed\""];
+    until("a line", || !logged(&words).is_empty()).await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_before_there_is_an_answer_leaves_a_line_and_is_counted() {
     let origin = Origin::answering(|_| Answer::raw("").hang()).await;
     let config = format!("[admin]\naddress = \"127.0.0.1:0\"\n{}", route_to(&[&origin.url()]));

@@ -95,7 +95,7 @@ async fn connections_that_break_spend_the_budget() {
 #[tokio::test]
 async fn an_endpoint_that_closes_every_second_request_is_an_outlier() {
     let (bad, good, other) = (closes_after_one().await, Origin::start().await, Origin::start().await);
-    let settings = "outlier = { error-rate = 0.3, interval = '100ms', min-requests = 4, eject = '1h', share-max = 1 }\n\
+    let settings = "outlier = { interval = '100ms', min-requests = 4, eject = '1h', share-max = 1 }\n\
          retry.budget = 1";
     let proxy = Proxy::start(&config(&endpoints(&[&bad, &good, &other]), settings)).await;
     let mut client = proxy.connect().await;

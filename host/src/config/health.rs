@@ -126,6 +126,8 @@ pub struct Outlier {
     pub consecutive_failures: u32,
     /// Answers of 500 and above in a row. 0 for never.
     pub consecutive_errors: u32,
+    /// The share of requests without an answer in an interval, where it is twice that of the other endpoints. 1 for never.
+    pub failure_rate: Share,
     /// The share of answers of 500 and above in an interval.
     pub error_rate: Option<Share>,
     /// So many times as slow as the endpoint in the middle.
@@ -147,6 +149,7 @@ impl Default for Outlier {
         Self {
             consecutive_failures: 5,
             consecutive_errors: 0,
+            failure_rate: Share::new(0.3),
             error_rate: None,
             latency_factor: None,
             interval: Duration::from_secs(10),

@@ -58,7 +58,7 @@ health = { protocol = "http", path = "/healthz?full", method = "HEAD", host = "a
 load = { path = "/load", pointer = "/cpu", interval = "2s", timeout = "1s" }
 retry = { attempts = 3, on = [502, 503], backoff = "10ms", backoff-max = "100ms", budget = 0.1, body = "1KiB", timeout = "3s" }
 limits = { requests = 1024, endpoint-requests = 10, adaptive = true, queue = 0, queue-timeout = "2s", connections = 256, headers = "64KiB", header-count = 200 }
-outlier = { consecutive-failures = 3, consecutive-errors = 5, error-rate = 0.5, latency-factor = 3, interval = "5s", min-requests = 10, eject = "5s", eject-max = "1m", share-max = 1 }
+outlier = { consecutive-failures = 3, consecutive-errors = 5, failure-rate = 0.2, error-rate = 0.5, latency-factor = 3, interval = "5s", min-requests = 10, eject = "5s", eject-max = "1m", share-max = 1 }
 tls = { ca = "internal.pem", roots = "mozilla", server-name = "app.internal", verify = "ca", certificate = "proxy.pem", key = "proxy.key" }
 timeouts = { connect = "1s", response = "30s", body = "30s", tunnel = "1h", idle = "60s" }
 

@@ -73,7 +73,7 @@ impl Server {
                     let status = StatusCode::BAD_REQUEST;
                     counts.refused_with(status);
                     let (client, reason) = (address.client(), "plain HTTP where TLS is spoken");
-                    Refusal { client, tls: None, version: None, head: &[], status, reason }
+                    Refusal { client, tls: None, version: None, head: &[], status: Some(status), reason }
                         .write(&self.worker);
                     tls::refuse(stream, &self.worker.clock).await;
                 }
@@ -190,7 +190,8 @@ impl Server {
             };
             let client = connection.peer.address.client();
             let tls = connection.tls.as_ref().map(|session| session.version);
-            Refusal { client, tls, version: None, head, status, reason: &reason }.write(&worker);
+            Refusal { client, tls, version: None, head, status: Some(status), reason: &reason }
+                .write(&worker);
         }
         match (result, turn.take_tunnel()) {
             (Err(error), _) => {

@@ -48,7 +48,10 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Requests that a client may have reset before anybody has looked at them (CVE-2023-44487).
 const RESETS_UNSEEN: usize = 20;
 
-/// Too many streams at once (RFC 9113, section 7).
+/// Codes of RFC 9113, section 7: a malformed message,
+const PROTOCOL_ERROR: u32 = 1;
+
+/// and too many streams at once.
 const REFUSED_STREAM: u32 = 7;
 
 /// Streams that a client may make the proxy reset by its errors (CVE-2025-8671).
@@ -165,6 +168,13 @@ async fn read_on(mut body: Incoming, worker: Rc<Worker>) {
     };
     // Who sends on for longer has had the time to read it.
     let _ = worker.clock.within(FAREWELL, reading).await;
+}
+
+/// Writes down that a request was refused by h2.
+fn refused(worker: &Worker, connection: &Connection, status: Option<StatusCode>, reason: &str) {
+    let client = connection.peer.address.client();
+    let tls = connection.tls.as_ref().map(|session| session.version);
+    Refusal { client, tls, version: Some("2"), head: &[], status, reason }.write(worker);
 }
 
 /// The streams of a connection, and what spawns their tasks.
@@ -568,9 +578,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                     Kind::GoAway => connection.counts.ended_with(frame.error_code()),
                     Kind::Reset => {
                         connection.counts.reset_with(frame.error_code());
-                        if frame.error_code() == REFUSED_STREAM {
-                            connection.counts.reached(Limit::Streams);
-                        }
+                        let reason = match frame.error_code() {
+                            REFUSED_STREAM => {
+                                connection.counts.reached(Limit::Streams);
+                                "the connection has too many streams"
+                            }
+                            // h2 has found it, and nobody else has seen the request.
+                            PROTOCOL_ERROR => "the request is malformed",
+                            _ => return,
+                        };
+                        refused(worker, connection, None, reason);
                     }
                     Kind::Headers if frame.ends_stream() => match ends.get().checked_sub(1) {
                         Some(left) => ends.set(left),
@@ -579,15 +596,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                             connection.counts.refused_with(status);
                             connection.counts.reached(Limit::Headers);
-                            Refusal {
-                                client: connection.peer.address.client(),
-                                tls: connection.tls.as_ref().map(|session| session.version),
-                                version: Some("2"),
-                                head: &[],
-                                status,
-                                reason: "the head is too long",
-                            }
-                            .write(worker);
+                            refused(worker, connection, Some(status), "the head is too long");
                         }
                     },
                     _ => {}

@@ -383,11 +383,12 @@ fn settle_host(request: &mut request::Parts, peer: &Peer) -> Result<&'static str
         return Ok(peer.scheme);
     };
     let target = target.as_str().as_bytes();
-    let scheme = match request.uri.scheme_str() {
-        Some(scheme) if scheme == peer.scheme => peer.scheme,
+    // In letters of any case (RFC 3986, section 3.1).
+    let says = |scheme: &str| request.uri.scheme_str().is_some_and(|said| said.eq_ignore_ascii_case(scheme));
+    let scheme = match ["http", "https"].into_iter().find(|scheme| says(scheme)) {
+        Some(scheme) if scheme == peer.scheme => scheme,
         // A gateway says the scheme by which its client came (RFC 9110, section 7.4; RFC 9113, section 8.3.1).
-        Some("http") if peer.is_trusted() => "http",
-        Some("https") if peer.is_trusted() => "https",
+        Some(scheme) if peer.is_trusted() => scheme,
         Some(_) | None => return Err(BadRequest::Target),
     };
     if !authority::is_valid(target) || target.is_empty() {
@@ -793,6 +794,8 @@ mod tests {
         for (address, target, expected) in [
             ("10.0.0.1:1", "https://a/", Ok("https")),
             ("10.0.0.1:1", "http://a/", Ok("http")),
+            ("10.0.0.1:1", "HTTPS://a/", Ok("https")),
+            ("192.0.2.1:1", "Http://a/", Ok("http")),
             ("10.0.0.1:1", "ftp://a/", Err(BadRequest::Target)),
             ("192.0.2.1:1", "https://a/", Err(BadRequest::Target)),
         ] {

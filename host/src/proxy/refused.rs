@@ -21,7 +21,8 @@ pub struct Refusal<'a> {
     pub version: Option<&'static str>,
     /// What has come of the request's head, in HTTP/1.
     pub head: &'a [u8],
-    pub status: StatusCode,
+    /// None of a stream of HTTP/2 that was reset.
+    pub status: Option<StatusCode>,
     pub reason: &'a str,
 }
 
@@ -41,7 +42,7 @@ impl Refusal<'_> {
             host = host.as_deref(),
             uri = line.target.as_deref(),
             version = self.version.or(line.version.as_deref()),
-            status = self.status.as_u16(),
+            status = self.status.map(|status| status.as_u16()),
             reason = self.reason,
             "refused"
         );

@@ -64,6 +64,8 @@ pub struct Endpoint {
     pub(super) errors: AtomicU32,
     /// Answers since somebody looked, times 2^32, and those of 500 and above; where they count.
     pub(super) interval: AtomicU64,
+    /// Of all requests that it ever got, and of those without an answer: how many there were when somebody looked.
+    pub(super) looked_at: Mutex<(u64, u64)>,
     /// Connections of all workers, where they are limited.
     pub(super) connections: Arc<Connections>,
     /// A request tries whether it is well again.
@@ -120,6 +122,7 @@ impl Endpoint {
             reported: Reported::default(),
             errors: AtomicU32::new(0),
             interval: AtomicU64::new(0),
+            looked_at: Mutex::default(),
             connections: Connections::new(),
             is_tried: AtomicBool::new(false),
             has_proved_itself: AtomicBool::new(false),
@@ -218,7 +221,15 @@ impl Endpoint {
     /// What requests have met since the last call.
     pub(super) fn measured(&self) -> Measured {
         let counted = self.interval.swap(0, Ordering::Relaxed);
+        let now = (self.requests(), self.lost_in_all());
+        let before = std::mem::replace(
+            &mut *self.looked_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+            now,
+        );
+        let since = |now: u64, before: u64| u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX);
         Measured {
+            brought: since(now.0, before.0),
+            lost: since(now.1, before.1),
             requests: (counted >> 32) as u32,
             errors: counted as u32,
             latency_us: self.latency_us.load(Ordering::Relaxed),

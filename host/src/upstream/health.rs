@@ -62,6 +62,7 @@ pub enum Event {
 pub enum Reason {
     NoConnection,
     NoAnswer,
+    FailureRate,
     Errors,
     ErrorRate,
     Slow,
@@ -72,6 +73,7 @@ impl Reason {
         match self {
             Self::NoConnection => "no connection, again and again",
             Self::NoAnswer => "no answer, again and again",
+            Self::FailureRate => "no answer to too many requests",
             Self::Errors => "answers of 500 and above, again and again",
             Self::ErrorRate => "too many answers of 500 and above",
             Self::Slow => "much slower than the others",
@@ -310,7 +312,23 @@ pub fn outliers(measured: &[Measured], settings: &config::Outlier) -> Vec<(usize
     latencies.sort_unstable();
     // Two cannot tell which of them is the odd one out.
     let middle = (latencies.len() >= 3).then(|| latencies[(latencies.len() - 1) / 2]);
+    let sum = |of: fn(&Measured) -> u32| measured.iter().map(|one| u64::from(of(one))).sum::<u64>() as f64;
+    let (lost, brought) = (sum(|one| one.lost), sum(|one| one.brought));
+    // What all endpoints fail at is the fault of none.
+    let stands_out = |one: &Measured| {
+        let rate = f64::from(one.lost) / f64::from(one.brought);
+        let of_others = (lost - f64::from(one.lost)) / (brought - f64::from(one.brought)).max(1.0);
+        one.brought >= settings.min_requests.max(1)
+            && rate > settings.failure_rate.get()
+            && rate > 2.0 * of_others
+    };
     let reason = |one: &Measured| {
+        if stands_out(one) {
+            return Some(Reason::FailureRate);
+        }
+        if !judged(&one) {
+            return None;
+        }
         let rate = f64::from(one.errors) / f64::from(one.requests);
         if settings.error_rate.is_some_and(|most| rate > most.get()) {
             return Some(Reason::ErrorRate);
@@ -319,12 +337,16 @@ pub fn outliers(measured: &[Measured], settings: &config::Outlier) -> Vec<(usize
         (f64::from(one.latency_us) > most).then_some(Reason::Slow)
     };
     let judge = |(place, one)| Some((place, reason(one)?));
-    measured.iter().enumerate().filter(|(_, one)| judged(one)).filter_map(judge).collect()
+    measured.iter().enumerate().filter_map(judge).collect()
 }
 
 /// What requests to one endpoint met in an interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measured {
+    /// Requests that it got, and those without an answer.
+    pub brought: u32,
+    pub lost: u32,
+    /// Requests that ended, where answers are looked at.
     pub requests: u32,
     /// Answers of 500 and above.
     pub errors: u32,
@@ -521,7 +543,8 @@ mod tests {
 
     #[test]
     fn the_odd_ones_out_are_found() {
-        let one = |requests, errors, latency_us| Measured { requests, errors, latency_us };
+        let one =
+            |requests, errors, latency_us| Measured { requests, errors, latency_us, ..Measured::default() };
         let outlier =
             settings("outlier = { error-rate = 0.5, latency-factor = 3, min-requests = 10 }").outlier;
         for (measured, expected) in [
@@ -535,7 +558,24 @@ mod tests {
         ] {
             assert_eq!(outliers(measured, &outlier), expected, "{measured:?}");
         }
-        let nothing = settings("").outlier;
+        let nothing = settings("outlier.failure-rate = 1").outlier;
         assert_eq!(outliers(&[one(100, 100, 1), one(100, 0, 1), one(100, 0, 999)], &nothing), []);
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_more_often_than_the_others_is_an_outlier() {
+        let one = |brought, lost| Measured { brought, lost, ..Measured::default() };
+        for (measured, expected) in [
+            (&[one(100, 50), one(100, 0), one(100, 0)][..], &[(0, Reason::FailureRate)][..]),
+            (&[one(100, 30), one(100, 0)], &[]),
+            (&[one(100, 31), one(100, 0)], &[(0, Reason::FailureRate)]),
+            (&[one(19, 19), one(100, 0)], &[]),
+            (&[one(100, 100), one(100, 60), one(100, 40)], &[]),
+            (&[one(100, 50), one(100, 50)], &[]),
+            (&[one(100, 100)], &[(0, Reason::FailureRate)]),
+            (&[one(0, 0), one(0, 0)], &[]),
+        ] {
+            assert_eq!(outliers(measured, &settings("").outlier), expected, "{measured:?}");
+        }
     }
 }

@@ -72,8 +72,8 @@ async fn keep(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
     let ask = |source: Source| Task(drain.spawn(discover::run(upstream.clone(), source, folder.clone())));
     let _asking: Vec<Task> = discover::sources(&upstream.settings).into_iter().map(ask).collect();
     let (mut checks, mut loads) = (FxHashMap::default(), FxHashMap::default());
-    let every = upstream.is_measured.then(|| upstream.settings.outlier.interval.get());
-    let mut judging = every.map(|every| Instant::now() + every);
+    let every = upstream.settings.outlier.interval.get();
+    let mut judging = Instant::now() + every;
     let mut adapting = upstream.settings.limits.adaptive.then(|| Instant::now() + ADAPT);
     loop {
         let roster = upstream.roster.load_full();
@@ -89,11 +89,9 @@ async fn keep(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
         }
         drop(roster);
         let now = Instant::now();
-        if let (Some(due), Some(every)) = (judging, every)
-            && due <= now
-        {
+        if judging <= now {
             upstream.judge();
-            judging = Some(now + every);
+            judging = now + every;
         }
         if let Some(due) = &mut adapting
             && *due <= now
@@ -105,7 +103,7 @@ async fn keep(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
         let leaving = upstream.see_off(now.into_std()).then(|| now + SEE_OFF);
         let next = upstream.pass_time(now.into_std()).map(Instant::from_std);
         tokio::select! {
-            () = at([next, judging, adapting, expiry, leaving].into_iter().flatten().min()) => {}
+            () = at([next, Some(judging), adapting, expiry, leaving].into_iter().flatten().min()) => {}
             _ = changed.changed() => {}
             () = drain.started() => return,
         }
