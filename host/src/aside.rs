@@ -4,7 +4,9 @@
 //! a request: `on-tick`, at the interval of the plugin's table, and `on-complete`, when requests have ended. Both are calls
 //! of one instance, one at a time, so that a plugin can collect by the one what it sends away by the other.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{
+    cell::RefCell, collections::HashMap, io, mem::discriminant, rc::Rc, sync::Arc, thread, time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -21,6 +23,7 @@ use crate::{
     },
     snapshot::{Loaded, Snapshot},
     telemetry::Writer,
+    telemetry::sampled,
     upstream::{Origins, Pool},
 };
 
@@ -197,7 +200,8 @@ impl Attended {
         self.slot.counts().failed(error);
         // Of one that is left alone, the log knows.
         if !matches!(error, CallError::Broken) {
-            tracing::warn!(plugin = %self.slot.plugin().name, %error, "{what}");
+            let plugin = &self.slot.plugin().name;
+            sampled!(warn, of: (plugin, what, discriminant(error)), %plugin, %error, "{what}");
         }
     }
 }

@@ -39,6 +39,7 @@ use crate::{
     plugin::{Exchange, InHand, Taint},
     snapshot::{Route, Target},
     telemetry::Writer,
+    telemetry::{sampled, with_sources},
 };
 
 /// What the cache says before anything is sent.
@@ -374,10 +375,11 @@ pub(super) fn settle(
     let (response, sent) = match answer {
         Ok(answer) => answer,
         Err(error) => {
-            let is_unreachable = error.is_cut_off();
+            let (is_unreachable, kind) = (error.is_cut_off(), error.kind());
             return match present.substitute(is_unreachable, true, now) {
                 Some(stored) => {
-                    tracing::warn!(error = %crate::telemetry::with_sources(&error), "answered with what is stale");
+                    let (name, error) = (&*route.name, with_sources(&error));
+                    sampled!(warn, of: (name, kind), route = name, error, "stale response served");
                     Ok(take(visit).settled(stored, Served::Stale, route, record))
                 }
                 None => {

@@ -1,6 +1,6 @@
 //! Who is to blame, and what is the client told?
 
-use std::sync::Arc;
+use std::{hash::Hash, mem::discriminant, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -71,6 +71,15 @@ pub enum Blame {
 }
 
 impl Error {
+    /// What tells apart errors of which the log says the same: the kind, and which plugin failed in which way.
+    pub fn kind(&self) -> impl Hash + use<> {
+        let failed = match self {
+            Self::Plugin { plugin, source } => Some((plugin.clone(), discriminant(source))),
+            _ => None,
+        };
+        (discriminant(self), failed)
+    }
+
     /// The one table of what the client is told, and of who is to blame.
     pub fn verdict(&self) -> (StatusCode, Blame) {
         match self {

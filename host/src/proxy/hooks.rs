@@ -3,7 +3,7 @@
 //! A plugin that fails closed ends the request; one that fails open is passed over; a balancer that fails is
 //! replaced by the host's own choice, since it decides nobody's rights.
 
-use std::sync::Arc;
+use std::{mem::discriminant, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
@@ -21,6 +21,7 @@ use crate::{
     },
     reason::put_reason,
     snapshot::{Route, Step, Target},
+    telemetry::sampled,
     upstream::Roster,
 };
 
@@ -321,8 +322,8 @@ pub(super) fn choose(
             slot.counts().failed(&error);
             // Of one that is left alone, the log knows.
             if !matches!(error, CallError::Broken) {
-                tracing::warn!(plugin = %slot.plugin().name, upstream = %target.upstream.name, %error,
-                    "pick failed, another chooses");
+                let (plugin, upstream) = (&slot.plugin().name, &target.upstream.name);
+                sampled!(warn, of: (plugin, upstream, discriminant(&error)), %plugin, %upstream, %error, "pick failed, another chooses");
             }
             None
         });
@@ -340,7 +341,8 @@ pub(super) fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Re
         Failure::Closed => Err(Error::Plugin { plugin: plugin.name.clone(), source: error }),
         Failure::Open if matches!(error, CallError::Broken) => Ok(()),
         Failure::Open => {
-            tracing::warn!(plugin = %plugin.name, %error, "plugin failed, the request goes on without it");
+            let plugin = &plugin.name;
+            sampled!(warn, of: (plugin, discriminant(&error)), %plugin, %error, "plugin failed, the request goes on without it");
             Ok(())
         }
     }

@@ -51,7 +51,7 @@ use crate::{
     plugin::Exchange,
     snapshot::Route,
     telemetry::{
-        Sampler,
+        sampled,
         traffic::{self, Limit},
         with_sources,
     },
@@ -362,11 +362,6 @@ struct Failure {
     asked: Option<(Method, Uri)>,
 }
 
-thread_local! {
-    /// What this worker has said of late, by the route and the kind of error.
-    static SAID: Sampler<(Option<usize>, std::mem::Discriminant<Error>)> = Sampler::default();
-}
-
 impl Failure {
     fn of(
         request: &request::Parts,
@@ -382,7 +377,7 @@ impl Failure {
     fn into_response(self, context: &Context, record: &mut Option<Box<Record>>) -> Response<Content> {
         let Context { connection, generation, meter, call, .. } = context;
         let Self { error, request_id, leaves_body, asked } = self;
-        let kind = (meter.route(), std::mem::discriminant(&error));
+        let kind = (meter.route(), error.kind());
         let (status, blame) = error.verdict();
         let (ends_connection, is_passing) = (error.ends_connection(), error.is_passing());
         connection.counts.refused_with(status);
@@ -395,30 +390,28 @@ impl Failure {
         let error = with_sources(&error);
         record::refused(record, &error);
         match blame {
-            Blame::Client => tracing::debug!(%client, request, error, "request not answered"),
+            Blame::Client => tracing::debug!(%client, request, error, "request failed"),
             Blame::Upstream | Blame::Plugin | Blame::Proxy => {
+                let asked = asked.as_ref().map(|(method, uri)| (method, uri));
+                let asked = record.as_ref().map(|record| record.asked()).or(asked);
+                let (method, uri) = asked.unzip();
+                let route = meter.route().map(|place| &generation.snapshot.routes[place]);
+                let upstream =
+                    route.map(|route| &*generation.snapshot.upstreams[route.upstream].upstream.name);
+                let upstream = record.as_ref().and_then(|record| record.upstream()).or(upstream);
                 // With all upstreams down this would be a line for each request, which the access log has already.
-                if let Some(left_out) = SAID.with(|said| said.admit(kind)) {
-                    let asked = asked.as_ref().map(|(method, uri)| (method, uri));
-                    let asked = record.as_ref().map(|record| record.asked()).or(asked);
-                    let (method, uri) = asked.unzip();
-                    let route = meter.route().map(|place| &generation.snapshot.routes[place]);
-                    let upstream =
-                        route.map(|route| &*generation.snapshot.upstreams[route.upstream].upstream.name);
-                    let upstream = record.as_ref().and_then(|record| record.upstream()).or(upstream);
-                    tracing::warn!(
-                        %client,
-                        request,
-                        method = method.map(Method::as_str),
-                        uri = uri.map(tracing::field::display),
-                        route = route.map(|route| &*route.name),
-                        upstream,
-                        status = status.as_u16(),
-                        error,
-                        left_out,
-                        "request not answered"
-                    );
-                }
+                sampled!(
+                    warn, of: kind,
+                    %client,
+                    request,
+                    method = method.map(Method::as_str),
+                    uri = uri.map(tracing::field::display),
+                    route = route.map(|route| &*route.name),
+                    upstream,
+                    status = status.as_u16(),
+                    error,
+                    "request failed"
+                );
             }
         }
         if let Some(refusal) = refusal {

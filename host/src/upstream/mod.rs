@@ -64,6 +64,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::{self, Protocol, UpstreamTimeouts},
+    telemetry::sampled,
     tls::Origination,
 };
 use adapt::Gradient;
@@ -597,10 +598,10 @@ impl Upstream {
             match to {
                 State::Unreachable | State::Ejected => {
                     let error = error.as_deref();
-                    tracing::warn!(%upstream, endpoint, from, to = to_name, error, "endpoint is not well");
+                    sampled!(warn, of: (upstream, endpoint), %upstream, endpoint, from, to = to_name, error, "endpoint is not well");
                 }
                 State::Healthy | State::NotInitiated | State::Draining => {
-                    tracing::info!(%upstream, endpoint, from, to = to_name, "endpoint has changed");
+                    sampled!(info, of: (upstream, endpoint), %upstream, endpoint, from, to = to_name, "endpoint has changed");
                 }
             }
         }
@@ -645,8 +646,12 @@ impl Upstream {
         if after.is_panicking() != before.is_panicking() {
             let upstream = &self.name;
             match after.is_panicking() {
-                true => tracing::warn!(%upstream, "too few endpoints are well, all of them are used"),
-                false => tracing::info!(%upstream, "enough endpoints are well, only those are used"),
+                true => {
+                    sampled!(warn, of: upstream, %upstream, "too few endpoints are well, all of them are used");
+                }
+                false => {
+                    sampled!(info, of: upstream, %upstream, "enough endpoints are well, only those are used");
+                }
             }
         }
         self.set_limits(&after);
