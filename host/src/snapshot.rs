@@ -25,6 +25,8 @@ use std::{
 
 use toml::Spanned;
 
+use checks::Warning;
+
 use crate::{
     address::Address,
     cache::{Cache, Rules, policy::may_be_stored},
@@ -64,6 +66,8 @@ pub struct Snapshot {
     forwards: Vec<Vec<usize>>,
     /// Of requests that no route wanted.
     unrouted: Arc<PerWorker<RouteCounts>>,
+    /// What was warned of, so that it is once.
+    warnings: Vec<Warning>,
 }
 
 /// A route with its names resolved.
@@ -158,9 +162,15 @@ impl Builder {
         let (table, routes) =
             routes(&config, previous, &upstreams_by_name, &plugins, &places, &shadows, &mut problems);
         let terminations = self.terminations(&config, previous, &mut problems);
-        checks::check(&config, &mut problems);
+        checks::check(&config, source, &mut problems);
         if !problems.is_empty() {
             return Err(Problems::new(source.clone(), problems));
+        }
+        let warnings = checks::warnings(&config, &plugins, &forwards, &self.plugin_dir(&config));
+        for warning in &warnings {
+            if !previous.is_some_and(|previous| previous.warnings.iter().any(|said| said.is_same(warning))) {
+                warning.log(source);
+            }
         }
         // A version that is not used is no reason for another generation, if nothing else is new.
         let is_only_refused = |previous: &Snapshot| {
@@ -206,6 +216,7 @@ impl Builder {
             upstreams_by_name,
             forwards,
             unrouted,
+            warnings,
         })
     }
 

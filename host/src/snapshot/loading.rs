@@ -362,6 +362,9 @@ impl Builder {
         let near =
             near.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.8);
         match near {
+            Some(name) if !folder.is_dir() => {
+                format!("did you mean `{name}`? there is no folder {}", folder.display())
+            }
             Some(name) => format!("did you mean `{name}`?"),
             None if !folder.is_dir() => {
                 format!("there is no folder {}: say with `plugin-dir` where plugins are", folder.display())
