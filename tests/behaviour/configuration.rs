@@ -259,8 +259,44 @@ async fn a_check_that_takes_longer_than_the_time_between_two_is_warned_of() {
         let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["check"]).end().await;
         assert_eq!(status.code(), Some(0), "{errors}");
         let words = format!("`{table}.timeout` is longer than `{table}.interval`");
-        assert!(errors.lines().any(|line| line.contains("WARN") && line.contains(&words)), "{errors}");
+        let is_it =
+            |line: &str| line.contains("WARN") && line.contains(&words) && line.contains("config.toml:3");
+        assert!(errors.lines().any(is_it), "{errors}");
     }
+}
+
+#[tokio::test]
+async fn what_nothing_uses_is_warned_of_with_its_line_and_once() {
+    let config = format!(
+        "plugin-dir = \"plguins\"\n{LISTENER}[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+         [upstreams.spare]\nendpoints = [\"http://127.0.0.1:2\"]\n\
+         [upstreams.granted]\nendpoints = [\"http://127.0.0.1:3\"]\n\
+         [[routes]]\nupstream = \"app\"\nplugins = [\"router\"]\n\
+         [plugins.router]\ngrants.upstreams = [\"granted\"]\n\
+         config.rules = [{{ upstream = \"granted\", header = {{ x-a = \"1\" }} }}]\n\
+         [plugins.api-key]\nconfig.keys = {{ a = \"k\" }}\n\
+         [plugins.round-robin]\n"
+    );
+    let folder = folder(&config);
+    let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["check"]).end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    let warnings: Vec<&str> = errors.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 4, "{errors}");
+    for words in [
+        &["upstream `spare`: no route sends requests to it", "config.toml:6"][..],
+        &["plugin `api-key`: no route names it", "config.toml:16"],
+        &["plugin `round-robin`: no upstream names it", "config.toml:18"],
+        &["plugin-dir `plguins`: there is no such folder"],
+    ] {
+        let is_it = |line: &&str| words.iter().all(|word| line.contains(word));
+        assert!(warnings.iter().any(is_it), "{words:?} is not in\n{errors}");
+    }
+
+    let proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    proxy.line(&["listening"]).await;
+    write(folder.path(), &format!("{config}# more\n"));
+    proxy.line(&["configuration in force", "generation=2"]).await;
+    assert_eq!(proxy.lines(&["no route sends requests to it"]).len(), 1);
 }
 
 #[tokio::test]
@@ -271,12 +307,33 @@ async fn what_run_would_refuse_in_any_case_check_refuses_too() {
     };
     let with = |more: &str| format!("{LISTENER}{rest}{more}");
     for (config, words) in [
-        (two("127.0.0.1:1", "127.0.0.1:1"), &["config.toml:3:1", "listeners[0] accepts the connections"][..]),
-        (two("0.0.0.0:1", "127.0.0.1:1"), &["config.toml:3:1", "different ports"]),
+        (
+            two("127.0.0.1:1", "127.0.0.1:1"),
+            &["config.toml:3:1", "listeners[0] listens on 127.0.0.1:1 already (config.toml:1)"][..],
+        ),
+        (
+            two("0.0.0.0:1", "127.0.0.1:1"),
+            &["config.toml:3:1", "different ports", "0.0.0.0:1 is every address of this machine, also 127.0.0.1:1"],
+        ),
+        (
+            two("127.0.0.1:1", "0.0.0.0:1"),
+            &[
+                "config.toml:3:1",
+                "this and listeners[0] (config.toml:1) overlap",
+                "0.0.0.0:1 is every address of this machine, also 127.0.0.1:1",
+            ],
+        ),
         (two("unix:/tmp/a", "unix:/tmp/a"), &["config.toml:3:1", "listeners[0]"]),
         (
             format!("[admin]\naddress = \"127.0.0.1:1\"\n{}", two("127.0.0.1:1", "127.0.0.1:2")),
-            &["config.toml:1:1", "listeners[0] accepts the connections of 127.0.0.1:1 already"],
+            &["config.toml:1:1", "listeners[0] listens on 127.0.0.1:1 already (config.toml:3)"],
+        ),
+        (
+            with("").replace(
+                "endpoints = [\"http://127.0.0.1:1\"]",
+                "endpoints = [\"http://A.test\", \"http://b.test:1\", { url = \"http://a.test:80/\", weight = 2 }]",
+            ),
+            &["config.toml:4:51", "the upstream has the endpoint a.test:80 already (config.toml:4)", "weight = 2"],
         ),
         (format!("workers = 100000\n{}", with("")), &["config.toml:1:11", "from 1 to 1024"]),
         (format!("workers = 0\n{}", with("")), &["config.toml:1:11", "from 1 to 1024"]),

@@ -31,7 +31,7 @@ use crate::{
     plugin::{Exchange, InHand},
     proxy_protocol::Introduction,
     snapshot::{Route, Target},
-    telemetry::traffic::Limit,
+    telemetry::{traffic::Limit, with_sources},
     upstream::{
         Admission, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Terms, Upstream,
         authenticates_connection,
@@ -196,7 +196,7 @@ pub(super) async fn send(
         };
         if let Some(reason) = blames(&error, attempts.made).filter(|_| !is_blameless) {
             endpoint.lost(writer);
-            upstream.failed(&in_flight, reason);
+            upstream.failed(&in_flight, reason, || with_sources(&error));
         }
         record::failed(record, endpoint, attempts.made);
         let wait = outcome.and_then(|outcome| attempts.again(endpoint, &outgoing, outcome));
