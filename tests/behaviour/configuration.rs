@@ -187,6 +187,9 @@ async fn the_configuration_may_stand_before_the_command() {
         (&["--config", "other.toml", "check"][..], Some(0)),
         (&["-c", "other.toml", "check", "-c", "other.toml"], Some(0)),
         (&["check", "--config", "other.toml"], Some(0)),
+        (&["check", "other.toml"], Some(0)),
+        (&["--config", "other.toml", "check", "config.toml"], Some(2)),
+        (&["check", "other.toml", "--config", "config.toml"], Some(2)),
         (&["--config", "other.toml", "check", "--config", "config.toml"], Some(2)),
         (&["--config", "other.toml", "schema"], Some(2)),
     ] {

@@ -18,6 +18,7 @@ mod retry;
 mod route;
 mod schema;
 mod shown;
+mod slip;
 #[cfg(test)]
 mod tests;
 mod tls;
