@@ -95,10 +95,17 @@ fn the_battery_finds_what_is_wrong_with_a_plugin() {
     let words = "it takes a value of a wrong type for `says`".to_owned();
     assert_eq!(found, [("C011", Finding::Failed(words))]);
 
-    // It stumbles over one header.
-    let found = faults(&format!(
-        "{except}config = {{ request = 'obey' }}\n[[case]]\nname = 'a case'\nrequest = {{ headers = {{ x-do = 'trap' }} }}"
-    ));
+    // A case that fails by itself says so, and no check is to blame for it.
+    let tests = format!(
+        "{except}config = {{ request = 'obey' }}\n[[case]]\nname = 'a case'\nrequest = {{ headers = {{ x-do = 'trap' }} }}\n\
+         expect = {{ verdict = 'next' }}"
+    );
+    assert_eq!(faults(&tests), []);
+    let trial = Trial { name: "guest".into(), code: load(&guest()) };
+    assert!(!trial.run(&read(&tests)).has_passed());
+
+    // It fails whatever it is asked.
+    let found = faults(&format!("{except}config = {{ request = 'trap' }}"));
     let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
     assert!(ids.contains(&"C030"), "{found:?}");
     let is_plugins =
