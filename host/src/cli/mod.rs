@@ -196,9 +196,15 @@ fn show(error: &anyhow::Error) {
     }
 }
 
+/// Arguments that make no sense together, or to this command.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Whether the user has to change something before it is worth another try.
 fn is_the_users(error: &anyhow::Error) -> bool {
     error.is::<Problems>()
         || error.is::<LogLevelError>()
+        || error.is::<Usage>()
         || matches!(error.downcast_ref(), Some(server::Error::Config(_)))
 }
