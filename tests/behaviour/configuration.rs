@@ -378,6 +378,9 @@ async fn a_second_signal_ends_the_proxy_at_once() {
     let (status, _, errors) = proxy.end().await;
     assert_eq!(status.code(), Some(0), "{errors}");
     assert!(client.is_closed().await, "what was still under way is given up");
+    for words in ["listeners closed", "ended requests_cut=1"] {
+        assert!(errors.contains(words), "{words:?} is not in\n{errors}");
+    }
 }
 
 #[tokio::test]
@@ -398,8 +401,14 @@ async fn a_drain_ends_when_the_last_request_has() {
     begun.extend(client.read_to_end().await);
     let text = String::from_utf8(begun).expect("it is text");
     assert!(text.contains("line 10\n") && text.ends_with("0\r\n\r\n"), "{text}");
+    let id = proxy.id();
     let (status, _, errors) = proxy.end().await;
     assert_eq!(status.code(), Some(0), "{errors}");
+    let started = errors.lines().find(|line| line.contains("started version=")).unwrap_or_default();
+    for words in ["config.toml", &format!("pid={id}"), "generation=1", "listeners=\"127.0.0.1:"] {
+        assert!(started.contains(words), "{words:?} is not in\n{errors}");
+    }
+    assert!(errors.contains("ended requests_cut=0"), "{errors}");
     backend.signal(Signal::INT);
     assert_eq!(backend.end().await.0.code(), Some(0));
 }
@@ -577,6 +586,32 @@ async fn the_demo_moves_its_admin_port_where_it_is_told_or_where_there_is_room()
         let mut client = Client::connect(address).await;
         client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert_eq!(client.response().await.status, 200, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_demo_speaks_of_its_arguments_and_of_no_file() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let taken = taken.local_addr().expect("a bound socket has an address").to_string();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for (arguments, code, words) in [
+        (
+            &["--listen", &taken][..],
+            1,
+            &["cannot listen on", "choose another address with `--listen ADDRESS`"][..],
+        ),
+        (&["--admin", "0.0.0.0:9901"], 2, &["`--admin 0.0.0.0:9901`", "choose a loopback address"]),
+        (
+            &["--listen", "127.0.0.1:8443"],
+            2,
+            &["`--listen` and `--listen-tls` have the same port 8443: give each its own"],
+        ),
+    ] {
+        let arguments = [&["demo"], arguments].concat();
+        let (status, printed, errors) = Executable::start(TOLLGATE, folder.path(), &arguments).end().await;
+        assert_eq!((status.code(), &*printed), (Some(code), ""), "{errors}");
+        assert!(words.iter().all(|words| errors.contains(words)), "{errors}");
+        assert!(!errors.contains("demo.toml") && !errors.contains("change `address`"), "{errors}");
     }
 }
 

@@ -470,7 +470,7 @@ async fn what_a_component_may_take_is_told_when_it_is_loaded() {
     let lines = logged(&["plugin loaded", "has-many-memories"]);
     let line = lines.last().expect("it was loaded");
     for words in
-        ["\"memories\":8", "\"tables\":0", "\"reserved\":2", "\"instances\":2", "\"memory\":\"64.0 MiB\""]
+        ["\"memories\":8", "\"tables\":0", "\"reserved\":2", "\"instances\":2", "\"memory_bytes\":67108864"]
     {
         assert!(line.contains(words), "{words}: {line}");
     }

@@ -246,7 +246,13 @@ impl Builder {
                 // they were.
                 problems.push(Problem { help, ..Problem::general(format!("the plugin `{name}`: {reason}")) });
             } else {
-                tracing::warn!(plugin = name, stage, error = reason, help, "not loaded; no route needs it");
+                tracing::warn!(
+                    plugin = name,
+                    stage,
+                    error = reason,
+                    help,
+                    "plugin cannot be loaded; no route uses it, so the rest of the configuration does without it"
+                );
                 not_loaded.push((name, refused));
             }
         }
@@ -865,7 +871,7 @@ impl Loaded {
                 reserved = self.plugin.reserved(),
                 memories = takes.memories,
                 tables = takes.tables,
-                memory = %memory,
+                memory_bytes = memory.get(),
                 "plugin loaded"
             );
         }
