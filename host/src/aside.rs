@@ -4,9 +4,7 @@
 //! a request: `on-tick`, at the interval of the plugin's table, and `on-complete`, when requests have ended. Both are calls
 //! of one instance, one at a time, so that a plugin can collect by the one what it sends away by the other.
 
-use std::{
-    cell::RefCell, collections::HashMap, io, mem::discriminant, rc::Rc, sync::Arc, thread, time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -201,7 +199,7 @@ impl Attended {
         // Of one that is left alone, the log knows.
         if !matches!(error, CallError::Broken) {
             let plugin = &self.slot.plugin().name;
-            sampled!(warn, of: (plugin, what, discriminant(error)), %plugin, %error, "{what}");
+            sampled!(warn, of: (plugin, what, error.kind()), %plugin, %error, "{what}");
         }
     }
 }

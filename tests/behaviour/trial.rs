@@ -255,7 +255,7 @@ fn a_case_that_fails_shows_what_the_plugin_has_said() {
     let (code, printed) = tollgate(folder.path(), &["plugin", "test", "--junit", "report.xml"]);
     assert_eq!(code, Some(1), "{printed}");
     assert!(printed.contains("1 passed, 3 failed"), "{printed}");
-    assert_eq!(printed.matches("the guest panics on purpose").count(), 2, "{printed}");
+    assert_eq!(printed.matches("info  the guest panics on purpose").count(), 2, "{printed}");
     assert!(printed.contains("warn  nobody was here"), "{printed}");
     assert!(!printed.contains("silence was here"), "{printed}");
     let report = fs::read_to_string(folder.path().join("report.xml")).expect("it was written");

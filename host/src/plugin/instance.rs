@@ -1,6 +1,8 @@
 //! One instance of a plugin: its memory, its limits, and a call into it.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    mem::discriminant,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -155,6 +157,20 @@ pub enum CallError {
     Busy(u32),
     #[error("is not asked for a while, since it keeps failing or takes more than its share of the time")]
     Broken,
+}
+
+impl CallError {
+    /// What tells failures apart of which the log says the same: the kind, and of a trap its cause without what the plugin
+    /// has printed of it, which may be another each time.
+    pub fn kind(&self) -> u64 {
+        let trap = match self {
+            Self::Trap(text) => text.split(" (").next(),
+            _ => None,
+        };
+        let mut hasher = DefaultHasher::new();
+        (discriminant(self), trap).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// A component with its memory. Calls come one at a time.

@@ -1,6 +1,10 @@
 //! Who is to blame, and what is the client told?
 
-use std::{hash::Hash, mem::discriminant, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    mem::discriminant,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -72,12 +76,14 @@ pub enum Blame {
 
 impl Error {
     /// What tells apart errors of which the log says the same: the kind, and which plugin failed in which way.
-    pub fn kind(&self) -> impl Hash + use<> {
+    pub fn kind(&self) -> u64 {
         let failed = match self {
-            Self::Plugin { plugin, source } => Some((plugin.clone(), discriminant(source))),
+            Self::Plugin { plugin, source } => Some((plugin, source.kind())),
             _ => None,
         };
-        (discriminant(self), failed)
+        let mut hasher = DefaultHasher::new();
+        (discriminant(self), failed).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The one table of what the client is told, and of who is to blame.

@@ -3,7 +3,7 @@
 //! A plugin that fails closed ends the request; one that fails open is passed over; a balancer that fails is
 //! replaced by the host's own choice, since it decides nobody's rights.
 
-use std::{mem::discriminant, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
@@ -323,7 +323,7 @@ pub(super) fn choose(
             // Of one that is left alone, the log knows.
             if !matches!(error, CallError::Broken) {
                 let (plugin, upstream) = (&slot.plugin().name, &target.upstream.name);
-                sampled!(warn, of: (plugin, upstream, discriminant(&error)), %plugin, %upstream, %error, "pick failed, another chooses");
+                sampled!(warn, of: (plugin, upstream, error.kind()), %plugin, %upstream, %error, "pick failed, another chooses");
             }
             None
         });
@@ -342,7 +342,7 @@ pub(super) fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Re
         Failure::Open if matches!(error, CallError::Broken) => Ok(()),
         Failure::Open => {
             let plugin = &plugin.name;
-            sampled!(warn, of: (plugin, discriminant(&error)), %plugin, %error, "plugin failed, the request goes on without it");
+            sampled!(warn, of: (plugin, error.kind()), %plugin, %error, "plugin failed, the request goes on without it");
             Ok(())
         }
     }

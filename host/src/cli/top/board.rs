@@ -507,7 +507,7 @@ mod tests {
         terminal.draw(|frame| board.draw(frame)).unwrap();
         let screen = terminal.backend().to_string();
         for words in [
-            "cache hit 75.0 % with 7 entries in 3 MiB",
+            "7 entries in 3 MiB",
             "10.20.30.101:18080  not-initiated",
             "1234",
             "req/s",
