@@ -492,6 +492,18 @@ async fn the_executable_drains_when_the_api_is_asked_to_and_top_shows_it_before(
     let endpoint = words(of(&origin.address.to_string()));
     assert_eq!((&*endpoint[0], &*endpoint[2]), ("app", "healthy"), "{printed}");
 
+    // A port on which something else answers is told from an empty proxy.
+    let other = Origin::answering(|_| Answer::ok("{}")).await;
+    for wrong in [other.url(), format!("http://{address}")] {
+        for command in [&["top", "--once"][..], &["explain", "GET", "http://test/"]] {
+            let arguments = [command, &["--admin", &wrong]].concat();
+            let (status, printed, errors) =
+                Executable::start(TOLLGATE, folder.path(), &arguments).end().await;
+            assert_eq!((status.code(), &*printed), (Some(1), ""), "{arguments:?}: {errors}");
+            assert!(errors.contains("`--admin` says where the admin API is"), "{arguments:?}: {errors}");
+        }
+    }
+
     // The environment says where for all commands of a shell; what stands in the command counts more.
     let environment = &[("TOLLGATE_ADMIN", &*url)];
     let mut top = Executable::start_with(TOLLGATE, folder.path(), &["top", "--once"], environment);
