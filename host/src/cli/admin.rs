@@ -130,7 +130,7 @@ impl Admin {
         match answer? {
             (StatusCode::OK, body) => serde_json::from_slice(&body)
                 .with_context(|| format!("what it answers to {path} is not JSON: {NOT_IT}")),
-            (StatusCode::UNAUTHORIZED, _) => bail!("it wants a token: give it with --token"),
+            (StatusCode::UNAUTHORIZED, _) => bail!("it wants a token: give it with --token; or {NOT_IT}"),
             (status, body) => {
                 let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
                 match problem["detail"].as_str() {
