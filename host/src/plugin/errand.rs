@@ -20,6 +20,7 @@ use super::{
     client::{Outgoing, Received, SendError},
     cost::{Cost, Meter},
     engine,
+    exchange::InHand,
 };
 
 /// Does what a call waits for, each within the time that it is given.
@@ -40,6 +41,9 @@ pub trait Errands {
         most: usize,
         within: Duration,
     ) -> impl Future<Output = Result<Bytes, BodyError>>;
+
+    /// The call has ended: takes the body that the plugin wants in the place of the message's own, if it has made one.
+    fn replace_body(&mut self, _exchange: &mut InHand) {}
 }
 
 /// Why there is no body.

@@ -158,13 +158,13 @@ pub enum CallError {
 }
 
 /// A component with its memory. Calls come one at a time.
-pub(super) struct Instance {
+pub struct Instance {
     store: Store<State>,
     request: Option<request_hook::Guest>,
     response: Option<response_hook::Guest>,
     balance: Option<balance_hook::Guest>,
     /// Where calls may take several turns. Then those above are not used.
-    waiting: Option<Waiting>,
+    asynchronous: Option<Asynchronous>,
     complete: Option<TypedFunc<(Vec<complete_hook::Outcome>,), ()>>,
     tick: Option<TypedFunc<(), ()>>,
     calls: u32,
@@ -173,13 +173,18 @@ pub(super) struct Instance {
     _place: Place,
 }
 
-/// The hooks of an instance whose calls may take several turns.
-struct Waiting {
+/// What an instance has whose calls may take several turns.
+struct Asynchronous {
     desk: Arc<Desk>,
     /// How long a call may wait.
     wait: Duration,
-    request: Option<TypedFunc<(), (request_hook::Verdict,)>>,
-    response: Option<TypedFunc<(), (response_hook::Verdict,)>>,
+    exports: AsyncExports,
+}
+
+/// Its hooks about messages.
+pub struct AsyncExports {
+    pub on_request: Option<TypedFunc<(), (request_hook::Verdict,)>>,
+    pub on_response: Option<TypedFunc<(), (response_hook::Verdict,)>>,
 }
 
 /// One of the instances of a plugin, for as long as it lives.
@@ -281,7 +286,7 @@ impl Instance {
             request,
             response,
             balance,
-            waiting: None,
+            asynchronous: None,
             complete,
             tick,
             calls: 0,
@@ -316,19 +321,18 @@ impl Instance {
         let complete = on_complete.map(|place| instance.get_typed_func(&mut store, place)).transpose();
         let on_tick = code.on_tick.as_ref();
         let tick = on_tick.map(|place| instance.get_typed_func(&mut store, place)).transpose();
-        let waiting = Waiting {
-            desk,
-            wait: plugin.limits.wait.get(),
-            request: request.map_err(StartError::Instantiate)?,
-            response: response.map_err(StartError::Instantiate)?,
+        let exports = AsyncExports {
+            on_request: request.map_err(StartError::Instantiate)?,
+            on_response: response.map_err(StartError::Instantiate)?,
         };
+        let asynchronous = Asynchronous { desk, wait: plugin.limits.wait.get(), exports };
         store.data_mut().limits.time = plugin.limits.time.get();
         Ok(Self {
             store,
             request: None,
             response: None,
             balance: None,
-            waiting: Some(waiting),
+            asynchronous: Some(asynchronous),
             complete: complete.map_err(StartError::Instantiate)?,
             tick: tick.map_err(StartError::Instantiate)?,
             calls: 0,
@@ -358,8 +362,8 @@ impl Instance {
     /// What the call that has ended has taken, with its turns.
     pub fn cost_in_all(&self) -> Cost {
         let mut cost = self.cost();
-        if let Some(waiting) = &self.waiting {
-            waiting.desk.add_to(&mut cost);
+        if let Some(asynchronous) = &self.asynchronous {
+            asynchronous.desk.add_to(&mut cost);
         }
         cost
     }
@@ -438,7 +442,7 @@ pub(super) type Checked<V, T> = fn(Option<V>, Keeper<'_>) -> Result<T, CallError
 
 /// Keeps what a plugin has made, up to what it may.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Keeper<'a> {
+pub struct Keeper<'a> {
     pub made: &'a Made,
     pub most: usize,
 }
@@ -493,30 +497,6 @@ impl<T> Ended<T> {
 }
 
 impl Instance {
-    /// Calls `on-request` where it may wait.
-    pub async fn on_request_waiting<T: Send + 'static>(
-        self,
-        exchange: Box<Exchange>,
-        errands: &mut impl Errands,
-        terms: Terms<'_>,
-        checked: Checked<request_hook::Verdict, T>,
-    ) -> Ended<T> {
-        let hook = self.waiting.as_ref().and_then(|waiting| waiting.request);
-        self.call_waiting(exchange, hook, errands, terms, checked).await
-    }
-
-    /// Calls `on-response` where it may wait.
-    pub async fn on_response_waiting<T: Send + 'static>(
-        self,
-        exchange: Box<Exchange>,
-        errands: &mut impl Errands,
-        terms: Terms<'_>,
-        checked: Checked<response_hook::Verdict, T>,
-    ) -> Ended<T> {
-        let hook = self.waiting.as_ref().and_then(|waiting| waiting.response);
-        self.call_waiting(exchange, hook, errands, terms, checked).await
-    }
-
     /// Calls `on-complete`. Takes its time if it may wait.
     pub async fn on_complete(
         &mut self,
@@ -547,8 +527,8 @@ impl Instance {
         let state = self.store.data_mut();
         state.log_lines.renew();
         state.limits.begin();
-        let result = match (&self.waiting, hook) {
-            (Some(Waiting { desk, wait, .. }), Some(hook)) => {
+        let result = match (&self.asynchronous, hook) {
+            (Some(Asynchronous { desk, wait, .. }), Some(hook)) => {
                 desk.begin(Some(*wait));
                 drive(hook.call_async(&mut self.store, parameters), desk, errands, cpu_time).await
             }
@@ -558,21 +538,23 @@ impl Instance {
         result.map_err(|error| self.store.data().limits.blame(&error))
     }
 
-    /// What [`Instance::call`] does, for a hook that may wait. If this is dropped before its end, the exchange and
+    /// What [`Instance::call`] does, for a hook whose call may suspend. If this is dropped before its end, the exchange and
     /// the instance are lost.
-    async fn call_waiting<V: Send, T: Send + 'static>(
+    pub async fn call_async<V: Send, T: Send + 'static>(
         mut self,
         exchange: Box<Exchange>,
-        hook: Option<TypedFunc<(), (V,)>>,
+        hook: fn(&AsyncExports) -> Option<TypedFunc<(), (V,)>>,
         errands: &mut impl Errands,
         terms: Terms<'_>,
         checked: Checked<V, T>,
     ) -> Ended<T>
     where
-        (V,): component::ComponentNamedList + component::Lift + Send + Sync + 'static,
+        V: component::ComponentType + component::Lift + Sync + 'static,
     {
         let recycle_after = terms.recycle_after;
-        let (Some(Waiting { desk, wait, .. }), Some(hook)) = (&self.waiting, hook) else {
+        let asynchronous = self.asynchronous.as_ref();
+        let exported = asynchronous.and_then(|found| Some((found, hook(&found.exports)?)));
+        let Some((Asynchronous { desk, wait, .. }, hook)) = exported else {
             return Ended::new(self, recycle_after, (exchange, Ok(None)), checked);
         };
         let desk = desk.clone();

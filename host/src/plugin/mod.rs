@@ -27,6 +27,7 @@ mod instance;
 mod keep;
 mod log_rate;
 mod made;
+mod message_hook;
 mod outcome;
 mod pace;
 mod shadow;
@@ -58,15 +59,14 @@ pub use errand::{BodyError, Errands, NoErrands, at_once};
 pub use exchange::{Edit, Exchange, InHand, Reply, ResponseHead, brief};
 pub use instance::{CallError, StartError};
 pub use keep::Keepers;
+pub use message_hook::{MessageHook, RequestHook, ResponseHook};
 pub use outcome::{Batch, Completed, Outcomes};
 pub use recording::{
     Begun, Call, Choice, Decided, Errand, Recorded, Recording, SeenExchange, SeenPick, SeenResponse, Sides,
 };
 pub use room::NoRoom;
-pub use shadow::{
-    Difference, DifferenceKind, ReadBodies, Shadow, request_differences, response_differences, write_shadows,
-};
-pub use slot::{Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
+pub use shadow::{Compare, Difference, DifferenceKind, ReadBodies, Shadow, write_shadows};
+pub use slot::{CallContext, Condition, Member, Members, Pick, RequestVerdict, ResponseVerdict, Slot};
 pub use surroundings::{Chance, Journal, Logged, Surroundings, Time};
 pub use taint::Taint;
 pub use trust::{Demand, TrustError, signature_file};

@@ -21,7 +21,8 @@ use super::{
     crowd::{Crowd, Crowded},
     errand::{Errands, at_once},
     exchange::{InHand, Reply},
-    instance::{CallError, Checked, Ended, Instance, Keeper, Terms, now},
+    instance::{CallError, Ended, Instance, Keeper, Terms, now},
+    message_hook::{MessageHook, RequestHook, ResponseHook},
     pace::Pace,
 };
 use crate::telemetry::Writer;
@@ -47,6 +48,22 @@ pub struct Slot {
     /// Requests that have one, or wait for it.
     in_hand: Cell<u32>,
     crowd: Crowd,
+}
+
+/// What a hook may use while it is called, beside the message in hand.
+#[derive(Debug)]
+pub struct CallContext<'a, I> {
+    /// Does what the call waits for, if it may wait.
+    pub io: &'a mut I,
+    /// Where the time of the call is counted, too.
+    pub route: Option<&'a RouteCalls>,
+}
+
+impl<'a, I> CallContext<'a, I> {
+    /// Of a call that belongs to no route.
+    pub fn new(io: &'a mut I) -> Self {
+        Self { io, route: None }
+    }
 }
 
 /// What a request hook decided.
@@ -152,14 +169,8 @@ impl Slot {
         self.plugin.counts().of(self.writer)
     }
 
-    /// Whether hooks are to be called by [`Slot::on_request_waiting`] and [`Slot::on_response_waiting`].
-    pub fn waits(&self) -> bool {
-        self.plugin.waits()
-    }
-
-    /// Whether they are better called by [`Slot::on_request_behind`] and [`Slot::on_response_behind`], since calls take
-    /// long.
-    pub fn is_slow(&self) -> bool {
+    /// Whether calls take so long that they are made in the background.
+    fn is_slow(&self) -> bool {
         self.background.is_some() && (self.pace.is_slow() || self.in_hand.get() > 0)
     }
 
@@ -168,74 +179,98 @@ impl Slot {
         Keeper { made: &self.plugin.shared.made, most: self.plugin.limits.unsent.as_usize() }
     }
 
-    /// Calls `on-request`. `route` is where its time is counted, too.
-    pub fn on_request(
-        &self,
-        exchange: &mut InHand,
-        route: Option<&RouteCalls>,
-    ) -> Result<RequestVerdict, CallError> {
-        RequestVerdict::of(self.call(Hook::OnRequest, exchange, route, Instance::on_request)?, self.keeper())
+    /// Calls `on-request`.
+    pub fn on_request<'a, I: Errands>(
+        &'a self,
+        exchange: &'a mut InHand,
+        context: CallContext<'a, I>,
+    ) -> impl Future<Output = Result<RequestVerdict, CallError>> {
+        self.call::<RequestHook, I>(exchange, context)
     }
 
     /// Calls `on-response`.
-    pub fn on_response(
-        &self,
-        exchange: &mut InHand,
-        route: Option<&RouteCalls>,
-    ) -> Result<ResponseVerdict, CallError> {
-        ResponseVerdict::of(
-            self.call(Hook::OnResponse, exchange, route, Instance::on_response)?,
-            self.keeper(),
-        )
+    pub fn on_response<'a, I: Errands>(
+        &'a self,
+        exchange: &'a mut InHand,
+        context: CallContext<'a, I>,
+    ) -> impl Future<Output = Result<ResponseVerdict, CallError>> {
+        self.call::<ResponseHook, I>(exchange, context)
     }
 
-    /// Calls `on-request` in the background.
-    pub async fn on_request_behind(
-        &self,
-        exchange: &mut InHand,
-        route: Option<&RouteCalls>,
-    ) -> Result<RequestVerdict, CallError> {
-        self.call_behind(Hook::OnRequest, exchange, route, Instance::on_request, RequestVerdict::of).await
+    /// Calls a hook about a message: on this worker to its end, on this worker in several turns, or in the background, as
+    /// the plugin and its pace ask for it.
+    ///
+    /// Most calls are made to their end here, and the future of such a call never suspends. The other ways have large
+    /// futures, so each goes into a box of its own, and this one stays as small as what it is given. (A function that
+    /// returns a block: an `async fn` would hold its parameters twice.)
+    pub fn call<'a, H: MessageHook, I: Errands>(
+        &'a self,
+        exchange: &'a mut InHand,
+        context: CallContext<'a, I>,
+    ) -> impl Future<Output = Result<H::Verdict, CallError>> {
+        async move {
+            if self.plugin.waits() {
+                Box::pin(self.call_async::<H, I>(exchange, context)).await
+            } else if self.is_slow() {
+                Box::pin(self.call_offloaded::<H>(exchange, context.route)).await
+            } else {
+                self.call_inline::<H>(exchange, context.route)
+            }
+        }
     }
 
-    /// Calls `on-response` in the background.
-    pub async fn on_response_behind(
+    /// Calls a hook on this worker, to its end.
+    fn call_inline<H: MessageHook>(
         &self,
         exchange: &mut InHand,
         route: Option<&RouteCalls>,
-    ) -> Result<ResponseVerdict, CallError> {
-        self.call_behind(Hook::OnResponse, exchange, route, Instance::on_response, ResponseVerdict::of).await
+    ) -> Result<H::Verdict, CallError> {
+        H::read(self.call_now(H::HOOK, exchange, route, H::call)?, self.keeper())
     }
 
-    /// Calls `on-request` of a plugin that may wait.
-    pub async fn on_request_waiting(
+    /// Calls a hook of a plugin whose calls may suspend.
+    async fn call_async<H: MessageHook, I: Errands>(
         &self,
         exchange: &mut InHand,
-        errands: &mut impl Errands,
-        route: Option<&RouteCalls>,
-    ) -> Result<RequestVerdict, CallError> {
+        CallContext { io, route }: CallContext<'_, I>,
+    ) -> Result<H::Verdict, CallError> {
         let terms = self.terms();
-        let mut lent = self.lend(Hook::OnRequest, terms.recycle_after, exchange.is_traffic()).await?;
-        let timed = self.counts().begin(Hook::OnRequest);
+        let mut lent = self.lend(H::HOOK, terms.recycle_after, exchange.is_traffic()).await?;
+        let timed = self.counts().begin(H::HOOK);
         let (instance, taken) = (lent.take(), exchange.take());
-        let ended = instance.on_request_waiting(taken, errands, terms, RequestVerdict::of).await;
+        let ended = instance.call_async(taken, H::export, io, terms, H::read).await;
         self.counts().end(timed, route, ended.cost.waited);
-        lent.give_back(ended, exchange)
+        let verdict = lent.give_back(ended, exchange);
+        io.replace_body(exchange);
+        verdict
     }
 
-    /// Calls `on-response` of a plugin that may wait.
-    pub async fn on_response_waiting(
+    /// Calls a hook in the background, which takes several turns of this worker and one of the thread there.
+    async fn call_offloaded<H: MessageHook>(
         &self,
         exchange: &mut InHand,
-        errands: &mut impl Errands,
         route: Option<&RouteCalls>,
-    ) -> Result<ResponseVerdict, CallError> {
-        let terms = self.terms();
-        let mut lent = self.lend(Hook::OnResponse, terms.recycle_after, exchange.is_traffic()).await?;
-        let timed = self.counts().begin(Hook::OnResponse);
-        let (instance, taken) = (lent.take(), exchange.take());
-        let ended = instance.on_response_waiting(taken, errands, terms, ResponseVerdict::of).await;
-        self.counts().end(timed, route, ended.cost.waited);
+    ) -> Result<H::Verdict, CallError> {
+        let Some(background) = &self.background else { return self.call_inline::<H>(exchange, route) };
+        if self.in_hand.get() >= Self::IN_HAND {
+            return Err(CallError::Busy(Self::IN_HAND));
+        }
+        let _in_hand = InHandBehind::new(&self.in_hand);
+        let _turn = self.turn.acquire().await.expect("nobody closes it");
+        let recycle_after = self.plugin.recycle_after();
+        let mut lent = self.lend(H::HOOK, recycle_after, exchange.is_traffic()).await?;
+        let counts = self.counts();
+        let (timed, since) = (counts.begin(H::HOOK), Instant::now());
+        let (mut instance, taken) = (lent.take(), exchange.take());
+        let given_up = GivenUp::default();
+        let flag = given_up.0.clone();
+        let work = move || {
+            let called = instance.call_until(flag, taken, H::call);
+            Ended::new(instance, recycle_after, called, H::read)
+        };
+        let (mut ended, took) = background.run(work).await;
+        (ended.cost.computed, ended.cost.is_behind) = (took, true);
+        counts.end(timed, route, since.elapsed().saturating_sub(took));
         lent.give_back(ended, exchange)
     }
 
@@ -339,40 +374,6 @@ impl Slot {
         }
     }
 
-    /// Calls a hook in the background, which takes several turns of this worker and one of the thread there.
-    async fn call_behind<V: 'static, T: Send + 'static>(
-        &self,
-        hook: Hook,
-        exchange: &mut InHand,
-        route: Option<&RouteCalls>,
-        call: fn(&mut Instance) -> Option<wasmtime::Result<V>>,
-        checked: Checked<V, T>,
-    ) -> Result<T, CallError> {
-        let Some(background) = &self.background else {
-            return checked(self.call(hook, exchange, route, call)?, self.keeper());
-        };
-        if self.in_hand.get() >= Self::IN_HAND {
-            return Err(CallError::Busy(Self::IN_HAND));
-        }
-        let _in_hand = InHandBehind::new(&self.in_hand);
-        let _turn = self.turn.acquire().await.expect("nobody closes it");
-        let recycle_after = self.plugin.recycle_after();
-        let mut lent = self.lend(hook, recycle_after, exchange.is_traffic()).await?;
-        let counts = self.counts();
-        let (timed, since) = (counts.begin(hook), Instant::now());
-        let (mut instance, taken) = (lent.take(), exchange.take());
-        let given_up = GivenUp::default();
-        let flag = given_up.0.clone();
-        let work = move || {
-            let called = instance.call_until(flag, taken, call);
-            Ended::new(instance, recycle_after, called, checked)
-        };
-        let (mut ended, took) = background.run(work).await;
-        (ended.cost.computed, ended.cost.is_behind) = (took, true);
-        counts.end(timed, route, since.elapsed().saturating_sub(took));
-        lent.give_back(ended, exchange)
-    }
-
     /// What a call tells of those to come.
     fn learn(&self, cost: Cost) {
         if cost.taken().is_zero() && !cost.is_behind {
@@ -401,11 +402,12 @@ impl Slot {
         tried: &[u32],
     ) -> Result<Pick, CallError> {
         let index =
-            self.call(Hook::Pick, exchange, None, |instance| instance.pick(members, tried))?.flatten();
+            self.call_now(Hook::Pick, exchange, None, |instance| instance.pick(members, tried))?.flatten();
         Ok(index.map(|index| index as usize).filter(|index| *index < members.len()))
     }
 
-    fn call<T>(
+    /// Calls a hook to its end, if the breaker lets it.
+    fn call_now<T>(
         &self,
         hook: Hook,
         exchange: &mut InHand,
@@ -413,12 +415,12 @@ impl Slot {
         call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
         let entry = self.enter(hook, exchange.is_traffic())?;
-        let result = self.call_now(hook, exchange, route, call);
+        let result = self.call_instance(hook, exchange, route, call);
         self.leave(entry, hook, result.as_ref().err());
         result
     }
 
-    fn call_now<T>(
+    fn call_instance<T>(
         &self,
         hook: Hook,
         exchange: &mut InHand,
@@ -551,7 +553,7 @@ impl Drop for Lent<'_> {
 }
 
 impl RequestVerdict {
-    fn of(verdict: Option<request_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
+    pub(super) fn of(verdict: Option<request_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
         Ok(match verdict {
             None | Some(request_hook::Verdict::Next) => Self::Next,
             Some(request_hook::Verdict::Forward(upstream)) => Self::Forward(upstream),
@@ -563,7 +565,7 @@ impl RequestVerdict {
 }
 
 impl ResponseVerdict {
-    fn of(verdict: Option<response_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
+    pub(super) fn of(verdict: Option<response_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
         Ok(match verdict {
             None | Some(response_hook::Verdict::Next) => Self::Next,
             Some(response_hook::Verdict::Reply(reply)) => {

@@ -10,7 +10,8 @@ use super::file::{Answered, Case, SendFault, TestFile};
 use crate::{
     config::{BodyGrant, StoreGrant},
     plugin::{
-        BodyError, Capabilities, Errands, Granted, Outgoing, Quota, Received, Secrets, SendError, Store,
+        BodyError, Capabilities, Errands, Granted, InHand, Outgoing, Quota, Received, Secrets, SendError,
+        Store,
     },
 };
 
@@ -122,6 +123,15 @@ impl Errands for World {
 
     async fn response_body(&mut self, most: usize, _: Duration) -> Result<Bytes, BodyError> {
         within(&self.response_body, most)
+    }
+
+    fn replace_body(&mut self, exchange: &mut InHand) {
+        if let Some(content) = exchange.take_made_request_body() {
+            self.request_body = content;
+        }
+        if let Some(content) = exchange.take_made_response_body() {
+            self.response_body = content;
+        }
     }
 }
 
