@@ -201,8 +201,11 @@ impl Slot {
     /// the plugin and its pace ask for it.
     ///
     /// Most calls are made to their end here, and the future of such a call never suspends. The other ways have large
-    /// futures, so each goes into a box of its own, and this one stays as small as what it is given. (A function that
-    /// returns a block: an `async fn` would hold its parameters twice.)
+    /// futures, so each goes into a box of its own, and this one stays as small as what it is given.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn holds its parameters twice, and so does each request"
+    )]
     pub fn call<'a, H: MessageHook, I: Errands>(
         &'a self,
         exchange: &'a mut InHand,

@@ -71,9 +71,9 @@ pub(super) fn ask<'a: 'e, 'e>(
 ) -> impl Future<Output = (&'a Slot, Result<Decision, CallError>)> {
     let body = body.map_or(Body::None, Body::Request);
     let io = MessageIo::new(context, step.place, body, deadline);
-    call::<RequestHook, _>(context, step, exchange, io, move |verdict, exchange| {
-        let generation = &context.generation;
-        let decision = Decision::of(verdict, generation, step.place, route)?;
+    call::<RequestHook, _>(step, exchange, io, |verdict, io, exchange| {
+        let generation = &io.context.generation;
+        let decision = Decision::of(verdict, generation, io.place, route)?;
         if let Decision::Forward(place) = &decision {
             exchange.upstream = generation.snapshot.upstreams[*place].upstream.name.clone();
         }
@@ -86,19 +86,19 @@ pub(super) fn ask<'a: 'e, 'e>(
 ///
 /// A function that returns a block, so that what it is given is held once while the hook runs.
 fn call<'a: 'e, 'e, H: Compare, D>(
-    context: &'a Context,
-    Step { place, calls, shadow }: &'a Step,
+    step: &'a Step,
     exchange: &'e mut InHand,
-    mut io: MessageIo<'e>,
-    decide: impl FnOnce(H::Verdict, &mut InHand) -> Result<D, CallError> + 'e,
+    mut io: MessageIo<'a, 'e>,
+    decide: impl FnOnce(H::Verdict, &MessageIo<'a, 'e>, &mut InHand) -> Result<D, CallError> + 'e,
 ) -> impl Future<Output = (&'a Slot, Result<D, CallError>)>
 where
     for<'v> &'v H::Verdict: Into<Decided>,
 {
-    let (slot, side) = canary::version(context, *place, exchange);
-    let shadow = shadow.filter(|_| exchange.is_traffic());
-    let shadow = shadow.map(|place| ShadowCall::new(context, place, exchange));
-    let calls = calls.of(context.generation.writer);
+    let context = io.context;
+    let (slot, side) = canary::version(context, step.place, exchange);
+    let shadow = step.shadow.filter(|_| exchange.is_traffic());
+    let shadow = shadow.map(|place| Box::new(ShadowCall::new(context, place, exchange)));
+    let calls = step.calls.of(context.generation.writer);
     calls.calls.add(1);
     if let Some(taint) = &mut exchange.taint {
         taint.begin_call();
@@ -107,14 +107,14 @@ where
     async move {
         let call = CallContext { io: &mut io, route: Some(calls) };
         let verdict = slot.call::<H, _>(exchange, call).await;
-        if let Some(recorded) = io.recorded {
+        if let Some(recorded) = io.recorded.take() {
             recorded.end(exchange, verdict.as_ref());
         }
         if let Some(shadow) = shadow {
-            shadow.compare::<H>(context, &verdict, exchange);
+            shadow.compare::<H>(io.context, &verdict, exchange);
         }
-        let decided = verdict.and_then(|verdict| decide(verdict, exchange));
-        canary::called(context, *place, side, decided.as_ref().err());
+        let decided = verdict.and_then(|verdict| decide(verdict, &io, exchange));
+        canary::called(io.context, io.place, side, decided.as_ref().err());
         (slot, decided)
     }
 }
@@ -144,77 +144,83 @@ impl Decision {
 }
 
 /// Runs the response hooks over what an upstream answered, or what is stored of it.
-pub(super) async fn on_response(
-    context: &Context,
-    route: &Route,
-    exchange: &mut InHand,
-    answer: &mut Answer,
-) -> Result<(), Error> {
+pub(super) fn on_response<'e>(
+    context: &'e Context,
+    route: &'e Route,
+    exchange: &'e mut InHand,
+    answer: &'e mut Answer,
+) -> impl Future<Output = Result<(), Error>> {
     let is_done = answer.from_cache && route.cache.as_ref().is_some_and(Rules::stores_what_hooks_made);
-    if route.on_response.is_empty() || is_done {
-        return Ok(());
+    async move {
+        if route.on_response.is_empty() || is_done {
+            return Ok(());
+        }
+        let nothing = Response::new(Content::Whole(Bytes::new()));
+        let (parts, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
+        let endpoint =
+            answer.sent.as_ref().map(|sent| sent.endpoint().address.clone()).or(answer.endpoint.take());
+        exchange.response = Some(ResponseHead { parts, endpoint, from_cache: answer.from_cache });
+        let deadline = answer.sent.as_ref().and_then(|sent| sent.deadline.as_ref());
+        let (response, is_left) = run(context, route, exchange, body, deadline).await?;
+        answer.response = response;
+        if is_left && let Some(sent) = &mut answer.sent {
+            sent.give_up_response();
+        }
+        Ok(())
     }
-    let nothing = Response::new(Content::Whole(Bytes::new()));
-    let (parts, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
-    let endpoint =
-        answer.sent.as_ref().map(|sent| sent.endpoint().address.clone()).or(answer.endpoint.take());
-    exchange.response = Some(ResponseHead { parts, endpoint, from_cache: answer.from_cache });
-    let deadline = answer.sent.as_ref().and_then(|sent| sent.deadline.as_ref());
-    let (response, is_left) = run(context, route, exchange, body, deadline).await?;
-    answer.response = response;
-    if is_left && let Some(sent) = &mut answer.sent {
-        sent.give_up_response();
-    }
-    Ok(())
 }
 
 /// Runs the response hooks over what a request hook answered.
-pub(super) async fn on_reply(
-    context: &Context,
-    route: &Route,
-    exchange: &mut InHand,
+pub(super) fn on_reply<'e>(
+    context: &'e Context,
+    route: &'e Route,
+    exchange: &'e mut InHand,
     reply: Reply,
-) -> Result<Response<Content>, Error> {
+) -> impl Future<Output = Result<Response<Content>, Error>> {
     let mut response = into_response(reply);
     exchange.keep_promises(response.headers_mut());
-    if route.on_response.is_empty() {
-        return Ok(response);
+    async move {
+        if route.on_response.is_empty() {
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
+        Ok(run(context, route, exchange, body, None).await?.0)
     }
-    let (parts, body) = response.into_parts();
-    exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
-    Ok(run(context, route, exchange, body, None).await?.0)
 }
 
 /// Also says whether something else goes to the client than what came, which was not read to its end.
-async fn run(
-    context: &Context,
-    route: &Route,
-    exchange: &mut InHand,
+fn run<'e>(
+    context: &'e Context,
+    route: &'e Route,
+    exchange: &'e mut InHand,
     content: Content,
-    deadline: Option<&Timer>,
-) -> Result<(Response<Content>, bool), Error> {
+    deadline: Option<&'e Timer>,
+) -> impl Future<Output = Result<(Response<Content>, bool), Error>> {
     let mut body = LeavingBody::new(content);
-    for step in &route.on_response {
-        let io = MessageIo::new(context, step.place, Body::Response(&mut body), deadline);
-        let call = call::<ResponseHook, _>(context, step, exchange, io, |verdict, _| Ok(verdict));
-        let (slot, verdict) = call.await;
-        match verdict {
-            Ok(ResponseVerdict::Next) => {}
-            Ok(ResponseVerdict::Reply(reply)) => {
-                let (parts, content) = into_response(reply).into_parts();
-                exchange.forget_response_body();
-                if let Some(taint) = &mut exchange.taint {
-                    taint.changes_response();
+    async move {
+        for step in &route.on_response {
+            let io = MessageIo::new(context, step.place, Body::Response(&mut body), deadline);
+            let call = call::<ResponseHook, _>(step, exchange, io, |verdict, _, _| Ok(verdict));
+            let (slot, verdict) = call.await;
+            match verdict {
+                Ok(ResponseVerdict::Next) => {}
+                Ok(ResponseVerdict::Reply(reply)) => {
+                    let (parts, content) = into_response(reply).into_parts();
+                    exchange.forget_response_body();
+                    if let Some(taint) = &mut exchange.taint {
+                        taint.changes_response();
+                    }
+                    exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
+                    body.replace(content);
                 }
-                exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
-                body.replace(content);
+                Err(error) => by_policy(slot, step.calls.of(context.generation.writer), error)?,
             }
-            Err(error) => by_policy(slot, step.calls.of(context.generation.writer), error)?,
         }
+        let head = exchange.response.take().expect("nothing takes the response away while hooks run");
+        let is_left = body.is_left;
+        Ok((Response::from_parts(head.parts, body.into_content()), is_left))
     }
-    let head = exchange.response.take().expect("nothing takes the response away while hooks run");
-    let is_left = body.is_left;
-    Ok((Response::from_parts(head.parts, body.into_content()), is_left))
 }
 
 fn into_response(reply: Reply) -> Response<Content> {

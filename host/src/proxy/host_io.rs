@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// What a plugin can wait for in one call of a hook, for the message that the call is about.
-pub(super) struct MessageIo<'a> {
-    context: &'a Context,
+pub(super) struct MessageIo<'a, 'e> {
+    pub context: &'a Context,
     /// The plugin's, in the snapshot's list.
-    place: usize,
-    body: Body<'a>,
+    pub place: usize,
+    body: Body<'e>,
     /// Until when the client waits, if it has said so.
-    deadline: Option<&'a Timer>,
+    deadline: Option<&'e Timer>,
     /// What the call is recorded in, if it is.
     pub recorded: Option<Box<Begun>>,
 }
@@ -55,14 +55,14 @@ impl LeavingBody {
     }
 }
 
-impl<'a> MessageIo<'a> {
+impl<'a, 'e> MessageIo<'a, 'e> {
     /// Of a plugin, by its place in the snapshot's list.
-    pub fn new(context: &'a Context, place: usize, body: Body<'a>, deadline: Option<&'a Timer>) -> Self {
+    pub fn new(context: &'a Context, place: usize, body: Body<'e>, deadline: Option<&'e Timer>) -> Self {
         Self { context, place, body, deadline, recorded: None }
     }
 }
 
-impl Errands for MessageIo<'_> {
+impl Errands for MessageIo<'_, '_> {
     async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
         let written = self.recorded.as_ref().map(|_| request.clone());
         let Context { worker, generation, .. } = self.context;
@@ -111,7 +111,7 @@ impl Errands for MessageIo<'_> {
     }
 }
 
-impl MessageIo<'_> {
+impl MessageIo<'_, '_> {
     fn has_read(&mut self, read: Result<Bytes, BodyError>) -> Result<Bytes, BodyError> {
         if let (Err(_), Some(recorded)) = (&read, &mut self.recorded) {
             recorded.missed_body();
