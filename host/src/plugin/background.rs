@@ -15,7 +15,7 @@ use std::{
 use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
-use super::instance::cpu_time;
+use super::clocks::cpu_time;
 
 /// The thread behind a worker. It starts with the first call that goes there, and ends when this is dropped.
 #[derive(Debug, Default)]

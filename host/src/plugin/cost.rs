@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::engine::EPOCH;
+use super::epoch::EPOCH;
 
 /// The CPU time of a call, which may come and go. Taken only once the call has been seen to take long.
 #[derive(Debug, Default, Clone, Copy)]

@@ -19,7 +19,7 @@ use super::{
     background::Background,
     client::{Outgoing, Received, SendError},
     cost::{Cost, Meter},
-    engine,
+    epoch::epoch,
     exchange::InHand,
 };
 
@@ -176,14 +176,14 @@ impl Desk {
     fn resume(&self, cpu: fn() -> Duration) {
         let contents = &mut *self.contents();
         contents.meter.resume(cpu);
-        contents.has_outwaited |= contents.left_in.take().is_some_and(|epoch| epoch != engine::epoch());
+        contents.has_outwaited |= contents.left_in.take().is_some_and(|left_in| left_in != epoch());
     }
 
     /// The call has let go of the thread. What it waits for, if that is new.
     fn pause(&self, cpu: fn() -> Duration) -> Option<Asked> {
         let contents = &mut *self.contents();
         contents.meter.pause(cpu);
-        contents.left_in = contents.asked.is_some().then(engine::epoch);
+        contents.left_in = contents.asked.is_some().then(epoch);
         contents.asked.take()
     }
 }
@@ -388,7 +388,7 @@ mod tests {
             let mut call = pin!(call);
             let (_, asked) = take_turn(call.as_mut(), &desk, || Duration::ZERO);
             if passes {
-                engine::pass();
+                crate::plugin::epoch::pass();
             }
             at_once(attend(asked, &desk, &mut errands));
             let (looked, _) = take_turn(call.as_mut(), &desk, || Duration::from_millis(12));

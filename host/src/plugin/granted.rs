@@ -10,9 +10,10 @@ use super::{
     capability::{Store, StoreError},
     client::{Outgoing, SendError},
     errand::{BodyError, Which},
-    exchange::{Exchange, to_string},
-    instance::State,
+    exchange::Exchange,
+    state::State,
     taint::Taint,
+    text::to_string,
 };
 
 impl From<StoreError> for store::Error {

@@ -6,10 +6,12 @@
 use wasmtime::component::{ComponentType, Lift, TypedFunc};
 
 use super::{
-    Hook,
     bindings::exports::tollgate::policy::{request_hook, response_hook},
-    instance::{AsyncExports, CallError, Instance, Keeper},
-    slot::{RequestVerdict, ResponseVerdict},
+    counts::Hook,
+    error::CallError,
+    instance::{AsyncExports, Instance},
+    made::Keeper,
+    verdict::{RequestVerdict, ResponseVerdict},
 };
 
 /// A hook that is called with a message in hand, and returns a verdict about it.

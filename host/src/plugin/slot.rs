@@ -13,17 +13,23 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    Completed, Hook, Plugin, PluginCounts, RouteCalls,
     background::Background,
-    bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     breaker::{Breaker, Entry},
+    clocks::now,
+    configured::Plugin,
     cost::Cost,
+    counts::{Hook, PluginCounts, RouteCalls},
     crowd::{Crowd, Crowded},
     errand::{Errands, at_once},
-    exchange::{InHand, Reply},
-    instance::{CallError, Ended, Instance, Keeper, Terms, now},
+    error::CallError,
+    exchange::InHand,
+    instance::{Ended, Instance, Terms},
+    made::Keeper,
+    members::{Members, Pick},
     message_hook::{MessageHook, RequestHook, ResponseHook},
+    outcome::Completed,
     pace::Pace,
+    verdict::{RequestVerdict, ResponseVerdict},
 };
 use crate::telemetry::Writer;
 
@@ -63,70 +69,6 @@ impl<'a, I> CallContext<'a, I> {
     /// Of a call that belongs to no route.
     pub fn new(io: &'a mut I) -> Self {
         Self { io, route: None }
-    }
-}
-
-/// What a request hook decided.
-#[derive(Debug)]
-pub enum RequestVerdict {
-    Next,
-    Reply(Reply),
-    /// Go on, to the upstream of this name.
-    Forward(String),
-}
-
-/// What a response hook decided.
-#[derive(Debug)]
-pub enum ResponseVerdict {
-    Next,
-    Reply(Reply),
-}
-
-/// The place of the endpoint that a balancer chose; none if it has no opinion.
-pub type Pick = Option<usize>;
-
-/// The endpoints of an upstream, as a balancer may know them.
-pub trait Members: Send + Sync + std::fmt::Debug {
-    /// The name of the upstream.
-    fn upstream(&self) -> &str;
-    /// Another number for another list: who has seen this one need not be told again.
-    fn version(&self) -> u64;
-    /// What a balancer is told.
-    fn describe(&self) -> Vec<Member>;
-    /// How many there are.
-    fn len(&self) -> usize;
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// How one of them does at this moment.
-    fn inspect(&self, index: usize) -> Option<Condition>;
-}
-
-/// An endpoint, described to a balancer.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// `host:port`.
-    pub address: String,
-    pub weight: u32,
-    pub tags: Vec<(String, String)>,
-}
-
-/// How an endpoint does.
-#[derive(Debug, Clone, Copy)]
-pub struct Condition {
-    /// Requests in flight.
-    pub active: u32,
-    /// Moving average of the time to the head of a response, in microseconds.
-    pub latency_us: u32,
-    /// Failures in a row.
-    pub failures: u32,
-    /// What it has reported of its load of late, if it has.
-    pub load: Option<f32>,
-}
-
-impl From<Member> for balance_hook::Endpoint {
-    fn from(member: Member) -> Self {
-        Self { address: member.address, weight: member.weight, tags: member.tags }
     }
 }
 
@@ -552,29 +494,6 @@ impl Drop for Lent<'_> {
         if self.is_there {
             self.slot.there.set(self.slot.there.get() - 1);
         }
-    }
-}
-
-impl RequestVerdict {
-    pub(super) fn of(verdict: Option<request_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
-        Ok(match verdict {
-            None | Some(request_hook::Verdict::Next) => Self::Next,
-            Some(request_hook::Verdict::Forward(upstream)) => Self::Forward(upstream),
-            Some(request_hook::Verdict::Reply(reply)) => {
-                Self::Reply(Reply::new(reply.status, reply.headers, keeper.keep(reply.body)?)?)
-            }
-        })
-    }
-}
-
-impl ResponseVerdict {
-    pub(super) fn of(verdict: Option<response_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
-        Ok(match verdict {
-            None | Some(response_hook::Verdict::Next) => Self::Next,
-            Some(response_hook::Verdict::Reply(reply)) => {
-                Self::Reply(Reply::new(reply.status, reply.headers, keeper.keep(reply.body)?)?)
-            }
-        })
     }
 }
 
