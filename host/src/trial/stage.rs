@@ -13,7 +13,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
 
 use super::{
-    file::{Ended, Endpoint, Fault, Moment, Picks, Request, Response, Step, StepInstance, Verdict},
+    file::{Ended, Endpoint, Fault, Picks, Request, Response, Step, StepInstance, Verdict},
+    values::Moment,
     world::{Props, World},
 };
 use crate::{

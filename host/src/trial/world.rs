@@ -6,9 +6,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
-use super::file::{Answered, Case, SendFault, TestFile};
+use super::{
+    difference::are_as_expected,
+    file::{Answered, Case, Grants, SendFault, TestFile},
+};
 use crate::{
-    config::{BodyGrant, StoreGrant},
+    config::StoreGrant,
     plugin::{
         BodyError, Capabilities, Errands, Granted, InHand, Outgoing, Quota, Received, Secrets, SendError,
         Store,
@@ -27,14 +30,6 @@ pub struct Props {
     pub http: Vec<Answered>,
     /// Decides what comes by chance; the system does if absent.
     pub seed: Option<u64>,
-}
-
-/// How much a plugin is granted of what it imports.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Grants {
-    pub store: StoreGrant,
-    pub body: BodyGrant,
 }
 
 impl Props {
@@ -64,6 +59,17 @@ impl Props {
         let secrets = self.secrets.iter().map(|(name, secret)| (name.clone(), secret.as_bytes().to_vec()));
         let secrets = Secrets::known(secrets);
         Capabilities { store: Some(store), secrets, body: Some(self.grants.body), origins: Granted::OnTrial }
+    }
+}
+
+impl Answered {
+    /// Whether it is the answer to this request.
+    pub fn is_to(&self, request: &Outgoing) -> bool {
+        self.url.target == request.target
+            && self.url.path == request.path
+            && self.method.as_ref().is_none_or(|method| *method == request.method)
+            && are_as_expected(&self.asked.headers, &request.headers)
+            && self.asked.body.as_ref().is_none_or(|body| body.as_bytes() == request.body)
     }
 }
 
