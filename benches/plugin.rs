@@ -7,7 +7,7 @@ use tollgate::{
     address::Caller,
     config,
     plugin::{
-        CallContext, CallError, Capabilities, Compiler, Engine, EngineSettings, Exchange, InHand, NoErrands,
+        CallContext, CallError, Capabilities, Compiler, Engine, EngineSettings, Exchange, InHand, NoHostIo,
         Plugin, RequestVerdict, Slot, at_once,
     },
     telemetry::Writer,
@@ -37,7 +37,7 @@ fn slot(engine: &Engine, component: &[u8], settings: &str) -> Slot {
 
 /// Calls the hook as the proxy does. Nothing is waited for.
 fn on_request(slot: &Slot, exchange: &mut InHand) -> Result<RequestVerdict, CallError> {
-    at_once(slot.on_request(exchange, CallContext::new(&mut NoErrands)))
+    at_once(slot.on_request(exchange, CallContext::new(&mut NoHostIo)))
 }
 
 /// A request with 15 headers.

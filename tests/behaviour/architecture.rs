@@ -267,7 +267,9 @@ impl Graph {
         let Some(name) = path.get(module.len()).filter(|_| depth < 16) else { return Some(module) };
         let used = self.names[&module].uses.iter().find(|used| used.name == *name);
         let led = used.and_then(|used| self.absolute(&module, &used.path));
-        let led = led.and_then(|led| self.definition(&[led.as_slice(), &path[module.len() + 1..]].concat(), depth + 1));
+        let led = led.and_then(|led| {
+            self.definition(&[led.as_slice(), &path[module.len() + 1..]].concat(), depth + 1)
+        });
         Some(led.unwrap_or(module))
     }
 

@@ -75,7 +75,7 @@ pub(super) struct Cost {
     /// How long it has waited.
     pub waited: Duration,
     /// It was made in the background, from its beginning or in the end.
-    pub is_behind: bool,
+    pub is_offloaded: bool,
 }
 
 impl Cost {

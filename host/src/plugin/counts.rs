@@ -20,7 +20,7 @@ pub struct PluginCounts {
     /// Instances that have done their service.
     pub(super) recycled: Tally,
     /// Calls that were made in the background.
-    pub(super) behind: Tally,
+    pub(super) offloaded: Tally,
     pub(super) durations: Histogram,
     /// Nanoseconds of these in which calls waited, and their worker did something else.
     pub(super) waited: Tally,

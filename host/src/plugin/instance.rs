@@ -15,18 +15,18 @@ use wasmtime::{
 
 use super::{
     alarm::Alarms,
-    background::Background,
     bindings::exports::tollgate::policy::{balance_hook, complete_hook, request_hook, response_hook},
     clocks::cpu_time,
     code::Code,
     cost::{Cost, Meter},
-    errand::{Desk, Errands, NoErrands, drive, drive_behind},
     error::{CallError, StartError},
     exchange::Exchange,
+    host_io::{HostIo, NoHostIo, PendingIo, drive, drive_offloaded},
     limits::Limits,
     log_lines::{LogLines, escaped},
     made::Keeper,
     members::Members,
+    offload::OffloadThread,
     outcome::Completed,
     room::{Place, Reservation},
     shared::Shared,
@@ -70,7 +70,7 @@ pub struct Instance {
 
 /// What an instance has whose calls may take several turns.
 struct Asynchronous {
-    desk: Arc<Desk>,
+    pending_io: Arc<PendingIo>,
     /// How long a call may wait.
     wait: Duration,
     exports: AsyncExports,
@@ -106,10 +106,10 @@ impl Instance {
     const HANDED_OVER: usize = 128 << 20;
 
     /// Instantiates and configures. Only a plugin that may wait or yields takes more than one turn.
-    pub async fn start(plugin: Blueprint<'_>) -> Result<Self, StartError> {
+    pub(super) async fn start(plugin: Blueprint<'_>) -> Result<Self, StartError> {
         let code = plugin.code;
         let place = plugin.room.take()?;
-        let desk = plugin.waits.then(Arc::<Desk>::default);
+        let pending_io = plugin.waits.then(Arc::<PendingIo>::default);
         let log_lines = LogLines::new(
             plugin.surroundings.journal.clone(),
             plugin.shared.clone(),
@@ -138,7 +138,7 @@ impl Instance {
             most_unsent: plugin.limits.unsent.as_usize(),
             has_made_too_much: false,
             given_up: None,
-            desk: desk.clone(),
+            pending_io: pending_io.clone(),
             table: wasi::resources(),
             alarms: Alarms::new(plugin.surroundings),
         };
@@ -148,9 +148,9 @@ impl Instance {
         store.set_epoch_deadline(1);
         // What it hands over at once is in its memory. Lists that lead to the same bytes again and again could be more.
         store.set_hostcall_fuel(plugin.limits.memory.as_usize().min(Self::HANDED_OVER));
-        if let Some(desk) = desk {
-            let starting = Self::start_waiting(plugin, store, desk.clone(), place);
-            return drive(starting, &desk, &mut NoErrands, cpu_time).await;
+        if let Some(pending_io) = pending_io {
+            let starting = Self::start_waiting(plugin, store, pending_io.clone(), place);
+            return drive(starting, &pending_io, &mut NoHostIo, cpu_time).await;
         }
 
         let start = |store: &mut Store<State>| -> wasmtime::Result<_> {
@@ -194,7 +194,7 @@ impl Instance {
     async fn start_waiting(
         plugin: Blueprint<'_>,
         mut store: Store<State>,
-        desk: Arc<Desk>,
+        pending_io: Arc<PendingIo>,
         place: Place,
     ) -> Result<Self, StartError> {
         let code = plugin.code;
@@ -220,7 +220,7 @@ impl Instance {
             on_request: request.map_err(StartError::Instantiate)?,
             on_response: response.map_err(StartError::Instantiate)?,
         };
-        let asynchronous = Asynchronous { desk, wait: plugin.limits.wait.get(), exports };
+        let asynchronous = Asynchronous { pending_io, wait: plugin.limits.wait.get(), exports };
         store.data_mut().limits.time = plugin.limits.time.get();
         Ok(Self {
             store,
@@ -248,17 +248,17 @@ impl Instance {
     }
 
     /// What the call that has ended has taken, but for turns. Of most calls that is nothing.
-    pub fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> Cost {
         let Limits { mut meter, slept, .. } = self.store.data().limits;
         meter.pause(cpu_time);
         Cost { computed: meter.sampled(), slept, seen_for: meter.used(), ..Cost::default() }
     }
 
     /// What the call that has ended has taken, with its turns.
-    pub fn cost_in_all(&self) -> Cost {
+    pub(super) fn cost_in_all(&self) -> Cost {
         let mut cost = self.cost();
         if let Some(asynchronous) = &self.asynchronous {
-            asynchronous.desk.add_to(&mut cost);
+            asynchronous.pending_io.add_to(&mut cost);
         }
         cost
     }
@@ -339,7 +339,7 @@ pub(super) type Checked<V, T> = fn(Option<V>, Keeper<'_>) -> Result<T, CallError
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms<'a> {
     /// Where it computes once it has used up a turn; makes way now and then if absent.
-    pub background: Option<&'a Background>,
+    pub offload: Option<&'a OffloadThread>,
     /// It computes there from its beginning.
     pub is_slow: bool,
     /// Calls after which the instance makes room for a fresh one.
@@ -383,15 +383,15 @@ impl Instance {
     pub async fn on_complete(
         &mut self,
         outcomes: &[Arc<Completed>],
-        errands: &mut impl Errands,
+        io: &mut impl HostIo,
     ) -> Result<(), CallError> {
         let outcomes = outcomes.iter().map(|outcome| complete_hook::Outcome::from(&**outcome)).collect();
-        self.call_aside(self.complete, (outcomes,), errands).await
+        self.call_aside(self.complete, (outcomes,), io).await
     }
 
     /// Calls `on-tick`. Takes its time if it may wait.
-    pub async fn on_tick(&mut self, errands: &mut impl Errands) -> Result<(), CallError> {
-        self.call_aside(self.tick, (), errands).await
+    pub async fn on_tick(&mut self, io: &mut impl HostIo) -> Result<(), CallError> {
+        self.call_aside(self.tick, (), io).await
     }
 
     /// Calls a hook that is about no request in hand.
@@ -399,7 +399,7 @@ impl Instance {
         &mut self,
         hook: Option<TypedFunc<P, ()>>,
         parameters: P,
-        errands: &mut impl Errands,
+        io: &mut impl HostIo,
     ) -> Result<(), CallError>
     where
         P: component::ComponentNamedList + component::Lower + Send + Sync + 'static,
@@ -410,9 +410,9 @@ impl Instance {
         state.log_lines.renew();
         state.limits.begin();
         let result = match (&self.asynchronous, hook) {
-            (Some(Asynchronous { desk, wait, .. }), Some(hook)) => {
-                desk.begin(Some(*wait));
-                drive(hook.call_async(&mut self.store, parameters), desk, errands, cpu_time).await
+            (Some(Asynchronous { pending_io, wait, .. }), Some(hook)) => {
+                pending_io.begin(Some(*wait));
+                drive(hook.call_async(&mut self.store, parameters), pending_io, io, cpu_time).await
             }
             (None, Some(hook)) => hook.call(&mut self.store, parameters),
             (_, None) => Ok(()),
@@ -422,11 +422,11 @@ impl Instance {
 
     /// What [`Instance::call`] does, for a hook whose call may suspend. If this is dropped before its end, the exchange and
     /// the instance are lost.
-    pub async fn call_async<V: Send, T: Send + 'static>(
+    pub(super) async fn call_async<V: Send, T: Send + 'static>(
         mut self,
         exchange: Box<Exchange>,
         hook: fn(&AsyncExports) -> Option<TypedFunc<(), (V,)>>,
-        errands: &mut impl Errands,
+        io: &mut impl HostIo,
         terms: Terms<'_>,
         checked: Checked<V, T>,
     ) -> Ended<T>
@@ -436,11 +436,11 @@ impl Instance {
         let recycle_after = terms.recycle_after;
         let asynchronous = self.asynchronous.as_ref();
         let exported = asynchronous.and_then(|found| Some((found, hook(&found.exports)?)));
-        let Some((Asynchronous { desk, wait, .. }, hook)) = exported else {
+        let Some((Asynchronous { pending_io, wait, .. }, hook)) = exported else {
             return Ended::new(self, recycle_after, (exchange, Ok(None)), checked);
         };
-        let desk = desk.clone();
-        desk.begin(Some(*wait));
+        let pending_io = pending_io.clone();
+        pending_io.begin(Some(*wait));
         self.begin(exchange);
         let call = async move {
             let result = hook.call_async(&mut self.store, ()).await;
@@ -449,14 +449,14 @@ impl Instance {
             let verdict = state.ended(result.map(|(verdict,)| Some(verdict)));
             Ended::new(self, recycle_after, (exchange, verdict), checked)
         };
-        let mut ended = match terms.background {
-            Some(background) => {
-                drive_behind(Box::pin(call), &desk, errands, background, terms.is_slow, cpu_time).await
+        let mut ended = match terms.offload {
+            Some(offload) => {
+                drive_offloaded(Box::pin(call), &pending_io, io, offload, terms.is_slow, cpu_time).await
             }
-            None => drive(call, &desk, errands, cpu_time).await,
+            None => drive(call, &pending_io, io, cpu_time).await,
         };
         // The last turn is over only now.
-        desk.add_to(&mut ended.cost);
+        pending_io.add_to(&mut ended.cost);
         ended
     }
 

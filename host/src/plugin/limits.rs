@@ -10,8 +10,8 @@ use wasmtime::ResourceLimiter;
 use super::{
     clocks::cpu_time,
     cost::Meter,
-    errand::Desk,
     error::{CallError, StartError},
+    host_io::PendingIo,
     shared::Shared,
 };
 
@@ -55,11 +55,11 @@ impl Limits {
         (self.meter, self.slept) = (Meter::default(), Duration::ZERO);
     }
 
-    /// Looks at the time of the call, which is counted at the desk if it may come and go.
-    pub fn look(&mut self, desk: Option<&Desk>) -> Seen {
+    /// Looks at the time of the call, which is counted with its pending I/O if it may suspend.
+    pub fn look(&mut self, pending_io: Option<&PendingIo>) -> Seen {
         let now = cpu_time();
-        let (used, has_run) = match desk {
-            Some(desk) => desk.look(now),
+        let (used, has_run) = match pending_io {
+            Some(pending_io) => pending_io.look(now),
             None => (self.meter.look(now), true),
         };
         if used.saturating_add(self.slept) >= self.time {

@@ -41,8 +41,8 @@ impl Made {
 /// Keeps what a plugin has made, up to what it may.
 #[derive(Debug, Clone, Copy)]
 pub struct Keeper<'a> {
-    pub made: &'a Made,
-    pub most: usize,
+    pub(super) made: &'a Made,
+    pub(super) most: usize,
 }
 
 impl Keeper<'_> {

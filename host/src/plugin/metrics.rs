@@ -19,8 +19,8 @@ impl Plugin {
     }
 
     /// Calls that were made in the background of their worker, since they take long.
-    pub fn behind(&self) -> u64 {
-        self.counts().sum(|part| &part.behind)
+    pub fn offloaded(&self) -> u64 {
+        self.counts().sum(|part| &part.offloaded)
     }
 
     /// Instances that had done their service and made room for fresh ones.
@@ -55,7 +55,7 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
     let help = "Calls that were made in the background of their worker, since they take long.";
     page.counter("tollgate_plugin_background_calls_total", help, |family| {
         for plugin in plugins.clone() {
-            family.row(&[("plugin", &plugin.name)], plugin.behind());
+            family.row(&[("plugin", &plugin.name)], plugin.offloaded());
         }
     });
     page.counter("tollgate_plugin_failures_total", "Calls that brought no verdict.", |family| {

@@ -7,7 +7,6 @@
 mod alarm;
 mod anatomy;
 mod artifact;
-mod background;
 mod bindings;
 mod breaker;
 mod canary;
@@ -23,11 +22,11 @@ mod counts;
 mod crowd;
 mod engine;
 mod epoch;
-mod errand;
 mod error;
 mod exchange;
 mod granted;
 mod host;
+mod host_io;
 mod instance;
 mod keep;
 mod limits;
@@ -39,6 +38,7 @@ mod made;
 mod members;
 mod message_hook;
 mod metrics;
+mod offload;
 mod outcome;
 mod pace;
 mod record;
@@ -61,7 +61,6 @@ mod wasi;
 
 pub use anatomy::{Anatomy, AnatomyError, Range};
 pub use artifact::Digest;
-pub use background::{Background, make_way};
 pub use canary::{Comparison, Ended, Judgement, Seen, Side, write_canaries};
 pub use capability::{
     Capabilities, Capability, Granted, Quota, SecretError, Secrets, Store, StoreError, Usage,
@@ -72,14 +71,15 @@ pub use compile::{CompileError, CompileLimits, Compiler, compile_for_parent};
 pub use configured::Plugin;
 pub use counts::{FailureKind, Hook, Metric, MetricKind, PluginCounts, RouteCalls};
 pub use engine::{Engine, EngineSettings};
-pub use errand::{BodyError, Errands, NoErrands, at_once};
 pub use error::{CallError, Edit, StartError};
 pub use exchange::{Exchange, InHand, Reply, ResponseHead};
+pub use host_io::{BodyError, HostIo, NoHostIo, at_once};
 pub use keep::Keepers;
 pub use load_error::LoadError;
 pub use members::{Condition, Member, Members, Pick};
 pub use message_hook::{MessageHook, RequestHook, ResponseHook};
 pub use metrics::{write_on_routes, write_plugins};
+pub use offload::{OffloadThread, make_way};
 pub use outcome::{Batch, Completed, Outcomes};
 pub use record::{
     Begun, Call, Choice, Decided, Errand, Recorded, SeenExchange, SeenPick, SeenResponse, Sides,

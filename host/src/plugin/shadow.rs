@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 
 use super::{
-    BodyError, CallError, Errands, Exchange, FailureKind, Hook, MessageHook, Outgoing, Plugin, Received,
+    BodyError, CallError, Exchange, FailureKind, Hook, HostIo, MessageHook, Outgoing, Plugin, Received,
     Reply, RequestHook, RequestVerdict, ResponseHook, ResponseVerdict, SendError,
 };
 use crate::telemetry::{Page, PerWorker, Tally, Writer};
@@ -62,7 +62,7 @@ impl ReadBodies {
     }
 }
 
-impl Errands for ReadBodies {
+impl HostIo for ReadBodies {
     async fn send(&mut self, _: Outgoing) -> Result<Received, SendError> {
         Err(SendError::Denied)
     }

@@ -13,20 +13,20 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    background::Background,
     breaker::{Breaker, Entry},
     clocks::now,
     configured::Plugin,
     cost::Cost,
     counts::{Hook, PluginCounts, RouteCalls},
     crowd::{Crowd, Crowded},
-    errand::{Errands, at_once},
     error::CallError,
     exchange::InHand,
+    host_io::{HostIo, at_once},
     instance::{Ended, Instance, Terms},
     made::Keeper,
     members::{Members, Pick},
     message_hook::{MessageHook, RequestHook, ResponseHook},
+    offload::OffloadThread,
     outcome::Completed,
     pace::Pace,
     verdict::{RequestVerdict, ResponseVerdict},
@@ -48,7 +48,7 @@ pub struct Slot {
     breaker: Breaker,
     pace: Pace,
     /// Where calls go that take long; they stay if absent.
-    background: Option<Rc<Background>>,
+    offload: Option<Rc<OffloadThread>>,
     /// For the one instance of a plugin that does not wait, while its calls are made in the background.
     turn: Semaphore,
     /// Requests that have one, or wait for it.
@@ -85,7 +85,7 @@ impl Slot {
             there: Cell::new(0),
             breaker,
             pace: Pace::default(),
-            background: None,
+            offload: None,
             turn: Semaphore::new(1),
             in_hand: Cell::new(0),
             crowd: Crowd::default(),
@@ -93,8 +93,8 @@ impl Slot {
     }
 
     /// The same with a place for calls that take long.
-    pub fn with_background(self, background: Rc<Background>) -> Self {
-        Self { background: Some(background), ..self }
+    pub fn with_offload(self, offload: Rc<OffloadThread>) -> Self {
+        Self { offload: Some(offload), ..self }
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
@@ -113,7 +113,7 @@ impl Slot {
 
     /// Whether calls take so long that they are made in the background.
     fn is_slow(&self) -> bool {
-        self.background.is_some() && (self.pace.is_slow() || self.in_hand.get() > 0)
+        self.offload.is_some() && (self.pace.is_slow() || self.in_hand.get() > 0)
     }
 
     /// Keeps what the plugin makes.
@@ -122,7 +122,7 @@ impl Slot {
     }
 
     /// Calls `on-request`.
-    pub fn on_request<'a, I: Errands>(
+    pub fn on_request<'a, I: HostIo>(
         &'a self,
         exchange: &'a mut InHand,
         context: CallContext<'a, I>,
@@ -131,7 +131,7 @@ impl Slot {
     }
 
     /// Calls `on-response`.
-    pub fn on_response<'a, I: Errands>(
+    pub fn on_response<'a, I: HostIo>(
         &'a self,
         exchange: &'a mut InHand,
         context: CallContext<'a, I>,
@@ -148,7 +148,7 @@ impl Slot {
         clippy::manual_async_fn,
         reason = "an async fn holds its parameters twice, and so does each request"
     )]
-    pub fn call<'a, H: MessageHook, I: Errands>(
+    pub fn call<'a, H: MessageHook, I: HostIo>(
         &'a self,
         exchange: &'a mut InHand,
         context: CallContext<'a, I>,
@@ -174,7 +174,7 @@ impl Slot {
     }
 
     /// Calls a hook of a plugin whose calls may suspend.
-    async fn call_async<H: MessageHook, I: Errands>(
+    async fn call_async<H: MessageHook, I: HostIo>(
         &self,
         exchange: &mut InHand,
         CallContext { io, route }: CallContext<'_, I>,
@@ -196,11 +196,11 @@ impl Slot {
         exchange: &mut InHand,
         route: Option<&RouteCalls>,
     ) -> Result<H::Verdict, CallError> {
-        let Some(background) = &self.background else { return self.call_inline::<H>(exchange, route) };
+        let Some(offload) = &self.offload else { return self.call_inline::<H>(exchange, route) };
         if self.in_hand.get() >= Self::IN_HAND {
             return Err(CallError::Busy(Self::IN_HAND));
         }
-        let _in_hand = InHandBehind::new(&self.in_hand);
+        let _in_hand = InHandOffloaded::new(&self.in_hand);
         let _turn = self.turn.acquire().await.expect("nobody closes it");
         let recycle_after = self.plugin.recycle_after();
         let mut lent = self.lend(H::HOOK, recycle_after, exchange.is_traffic()).await?;
@@ -213,17 +213,17 @@ impl Slot {
             let called = instance.call_until(flag, taken, H::call);
             Ended::new(instance, recycle_after, called, H::read)
         };
-        let (mut ended, took) = background.run(work).await;
-        (ended.cost.computed, ended.cost.is_behind) = (took, true);
+        let (mut ended, took) = offload.run(work).await;
+        (ended.cost.computed, ended.cost.is_offloaded) = (took, true);
         counts.end(timed, route, since.elapsed().saturating_sub(took));
         lent.give_back(ended, exchange)
     }
 
     /// Calls `on-tick`.
-    pub async fn on_tick(&self, errands: &mut impl Errands) -> Result<(), CallError> {
+    pub async fn on_tick(&self, io: &mut impl HostIo) -> Result<(), CallError> {
         let mut lent = self.lend(Hook::OnTick, self.plugin.limits.recycle_after, true).await?;
         let timed = self.counts().begin(Hook::OnTick);
-        let result = lent.instance().on_tick(errands).await;
+        let result = lent.instance().on_tick(io).await;
         self.counts().end(timed, None, lent.instance().cost_in_all().waited);
         lent.keep(result)
     }
@@ -232,11 +232,11 @@ impl Slot {
     pub async fn on_complete(
         &self,
         outcomes: &[Arc<Completed>],
-        errands: &mut impl Errands,
+        io: &mut impl HostIo,
     ) -> Result<(), CallError> {
         let mut lent = self.lend(Hook::OnComplete, self.plugin.limits.recycle_after, true).await?;
         let timed = self.counts().begin(Hook::OnComplete);
-        let result = lent.instance().on_complete(outcomes, errands).await;
+        let result = lent.instance().on_complete(outcomes, io).await;
         self.counts().end(timed, None, lent.instance().cost_in_all().waited);
         lent.keep(result)
     }
@@ -267,10 +267,10 @@ impl Slot {
             return Err(CallError::Busy(most));
         }
         self.there.set(self.there.get() + 1);
-        let started = match &self.background {
-            Some(background) if self.pace.is_slow() => {
+        let started = match &self.offload {
+            Some(offload) if self.pace.is_slow() => {
                 let plugin = self.plugin.clone();
-                background.run(move || at_once(plugin.instance())).await.0
+                offload.run(move || at_once(plugin.instance())).await.0
             }
             Some(_) | None => self.plugin.instance().await,
         };
@@ -313,24 +313,24 @@ impl Slot {
     /// How a call is to be made that may take several turns.
     fn terms(&self) -> Terms<'_> {
         Terms {
-            background: self.background.as_deref(),
-            is_slow: self.background.is_some() && self.pace.is_slow(),
+            offload: self.offload.as_deref(),
+            is_slow: self.offload.is_some() && self.pace.is_slow(),
             recycle_after: self.plugin.recycle_after(),
         }
     }
 
     /// What a call tells of those to come.
     fn learn(&self, cost: Cost) {
-        if cost.taken().is_zero() && !cost.is_behind {
+        if cost.taken().is_zero() && !cost.is_offloaded {
             return;
         }
         self.breaker.spend(cost.taken(), now);
-        if self.background.is_none() {
+        if self.offload.is_none() {
             return;
         }
         let (counts, plugin) = (self.counts(), &self.plugin.name);
-        counts.behind.add(u64::from(cost.is_behind));
-        if cost.is_behind && self.pace.is_slow() {
+        counts.offloaded.add(u64::from(cost.is_offloaded));
+        if cost.is_offloaded && self.pace.is_slow() {
             if self.pace.timed(&cost, counts.calls(), now) {
                 tracing::info!(%plugin, "the plugin's calls are quick again and made on this worker");
             }
@@ -408,16 +408,16 @@ impl Drop for GivenUp {
 }
 
 /// One of the requests that are in hand in the background, for as long as it lives.
-struct InHandBehind<'a>(&'a Cell<u32>);
+struct InHandOffloaded<'a>(&'a Cell<u32>);
 
-impl<'a> InHandBehind<'a> {
+impl<'a> InHandOffloaded<'a> {
     fn new(count: &'a Cell<u32>) -> Self {
         count.set(count.get() + 1);
         Self(count)
     }
 }
 
-impl Drop for InHandBehind<'_> {
+impl Drop for InHandOffloaded<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }

@@ -17,9 +17,9 @@ use super::{
     capability::Capabilities,
     clocks::now,
     counts::Metric,
-    errand::Desk,
     error::CallError,
     exchange::Exchange,
+    host_io::PendingIo,
     limits::{Limits, Seen},
     log_lines::LogLines,
     members::Members,
@@ -48,7 +48,7 @@ pub(super) struct State {
     /// Whether nobody waits any more for a call in the background.
     pub given_up: Option<Arc<AtomicBool>>,
     /// Where it leaves what it waits for, if it may wait at all.
-    pub desk: Option<Arc<Desk>>,
+    pub pending_io: Option<Arc<PendingIo>>,
     pub limits: Limits,
     pub wasi: WasiCtx,
     pub table: ResourceTable,
@@ -88,9 +88,9 @@ impl State {
         if is_given_up {
             return UpdateDeadline::Interrupt;
         }
-        match self.limits.look(self.desk.as_deref()) {
+        match self.limits.look(self.pending_io.as_deref()) {
             Seen::OutOfTime => UpdateDeadline::Interrupt,
-            Seen::Running if self.desk.is_some() => UpdateDeadline::Yield(1),
+            Seen::Running if self.pending_io.is_some() => UpdateDeadline::Yield(1),
             Seen::Running | Seen::Back => UpdateDeadline::Continue(1),
         }
     }
@@ -98,8 +98,8 @@ impl State {
     /// What it was granted, for a function of the host that may take long: the guest does not run meanwhile, so nobody
     /// looks at its time. That is what the second is for, to be called every millisecond or two; its error ends the call.
     pub fn at_length(&mut self) -> (&Capabilities, impl FnMut() -> wasmtime::Result<()> + '_) {
-        let Self { surroundings, limits, desk, .. } = self;
-        let go_on = || match limits.look(desk.as_deref()) {
+        let Self { surroundings, limits, pending_io, .. } = self;
+        let go_on = || match limits.look(pending_io.as_deref()) {
             Seen::OutOfTime => Err(wasmtime::Error::msg("the plugin has the host work too long")),
             Seen::Running | Seen::Back => Ok(()),
         };

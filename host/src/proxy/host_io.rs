@@ -9,7 +9,7 @@ use super::Context;
 use crate::{
     body::{Arriving, Content, Leaving, Unread},
     clock::{Clock, Timer, before},
-    plugin::{Begun, BodyError, Errands, Exchange, InHand, Outgoing, Received, SendError},
+    plugin::{Begun, BodyError, Exchange, HostIo, InHand, Outgoing, Received, SendError},
 };
 
 /// What a plugin can wait for in one call of a hook, for the message that the call is about.
@@ -62,7 +62,7 @@ impl<'a, 'e> MessageIo<'a, 'e> {
     }
 }
 
-impl Errands for MessageIo<'_, '_> {
+impl HostIo for MessageIo<'_, '_> {
     async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
         let written = self.recorded.as_ref().map(|_| request.clone());
         let Context { worker, generation, .. } = self.context;

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::StoreGrant,
     plugin::{
-        BodyError, Capabilities, Errands, Granted, InHand, Outgoing, Quota, Received, Secrets, SendError,
+        BodyError, Capabilities, Granted, HostIo, InHand, Outgoing, Quota, Received, Secrets, SendError,
         Store,
     },
 };
@@ -118,7 +118,7 @@ impl World {
     }
 }
 
-impl Errands for World {
+impl HostIo for World {
     async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
         self.answer(&request)
     }
