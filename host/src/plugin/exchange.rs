@@ -481,7 +481,7 @@ impl Reply {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::text::joined, *};
 
     fn exchange() -> Exchange {
         let (parts, ()) =
