@@ -1,6 +1,7 @@
 //! How does a connection become requests?
 
 use std::{
+    cell::Cell,
     convert::Infallible,
     future::{Future, poll_fn},
     pin::Pin,
@@ -24,7 +25,7 @@ use crate::{
     body::ClientBody,
     config::Listener,
     live::Worker,
-    proxy::{self, Answered, Connection, Refusal, Turn},
+    proxy::{self, Answered, Connection, Refusal, Tunnel, Turn},
     socket::Socket,
     telemetry::{
         Part,
@@ -124,19 +125,21 @@ impl Server {
             builder.max_headers(limits.header_count);
         }
         let wire = Wire::new(stream, connection.clone(), turn.clone(), scratch.clone(), &worker.clock);
+        // With what the connection goes on when the last response has been written.
+        let opened: Rc<Cell<Option<Box<Tunnel>>>> = Rc::default();
         let service = {
-            let turn = turn.clone();
+            let (turn, opened) = (turn.clone(), opened.clone());
             let (worker, connection) = (worker.clone(), connection.clone());
             service_fn(move |request: Request<Incoming>| {
                 // Not in the future: hyper may read on before it polls that.
                 turn.begin(request.version());
-                let (worker, connection, turn) = (worker.clone(), connection.clone(), turn.clone());
+                let (worker, connection, opened) = (worker.clone(), connection.clone(), opened.clone());
                 async move {
                     let request = request.map(|body| ClientBody::new(body, None));
                     let leaving = worker.clone();
                     let Answered { mut response, tunnel } = proxy::handle(worker, connection, request).await;
                     match tunnel {
-                        Some(tunnel) => turn.set_tunnel(tunnel),
+                        Some(tunnel) => opened.set(Some(tunnel)),
                         // Not later: a client that is not told sends its next request into a closed connection.
                         None if leaving.is_leaving() => {
                             response
@@ -193,7 +196,7 @@ impl Server {
             Refusal { client, tls, version: None, head, status: Some(status), reason: &reason }
                 .write(&worker);
         }
-        match (result, turn.take_tunnel()) {
+        match (result, opened.take()) {
             (Err(error), _) => {
                 tracing::debug!(client = %connection.peer.address, %error, "connection ended");
             }

@@ -7,13 +7,7 @@ use std::{
 
 use wasmtime::ResourceLimiter;
 
-use super::{
-    clocks::cpu_time,
-    cost::Meter,
-    error::CallError,
-    host_io::PendingIo,
-    shared::Shared,
-};
+use super::{clocks::cpu_time, cost::Meter, error::CallError, host_io::PendingIo, shared::Shared};
 
 /// What an instance may use, and what it has used.
 pub(super) struct Limits {

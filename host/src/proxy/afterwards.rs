@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::{
     connection::Connection, context::Context as Request, cut::Cut, grpc, meter::Meter, record::Record,
-    send::Sent,
+    sent::Sent,
 };
 use crate::{
     body::{End, Observer},

@@ -17,8 +17,8 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use super::{
-    context::Context, error::Error, flight::Flight, hooks, meter::Meter, observer::Observer,
-    record::RecordedExchange, send::Sent,
+    answer::Answer, context::Context, error::Error, flight::Flight, hooks, meter::Meter, observer::Observer,
+    record::RecordedExchange, sent::Sent,
 };
 use crate::{
     body::{Arriving, Content},
@@ -80,34 +80,6 @@ pub(super) struct Visit {
     lead: Option<Lead>,
     forward: Forward,
     asked: Time,
-}
-
-/// What an upstream has answered, or what is stored in its place.
-pub(super) struct Answer {
-    pub response: Response<Content>,
-    /// How it was brought; none for what is stored.
-    pub sent: Option<Sent>,
-    /// The endpoint that answered, where `sent` is needed elsewhere.
-    pub endpoint: Option<HeaderValue>,
-    pub from_cache: bool,
-    /// What is stored of it, on routes that may want it encoded.
-    pub kept: Option<Kept>,
-}
-
-impl Answer {
-    fn from_cache(response: Response<Content>) -> Self {
-        Self { response, sent: None, endpoint: None, from_cache: true, kept: None }
-    }
-
-    fn from_upstream(response: Response<Incoming>, sent: Sent) -> Self {
-        Self {
-            response: response.map(Content::Streaming),
-            sent: Some(sent),
-            endpoint: None,
-            from_cache: false,
-            kept: None,
-        }
-    }
 }
 
 impl Flight<'_> {

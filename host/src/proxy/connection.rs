@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, Version, header};
 
-use super::{Peer, Tunnel};
+use super::identity::Peer;
 use crate::{
     address::Caller,
     config::Listener,
@@ -142,7 +142,6 @@ pub struct Turn {
     stage: Cell<Stage>,
     fault: Cell<Option<StatusCode>>,
     interim: RefCell<Vec<Bytes>>,
-    tunnel: Cell<Option<Box<Tunnel>>>,
     version: Cell<&'static [u8]>,
 }
 
@@ -213,15 +212,6 @@ impl Turn {
     /// Has an interim response written before anything else.
     pub fn push_interim(&self, response: Bytes) {
         self.interim.borrow_mut().push(response);
-    }
-
-    /// The connection goes on in another protocol when the response has been written.
-    pub fn set_tunnel(&self, tunnel: Box<Tunnel>) {
-        self.tunnel.set(Some(tunnel));
-    }
-
-    pub fn take_tunnel(&self) -> Option<Box<Tunnel>> {
-        self.tunnel.take()
     }
 
     /// Interim responses that wait to be written.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body::Body as _;
 
-use super::send::Sent;
+use super::sent::Sent;
 use crate::body::Content;
 
 /// Takes away what the response cannot have. Returns how long its content has to be, if the head says so.

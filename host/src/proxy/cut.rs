@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::Connection;
+use super::connection::Connection;
 use crate::{
     body::{End, Error},
     live::Worker,

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
-use super::headers::{BadRequest, BadResponse};
+use super::malformed::{BadRequest, BadResponse};
 use crate::{
     clock::Elapsed,
     plugin::CallError,

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::Response;
 
 use super::{
-    cached::Answer,
+    answer::Answer,
     canary,
     context::Context,
+    decision::Decision,
     error::Error,
     host_io::{Body, LeavingBody, MessageIo},
     observer::Observer,
@@ -22,24 +23,15 @@ use crate::{
     cache::Rules,
     clock::Timer,
     config::Failure,
-    live::Generation,
     plugin::{
-        CallContext, CallError, Compare, Decided, Hook, InHand, Reply, RequestHook, RequestVerdict,
-        ResponseHead, ResponseHook, ResponseVerdict, RouteCalls, Slot, brief,
+        CallContext, CallError, Compare, Decided, Hook, InHand, Reply, RequestHook, ResponseHead,
+        ResponseHook, ResponseVerdict, RouteCalls, Slot,
     },
     reason::put_reason,
     snapshot::{Route, Step, Target},
     telemetry::sampled,
     upstream::Roster,
 };
-
-/// What the request hooks of a route decided.
-pub(super) enum Decision {
-    Next,
-    Reply(Reply),
-    /// Go to another upstream: a place in the snapshot's list.
-    Forward(usize),
-}
 
 /// Runs the request hooks in order, up to the first that replies. They may have to wait, until the client's
 /// deadline if it has one; `body` is what they may read or replace meanwhile, if there is any.
@@ -125,30 +117,6 @@ where
         let decided = verdict.and_then(|verdict| decide(verdict, &io, exchange));
         canary::called(io.context, io.place, side, decided.as_ref().err());
         (slot, decided)
-    }
-}
-
-impl Decision {
-    /// What the verdict of a plugin, by its place, means on this route.
-    fn of(
-        verdict: RequestVerdict,
-        generation: &Generation,
-        plugin: usize,
-        route: &Route,
-    ) -> Result<Self, CallError> {
-        let snapshot = &generation.snapshot;
-        match verdict {
-            RequestVerdict::Next => Ok(Self::Next),
-            RequestVerdict::Reply(reply) => Ok(Self::Reply(reply)),
-            RequestVerdict::Forward(name) => {
-                let place =
-                    snapshot.upstream(&name).ok_or_else(|| CallError::UnknownUpstream(brief(&name)))?;
-                match snapshot.may_forward(plugin, route, place) {
-                    true => Ok(Self::Forward(place)),
-                    false => Err(CallError::UpstreamNotGranted(brief(&name))),
-                }
-            }
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 
-use super::{forwarded, headers::BadRequest};
+use super::{forwarded, malformed::BadRequest};
 use crate::{address::Caller, authority, config::TrustedProxies, tls::ClientCertificate};
 
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

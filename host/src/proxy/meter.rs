@@ -7,7 +7,7 @@ use std::{
 
 use http::StatusCode;
 
-use super::canary::Decided;
+use super::versions::Versions;
 use crate::{
     live::Generation,
     telemetry::{
@@ -24,12 +24,12 @@ pub(super) struct Meter {
     /// A place in the snapshot's list.
     route: Cell<Option<usize>>,
     /// By which versions of plugins.
-    pub decided: Decided,
+    pub versions: Versions,
 }
 
 impl Meter {
     pub fn start() -> Self {
-        Self { started: Instant::now(), route: Cell::new(None), decided: Decided::default() }
+        Self { started: Instant::now(), route: Cell::new(None), versions: Versions::default() }
     }
 
     /// Notes the route that takes it.
@@ -60,6 +60,6 @@ impl Meter {
     ) {
         let counts = generation.snapshot.counts(self.route.get()).of(generation.writer);
         counts.answered(status, bytes, duration, is_complete);
-        self.decided.count(generation, status);
+        self.versions.count(generation, status);
     }
 }

@@ -10,12 +10,14 @@
 //! What a step does stands in a file of its own. `explain` has a request that has not come go the same way.
 
 mod afterwards;
+mod answer;
 mod cached;
 mod canary;
 mod connection;
 mod content;
 mod context;
 mod cut;
+mod decision;
 mod error;
 mod explain;
 mod failure;
@@ -26,6 +28,7 @@ pub mod headers;
 mod hooks;
 mod host_io;
 mod identity;
+mod malformed;
 mod meter;
 mod observer;
 mod record;
@@ -33,16 +36,18 @@ mod refused;
 mod retry;
 mod secure;
 mod send;
+mod sent;
 mod shadow;
 mod tunnel;
 mod upgrade;
+mod versions;
 
 pub use afterwards::Afterwards;
 pub use connection::{Connection, Turn};
 pub use error::{Blame, Error};
 pub use explain::{Explanation, Question, Unexplained, explain};
-pub use headers::{BadRequest, BadResponse};
 pub use identity::Peer;
+pub use malformed::{BadRequest, BadResponse};
 pub use refused::Refusal;
 pub use tunnel::Tunnel;
 
@@ -63,13 +68,13 @@ use crate::{
 use cached::Lookup;
 use context::Context;
 use cut::Cut;
+use decision::Decision;
 use failure::Failure;
 use flight::{Admission, Arrival, Expect, Flight};
-use hooks::Decision;
 use meter::Meter;
 use observer::Observer;
 use record::Record;
-use send::Sent;
+use sent::Sent;
 
 /// What a client gets.
 pub type Body = ResponseBody<Afterwards>;
@@ -321,7 +326,7 @@ impl Flight<'_> {
         Ok((self.encode(answer.response, answer.kept), answer.sent))
     }
 
-    async fn run_response_hooks(&mut self, answer: &mut cached::Answer) -> Result<(), Error> {
+    async fn run_response_hooks(&mut self, answer: &mut answer::Answer) -> Result<(), Error> {
         hooks::on_response(self.context, self.route, &mut self.exchange, answer).await
     }
 

@@ -7,8 +7,8 @@ use http::{Request, request};
 use super::{
     connection::Connection,
     context::Context,
+    decision::Decision,
     explain::{Before, Explaining, Explanation},
-    hooks::Decision,
     identity::Came,
     record::{Record, RecordedExchange},
 };

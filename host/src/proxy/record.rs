@@ -11,10 +11,10 @@ use std::{
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, request};
 
 use super::{
-    Connection,
+    connection::Connection,
     cut::Cut,
     identity::{self, Came},
-    send::Sent,
+    sent::Sent,
 };
 use crate::{
     cache::Served,

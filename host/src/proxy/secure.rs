@@ -5,10 +5,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, header, request};
 
-use super::{
-    Connection,
-    headers::{BadRequest, Prepared},
-};
+use super::{connection::Connection, headers::Prepared, malformed::BadRequest};
 use crate::authority;
 
 /// The way to TLS, for a request that has come in clear to a listener that wants it otherwise. `request` is

@@ -19,15 +19,16 @@ use super::{
     context::Context,
     error::Error,
     flight::{Expect, Flight},
-    headers::{self, BadResponse},
-    hooks,
+    headers, hooks,
+    malformed::BadResponse,
     retry::{self, Attempt, Outcome},
+    sent::Sent,
     upgrade::Expected,
 };
 use crate::{
     body::{Arriving, Patience, RequestBody, Upload, UploadState},
     cache::policy::Time,
-    clock::{Clock, Elapsed, TICK, Tick, Timer, before},
+    clock::{Clock, Elapsed, TICK, Tick, before},
     field::Names,
     plugin::{Exchange, InHand},
     proxy_protocol::Introduction,
@@ -41,68 +42,6 @@ use crate::{
 
 /// How long an upstream may take to ask for a body that waits for it. Some never do (RFC 9110, section 10.1.1).
 const CONTINUE: Duration = Duration::from_secs(1);
-
-/// A request that an endpoint has answered: what is to be settled when the response has ended.
-#[derive(Debug)]
-pub struct Sent {
-    in_flight: InFlight,
-    /// Where the upstream gets only so many requests at once.
-    _permit: Option<Permit>,
-    /// Goes back to its pool, if all goes well.
-    lease: Option<Lease>,
-    upload: Option<Rc<Upload>>,
-    /// How often the request was brought to an endpoint.
-    pub attempts: usize,
-    pub clock: Clock,
-    /// How long the body of the response may be silent.
-    pub silence: Duration,
-    /// Until when the client waits for its end, if it has said so.
-    pub deadline: Option<Timer>,
-    /// What goes on in another protocol.
-    pub switched: Option<Box<Switched>>,
-    /// How long a tunnel may be silent.
-    pub tunnel_silence: Duration,
-}
-
-impl Sent {
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        self.in_flight.endpoint()
-    }
-
-    /// Bytes of the request's body that have passed.
-    pub fn uploaded(&self) -> u64 {
-        self.upload.as_ref().map_or(0, |upload| upload.passed())
-    }
-
-    /// Whether the client still waits to be asked for the body of its request, and will not be.
-    pub fn leaves_body(&self) -> bool {
-        self.upload.as_ref().is_some_and(|upload| upload.state() == UploadState::Held)
-    }
-
-    /// The response is not going to be read, so nothing else can be on its connection.
-    pub fn give_up_response(&mut self) {
-        self.lease = None;
-        self.switched = None;
-    }
-
-    /// The response has been read to its end.
-    pub fn finish(mut self) {
-        // A request that is still being written keeps its connection to itself.
-        if self.upload.as_ref().is_none_or(|upload| upload.is_complete())
-            && let Some(lease) = self.lease.take()
-        {
-            lease.finish();
-        }
-    }
-}
-
-impl Drop for Sent {
-    fn drop(&mut self) {
-        if let Some(upload) = &self.upload {
-            upload.abandon();
-        }
-    }
-}
 
 /// What a request waits for, besides its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

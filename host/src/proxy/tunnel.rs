@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Connection, cut::Cut, record::Record, send::Sent};
+use super::{connection::Connection, cut::Cut, record::Record, sent::Sent};
 use crate::{
     clock::{Clock, Timer},
     live::Worker,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request};
 use hyper::ext::Protocol;
 
-use super::headers::{BadRequest, BadResponse};
+use super::malformed::{BadRequest, BadResponse};
 use crate::config::UpgradeProtocol;
 
 const WEBSOCKET: &str = "websocket";

@@ -19,7 +19,7 @@ use crate::{
         unkeyed,
     },
     plugin::Exchange,
-    proxy::{Context, send::Sent},
+    proxy::{Context, sent::Sent},
 };
 
 impl Visit {

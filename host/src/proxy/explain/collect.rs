@@ -8,7 +8,7 @@ use super::report::{Asked, Changed, Explanation, Near, Prepared, Routed, hidden,
 use crate::{
     authority,
     plugin::{CallError, Exchange, InHand},
-    proxy::{context::Context, hooks::Decision, identity::Came},
+    proxy::{context::Context, decision::Decision, identity::Came},
     route::Objection,
     snapshot::{Route, Snapshot, Step},
     telemetry::with_sources,
