@@ -1,13 +1,13 @@
 //! What does the cache do for this request?
 //!
-//! `lookup` may answer before anything is sent; `settle` looks at what came back, and may answer with what is
-//! stored instead; `keep` has it stored while it goes to the client. Routes that do not cache pass through all
-//! three without a trace.
+//! [`Flight::lookup`] may answer before anything is sent; [`Flight::settle`] looks at what came back, and may answer with
+//! what is stored instead; [`Flight::keep`] has it stored while it goes to the client. Routes that do not cache pass through
+//! all three without a trace.
 
 mod answer;
 mod storing;
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
@@ -17,10 +17,8 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use super::{
-    Context, Error, hooks,
-    meter::Meter,
-    record::{self, Record},
-    send::{self, Expects, Sent},
+    context::Context, error::Error, flight::Flight, hooks, meter::Meter, observer::Observer,
+    record::RecordedExchange, send::Sent,
 };
 use crate::{
     body::{Arriving, Content},
@@ -36,7 +34,7 @@ use crate::{
         unkeyed,
     },
     clock::{Timer, before},
-    plugin::{Exchange, InHand, Taint},
+    plugin::{Exchange, Taint},
     snapshot::{Route, Target},
     telemetry::Writer,
 };
@@ -112,15 +110,18 @@ impl Answer {
     }
 }
 
-/// Has it noted what plugins make of a request whose response may be stored.
-pub(super) fn follow(route: &Route, exchange: &mut Exchange) {
-    let Some(rules) = &route.cache else { return };
-    let may_make =
-        !route.on_request.is_empty() || (rules.stores_what_hooks_made() && !route.on_response.is_empty());
-    if may_make {
-        let is_authorized = is_authorized(exchange);
-        let taint = Taint::new(rules.key.fields(), rules.key.hold_query(), is_authorized);
-        exchange.taint = Some(Box::new(taint));
+impl Flight<'_> {
+    /// Has it noted what plugins make of a request whose response may be stored.
+    pub(super) fn note_what_plugins_derive(&mut self) {
+        let Self { route, exchange, .. } = self;
+        let Some(rules) = &route.cache else { return };
+        let may_make =
+            !route.on_request.is_empty() || (rules.stores_what_hooks_made() && !route.on_response.is_empty());
+        if may_make {
+            let is_authorized = is_authorized(exchange);
+            let taint = Taint::new(rules.key.fields(), rules.key.hold_query(), is_authorized);
+            exchange.taint = Some(Box::new(taint));
+        }
     }
 }
 
@@ -136,116 +137,119 @@ fn is_authorized(exchange: &Exchange) -> bool {
     }
 }
 
-/// Looks for a stored response that answers the request. Its body is read where it is part of the question.
-pub(super) async fn lookup(
-    context: &Context,
-    route: &Route,
-    target: &Target,
-    exchange: &mut InHand,
-    body: &mut Arriving,
-    deadline: Option<&Timer>,
-    record: &mut Option<Box<Record>>,
-) -> Result<Lookup, Error> {
-    /// How often a request takes the place of one that has given up its lead.
-    const TURNS: usize = 3;
-    let Some(rules) = &route.cache else { return Ok(Lookup::Ask(None)) };
-    let cache = &context.generation.snapshot.cache;
-    let mut visit = Visit::new(context, rules, target, exchange);
-    if let Some(forward) = visit.is_kept_out(context, rules, &exchange.request, body, deadline).await? {
-        return Ok(visit.ask(forward, exchange));
-    }
-    let head = &exchange.request;
-    let wait = target.upstream.settings.retry.timeout.map_or(cache.wait, |limit| limit.get().min(cache.wait));
-    for _ in 0..TURNS {
-        let now = Time::now();
-        let mut resource = cache.store.get(&visit.key);
-        visit.stored = resource.as_ref().and_then(|resource| resource.select(&head.headers)).cloned();
-        if visit.stored.is_none() && cache.store.disk().is_some() {
-            // In a box, here and below, since most requests do not wait for it.
-            let reading = Box::pin(cache.store.from_disk(&visit.key, &head.headers, cache.waiters));
-            let read = before(deadline, context.worker.clock.within(wait, reading)).await;
-            visit.stored = read.map_err(|_| Error::DeadlineExceeded)?.ok().flatten();
-            resource = cache.store.get(&visit.key);
-        }
-        visit.forward = match visit.judged(rules, exchange, resource.as_ref(), now) {
-            Judged::Answers { stored, served, is_renewed } => {
-                if is_renewed && let Filling::Lead(lead) = cache.store.fill(&visit.key) {
-                    renew(context, route, target, exchange, &stored, lead);
-                }
-                return Ok(Lookup::Answer(visit.answered(&head.headers, stored, served, route, record)));
-            }
-            Judged::Refused => return Err(Error::OnlyIfCached),
-            Judged::Asks(forward) => forward,
+impl Flight<'_> {
+    /// Looks for a stored response that answers the request. Its body is read where it is part of the question.
+    ///
+    /// What opens a tunnel is no response that could be stored or be answered with one.
+    pub(super) async fn lookup(&mut self) -> Result<Lookup, Error> {
+        /// How often a request takes the place of one that has given up its lead.
+        const TURNS: usize = 3;
+        let Self { context, observer, route, target, exchange, body, deadline, .. } = self;
+        let deadline = deadline.as_ref();
+        let Some(rules) = route.cache.as_ref().filter(|_| !self.is_upgrade) else {
+            return Ok(Lookup::Ask(None));
         };
-        let conditions = visit
-            .stored
-            .as_ref()
-            .filter(|_| !visit.is_question)
-            .and_then(|stored| policy::conditional_headers(&stored.headers));
-        let has_conditions = has_conditions(&head.headers);
-        let may_lead = head.method != Method::HEAD
-            && (conditions.is_some() || !has_conditions)
-            && !resource.is_some_and(|resource| resource.passes(now))
-            && !is_authorized(exchange)
-            && visit.obstacle(&head.headers).is_none();
-        if may_lead {
-            match cache.store.fill(&visit.key) {
-                Filling::Lead(lead) => {
-                    // What another has fetched may have been stored since the store was looked at.
-                    let newer = cache.store.get(&visit.key).is_some_and(|resource| {
-                        let is_other = |stored: &Arc<Stored>| {
-                            visit.stored.as_ref().is_none_or(|before| !Arc::ptr_eq(before, stored))
-                        };
-                        resource.select(&head.headers).is_some_and(is_other)
-                    });
-                    if newer {
-                        continue;
+        let cache = &context.generation.snapshot.cache;
+        let mut visit = Visit::new(context, rules, target, exchange);
+        if let Some(forward) =
+            visit.is_kept_out(context, rules, &exchange.request, body.as_mut(), deadline).await?
+        {
+            return Ok(visit.ask(forward, exchange));
+        }
+        let head = &exchange.request;
+        let wait =
+            target.upstream.settings.retry.timeout.map_or(cache.wait, |limit| limit.get().min(cache.wait));
+        for _ in 0..TURNS {
+            let now = Time::now();
+            let resource = visit.select(context, &head.headers, wait, deadline).await?;
+            visit.forward = match visit.judged(rules, exchange, resource.as_ref(), now) {
+                Judged::Answers { stored, served, is_renewed } => {
+                    if is_renewed && let Filling::Lead(lead) = cache.store.fill(&visit.key) {
+                        renew(context, route, target, exchange, &stored, lead);
                     }
-                    visit.lead = Some(lead);
+                    return Ok(Lookup::Answer(visit.answered(
+                        &head.headers,
+                        stored,
+                        served,
+                        route,
+                        observer,
+                    )));
                 }
-                Filling::Follow(fill) => {
-                    let followed = Box::pin(fill.followed(cache.waiters, |coming| {
-                        !has_conditions && coming.selection.matches(&head.headers)
-                    }));
-                    let followed = before(deadline, context.worker.clock.within(wait, followed)).await;
-                    match followed.map_err(|_| Error::DeadlineExceeded)? {
-                        Ok(Some(Followed::Coming(coming))) => {
-                            return Ok(Lookup::Answer(Answer::from_cache(visit.read_along(&coming, record))));
+                Judged::Refused => return Err(Error::OnlyIfCached),
+                Judged::Asks(forward) => forward,
+            };
+            let conditions = visit
+                .stored
+                .as_ref()
+                .filter(|_| !visit.is_question)
+                .and_then(|stored| policy::conditional_headers(&stored.headers));
+            let has_conditions = has_conditions(&head.headers);
+            let may_lead = head.method != Method::HEAD
+                && (conditions.is_some() || !has_conditions)
+                && !resource.is_some_and(|resource| resource.passes(now))
+                && !is_authorized(exchange)
+                && visit.obstacle(&head.headers).is_none();
+            if may_lead {
+                match cache.store.fill(&visit.key) {
+                    Filling::Lead(lead) => {
+                        // What another has fetched may have been stored since the store was looked at.
+                        let newer = cache.store.get(&visit.key).is_some_and(|resource| {
+                            let is_other = |stored: &Arc<Stored>| {
+                                visit.stored.as_ref().is_none_or(|before| !Arc::ptr_eq(before, stored))
+                            };
+                            resource.select(&head.headers).is_some_and(is_other)
+                        });
+                        if newer {
+                            continue;
                         }
-                        Ok(Some(Followed::Over(Outcome::Stored(stored))))
-                            if stored.selection.matches(&head.headers) =>
-                        {
-                            let served = Served::Collapsed;
-                            return Ok(Lookup::Answer(visit.answered(
-                                &head.headers,
-                                stored,
-                                served,
-                                route,
-                                record,
-                            )));
+                        visit.lead = Some(lead);
+                    }
+                    Filling::Follow(fill) => {
+                        let followed = Box::pin(fill.followed(cache.waiters, |coming| {
+                            !has_conditions && coming.selection.matches(&head.headers)
+                        }));
+                        let followed = before(deadline, context.worker.clock.within(wait, followed)).await;
+                        match followed.map_err(|_| Error::DeadlineExceeded)? {
+                            Ok(Some(Followed::Coming(coming))) => {
+                                return Ok(Lookup::Answer(Answer::from_cache(
+                                    visit.read_along(&coming, observer),
+                                )));
+                            }
+                            Ok(Some(Followed::Over(Outcome::Stored(stored))))
+                                if stored.selection.matches(&head.headers) =>
+                            {
+                                let served = Served::Collapsed;
+                                return Ok(Lookup::Answer(visit.answered(
+                                    &head.headers,
+                                    stored,
+                                    served,
+                                    route,
+                                    observer,
+                                )));
+                            }
+                            // Either of another variant, or somebody else's turn.
+                            Ok(Some(Followed::Over(Outcome::Stored(_) | Outcome::Abandoned))) => continue,
+                            Ok(Some(Followed::Over(Outcome::Passed)) | None) | Err(_) => {}
                         }
-                        // Either of another variant, or somebody else's turn.
-                        Ok(Some(Followed::Over(Outcome::Stored(_) | Outcome::Abandoned))) => continue,
-                        Ok(Some(Followed::Over(Outcome::Passed)) | None) | Err(_) => {}
                     }
                 }
             }
+            visit.request = head.headers.clone();
+            if let Some(conditions) = conditions
+                && head.method == Method::GET
+            {
+                visit.validates = true;
+                policy::with_conditions(&mut exchange.request.headers, conditions);
+            }
+            break;
         }
-        visit.request = head.headers.clone();
-        if let Some(conditions) = conditions
-            && head.method == Method::GET
-        {
-            visit.validates = true;
-            policy::with_conditions(&mut exchange.request.headers, conditions);
+        if visit.request.is_empty() {
+            visit.request = exchange.request.headers.clone();
         }
-        break;
+        visit.observe(exchange);
+        visit.asked = Time::now();
+        Ok(Lookup::Ask(Some(Box::new(visit))))
     }
-    if visit.request.is_empty() {
-        visit.request = exchange.request.headers.clone();
-    }
-    visit.observe(exchange);
-    visit.asked = Time::now();
-    Ok(Lookup::Ask(Some(Box::new(visit))))
 }
 
 /// What is to be done with a request, by what is stored for it.
@@ -271,44 +275,38 @@ pub(super) struct Foreseen {
     pub obstacle: Option<&'static str>,
 }
 
-/// What [`lookup`] would find now. Nothing is counted, fetched or renewed, and nobody is waited for.
-pub(super) async fn foresee(
-    context: &Context,
-    rules: &Rules,
-    target: &Target,
-    exchange: &InHand,
-    body: &mut Arriving,
-) -> Result<Foreseen, Error> {
-    let cache = &context.generation.snapshot.cache;
-    let head = &exchange.request;
-    let mut visit = Visit::new(context, rules, target, exchange);
-    let now = Time::now();
-    let what = match visit.is_kept_out(context, rules, head, body, None).await? {
-        Some(forward) => Ok(Served::Forwarded(forward)),
-        None => {
-            let mut resource = cache.store.get(&visit.key);
-            visit.stored = resource.as_ref().and_then(|resource| resource.select(&head.headers)).cloned();
-            if visit.stored.is_none() && cache.store.disk().is_some() {
-                let reading = cache.store.from_disk(&visit.key, &head.headers, cache.waiters);
-                visit.stored = context.worker.clock.within(cache.wait, reading).await.ok().flatten();
-                resource = cache.store.get(&visit.key);
+impl Flight<'_> {
+    /// What [`Flight::lookup`] would find now; None on a route that does not cache. Nothing is counted, fetched or renewed, and
+    /// nobody is waited for.
+    pub(super) async fn foresee(&mut self) -> Result<Option<Foreseen>, Error> {
+        let Self { context, route, target, exchange, body, .. } = self;
+        let Some(rules) = route.cache.as_ref().filter(|_| !self.is_upgrade) else { return Ok(None) };
+        let head = &exchange.request;
+        let mut visit = Visit::new(context, rules, target, exchange);
+        let now = Time::now();
+        let what = match visit.is_kept_out(context, rules, head, body.as_mut(), None).await? {
+            Some(forward) => Ok(Served::Forwarded(forward)),
+            None => {
+                let wait = visit.cache.wait;
+                let resource = visit.select(context, &head.headers, wait, None).await?;
+                match visit.judged(rules, exchange, resource.as_ref(), now) {
+                    Judged::Answers { served, .. } => Ok(served),
+                    Judged::Refused => Err(Error::OnlyIfCached),
+                    Judged::Asks(forward) => Ok(Served::Forwarded(forward)),
+                }
             }
-            match visit.judged(rules, exchange, resource.as_ref(), now) {
-                Judged::Answers { served, .. } => Ok(served),
-                Judged::Refused => Err(Error::OnlyIfCached),
-                Judged::Asks(forward) => Ok(Served::Forwarded(forward)),
-            }
+        };
+        if let Ok(Served::Forwarded(forward)) = what {
+            visit.forward = forward;
         }
-    };
-    if let Ok(Served::Forwarded(forward)) = what {
-        visit.forward = forward;
+        visit.request = head.headers.clone();
+        visit.observe(exchange);
+        let obstacle = visit.obstacle(&visit.request).or(visit.is_authorized.then_some(
+            "the request came with credentials, and only a response that says it is for others is stored",
+        ));
+        let stored = visit.stored.take().map(|stored| (stored, now));
+        Ok(Some(Foreseen { stored, key: visit.key, what, obstacle }))
     }
-    visit.request = head.headers.clone();
-    visit.observe(exchange);
-    let obstacle = visit.obstacle(&visit.request).or(visit.is_authorized.then_some(
-        "the request came with credentials, and only a response that says it is for others is stored",
-    ));
-    Ok(Foreseen { stored: visit.stored.take().map(|stored| (stored, now)), key: visit.key, what, obstacle })
 }
 
 /// What of a request is asked of the cache.
@@ -321,7 +319,8 @@ enum Question {
     Body(usize),
 }
 
-fn question(rules: &Rules, head: &http::request::Parts, body: &Arriving) -> Question {
+fn question(rules: &Rules, head: &http::request::Parts, body: Option<&Arriving>) -> Question {
+    let Some(body) = body else { return Question::Target };
     match head.method {
         Method::GET | Method::HEAD if rules.methods.get && body.is_end_stream() => Question::Target,
         Method::POST if rules.methods.post && !has_conditions(&head.headers) => {
@@ -353,111 +352,108 @@ async fn digest(context: &Context, body: &mut Arriving, length: usize) -> Result
     }
 }
 
-/// Looks at what came back: is it what is to be sent?
-pub(super) fn settle(
-    visit: &mut Option<Box<Visit>>,
-    route: &Route,
-    exchange: &mut InHand,
-    answer: Result<(Response<Incoming>, Sent), Error>,
-    record: &mut Option<Box<Record>>,
-) -> Result<Answer, Error> {
-    let (Some(present), Some(rules)) = (visit.as_deref_mut(), &route.cache) else {
-        return answer.map(|(response, sent)| Answer::from_upstream(response, sent));
-    };
-    if present.validates {
-        // Response hooks see the request as it was before the cache asked on its own behalf.
-        let forwarded = std::mem::take(&mut exchange.request.headers);
-        exchange.request.headers = if forwarded.is_empty() { forwarded } else { present.request.clone() };
-    }
-    present.is_changed = exchange.request_edits() != present.request_edits;
-    let now = Time::now();
-    let (response, sent) = match answer {
-        Ok(answer) => answer,
-        Err(error) => {
-            let is_unreachable = error.is_cut_off();
-            return match present.substitute(is_unreachable, true, now) {
-                Some(stored) => {
-                    tracing::warn!(error = %crate::telemetry::with_sources(&error), "answered with what is stale");
-                    Ok(take(visit).settled(stored, Served::Stale, route, record))
-                }
-                None => {
-                    if let Some(lead) = present.lead.take() {
-                        lead.end(Outcome::Passed);
-                    }
-                    Err(error)
-                }
-            };
+impl Flight<'_> {
+    /// Looks at what came back: is it what is to be sent?
+    pub(super) fn settle(
+        &mut self,
+        visit: &mut Option<Box<Visit>>,
+        answer: Result<(Response<Incoming>, Sent), Error>,
+    ) -> Result<Answer, Error> {
+        let Self { observer, route, exchange, .. } = self;
+        let (Some(present), Some(rules)) = (visit.as_deref_mut(), &route.cache) else {
+            return answer.map(|(response, sent)| Answer::from_upstream(response, sent));
+        };
+        if present.validates {
+            // Response hooks see the request as it was before the cache asked on its own behalf.
+            let forwarded = std::mem::take(&mut exchange.request.headers);
+            exchange.request.headers = if forwarded.is_empty() { forwarded } else { present.request.clone() };
         }
-    };
-    if present.validates && response.status() == StatusCode::NOT_MODIFIED {
-        // Nothing follows, so that its connection is free.
-        sent.finish();
-        let present = take(visit);
-        return Ok(present.validated(rules, response.headers(), now, route, record));
+        present.is_changed = exchange.request_edits() != present.request_edits;
+        let now = Time::now();
+        let (response, sent) = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let is_unreachable = error.disposition().is_cut_off;
+                return match present.substitute(is_unreachable, true, now) {
+                    Some(stored) => {
+                        tracing::warn!(error = %crate::telemetry::with_sources(&error), "answered with what is stale");
+                        Ok(take(visit).settled(stored, Served::Stale, route, observer))
+                    }
+                    None => {
+                        if let Some(lead) = present.lead.take() {
+                            lead.end(Outcome::Passed);
+                        }
+                        Err(error)
+                    }
+                };
+            }
+        };
+        if present.validates && response.status() == StatusCode::NOT_MODIFIED {
+            // Nothing follows, so that its connection is free.
+            sent.finish();
+            let present = take(visit);
+            return Ok(present.validated(rules, response.headers(), now, route, observer));
+        }
+        let is_error = matches!(response.status().as_u16(), 500 | 502 | 503 | 504);
+        if let Some(stored) = present.substitute(is_error, false, now) {
+            return Ok(take(visit).settled(stored, Served::Stale, route, observer));
+        }
+        Ok(Answer::from_upstream(response, sent))
     }
-    let is_error = matches!(response.status().as_u16(), 500 | 502 | 503 | 504);
-    if let Some(stored) = present.substitute(is_error, false, now) {
-        return Ok(take(visit).settled(stored, Served::Stale, route, record));
-    }
-    Ok(Answer::from_upstream(response, sent))
 }
 
-/// Has a response stored, if it may be, while it goes to the client; and what it puts out of date forgotten.
-pub(super) fn keep(
-    visit: Option<Box<Visit>>,
-    context: &Context,
-    rules: Option<&Rules>,
-    exchange: &Exchange,
-    answer: &mut Answer,
-    record: &mut Option<Box<Record>>,
-) {
-    let (Some(visit), Some(rules)) = (visit, rules) else { return };
-    let nothing = Response::new(Content::Whole(Bytes::new()));
-    let (mut head, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
-    let now = Time::now();
-    if visit.method == Method::HEAD {
-        visit.head(rules, &head, now);
-    } else if !visit.is_question && policy::invalidates(&visit.method, head.status) {
-        visit.invalidate(rules, &head, now);
-    }
-    let served = Served::Forwarded(visit.forward);
-    visit.told(served, record);
-    let Some((freshness, selection, headers)) = visit.storable(rules, exchange, &head, now) else {
-        visit.pass(&head, now);
-        status::tell(&mut head.headers, served, None, now);
-        answer.response = Response::from_parts(head, body);
-        return;
-    };
-    let stored = Stored {
-        status: head.status,
-        tags: tags(&headers),
-        headers,
-        body: StoredBody::default(),
-        encoded: Arc::default(),
-        freshness,
-        selection,
-    };
-    status::tell(&mut head.headers, served, Some(&stored.freshness), now);
-    if !head.headers.contains_key(header::DATE) {
-        head.headers.extend(stored.headers.get(header::DATE).map(|date| (header::DATE, date.clone())));
-    }
-    let body = match body {
-        Content::Streaming(incoming) => match answer.sent.take() {
-            Some(sent) => {
-                record::served(record, &sent);
-                answer.endpoint = Some(sent.endpoint().address.clone());
-                visit.store_along(context, stored, incoming, sent)
-            }
-            None => Content::Streaming(incoming),
-        },
-        Content::Whole(bytes) => {
-            visit.store(Stored { body: StoredBody::new(vec![Bytes::copy_from_slice(&bytes)]), ..stored });
-            Content::Whole(bytes)
+impl Flight<'_> {
+    /// Has a response stored, if it may be, while it goes to the client; and what it puts out of date forgotten.
+    pub(super) fn keep(&mut self, visit: Option<Box<Visit>>, answer: &mut Answer) {
+        let Self { context, observer, route, exchange, .. } = self;
+        let (Some(visit), Some(rules)) = (visit, route.cache.as_ref()) else { return };
+        let nothing = Response::new(Content::Whole(Bytes::new()));
+        let (mut head, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
+        let now = Time::now();
+        if visit.method == Method::HEAD {
+            visit.head(rules, &head, now);
+        } else if !visit.is_question && policy::invalidates(&visit.method, head.status) {
+            visit.invalidate(rules, &head, now);
         }
-        // What hooks have made of a body passes through.
-        content @ (Content::Pieces(_) | Content::Changed(_)) => content,
-    };
-    answer.response = Response::from_parts(head, body);
+        let served = Served::Forwarded(visit.forward);
+        visit.told(served, observer);
+        let Some((freshness, selection, headers)) = visit.storable(rules, exchange, &head, now) else {
+            visit.pass(&head, now);
+            status::tell(&mut head.headers, served, None, now);
+            answer.response = Response::from_parts(head, body);
+            return;
+        };
+        let stored = Stored {
+            status: head.status,
+            tags: tags(&headers),
+            headers,
+            body: StoredBody::default(),
+            encoded: Arc::default(),
+            freshness,
+            selection,
+        };
+        status::tell(&mut head.headers, served, Some(&stored.freshness), now);
+        if !head.headers.contains_key(header::DATE) {
+            head.headers.extend(stored.headers.get(header::DATE).map(|date| (header::DATE, date.clone())));
+        }
+        let body = match body {
+            Content::Streaming(incoming) => match answer.sent.take() {
+                Some(sent) => {
+                    observer.served_by(sent.endpoint(), sent.attempts);
+                    answer.endpoint = Some(sent.endpoint().address.clone());
+                    visit.store_along(context, stored, incoming, sent)
+                }
+                None => Content::Streaming(incoming),
+            },
+            Content::Whole(bytes) => {
+                visit.store(Stored { body: StoredBody::new(vec![Bytes::copy_from_slice(&bytes)]), ..stored });
+                Content::Whole(bytes)
+            }
+            // What hooks have made of a body passes through.
+            content @ (Content::Pieces(_) | Content::Changed(_)) => content,
+        };
+        answer.response = Response::from_parts(head, body);
+    }
 }
 
 /// What a 304, or a 200 to HEAD, has made of a stored response.
@@ -516,14 +512,15 @@ impl Visit {
         context: &Context,
         rules: &Rules,
         head: &http::request::Parts,
-        body: &mut Arriving,
+        body: Option<&mut Arriving>,
         deadline: Option<&Timer>,
     ) -> Result<Option<Forward>, Error> {
-        match question(rules, head, body) {
+        match question(rules, head, body.as_deref()) {
             Question::None => return Ok(Some(Forward::Method)),
             Question::Target => {}
             Question::Body(length) => {
                 // In a box, since most requests do not wait for it.
+                let Some(body) = body else { return Ok(None) };
                 let reading = Box::pin(digest(context, body, length));
                 let digest = before(deadline, reading).await.map_err(|_| Error::DeadlineExceeded)??;
                 self.is_question = true;
@@ -532,6 +529,28 @@ impl Visit {
         }
         let is_kept_out = self.directives.no_store || policy::is_met_elsewhere(&head.headers);
         Ok(is_kept_out.then_some(Forward::Bypass))
+    }
+
+    /// Selects what is stored for a request, in memory or on disk, for which it waits so long at most. All that is stored
+    /// under its key.
+    async fn select(
+        &mut self,
+        context: &Context,
+        headers: &HeaderMap,
+        wait: Duration,
+        deadline: Option<&Timer>,
+    ) -> Result<Option<Resource>, Error> {
+        let Cache { store, waiters, .. } = &*self.cache;
+        let resource = store.get(&self.key);
+        self.stored = resource.as_ref().and_then(|resource| resource.select(headers)).cloned();
+        if self.stored.is_some() || store.disk().is_none() {
+            return Ok(resource);
+        }
+        // In a box, since most requests do not wait for it.
+        let reading = Box::pin(store.from_disk(&self.key, headers, *waiters));
+        let read = before(deadline, context.worker.clock.within(wait, reading)).await;
+        self.stored = read.map_err(|_| Error::DeadlineExceeded)?.ok().flatten();
+        Ok(store.get(&self.key))
     }
 
     /// What is to be done, as far as what was selected tells; `resource` is all that is stored under its key.
@@ -580,9 +599,9 @@ impl Visit {
         matches!(judged, Judgement::Store { .. })
     }
 
-    fn told(&self, served: Served, record: &mut Option<Box<Record>>) {
+    fn told(&self, served: Served, observer: &mut Observer) {
         self.cache.count(served, self.writer);
-        record::cached(record, served);
+        observer.cached(served);
     }
 
     /// The upstream is to be asked.
@@ -600,9 +619,9 @@ impl Visit {
         stored: Arc<Stored>,
         served: Served,
         route: &Route,
-        record: &mut Option<Box<Record>>,
+        observer: &mut Observer,
     ) -> Answer {
-        let response = self.answer(request, &stored, served, record);
+        let response = self.answer(request, &stored, served, observer);
         let kept =
             route.compress.is_some().then(|| Kept { store: self.cache.store.clone(), key: self.key, stored });
         Answer { kept, ..Answer::from_cache(response) }
@@ -614,10 +633,10 @@ impl Visit {
         stored: Arc<Stored>,
         served: Served,
         route: &Route,
-        record: &mut Option<Box<Record>>,
+        observer: &mut Observer,
     ) -> Answer {
         let request = std::mem::take(&mut self.request);
-        self.answered(&request, stored, served, route, record)
+        self.answered(&request, stored, served, route, observer)
     }
 
     /// What may be sent in the place of a failure.
@@ -635,7 +654,7 @@ impl Visit {
         not_modified: &HeaderMap,
         now: Time,
         route: &Route,
-        record: &mut Option<Box<Record>>,
+        observer: &mut Observer,
     ) -> Answer {
         let stored = self.stored.clone().expect("only what is stored is validated");
         let not_modified = storable_headers(not_modified, &[]);
@@ -649,7 +668,7 @@ impl Visit {
         if let Some(lead) = self.lead.take() {
             lead.end(if is_for_all { Outcome::Stored(renewed.clone()) } else { Outcome::Passed });
         }
-        self.settled(renewed, Served::Revalidated, route, record)
+        self.settled(renewed, Served::Revalidated, route, observer)
     }
 }
 
@@ -715,18 +734,17 @@ fn renew(
     drain.spawn_local(async move {
         let snapshot = context.generation.snapshot.clone();
         let (route, target) = (&snapshot.routes[route], &snapshot.upstreams[target]);
-        let (rules, mut visit, mut exchange) =
-            (route.cache.as_ref(), Some(Box::new(visit)), InHand::new(exchange));
-        let answer =
-            send::send(&context, target, route, &mut exchange, None, Expects::Nothing, &mut None).await;
-        let answer = settle(&mut visit, route, &mut exchange, answer, &mut None);
-        let Ok(mut answer) = answer else { return };
+        let mut observer = Observer::Nobody;
+        let mut flight = Flight::new(&context, route, target, RecordedExchange::new(exchange), &mut observer);
+        let mut visit = Some(Box::new(visit));
+        let answer = flight.send().await;
+        let Ok(mut answer) = flight.settle(&mut visit, answer) else { return };
         if visit.is_some()
-            && rules.is_some_and(Rules::stores_what_hooks_made)
-            && hooks::on_response(&context, route, &mut exchange, &mut answer).await.is_err()
+            && route.cache.as_ref().is_some_and(Rules::stores_what_hooks_made)
+            && hooks::on_response(&context, route, &mut flight.exchange, &mut answer).await.is_err()
         {
             return;
         }
-        keep(visit, &context, rules, &exchange, &mut answer, &mut None);
+        flight.keep(visit, &mut answer);
     });
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderValue, Response, StatusCode, Version, header};
 
 use super::{Peer, Tunnel};
 use crate::{
@@ -78,6 +78,16 @@ impl Connection {
             turn: None,
             given_up: Cell::default(),
             client: self.client.clone(),
+        }
+    }
+
+    /// Says that the connection ends with this response, where there is nothing else on it.
+    ///
+    /// A client that waits to be asked for its body, and is not, may send it all the same or go on with another
+    /// request: nobody can tell which (RFC 9110, section 10.1.1).
+    pub(super) fn ends_with<B>(&self, response: &mut Response<B>) {
+        if self.turn.is_some() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
     }
 

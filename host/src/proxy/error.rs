@@ -11,7 +11,7 @@ use crate::{
     plugin::CallError,
     reason::{put_reason, reason},
     telemetry::traffic::Limit,
-    upstream::ConnectError,
+    upstream::{ConnectError, Reason},
 };
 
 /// Why a request was not answered by an upstream or a plugin.
@@ -70,122 +70,104 @@ pub enum Blame {
     Proxy,
 }
 
-impl Error {
-    /// The one table of what the client is told, and of who is to blame.
-    pub fn verdict(&self) -> (StatusCode, Blame) {
-        match self {
-            Self::BadRequest(reason) => (reason.status(), Blame::Client),
-            Self::ClientBroke(status) => (status.unwrap_or(StatusCode::BAD_REQUEST), Blame::Client),
-            Self::ClientSlow(_) => (StatusCode::REQUEST_TIMEOUT, Blame::Client),
-            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Blame::Client),
-            Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, Blame::Client),
-            Self::NoRoute => (StatusCode::NOT_FOUND, Blame::Client),
-            Self::NoEndpoint | Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy),
-            Self::Connect { source, .. } if source.is_own() => {
-                (StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy)
-            }
-            // RFC 9111, section 5.2.1.7.
-            Self::OnlyIfCached => (StatusCode::GATEWAY_TIMEOUT, Blame::Client),
-            Self::Connect { source, .. } if source.is_time_out() => {
-                (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
-            }
-            Self::Connect { .. } | Self::Send { .. } | Self::BadResponse { .. } => {
-                (StatusCode::BAD_GATEWAY, Blame::Upstream)
-            }
-            Self::ResponseTimedOut { .. } | Self::AttemptsTimedOut { .. } => {
-                (StatusCode::GATEWAY_TIMEOUT, Blame::Upstream)
-            }
-            Self::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, Blame::Client),
-            // RFC 9220, section 3, which says it for RFC 8441 as well.
-            Self::NotOffered => (StatusCode::NOT_IMPLEMENTED, Blame::Client),
-            Self::NoTunnels { .. } | Self::NotSwitched => (StatusCode::BAD_GATEWAY, Blame::Upstream),
-            Self::Plugin { .. } => (StatusCode::SERVICE_UNAVAILABLE, Blame::Plugin),
-        }
-    }
-
+/// What follows from an error.
+#[derive(Debug, Clone, Copy)]
+pub struct Disposition {
+    pub status: StatusCode,
+    pub blame: Blame,
+    /// What it says of the endpoint's health, if anything.
+    pub endpoint: Option<Reason>,
     /// The limit that the client has come up against, where that has not been counted before.
-    pub fn limit(&self) -> Option<Limit> {
-        match self {
-            Self::BadRequest(reason) => reason.limit(),
-            Self::ClientSlow(limit) => Some(*limit),
-            Self::BodyTooLarge => Some(Limit::Body),
-            Self::ClientBroke(_)
-            | Self::Misdirected
-            | Self::NotOffered
-            | Self::NoTunnels { .. }
-            | Self::NotSwitched
-            | Self::NoRoute
-            | Self::NoEndpoint
-            | Self::Overloaded
-            | Self::OnlyIfCached
-            | Self::Connect { .. }
-            | Self::Send { .. }
-            | Self::ResponseTimedOut { .. }
-            | Self::AttemptsTimedOut { .. }
-            | Self::DeadlineExceeded
-            | Self::BadResponse { .. }
-            | Self::Plugin { .. } => None,
+    pub limit: Option<Limit>,
+    /// The upstream cannot be reached, so that the proxy is cut off from it (RFC 9111, section 4.2.4).
+    pub is_cut_off: bool,
+    /// It is likely to be over soon, so that the client may ask again.
+    pub is_passing: bool,
+    /// The connection to the client is of no more use: what follows on it may not be what it seems.
+    pub ends_connection: bool,
+}
+
+impl Disposition {
+    fn new(status: StatusCode, blame: Blame) -> Self {
+        Self {
+            status,
+            blame,
+            endpoint: None,
+            limit: None,
+            is_cut_off: false,
+            is_passing: false,
+            ends_connection: false,
         }
     }
 
-    /// Whether it is likely to be over soon, so that the client may ask again.
-    pub fn is_passing(&self) -> bool {
-        match self {
-            Self::Connect { source, .. } => source.is_own(),
-            Self::Overloaded
-            | Self::Plugin {
-                source: CallError::Busy(_) | CallError::Broken | CallError::Unsent(_), ..
-            } => true,
-            // There is no room for an instance just now.
-            Self::Plugin { source: CallError::Start(error), .. } => error.is_environments(),
-            _ => false,
-        }
+    /// Of a request that the client has sent as it must not.
+    fn of_client(status: StatusCode, limit: Option<Limit>) -> Self {
+        Self { limit, ends_connection: true, ..Self::new(status, Blame::Client) }
     }
 
-    /// Whether the upstream cannot be reached, so that the proxy is cut off from it.
-    pub(super) fn is_cut_off(&self) -> bool {
-        match self {
-            Self::NoEndpoint
-            | Self::Overloaded
-            | Self::Connect { .. }
-            | Self::Send { .. }
-            | Self::ResponseTimedOut { .. }
-            | Self::AttemptsTimedOut { .. } => true,
-            Self::BadRequest(_)
-            | Self::ClientBroke(_)
-            | Self::ClientSlow(_)
-            | Self::BodyTooLarge
-            | Self::Misdirected
-            | Self::NoRoute
-            | Self::OnlyIfCached
-            | Self::DeadlineExceeded
-            | Self::NotOffered
-            | Self::NoTunnels { .. }
-            | Self::NotSwitched
-            | Self::BadResponse { .. }
-            | Self::Plugin { .. } => false,
-        }
+    /// Of an endpoint that cannot be reached.
+    fn unreachable(status: StatusCode, endpoint: Reason) -> Self {
+        Self { endpoint: Some(endpoint), is_cut_off: true, ..Self::new(status, Blame::Upstream) }
     }
 
-    /// Whether the connection to the client is of no more use: what follows on it may not be what it seems.
-    pub fn ends_connection(&self) -> bool {
+    /// Of the proxy, which has too little of something just now.
+    fn overloaded() -> Self {
+        Self {
+            is_cut_off: true,
+            is_passing: true,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, Blame::Proxy)
+        }
+    }
+}
+
+impl Error {
+    /// The one table of what follows from each error.
+    pub fn disposition(&self) -> Disposition {
+        use Blame::{Client, Plugin, Proxy, Upstream};
+        type Row = Disposition;
         match self {
-            Self::BadRequest(_) | Self::ClientBroke(_) | Self::ClientSlow(_) | Self::BodyTooLarge => true,
-            Self::Misdirected
-            | Self::NoRoute
-            | Self::NoEndpoint
-            | Self::Overloaded
-            | Self::OnlyIfCached
-            | Self::Connect { .. }
-            | Self::Send { .. }
-            | Self::ResponseTimedOut { .. }
-            | Self::AttemptsTimedOut { .. }
-            | Self::DeadlineExceeded
-            | Self::NotOffered
-            | Self::NoTunnels { .. }
-            | Self::NotSwitched
-            | Self::BadResponse { .. }
-            | Self::Plugin { .. } => false,
+            Self::BadRequest(reason) => Row::of_client(reason.status(), reason.limit()),
+            Self::ClientBroke(status) => Row::of_client(status.unwrap_or(StatusCode::BAD_REQUEST), None),
+            Self::ClientSlow(limit) => Row::of_client(StatusCode::REQUEST_TIMEOUT, Some(*limit)),
+            Self::BodyTooLarge => Row::of_client(StatusCode::PAYLOAD_TOO_LARGE, Some(Limit::Body)),
+            Self::Misdirected => Row::new(StatusCode::MISDIRECTED_REQUEST, Client),
+            Self::NoRoute => Row::new(StatusCode::NOT_FOUND, Client),
+            Self::NoEndpoint => Row { is_cut_off: true, ..Row::new(StatusCode::SERVICE_UNAVAILABLE, Proxy) },
+            Self::Overloaded => Row::overloaded(),
+            // RFC 9111, section 5.2.1.7.
+            Self::OnlyIfCached => Row::new(StatusCode::GATEWAY_TIMEOUT, Client),
+            Self::Connect { source, .. } if source.is_own() => Row::overloaded(),
+            Self::Connect { source, .. } if source.is_time_out() => {
+                Row::unreachable(StatusCode::GATEWAY_TIMEOUT, Reason::NoConnection)
+            }
+            Self::Connect { .. } => Row::unreachable(StatusCode::BAD_GATEWAY, Reason::NoConnection),
+            Self::Send { .. } => Row::unreachable(StatusCode::BAD_GATEWAY, Reason::NoAnswer),
+            Self::ResponseTimedOut { .. } | Self::AttemptsTimedOut { .. } => {
+                Row::unreachable(StatusCode::GATEWAY_TIMEOUT, Reason::NoAnswer)
+            }
+            Self::DeadlineExceeded => Row::new(StatusCode::GATEWAY_TIMEOUT, Client),
+            Self::BadResponse { source, .. } => {
+                let endpoint = (!source.is_of_content()).then_some(Reason::NoAnswer);
+                Row { endpoint, ..Row::new(StatusCode::BAD_GATEWAY, Upstream) }
+            }
+            // RFC 9220, section 3, which says it for RFC 8441 as well.
+            Self::NotOffered => Row::new(StatusCode::NOT_IMPLEMENTED, Client),
+            Self::NoTunnels { .. } | Self::NotSwitched => Row::new(StatusCode::BAD_GATEWAY, Upstream),
+            Self::Plugin { source, .. } => {
+                let is_passing = match source {
+                    CallError::Busy(_) | CallError::Broken | CallError::Unsent(_) => true,
+                    // There is no room for an instance just now.
+                    CallError::Start(error) => error.is_environments(),
+                    CallError::Trap(_)
+                    | CallError::Deadline(_)
+                    | CallError::Memory(_)
+                    | CallError::MemoryInAll(_)
+                    | CallError::InvalidReply(_)
+                    | CallError::UnknownUpstream(_)
+                    | CallError::UpstreamNotGranted(_) => false,
+                };
+                Row { is_passing, ..Row::new(StatusCode::SERVICE_UNAVAILABLE, Plugin) }
+            }
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What would become of a request, if it came now?
 //!
-//! [`explain`] goes the way of `forward` and asks the same functions in the same order, up to the point where the
-//! request would be sent, and writes down what each says and how long it took. Plugins are really called. What has
+//! [`explain`] has it go through the phases of any request, up to the point where it would be sent, and writes down what each
+//! step says and how long it took. Plugins are really called. What has
 //! an effect on others stays undone: nothing is sent, counted as traffic, stored, or taken of a limit, and nobody's
 //! health is touched.
 
-mod told;
+mod collect;
+mod report;
 
-pub use told::Explanation;
+pub(super) use collect::{Before, Explaining};
+pub use report::Explanation;
 
 use std::{
     cell::Cell,
@@ -23,27 +25,28 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use serde::Deserialize;
 
 use super::{
-    Connection, Context, Error, Peer, cached, find_route, headers,
-    hooks::{self, Decision},
+    cached::Foreseen,
+    connection::Connection,
+    context::Context,
+    error::Error,
+    flight::{Admission, Arrival},
+    headers, hooks,
+    identity::Peer,
     meter::Meter,
-    secure,
+    observer::Observer,
 };
 use crate::{
-    authority,
     body::Arriving,
-    compress::Wishes,
+    cache::{Served, policy::Time},
     config::Listener,
     live::Worker,
-    plugin::{Exchange, InHand},
-    route::Objection,
-    snapshot::{Route, Snapshot, Step, Target},
+    plugin::InHand,
+    snapshot::{Snapshot, Target},
     telemetry::{Part, PerWorker, with_sources},
     tls::{HandshakeError, Protocol},
 };
-use told::{
-    Before, Cached, Candidate, Changed, Compression, Limited, Near, Outcome, Picked, Prepared, Routed,
-    Verdict, lines, shown,
-};
+use collect::names;
+use report::{Cached, Candidate, Compression, Limited, Outcome, Picked, Verdict, lines, micros, shown};
 
 /// A request that has not come.
 #[derive(Debug, Clone, Deserialize)]
@@ -100,7 +103,7 @@ pub async fn explain(worker: Rc<Worker>, question: Question) -> Result<Explanati
     let generation = worker.generation();
     let place = listener(&generation.snapshot, &question)?;
     let request = request(&question)?;
-    let mut told = Explanation {
+    let mut report = Explanation {
         generation: generation.snapshot.number,
         worker: worker.writer.number,
         listener: generation.snapshot.config.listeners[place].get_ref().address.to_string(),
@@ -110,8 +113,8 @@ pub async fn explain(worker: Rc<Worker>, question: Question) -> Result<Explanati
         Ok(connection) => connection,
         Err(error) => {
             let reason = Some(error.to_string());
-            told.outcome = Outcome { verdict: Verdict::Refused, reason, ..Outcome::default() };
-            return Ok(told);
+            report.outcome = Outcome { verdict: Verdict::Refused, reason, ..Outcome::default() };
+            return Ok(report);
         }
     };
     let meter = Meter::start();
@@ -119,176 +122,106 @@ pub async fn explain(worker: Rc<Worker>, question: Question) -> Result<Explanati
     let scheme = Cell::new(connection.peer.scheme);
     let connection = Rc::new(connection);
     let context = Context { worker, generation, connection, meter, call: None, scheme };
-    let walking = walk(&context, request, question.body.into(), &mut told);
-    let outcome = clock.within(LONGEST, Box::pin(walking)).await.map_err(|_| Unexplained::TimedOut)?;
-    told.outcome = outcome.unwrap_or_else(|error| Outcome {
+    let mut observer = Observer::Explanation(Box::new(Explaining::new(report)));
+    let following = follow(&context, request, question.body.into(), &mut observer);
+    let outcome = clock.within(LONGEST, Box::pin(following)).await.map_err(|_| Unexplained::TimedOut)?;
+    let mut report = observer.into_report();
+    report.outcome = outcome.unwrap_or_else(|error| Outcome {
         verdict: Verdict::Refused,
-        status: Some(error.verdict().0.as_u16()),
+        status: Some(error.disposition().status.as_u16()),
         reason: Some(with_sources(&error)),
         ..Outcome::default()
     });
-    told.micros = micros(context.meter.started);
-    Ok(told)
+    report.micros = micros(context.meter.started);
+    Ok(report)
 }
 
-/// The way of the request. What it comes to, unless the proxy refuses it.
-async fn walk(
+/// Has the request go through its phases, up to the point where it would be sent. What it comes to, unless the proxy refuses
+/// it.
+async fn follow(
     context: &Context,
-    mut head: request::Parts,
+    head: request::Parts,
     body: Bytes,
-    told: &mut Explanation,
+    observer: &mut Observer,
 ) -> Result<Outcome, Error> {
-    let Context { connection, generation, .. } = context;
     let length = Some(body.len() as u64);
-    let mut body = Arriving::Made { content: body, was_read: true };
-    let since = Instant::now();
-    let before = head.headers.clone();
-    match head.version {
-        Version::HTTP_2 => headers::from_http2(&mut head, &connection.listener.limits)?,
-        _ => headers::check_limits(&head, &connection.listener.limits)?,
+    if head.version != Version::HTTP_2 {
+        headers::check_limits(&head, &context.connection.listener.limits)?;
     }
-    let listener = &connection.listener;
-    let (trusted, unusual) = (&listener.trusted_proxies, listener.underscores_in_headers);
-    let mut prepared = headers::prepare(&mut head, &connection.peer, trusted, unusual, length)?;
-    let host = head.headers.get(header::HOST).map(|host| authority::host_name(host).into_owned());
-    let changed = Changed::between(&before, &head.headers);
-    told.prepared = Some(Prepared {
-        micros: micros(since),
-        method: head.method.to_string(),
-        scheme: prepared.came.scheme,
-        host: host.clone().unwrap_or_default(),
-        path: head.uri.path().to_owned(),
-        query: head.uri.query().map(str::to_owned),
-        client: prepared.came.client.to_string(),
-        is_https: prepared.came.by_tls(),
-        removed: changed.removed,
-        set: changed.set,
-    });
-    if let Some(response) = secure::redirect(connection, &head, &prepared)? {
-        let reason = "it has come in clear, and the listener sends it to TLS";
-        return Ok(Outcome::answered(&response.into_parts().0, reason));
-    }
-    if !secure::is_at_the_right_door(connection, &head) {
-        return Err(Error::Misdirected);
-    }
-    if prepared.is_last_hop {
-        let (head, ()) = http::Response::new(()).into_parts();
-        return Ok(Outcome::answered(&head, "`Max-Forwards` has come to zero"));
-    }
-    let since = Instant::now();
-    let route = find_route(context, &head);
-    told.route = Some(routed(context, route, host.as_deref().unwrap_or_default(), &head, micros(since)));
-    let route = route.ok_or(Error::NoRoute)?;
-    let is_upgrade = match prepared.offer.take() {
-        Some(offer) => offer.accept(&route.upgrades, &mut head)?,
-        None => false,
-    };
-    let mut target = &generation.snapshot.upstreams[route.upstream];
-    let mut exchange = Exchange::new(
-        head,
-        prepared.came.client,
-        prepared.came.scheme,
-        route.name.clone(),
-        target.upstream.name.clone(),
-    );
-    exchange.asked_host = prepared.came.host;
-    exchange.certificate = connection.peer.certificate.clone();
-    exchange.journal = Some(Arc::default());
-    cached::follow(route, &mut exchange);
-    let mut exchange = InHand::new(exchange);
-    let wishes =
-        route.compress.as_ref().map(|settings| Wishes::of(settings, &route.name, &mut exchange.request));
-    told.response_hooks = names(&generation.snapshot, route.on_response.iter().map(|step| step.place));
-    match ask(context, route, &mut exchange, (!is_upgrade).then_some(&mut body), told).await? {
-        Decision::Next => {}
-        Decision::Forward(place) => target = &generation.snapshot.upstreams[place],
-        Decision::Reply(reply) => {
-            let by = told.plugins.last().map(|asked| asked.name.clone()).unwrap_or_default();
-            let response = hooks::on_reply(context, route, &mut exchange, reply).await?;
-            let (head, content) = response.into_parts();
-            let length = http_body::Body::size_hint(&content).exact();
-            told.compression = wishes.as_ref().map(|wishes| Compression::of(wishes, &head, length));
-            return Ok(Outcome {
-                verdict: Verdict::Replied,
-                body_bytes: length.and_then(|length| usize::try_from(length).ok()),
-                ..Outcome::answered(&head, &format!("the plugin `{by}` replies"))
-            });
+    let body = Arriving::Made { content: body, was_read: true };
+    let mut arrival = Arrival::of(context, head, body, length);
+    let mut flight = match arrival.admit(observer).await? {
+        Admission::Granted { route, came, is_upgrade } => arrival.set_out(route, came, is_upgrade, observer),
+        Admission::Answered { response, reason } => {
+            return Ok(Outcome::answered(&response.into_parts().0, reason));
         }
+    };
+    if let Some(reply) = flight.decide().await? {
+        let (head, content) = reply.into_parts();
+        let length = http_body::Body::size_hint(&content).exact();
+        let compression = flight.wishes.as_ref().map(|wishes| Compression::of(wishes, &head, length));
+        let mut by = String::new();
+        flight.observer.explain(|report| {
+            report.compression = compression;
+            by.extend(report.plugins.last().map(|asked| asked.name.clone()));
+        });
+        return Ok(Outcome {
+            verdict: Verdict::Replied,
+            body_bytes: length.and_then(|length| usize::try_from(length).ok()),
+            ..Outcome::answered(&head, &format!("the plugin `{by}` replies"))
+        });
     }
-    if let Some(rules) = route.cache.as_ref().filter(|_| !is_upgrade) {
-        let since = Instant::now();
-        let foreseen = cached::foresee(context, rules, target, &exchange, &mut body).await?;
-        told.cache = Some(Cached::of(&foreseen, micros(since)));
+
+    let since = Instant::now();
+    if let Some(foreseen) = flight.foresee().await? {
+        flight.observer.explain(|report| report.cache = Some(cache(&foreseen, micros(since))));
         if foreseen.what?.is_from_cache()
             && let Some((stored, _)) = foreseen.stored
         {
             let (mut head, ()) = http::Response::new(()).into_parts();
             (head.status, head.headers) = (stored.status, stored.headers.clone());
-            told.compression =
-                wishes.as_ref().map(|wishes| Compression::of(wishes, &head, Some(stored.body.len())));
+            let length = Some(stored.body.len());
+            let compression = flight.wishes.as_ref().map(|wishes| Compression::of(wishes, &head, length));
+            flight.observer.explain(|report| report.compression = compression);
             return Ok(Outcome {
                 verdict: Verdict::FromCache,
                 ..Outcome::answered(&head, "what is stored answers")
             });
         }
     }
-    told.compression = wishes.as_ref().map(Compression::foreseen);
-    let picked = pick(context, target, &mut exchange);
+    let compression = flight.wishes.as_ref().map(Compression::foreseen);
+    flight.observer.explain(|report| report.compression = compression);
+    let picked = pick(context, flight.target, &mut flight.exchange);
     let endpoint = picked.endpoint.clone();
     let is_none_usable = !picked.endpoints.iter().any(|candidate| candidate.is_usable);
-    told.pick = Some(picked);
+    flight.observer.explain(|report| report.pick = Some(picked));
     let endpoint = endpoint.ok_or(if is_none_usable { Error::NoEndpoint } else { Error::Overloaded })?;
     Ok(Outcome {
         verdict: Verdict::Sent,
-        upstream: Some(target.upstream.name.to_string()),
+        upstream: Some(flight.target.upstream.name.to_string()),
         endpoint: Some(endpoint),
-        target: Some(exchange.request.uri.to_string()),
-        headers: shown(&exchange.request.headers),
+        target: Some(flight.exchange.request.uri.to_string()),
+        headers: shown(&flight.exchange.request.headers),
         ..Outcome::default()
     })
 }
 
-/// Asks the request hooks as [`hooks::on_request`] does, and writes down what each has changed.
-async fn ask(
-    context: &Context,
-    route: &Route,
-    exchange: &mut InHand,
-    mut body: Option<&mut Arriving>,
-    told: &mut Explanation,
-) -> Result<Decision, Error> {
-    let snapshot = &context.generation.snapshot;
-    let mut decision = Decision::Next;
-    for (number, step) in route.on_request.iter().enumerate() {
-        let before = Before::of(exchange);
-        let since = Instant::now();
-        let (slot, answer) = hooks::ask(context, route, step, exchange, body.as_deref_mut(), None).await;
-        let mut asked = before.asked(&snapshot.plugins[step.place].plugin.name, exchange, micros(since));
-        let result = match answer {
-            Ok(Decision::Next) => Ok(()),
-            Ok(Decision::Reply(reply)) => {
-                (asked.verdict, asked.status) = ("reply", Some(reply.status.as_u16()));
-                told.plugins.push(asked);
-                let rest = route.on_request[number + 1..].iter().map(|step: &Step| step.place);
-                told.not_asked = names(snapshot, rest);
-                return Ok(Decision::Reply(reply));
-            }
-            Ok(forward @ Decision::Forward(_)) => {
-                (asked.verdict, asked.upstream) = ("forward", Some(exchange.upstream.to_string()));
-                decision = forward;
-                Ok(())
-            }
-            Err(error) => {
-                (asked.verdict, asked.error) = ("failed", Some(with_sources(&error)));
-                let calls = step.calls.of(context.generation.writer);
-                let result = hooks::by_policy(slot, calls, error);
-                asked.is_passed_over = result.is_ok();
-                result
-            }
-        };
-        told.plugins.push(asked);
-        result?;
+/// What the cache would do.
+fn cache(foreseen: &Foreseen, micros: f64) -> Cached {
+    let seconds = |milliseconds: u64| milliseconds as f64 / 1e3;
+    let stored = foreseen.stored.as_ref().map(|(stored, now): &(_, Time)| (&stored.freshness, *now));
+    Cached {
+        micros,
+        key: foreseen.key.as_str().to_owned(),
+        decision: foreseen.what.as_ref().map_or("refused", |what| what.name()),
+        forward: match &foreseen.what {
+            Ok(Served::Forwarded(forward)) => Some(forward.name()),
+            Ok(_) | Err(_) => None,
+        },
+        age_seconds: stored.map(|(freshness, now)| seconds(freshness.age(now))),
+        left_seconds: stored.map(|(freshness, now)| freshness.lifetime as f64 - seconds(freshness.age(now))),
+        not_stored: foreseen.obstacle,
     }
-    Ok(decision)
 }
 
 /// Which endpoint would get it, as [`super::send`] would find it first. Nobody is occupied by it.
@@ -339,39 +272,6 @@ fn pick(context: &Context, target: &Target, exchange: &mut InHand) -> Picked {
         }),
         endpoints: roster.all().iter().map(candidate).collect(),
         logs: lines(exchange.journal.as_deref()),
-    }
-}
-
-/// Which route takes it, and which did not, though they were near.
-fn routed(
-    context: &Context,
-    route: Option<&Route>,
-    host: &str,
-    head: &request::Parts,
-    micros: f64,
-) -> Routed {
-    /// As many as a person looks at.
-    const NEAR: usize = 8;
-    let snapshot = &context.generation.snapshot;
-    let near = snapshot.table.near(host, head.uri.path(), &head.method, &head.headers, NEAR + 1);
-    let is_other = |place: usize| route.is_none_or(|route| !std::ptr::eq(route, &snapshot.routes[place]));
-    let near = near.into_iter().filter(|(place, _)| is_other(*place)).take(NEAR);
-    Routed {
-        micros,
-        name: route.map(|route| route.name.to_string()),
-        upstream: route.map(|route| snapshot.upstreams[route.upstream].upstream.name.to_string()),
-        near: near
-            .map(|(place, objection)| Near {
-                name: snapshot.routes[place].name.to_string(),
-                objection: match objection {
-                    None => "it matches, and another is closer".to_owned(),
-                    Some(Objection::Host) => "it is for another host".to_owned(),
-                    Some(Objection::Path) => "it is for another path".to_owned(),
-                    Some(Objection::Method) => format!("it does not take {}", head.method),
-                    Some(Objection::Header(name)) => format!("it wants another `{name}`"),
-                },
-            })
-            .collect(),
     }
 }
 
@@ -466,12 +366,4 @@ fn request(question: &Question) -> Result<request::Parts, Unexplained> {
     let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
     head.uri = target.parse().map_err(|_| Unexplained::Url)?;
     Ok(head)
-}
-
-fn names(snapshot: &Snapshot, places: impl IntoIterator<Item = usize>) -> Vec<String> {
-    places.into_iter().map(|place| snapshot.plugins[place].plugin.name.to_string()).collect()
-}
-
-fn micros(since: Instant) -> f64 {
-    (since.elapsed().as_nanos() as f64 / 100.0).round() / 10.0
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 
-use super::{Context, Error, cached::Answer, canary, errands::Call, shadow::Shown};
+use super::{
+    cached::Answer, canary, context::Context, errands::Call, error::Error, observer::Observer, shadow::Shown,
+};
 use crate::{
     body::{Arriving, Content, Leaving},
     cache::Rules,
@@ -40,22 +42,28 @@ pub(super) async fn on_request(
     exchange: &mut InHand,
     mut body: Option<&mut Arriving>,
     deadline: Option<&Timer>,
+    observer: &mut Observer,
 ) -> Result<Decision, Error> {
     let mut decision = Decision::Next;
-    for step in &route.on_request {
+    for (number, step) in route.on_request.iter().enumerate() {
+        let before = observer.before_call(exchange);
         let (slot, decided) = ask(context, route, step, exchange, body.as_deref_mut(), deadline).await;
+        observer.called(before, context, (route, number, step), exchange, decided.as_ref());
         match decided {
             Ok(Decision::Next) => {}
             Ok(Decision::Reply(reply)) => return Ok(Decision::Reply(reply)),
             Ok(forward @ Decision::Forward(_)) => decision = forward,
-            Err(error) => by_policy(slot, step.calls.of(context.generation.writer), error)?,
+            Err(error) => {
+                by_policy(slot, step.calls.of(context.generation.writer), error)?;
+                observer.passed_over();
+            }
         }
     }
     Ok(decision)
 }
 
 /// Runs the request hook of one plugin. Also says which of its versions was asked.
-pub(super) async fn ask<'a>(
+async fn ask<'a>(
     context: &'a Context,
     route: &Route,
     Step { place, calls, shadow }: &Step,
@@ -332,7 +340,7 @@ pub(super) fn choose(
 }
 
 /// What becomes of a request whose plugin could not decide.
-pub(super) fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Result<(), Error> {
+fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Result<(), Error> {
     let plugin = slot.plugin();
     slot.counts().failed(&error);
     calls.failed(&error);

@@ -71,35 +71,19 @@ impl std::fmt::Debug for Completion {
 type Notes = Rc<Cell<Vec<(String, String)>>>;
 
 /// The exchange of a request of which plugins may be told when it has ended.
-pub(super) struct Followed {
+pub(super) struct RecordedExchange {
     exchange: InHand,
     notes: Option<Notes>,
 }
 
-/// Has plugins told of the request when it has ended, if the route has such plugins.
-pub(super) fn follow(
-    exchange: Exchange,
-    route: &Route,
-    connection: &Connection,
-    record: &mut Option<Box<Record>>,
-) -> Followed {
-    let mut followed = Followed { exchange: InHand::new(exchange), notes: None };
-    if !route.on_complete.is_empty() {
-        let exchange = &*followed.exchange;
-        let record = record.get_or_insert_with(|| Box::new(Record::unlogged(exchange, connection)));
-        let notes = Notes::default();
-        record.completion = Some(Completion {
-            told: route.on_complete.clone(),
-            target: exchange.request.uri.to_string(),
-            notes: notes.clone(),
-            upstream: Duration::ZERO,
-        });
-        followed.notes = Some(notes);
+impl RecordedExchange {
+    /// One of which nobody is told.
+    pub fn new(exchange: Exchange) -> Self {
+        Self { exchange: InHand::new(exchange), notes: None }
     }
-    followed
 }
 
-impl Deref for Followed {
+impl Deref for RecordedExchange {
     type Target = InHand;
 
     fn deref(&self) -> &InHand {
@@ -107,13 +91,13 @@ impl Deref for Followed {
     }
 }
 
-impl DerefMut for Followed {
+impl DerefMut for RecordedExchange {
     fn deref_mut(&mut self) -> &mut InHand {
         &mut self.exchange
     }
 }
 
-impl Drop for Followed {
+impl Drop for RecordedExchange {
     fn drop(&mut self) {
         // It is not there where a call was given up, and then nobody is told either.
         if let (Some(notes), Some(exchange)) = (&self.notes, self.exchange.there()) {
@@ -151,7 +135,7 @@ impl Record {
     }
 
     /// Of a request that has no line in the log.
-    fn unlogged(exchange: &Exchange, connection: &Connection) -> Self {
+    pub fn unlogged(exchange: &Exchange, connection: &Connection) -> Self {
         let head = &exchange.request;
         Self {
             is_logged: false,
@@ -173,6 +157,62 @@ impl Record {
             cache: None,
             served: None,
             error: None,
+        }
+    }
+
+    /// Has plugins told of the request when it has ended.
+    pub fn follow(&mut self, exchange: Exchange, route: &Route) -> RecordedExchange {
+        let notes = Notes::default();
+        self.completion = Some(Completion {
+            told: route.on_complete.clone(),
+            target: exchange.request.uri.to_string(),
+            notes: notes.clone(),
+            upstream: Duration::ZERO,
+        });
+        RecordedExchange { exchange: InHand::new(exchange), notes: Some(notes) }
+    }
+
+    /// Notes whose request it is, how it came, and the id that it goes by.
+    pub fn identified(&mut self, request: &request::Parts, came: &Came) {
+        self.client = came.client.to_string();
+        self.scheme = came.scheme;
+        if let Some(host) = &came.host {
+            self.host = String::from_utf8_lossy(host.as_bytes()).into_owned();
+        }
+        let id = request.headers.get(identity::X_REQUEST_ID);
+        self.request = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
+    }
+
+    /// Notes why the response is the proxy's own.
+    pub fn refused(&mut self, error: &str) {
+        self.error = Some(error.to_owned());
+    }
+
+    /// Notes where a request goes.
+    pub fn goes_to_upstream(&mut self, exchange: &Exchange) {
+        self.route = Some(exchange.route.clone());
+        self.upstream = Some(exchange.upstream.clone());
+    }
+
+    /// Notes an attempt that has brought no response, or none to be passed on.
+    pub fn attempt_failed(&mut self, endpoint: &Arc<Endpoint>, attempts: usize) {
+        self.failed = Some((endpoint.clone(), attempts));
+    }
+
+    /// Notes what the cache did.
+    pub fn cached(&mut self, what: Served) {
+        self.cache = Some(what);
+    }
+
+    /// Notes which endpoint a response came from that goes to the client without its connection.
+    pub fn served_by(&mut self, endpoint: &Endpoint, attempts: usize) {
+        self.served = Some((endpoint.authority.as_str().to_owned(), attempts));
+    }
+
+    /// Notes that an upstream has answered, after a time that began at `since`.
+    pub fn answered(&mut self, since: Instant) {
+        if let Some(completion) = &mut self.completion {
+            completion.upstream += since.elapsed();
         }
     }
 
@@ -279,56 +319,5 @@ fn version(version: Version) -> &'static str {
         Version::HTTP_10 => "1.0",
         Version::HTTP_2 => "2",
         _ => "1.1",
-    }
-}
-
-/// Notes whose request it is, how it came, and the id that it goes by.
-pub(super) fn identified(record: &mut Option<Box<Record>>, request: &request::Parts, came: &Came) {
-    let Some(record) = record else { return };
-    record.client = came.client.to_string();
-    record.scheme = came.scheme;
-    if let Some(host) = &came.host {
-        record.host = String::from_utf8_lossy(host.as_bytes()).into_owned();
-    }
-    let id = request.headers.get(identity::X_REQUEST_ID);
-    record.request = id.and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned();
-}
-
-/// Notes why the answer is the proxy's own.
-pub(super) fn refused(record: &mut Option<Box<Record>>, error: &str) {
-    let Some(record) = record else { return };
-    record.error = Some(error.to_owned());
-}
-
-/// Notes where a request goes.
-pub(super) fn routed(record: &mut Option<Box<Record>>, exchange: &Exchange) {
-    let Some(record) = record else { return };
-    record.route = Some(exchange.route.clone());
-    record.upstream = Some(exchange.upstream.clone());
-}
-
-/// Notes an attempt that has brought no answer, or none to be passed on.
-pub(super) fn failed(record: &mut Option<Box<Record>>, endpoint: &Arc<Endpoint>, attempts: usize) {
-    let Some(record) = record else { return };
-    record.failed = Some((endpoint.clone(), attempts));
-}
-
-/// Notes what the cache did.
-pub(super) fn cached(record: &mut Option<Box<Record>>, what: Served) {
-    let Some(record) = record else { return };
-    record.cache = Some(what);
-}
-
-/// Notes what brought a response that goes to the client without it.
-pub(super) fn served(record: &mut Option<Box<Record>>, sent: &Sent) {
-    let Some(record) = record else { return };
-    record.served = Some((sent.endpoint().authority.as_str().to_owned(), sent.attempts));
-}
-
-/// Notes that an upstream has answered, after a while that began at `since`.
-pub(super) fn answered(record: &mut Option<Box<Record>>, since: Option<Instant>) {
-    let (Some(since), Some(record)) = (since, record) else { return };
-    if let Some(completion) = &mut record.completion {
-        completion.upstream += since.elapsed();
     }
 }

@@ -16,10 +16,11 @@ use hyper::{body::Incoming, client::conn::TrySendError};
 use smallvec::SmallVec;
 
 use super::{
-    Context, Error,
+    context::Context,
+    error::Error,
+    flight::{Expect, Flight},
     headers::{self, BadResponse},
     hooks,
-    record::{self, Record},
     retry::{self, Attempt, Outcome},
     upgrade::Expected,
 };
@@ -33,7 +34,7 @@ use crate::{
     snapshot::{Route, Target},
     telemetry::traffic::Limit,
     upstream::{
-        Admission, Endpoint, InFlight, Interim, Lease, Permit, Reason, Switched, Terms, Upstream,
+        Admission, Endpoint, InFlight, Interim, Lease, Permit, Switched, Terms, Upstream,
         authenticates_connection,
     },
 };
@@ -105,7 +106,7 @@ impl Drop for Sent {
 
 /// What a request waits for, besides its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expects {
+enum Expects {
     Nothing,
     /// To be asked for its body.
     Continue,
@@ -113,97 +114,112 @@ pub(super) enum Expects {
     Upgrade,
 }
 
-/// Brings a request to an endpoint of an upstream, and waits for the head of its response. Without a body where
-/// the proxy asks on its own behalf.
-///
-/// If that fails there may be further attempts, for as long as [`retry`] finds them worth it and the upstream's
-/// budget lasts.
-pub(super) async fn send(
-    context: &Context,
-    target: &Target,
-    route: &Route,
-    exchange: &mut InHand,
-    body: Option<Arriving>,
-    expects: Expects,
-    record: &mut Option<Box<Record>>,
-) -> Result<(Response<Incoming>, Sent), Error> {
-    let upstream = &target.upstream;
-    let clock = &context.worker.clock;
-    let since = (!route.on_complete.is_empty()).then(Instant::now);
-    let writer = context.worker.writer;
-    let mut outgoing = Outgoing::new(context, target, route, exchange, body, expects)?;
-    if upstream.settings.proxy_protocol {
-        outgoing.introduction = Some(context.connection.introduction(exchange.client));
+impl Flight<'_> {
+    /// The same as [`Flight::send`], until the client's deadline if it has one.
+    pub(super) async fn send_in_time(&mut self) -> Result<(Response<Incoming>, Sent), Error> {
+        let deadline = self.deadline.take();
+        let sent = {
+            let sending = pin!(self.send());
+            before(deadline.as_ref(), sending).await.unwrap_or(Err(Error::DeadlineExceeded))
+        };
+        self.deadline = deadline;
+        sent
     }
-    let permit = admit(upstream, clock).await?;
-    let mut attempts = Attempts { upstream, clock, began: clock.now(), made: 0, tried: SmallVec::new() };
-    loop {
-        let Some(in_flight) = attempts.choose(context, target, exchange, &outgoing) else {
-            return Err(attempts.nobody());
+
+    /// Brings the request to an endpoint of its upstream, and waits for the head of the response. Without a body where
+    /// the proxy asks on its own behalf.
+    ///
+    /// If that fails there may be further attempts, for as long as [`retry`] finds them worth it and the upstream's
+    /// budget lasts.
+    pub(super) async fn send(&mut self) -> Result<(Response<Incoming>, Sent), Error> {
+        let expects = match (self.is_upgrade, self.expect) {
+            (true, _) => Expects::Upgrade,
+            (false, Expect::Continue) => Expects::Continue,
+            (false, Expect::Nothing | Expect::Abandoned) => Expects::Nothing,
         };
-        let endpoint = in_flight.endpoint();
-        let timed = endpoint.begins();
-        let limit = attempts.left().map(|left| {
-            let timer = clock.timer();
-            timer.start(left);
-            timer
-        });
-        let answer = {
-            let attempt = pin!(send_to(context, target, endpoint, exchange, &mut outgoing));
-            before(limit.as_ref(), attempt).await
-        };
-        let answer = answer.unwrap_or_else(|source| {
-            let endpoint = name(endpoint);
-            Err(Failure::of(Error::AttemptsTimedOut { endpoint, source }, None))
-        });
-        let Failure { error, outcome, is_blameless } = match answer {
-            Ok(answer) => {
-                let status = answer.response.status();
-                upstream.answered(&in_flight, status, endpoint.ends(writer, timed));
-                if upstream.settings.retry.on.contains(&status)
-                    && let retry_after = retry::retry_after(answer.response.headers(), Time::now)
-                    && let Some(wait) =
-                        attempts.again(endpoint, &outgoing, Outcome::Answered { status, retry_after })
-                    && outgoing.restore(&mut exchange.request, &answer.lease)
-                {
-                    record::failed(record, endpoint, attempts.made);
-                    tracing::debug!(endpoint = name(endpoint), %status, "sent again");
-                    // In a box, since most answers are wanted.
-                    Box::pin(discard(context, answer, &outgoing)).await;
-                    drop(in_flight);
-                    clock.pause(wait).await;
-                    continue;
-                }
-                let sent = Sent {
-                    in_flight,
-                    _permit: permit,
-                    lease: (answer.is_reusable || answer.switched.is_some()).then_some(answer.lease),
-                    switched: answer.switched,
-                    tunnel_silence: upstream.timeouts.tunnel.get(),
-                    upload: outgoing.upload,
-                    attempts: attempts.made,
-                    clock: clock.clone(),
-                    silence: upstream.timeouts.body.get(),
-                    deadline: None,
-                };
-                if let Some(upload) = &sent.upload {
-                    upload.set_answered();
-                }
-                record::answered(record, since);
-                return Ok((answer.response, sent));
-            }
-            Err(failure) => failure,
-        };
-        if let Some(reason) = blames(&error, attempts.made).filter(|_| !is_blameless) {
-            endpoint.lost(writer);
-            upstream.failed(&in_flight, reason);
+        let Self { context, observer, route, target, exchange, body, .. } = self;
+        let exchange: &mut InHand = exchange;
+        let upstream = &target.upstream;
+        let clock = &context.worker.clock;
+        let since = (!route.on_complete.is_empty()).then(Instant::now);
+        let writer = context.worker.writer;
+        let mut outgoing = Outgoing::new(context, target, route, exchange, body.take(), expects)?;
+        if upstream.settings.proxy_protocol {
+            outgoing.introduction = Some(context.connection.introduction(exchange.client));
         }
-        record::failed(record, endpoint, attempts.made);
-        let wait = outcome.and_then(|outcome| attempts.again(endpoint, &outgoing, outcome));
-        let Some(wait) = wait else { return Err(error) };
-        tracing::debug!(endpoint = name(endpoint), %error, "sent again");
-        drop(in_flight);
-        clock.pause(wait).await;
+        let permit = admit(upstream, clock).await?;
+        let mut attempts = Attempts { upstream, clock, began: clock.now(), made: 0, tried: SmallVec::new() };
+        loop {
+            let Some(in_flight) = attempts.choose(context, target, exchange, &outgoing) else {
+                return Err(attempts.nobody());
+            };
+            let endpoint = in_flight.endpoint();
+            let timed = endpoint.begins();
+            let limit = attempts.left().map(|left| {
+                let timer = clock.timer();
+                timer.start(left);
+                timer
+            });
+            let answer = {
+                let attempt = pin!(send_to(context, target, endpoint, exchange, &mut outgoing));
+                before(limit.as_ref(), attempt).await
+            };
+            let answer = answer.unwrap_or_else(|source| {
+                let endpoint = name(endpoint);
+                Err(Failure::of(Error::AttemptsTimedOut { endpoint, source }, None))
+            });
+            let Failure { error, outcome, is_blameless } = match answer {
+                Ok(answer) => {
+                    let status = answer.response.status();
+                    upstream.answered(&in_flight, status, endpoint.ends(writer, timed));
+                    if upstream.settings.retry.on.contains(&status)
+                        && let retry_after = retry::retry_after(answer.response.headers(), Time::now)
+                        && let Some(wait) =
+                            attempts.again(endpoint, &outgoing, Outcome::Answered { status, retry_after })
+                        && outgoing.restore(&mut exchange.request, &answer.lease)
+                    {
+                        observer.attempt_failed(endpoint, attempts.made);
+                        tracing::debug!(endpoint = name(endpoint), %status, "sent again");
+                        // In a box, since most answers are wanted.
+                        Box::pin(discard(context, answer, &outgoing)).await;
+                        drop(in_flight);
+                        clock.pause(wait).await;
+                        continue;
+                    }
+                    let sent = Sent {
+                        in_flight,
+                        _permit: permit,
+                        lease: (answer.is_reusable || answer.switched.is_some()).then_some(answer.lease),
+                        switched: answer.switched,
+                        tunnel_silence: upstream.timeouts.tunnel.get(),
+                        upload: outgoing.upload,
+                        attempts: attempts.made,
+                        clock: clock.clone(),
+                        silence: upstream.timeouts.body.get(),
+                        deadline: None,
+                    };
+                    if let Some(upload) = &sent.upload {
+                        upload.set_answered();
+                    }
+                    observer.answered(since);
+                    return Ok((answer.response, sent));
+                }
+                Err(failure) => failure,
+            };
+            // Of the time for all attempts, the first has had all there was.
+            let is_late = matches!(error, Error::AttemptsTimedOut { .. }) && attempts.made > 1;
+            let reason = error.disposition().endpoint.filter(|_| !is_blameless && !is_late);
+            if let Some(reason) = reason {
+                endpoint.lost(writer);
+                upstream.failed(&in_flight, reason);
+            }
+            observer.attempt_failed(endpoint, attempts.made);
+            let wait = outcome.and_then(|outcome| attempts.again(endpoint, &outgoing, outcome));
+            let Some(wait) = wait else { return Err(error) };
+            tracing::debug!(endpoint = name(endpoint), %error, "sent again");
+            drop(in_flight);
+            clock.pause(wait).await;
+        }
     }
 }
 
@@ -298,34 +314,6 @@ impl Attempts<'_> {
         };
         let wait = retry::again(&self.upstream.settings.retry, attempt, fastrand::f64())?;
         self.upstream.may_send_again().then_some(wait)
-    }
-}
-
-/// What a failure says of the endpoint, if it is the endpoint's.
-fn blames(error: &Error, attempts: usize) -> Option<Reason> {
-    match error {
-        Error::Connect { source, .. } if source.is_own() => None,
-        Error::Connect { .. } => Some(Reason::NoConnection),
-        Error::BadResponse { source, .. } if source.is_of_content() => None,
-        Error::Send { .. } | Error::ResponseTimedOut { .. } | Error::BadResponse { .. } => {
-            Some(Reason::NoAnswer)
-        }
-        // The first has had all the time there was.
-        Error::AttemptsTimedOut { .. } => (attempts == 1).then_some(Reason::NoAnswer),
-        Error::BadRequest(_)
-        | Error::ClientBroke(_)
-        | Error::ClientSlow(_)
-        | Error::BodyTooLarge
-        | Error::Misdirected
-        | Error::NoRoute
-        | Error::NoEndpoint
-        | Error::Overloaded
-        | Error::DeadlineExceeded
-        | Error::OnlyIfCached
-        | Error::NotOffered
-        | Error::NoTunnels { .. }
-        | Error::NotSwitched
-        | Error::Plugin { .. } => None,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         status::{self, Served},
         stored::Stored,
     },
-    proxy::record::Record,
+    proxy::observer::Observer,
 };
 
 impl Visit {
@@ -21,10 +21,10 @@ impl Visit {
         request: &HeaderMap,
         stored: &Stored,
         served: Served,
-        record: &mut Option<Box<Record>>,
+        observer: &mut Observer,
     ) -> Response<Content> {
         let now = Time::now();
-        self.told(served, record);
+        self.told(served, observer);
         let length = stored.body.len();
         let mut response = Response::new(Content::Whole(bytes::Bytes::new()));
         let is_conditional = self.method != Method::POST;
@@ -71,8 +71,8 @@ impl Visit {
     }
 
     /// What another request fetches, while it comes.
-    pub(super) fn read_along(&self, coming: &Coming, record: &mut Option<Box<Record>>) -> Response<Content> {
-        self.told(Served::Collapsed, record);
+    pub(super) fn read_along(&self, coming: &Coming, observer: &mut Observer) -> Response<Content> {
+        self.told(Served::Collapsed, observer);
         let content = Content::Changed(Box::new(coming.stream.reader(Some(coming.length))));
         let mut response = Response::new(content);
         *response.status_mut() = coming.status;

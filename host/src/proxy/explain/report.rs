@@ -1,44 +1,42 @@
-//! What is told of a request that has not come?
+//! What does an explanation say?
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
-use http::{HeaderMap, HeaderName, Uri, response};
+use http::{HeaderMap, HeaderName, response};
 use serde::Serialize;
 
 use crate::{
-    cache::{Served, policy::Time},
     compress::{self, Wishes},
     config::{Encoding, is_secret},
-    plugin::{Exchange, InHand, Journal, Logged},
-    proxy::cached,
+    plugin::{Journal, Logged},
 };
 
 /// What was decided, stage by stage, as far as it came. Times are in microseconds.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Explanation {
-    pub(super) generation: u64,
-    pub(super) worker: usize,
-    pub(super) listener: String,
-    pub(super) micros: f64,
-    pub(super) outcome: Outcome,
-    pub(super) prepared: Option<Prepared>,
-    pub(super) route: Option<Routed>,
+    pub(in crate::proxy) generation: u64,
+    pub(in crate::proxy) worker: usize,
+    pub(in crate::proxy) listener: String,
+    pub(in crate::proxy) micros: f64,
+    pub(in crate::proxy) outcome: Outcome,
+    pub(in crate::proxy) prepared: Option<Prepared>,
+    pub(in crate::proxy) route: Option<Routed>,
     /// Request hooks, in the order in which they were asked.
-    pub(super) plugins: Vec<Asked>,
+    pub(in crate::proxy) plugins: Vec<Asked>,
     /// Plugins that were not asked, since one before them has answered.
-    pub(super) not_asked: Vec<String>,
+    pub(in crate::proxy) not_asked: Vec<String>,
     /// Who would see the response, in this order.
-    pub(super) response_hooks: Vec<String>,
-    pub(super) cache: Option<Cached>,
-    pub(super) compression: Option<Compression>,
-    pub(super) pick: Option<Picked>,
+    pub(in crate::proxy) response_hooks: Vec<String>,
+    pub(in crate::proxy) cache: Option<Cached>,
+    pub(in crate::proxy) compression: Option<Compression>,
+    pub(in crate::proxy) pick: Option<Picked>,
 }
 
 /// What it comes to.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Outcome {
+pub(in crate::proxy) struct Outcome {
     pub verdict: Verdict,
     /// What the client would get, where that does not depend on an upstream.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +58,7 @@ pub(super) struct Outcome {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Verdict {
+pub(in crate::proxy) enum Verdict {
     /// Nothing has decided.
     #[default]
     Undecided,
@@ -78,7 +76,7 @@ pub(super) enum Verdict {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Prepared {
+pub(in crate::proxy) struct Prepared {
     pub micros: f64,
     pub method: String,
     pub scheme: &'static str,
@@ -97,7 +95,7 @@ pub(super) struct Prepared {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Routed {
+pub(in crate::proxy) struct Routed {
     pub micros: f64,
     pub name: Option<String>,
     pub upstream: Option<String>,
@@ -107,7 +105,7 @@ pub(super) struct Routed {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Near {
+pub(in crate::proxy) struct Near {
     pub name: String,
     pub objection: String,
 }
@@ -115,7 +113,7 @@ pub(super) struct Near {
 /// What one plugin made of it.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Asked {
+pub(in crate::proxy) struct Asked {
     pub name: String,
     pub micros: f64,
     /// `next`, `reply`, `forward` or `failed`.
@@ -149,14 +147,14 @@ pub(super) struct Asked {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Line {
+pub(in crate::proxy) struct Line {
     pub level: String,
     pub text: String,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Cached {
+pub(in crate::proxy) struct Cached {
     pub micros: f64,
     pub key: String,
     /// As `X-Cache` would begin: `hit`, `stale`, `miss` or `bypass`.
@@ -176,7 +174,7 @@ pub(super) struct Cached {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Compression {
+pub(in crate::proxy) struct Compression {
     /// `settled`, `as-is`, `encode` or `decode` where the response is known; otherwise `possible` or `no`.
     pub decision: &'static str,
     pub encoding: Option<&'static str>,
@@ -184,7 +182,7 @@ pub(super) struct Compression {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Picked {
+pub(in crate::proxy) struct Picked {
     pub micros: f64,
     pub upstream: String,
     /// The plugins that are asked, in order.
@@ -203,7 +201,7 @@ pub(super) struct Picked {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Limited {
+pub(in crate::proxy) struct Limited {
     pub requests: u32,
     pub limit: u32,
     pub waiting: u32,
@@ -211,7 +209,7 @@ pub(super) struct Limited {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Candidate {
+pub(in crate::proxy) struct Candidate {
     pub address: String,
     pub state: &'static str,
     pub weight: u32,
@@ -229,26 +227,6 @@ impl Outcome {
             reason: Some(reason.to_owned()),
             headers: shown(&head.headers),
             ..Self::default()
-        }
-    }
-}
-
-impl Cached {
-    pub fn of(foreseen: &cached::Foreseen, micros: f64) -> Self {
-        let seconds = |milliseconds: u64| milliseconds as f64 / 1e3;
-        let stored = foreseen.stored.as_ref().map(|(stored, now): &(_, Time)| (&stored.freshness, *now));
-        Self {
-            micros,
-            key: foreseen.key.as_str().to_owned(),
-            decision: foreseen.what.as_ref().map_or("refused", |what| what.name()),
-            forward: match &foreseen.what {
-                Ok(Served::Forwarded(forward)) => Some(forward.name()),
-                Ok(_) | Err(_) => None,
-            },
-            age_seconds: stored.map(|(freshness, now)| seconds(freshness.age(now))),
-            left_seconds: stored
-                .map(|(freshness, now)| freshness.lifetime as f64 - seconds(freshness.age(now))),
-            not_stored: foreseen.obstacle,
         }
     }
 }
@@ -271,57 +249,8 @@ impl Compression {
     }
 }
 
-/// A request before a plugin was asked.
-pub(super) struct Before {
-    pub headers: HeaderMap,
-    pub target: Uri,
-    pub promised: HeaderMap,
-    pub notes: Vec<(String, String)>,
-}
-
-impl Before {
-    pub fn of(exchange: &Exchange) -> Self {
-        Self {
-            headers: exchange.request.headers.clone(),
-            target: exchange.request.uri.clone(),
-            promised: exchange.promised().iter().cloned().collect(),
-            notes: exchange.notes().to_vec(),
-        }
-    }
-
-    /// What has changed since.
-    pub fn asked(self, plugin: &str, exchange: &InHand, micros: f64) -> Asked {
-        let name = plugin.to_owned();
-        // It is not there where a call was given up.
-        let Some(exchange) = exchange.there() else {
-            return Asked { name, micros, verdict: "failed", ..Asked::default() };
-        };
-        let Changed { set, removed } = Changed::between(&self.headers, &exchange.request.headers);
-        let promised = exchange.promised().iter().cloned().collect();
-        let uri = &exchange.request.uri;
-        let is_new = |note: &&(String, String)| !self.notes.contains(note);
-        Asked {
-            name,
-            micros,
-            verdict: "next",
-            set,
-            removed,
-            response: Changed::between(&self.promised, &promised).set,
-            target: (*uri != self.target).then(|| uri.to_string()),
-            notes: exchange
-                .notes()
-                .iter()
-                .filter(is_new)
-                .map(|(name, value)| (name.clone(), hidden(name, value.clone())))
-                .collect(),
-            logs: lines(exchange.journal.as_deref()),
-            ..Asked::default()
-        }
-    }
-}
-
 /// How headers differ.
-pub(super) struct Changed {
+pub(in crate::proxy) struct Changed {
     pub set: BTreeMap<String, String>,
     pub removed: Vec<String>,
 }
@@ -341,7 +270,7 @@ impl Changed {
 }
 
 /// All fields, those that speak of a secret without their values.
-pub(super) fn shown(headers: &HeaderMap) -> BTreeMap<String, String> {
+pub(in crate::proxy) fn shown(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers.keys().map(|name| field(headers, name)).collect()
 }
 
@@ -351,12 +280,16 @@ fn field(headers: &HeaderMap, name: &HeaderName) -> (String, String) {
     (name.as_str().to_owned(), hidden(name.as_str(), values.join(", ")))
 }
 
-fn hidden(name: &str, value: String) -> String {
+pub(in crate::proxy) fn hidden(name: &str, value: String) -> String {
     if is_secret(name) { "[hidden]".to_owned() } else { value }
 }
 
-pub(super) fn lines(journal: Option<&Journal>) -> Vec<Line> {
+pub(in crate::proxy) fn lines(journal: Option<&Journal>) -> Vec<Line> {
     let lines = journal.map(Journal::take).unwrap_or_default();
     let line = |line: Logged| Line { level: line.level.as_str().to_ascii_lowercase(), text: line.text };
     lines.into_iter().map(line).collect()
+}
+
+pub(in crate::proxy) fn micros(since: Instant) -> f64 {
+    (since.elapsed().as_nanos() as f64 / 100.0).round() / 10.0
 }

@@ -1,0 +1,93 @@
+//! How does an error become a response?
+
+use http::{HeaderValue, Method, Response, Uri, header};
+
+use super::{
+    context::Context,
+    error::{self, Blame, Disposition, Error},
+    grpc,
+    record::Record,
+};
+use crate::{
+    body::Content,
+    telemetry::{Sampler, with_sources},
+};
+
+/// An error that ends a request, and what is known of the request.
+pub(super) struct Failure {
+    pub error: Error,
+    pub request_id: Option<HeaderValue>,
+    /// The client may still wait to be asked for the body.
+    pub leaves_body: bool,
+    /// The method and the target, where no record has them.
+    pub asked: Option<(Method, Uri)>,
+}
+
+thread_local! {
+    /// What this worker has said of late, by the route and the kind of error.
+    static SAID: Sampler<(Option<usize>, std::mem::Discriminant<Error>)> = Sampler::default();
+}
+
+impl Failure {
+    /// One of a request of which nothing more is known.
+    pub fn of(error: Error) -> Self {
+        Self { error, request_id: None, leaves_body: false, asked: None }
+    }
+
+    /// The response to the client, and a line in the log that says more.
+    pub fn into_response(self, context: &Context, mut record: Option<&mut Record>) -> Response<Content> {
+        let Context { connection, generation, meter, call, .. } = context;
+        let Self { error, request_id, leaves_body, asked } = self;
+        let kind = (meter.route(), std::mem::discriminant(&error));
+        let Disposition { status, blame, limit, ends_connection, is_passing, .. } = error.disposition();
+        connection.counts.refused_with(status);
+        if let Some(limit) = limit {
+            connection.counts.reached(limit);
+        }
+        let refusal = call.is_some().then(|| grpc::refusal(&error, status));
+        let request = request_id.as_ref().and_then(|id| id.to_str().ok());
+        let client = connection.peer.address;
+        let error = with_sources(&error);
+        if let Some(record) = record.as_deref_mut() {
+            record.refused(&error);
+        }
+        match blame {
+            Blame::Client => tracing::debug!(%client, request, error, "request not answered"),
+            Blame::Upstream | Blame::Plugin | Blame::Proxy => {
+                // With all upstreams down this would be a line for each request, which the access log has already.
+                if let Some(left_out) = SAID.with(|said| said.admit(kind)) {
+                    let asked = asked.as_ref().map(|(method, uri)| (method, uri));
+                    let asked = record.as_deref().map(Record::asked).or(asked);
+                    let (method, uri) = asked.unzip();
+                    let route = meter.route().map(|place| &generation.snapshot.routes[place]);
+                    let upstream =
+                        route.map(|route| &*generation.snapshot.upstreams[route.upstream].upstream.name);
+                    let upstream = record.as_deref().and_then(Record::upstream).or(upstream);
+                    tracing::warn!(
+                        %client,
+                        request,
+                        method = method.map(Method::as_str),
+                        uri = uri.map(tracing::field::display),
+                        route = route.map(|route| &*route.name),
+                        upstream,
+                        status = status.as_u16(),
+                        error,
+                        left_out,
+                        "request not answered"
+                    );
+                }
+            }
+        }
+        if let Some(refusal) = refusal {
+            return refusal;
+        }
+        let mut response = error::problem(status, request_id.as_ref());
+        if is_passing {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if ends_connection || leaves_body || connection.fault().is_some() {
+            connection.ends_with(&mut response);
+        }
+        response.map(Content::Whole)
+    }
+}
