@@ -333,7 +333,8 @@ fn every_link_has_a_target() {
     for document in documents() {
         let text = read(&root.join(&document));
         for link in links(&text) {
-            let (file, anchor) = link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
+            let (file, anchor) =
+                link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
             let target = match file {
                 "" => root.join(&document),
                 file => root.join(document.parent().expect("it is in a folder")).join(file),
@@ -354,7 +355,8 @@ fn every_page_of_the_book_is_in_its_summary() {
     let docs = Path::new("docs");
     let listed: BTreeSet<PathBuf> =
         links(&read(&repository().join("docs/SUMMARY.md"))).into_iter().map(|link| docs.join(link)).collect();
-    let pages = documents().into_iter().filter(|path| path.starts_with(docs) && !path.ends_with("SUMMARY.md"));
+    let pages =
+        documents().into_iter().filter(|path| path.starts_with(docs) && !path.ends_with("SUMMARY.md"));
     assert_eq!(pages.collect::<BTreeSet<_>>(), listed);
 }
 
@@ -384,10 +386,13 @@ fn help(words: &[&str], page: &mut String) {
     let level = if words.len() < 2 { "##" } else { "###" };
     let name = ["tollgate"].iter().chain(words).copied().collect::<Vec<_>>().join(" ");
     page.push_str(&format!("\n{level} {name}\n\n```text\n{}\n```\n", text.trim_end()));
-    let commands = text.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or(""));
+    let commands =
+        text.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or(""));
     for line in commands.lines() {
         let name = line.strip_prefix("  ").filter(|line| !line.starts_with(' '));
-        if let Some(name) = name.and_then(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+        if let Some(name) =
+            name.and_then(|line| line.split_whitespace().next()).filter(|name| *name != "help")
+        {
             help(&[words, &[name]].concat(), page);
         }
     }
@@ -395,9 +400,10 @@ fn help(words: &[&str], page: &mut String) {
 
 #[test]
 fn the_command_line_reference_is_what_help_prints() {
-    let mut page = "# Command line\n\nThe output of `--help` for each command. A test keeps this page up to date; \
+    let mut page =
+        "# Command line\n\nThe output of `--help` for each command. A test keeps this page up to date; \
                     `TOLLGATE_BLESS=1` has it written.\n"
-        .to_owned();
+            .to_owned();
     help(&[], &mut page);
     let path = repository().join("docs/cli.md");
     if std::env::var_os("TOLLGATE_BLESS").is_some() {

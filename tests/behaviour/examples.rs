@@ -4,9 +4,7 @@ use std::path::Path;
 
 use rustix::process::Signal;
 use tollgate::trial::{TestFile, Trial};
-use tollgate_tests::{
-    Executable, Proxy, Response, block_agents, privacy_body_router, privacy_router, until,
-};
+use tollgate_tests::{Executable, Proxy, Response, block_agents, privacy_body_router, privacy_router, until};
 
 use crate::{
     TOLLGATE,

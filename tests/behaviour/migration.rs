@@ -63,7 +63,8 @@ impl Site {
             assert!(config.contains(written), "{page} names {written}");
             config = config.replace(written, &origin.address.to_string());
         }
-        let config = config.replace("0.0.0.0:80\"", "127.0.0.1:0\"").replace("0.0.0.0:443\"", "127.0.0.1:0\"");
+        let config =
+            config.replace("0.0.0.0:80\"", "127.0.0.1:0\"").replace("0.0.0.0:443\"", "127.0.0.1:0\"");
         assert!(!config.contains("0.0.0.0"), "{config}");
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let authority = Authority::new();
@@ -78,8 +79,10 @@ impl Site {
         let client = Secure::believing(&authority);
         let site = Self { proxy, origins, client, is_healthy };
         // Checks have an opinion of both before anything is asked.
-        until("both endpoints are checked", || site.origins[..2].iter().all(|origin| !origin.received().is_empty()))
-            .await;
+        until("both endpoints are checked", || {
+            site.origins[..2].iter().all(|origin| !origin.received().is_empty())
+        })
+        .await;
         site
     }
 
@@ -97,7 +100,10 @@ impl Site {
         let mut client = Client::connect(self.proxy.address()).await;
         client.send(format!("GET /a?b=1 HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
         let response = client.response().await;
-        assert_eq!((response.status, response.header("location")), (308, Some("https://shop.example.com/a?b=1")));
+        assert_eq!(
+            (response.status, response.header("location")),
+            (308, Some("https://shop.example.com/a?b=1"))
+        );
     }
 
     /// A key is needed, and the server learns whose it is.
@@ -113,7 +119,8 @@ impl Site {
     /// The last request to the server that has answered.
     fn served_by(&self, response: &Response) -> tollgate_tests::Received {
         let name = response.text();
-        let place = ["one", "two", "three"].iter().position(|one| *one == name).expect("a server has answered");
+        let place =
+            ["one", "two", "three"].iter().position(|one| *one == name).expect("a server has answered");
         let mut received = self.origins[place].received();
         received.retain(|received| received.target != "/health");
         received.pop().expect("it has received a request")
@@ -227,7 +234,8 @@ async fn the_configuration_from_envoy_does_the_same() {
 async fn the_canary_of_the_configuration_from_envoy_gets_its_share() {
     let site = Site::start("migration-envoy.md").await;
     let config = fs::read_to_string(site.proxy.config_path()).expect("it can be read");
-    let config = config.replace("\"block-agents\", \"rate-limit\",", "").replace("share = 0.1", "share = 0.5");
+    let config =
+        config.replace("\"block-agents\", \"rate-limit\",", "").replace("share = 0.1", "share = 0.5");
     let config: String = config
         .split("\n\n")
         .filter(|table| !table.starts_with("[plugins.rate-limit]"))
