@@ -34,8 +34,8 @@ use crate::{
     snapshot::{Route, Target},
     telemetry::traffic::Limit,
     upstream::{
-        Admission, Endpoint, InFlight, Interim, Lease, Permit, Switched, Terms, Upstream,
-        authenticates_connection,
+        Admission, Delivery, Endpoint, InFlight, Interim, Lease, NotDelivered, Permit, Switched, Terms,
+        Upstream, authenticates_connection, deliver,
     },
 };
 
@@ -363,8 +363,7 @@ async fn discard(context: &Context, answer: Answer, outgoing: &Outgoing) {
     }
 }
 
-/// Brings a request to one endpoint, once: a connection that was closed before anything of the request can have been read
-/// is no attempt, and one more is made. Whatever else happens is the attempt's outcome.
+/// Brings a request to one endpoint, once.
 async fn send_to(
     context: &Context,
     target: &Target,
@@ -372,24 +371,62 @@ async fn send_to(
     exchange: &mut InHand,
     outgoing: &mut Outgoing,
 ) -> Result<Answer, Failure> {
-    let upstream = &target.upstream;
-    let mut is_fresh = false;
-    loop {
-        let (introduction, is_switched) = (outgoing.introduction, outgoing.expected.is_some());
-        let client = &context.connection.client;
-        let is_bound = outgoing.authenticates || client.is_bound_to(endpoint.id());
-        let terms = Terms { introduction, is_fresh, is_switched, client: is_bound.then_some(client) };
-        let mut lease = match context.worker.pool.lease(upstream, endpoint, terms).await {
-            Ok(lease) => lease,
-            Err(source) => {
-                // What the proxy itself is short of, it is short of for every endpoint.
-                let outcome = (!source.is_shortage()).then_some(Outcome::Unsent);
-                let error = Error::Connect { endpoint: name(endpoint), source };
-                return Err(Failure { error, outcome, is_blameless: false });
-            }
-        };
+    let mut request = OfClient { context, target, endpoint, exchange, outgoing };
+    let delivered = deliver(&context.worker.pool, &target.upstream, endpoint, &mut request).await;
+    let endpoint = || name(endpoint);
+    match delivered {
+        Ok((lease, Accepted { response, is_reusable, switched })) => {
+            Ok(Answer { response, lease, is_reusable, switched })
+        }
+        Err(NotDelivered::NoConnection(source)) => {
+            // What the proxy itself is short of, it is short of for every endpoint.
+            let outcome = (!source.is_shortage()).then_some(Outcome::Unsent);
+            Err(Failure::of(Error::Connect { endpoint: endpoint(), source }, outcome))
+        }
+        Err(NotDelivered::Unread(source)) => {
+            Err(Failure::of(Error::Send { endpoint: endpoint(), source }, Some(Outcome::Unsent)))
+        }
+        Err(NotDelivered::Failed(failure)) => Err(failure),
+    }
+}
+
+/// A request of a client on its way to an endpoint.
+struct OfClient<'a> {
+    context: &'a Context,
+    target: &'a Target,
+    endpoint: &'a Arc<Endpoint>,
+    exchange: &'a mut InHand,
+    outgoing: &'a mut Outgoing,
+}
+
+/// A response that is the proxy's own by now.
+struct Accepted {
+    response: Response<Incoming>,
+    /// Whether the connection can carry another request after this.
+    is_reusable: bool,
+    switched: Option<Box<Switched>>,
+}
+
+impl Delivery for OfClient<'_> {
+    type Response = Accepted;
+    type Error = Failure;
+
+    fn terms(&self) -> Terms<'_> {
+        let client = &self.context.connection.client;
+        let is_bound = self.outgoing.authenticates || client.is_bound_to(self.endpoint.id());
+        Terms {
+            introduction: self.outgoing.introduction,
+            is_fresh: false,
+            is_switched: self.outgoing.expected.is_some(),
+            client: is_bound.then_some(client),
+        }
+    }
+
+    async fn over(&mut self, lease: &mut Lease) -> Result<Accepted, NotDelivered<Failure>> {
+        let Self { context, target, endpoint, exchange, outgoing } = self;
+        let failed = |failure| Err(NotDelivered::Failed(failure));
         if outgoing.authenticates {
-            lease.bind(client);
+            lease.bind(&context.connection.client);
         }
         match &outgoing.upload {
             // The endpoint is not asked before.
@@ -399,80 +436,63 @@ async fn send_to(
             None => outgoing.keeps_headers |= lease.is_shared(),
         }
         if outgoing.expected.is_some() && !lease.takes_upgrades() {
-            return Err(Failure::of(Error::NoTunnels { endpoint: name(endpoint) }, None));
+            return failed(Failure::of(Error::NoTunnels { endpoint: name(endpoint) }, None));
         }
         let request = outgoing.request(&mut exchange.request);
         let protocol = outgoing.expected.as_ref().map(Expected::protocol);
         let answer = pin!(lease.send(request, outgoing.is_remembered, protocol));
-        let limit = upstream.timeouts.response.get();
-        let error = match converse(context, &lease, answer, outgoing, limit).await {
+        let limit = target.upstream.timeouts.response.get();
+        let error = match converse(context, lease, answer, outgoing, limit).await {
             Ok(response) => {
                 lease.note_answer();
                 let (mut head, body) = response.into_parts();
-                return match accept(&mut head, endpoint, &mut lease, outgoing).await {
+                return match accept(&mut head, endpoint, lease, outgoing).await {
                     Ok((is_reusable, switched)) => {
                         if !target.balancers.is_empty() {
                             endpoint.take_report(&mut head.headers);
                         }
-                        let response = Response::from_parts(head, body);
-                        Ok(Answer { response, lease, is_reusable, switched })
+                        Ok(Accepted { response: Response::from_parts(head, body), is_reusable, switched })
                     }
-                    Err(source) => Err(refused(source, endpoint, &lease, outgoing, &mut exchange.request)),
+                    Err(source) => failed(refused(source, endpoint, lease, outgoing, &mut exchange.request)),
                 };
             }
             Err(error) => error,
         };
+        let request = &mut exchange.request;
         if let Some(head) = lease.bad_head() {
-            return Err(refused(head.into(), endpoint, &lease, outgoing, &mut exchange.request));
+            return failed(refused(head.into(), endpoint, lease, outgoing, request));
         }
-        let client = match outgoing.upload.as_ref().map(|upload| upload.state()) {
-            Some(UploadState::TooLarge) => Some(Error::BodyTooLarge),
-            Some(UploadState::Silent) => Some(Error::ClientSlow(Limit::BodyTime)),
-            Some(UploadState::Slow) => Some(Error::ClientSlow(Limit::BodyRate)),
-            Some(UploadState::Broken) => Some(Error::ClientBroke(context.connection.fault())),
-            _ => None,
-        };
-        let error = match (error, client) {
-            (SendError::Unsent(..) | SendError::Lost(_), Some(error)) => {
-                return Err(Failure::of(error, None));
+        match error {
+            SendError::TimedOut => {
+                lease.suspect();
+                let outcome = outgoing.restore(request, lease).then_some(Outcome::TimedOut);
+                let error = Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed };
+                failed(Failure::of(error, outcome))
             }
-            (SendError::Unsent(source, mut request), None) => {
-                lease.restore(&mut request);
-                outgoing.take_back(&mut exchange.request, request);
-                source
+            SendError::Unsent(..) | SendError::Lost(_)
+                if let Some(error) = outgoing.fault_of_client(context) =>
+            {
+                failed(Failure::of(error, None))
+            }
+            SendError::Unsent(source, mut returned) => {
+                lease.restore(&mut returned);
+                outgoing.take_back(request, returned);
+                Err(NotDelivered::Unread(source))
             }
             // Whatever it is, nothing was done with it.
-            (SendError::Lost(source), None)
-                if lease.is_refused(&source) && outgoing.restore_all(&mut exchange.request, &lease) =>
-            {
+            SendError::Lost(source) if lease.is_refused(&source) && outgoing.restore_all(request, lease) => {
                 let is_blameless = lease.has_retired(&source);
                 let error = Error::Send { endpoint: name(endpoint), source };
-                return Err(Failure { error, outcome: Some(Outcome::Unsent), is_blameless });
+                failed(Failure { error, outcome: Some(Outcome::Unsent), is_blameless })
             }
-            (SendError::Lost(source), None)
-                if lease.is_unread() && outgoing.restore_all(&mut exchange.request, &lease) =>
-            {
-                source
+            SendError::Lost(source) if lease.is_unread() && outgoing.restore_all(request, lease) => {
+                Err(NotDelivered::Unread(source))
             }
-            (SendError::Lost(source), None) => {
-                let is_restored = outgoing.restore(&mut exchange.request, &lease);
-                let error = Error::Send { endpoint: name(endpoint), source };
-                return Err(Failure::of(error, is_restored.then_some(Outcome::Lost)));
+            SendError::Lost(source) => {
+                let outcome = outgoing.restore(request, lease).then_some(Outcome::Lost);
+                failed(Failure::of(Error::Send { endpoint: name(endpoint), source }, outcome))
             }
-            (SendError::TimedOut, _) => {
-                lease.suspect();
-                let is_restored = outgoing.restore(&mut exchange.request, &lease);
-                let error = Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed };
-                return Err(Failure::of(error, is_restored.then_some(Outcome::TimedOut)));
-            }
-        };
-        // An endpoint may close a connection for being idle. One that closes what was just made says something of itself.
-        if is_fresh || !lease.is_reused() {
-            let error = Error::Send { endpoint: name(endpoint), source: error };
-            return Err(Failure::of(error, Some(Outcome::Unsent)));
         }
-        tracing::debug!(endpoint = name(endpoint), %error, "idle connection was closed");
-        is_fresh = true;
     }
 }
 
@@ -600,6 +620,17 @@ impl Outgoing {
             authenticates: authenticates_connection(&head.headers),
             introduction: None,
         })
+    }
+
+    /// What the client has done wrong with its body, if that is why there is no response.
+    fn fault_of_client(&self, context: &Context) -> Option<Error> {
+        match self.upload.as_ref()?.state() {
+            UploadState::TooLarge => Some(Error::BodyTooLarge),
+            UploadState::Silent => Some(Error::ClientSlow(Limit::BodyTime)),
+            UploadState::Slow => Some(Error::ClientSlow(Limit::BodyRate)),
+            UploadState::Broken => Some(Error::ClientBroke(context.connection.fault())),
+            _ => None,
+        }
     }
 
     /// Sending it twice does no harm, and all of it is there.

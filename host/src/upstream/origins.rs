@@ -126,27 +126,18 @@ impl Origin {
     }
 
     async fn send(&self, pool: &Rc<Pool>, outgoing: Outgoing) -> Result<Received, SendError> {
-        let mut is_fresh = false;
-        loop {
-            let mut lease = pool
-                .lease(&self.upstream, &self.endpoint, Terms { is_fresh, ..Terms::default() })
-                .await
-                .map_err(|error| self.refused(&error))?;
-            let request = self.request(&outgoing)?;
-            match lease.send(request, false, None).await {
-                Ok(response) => return self.receive(lease, response).await,
-                Err(mut error) => {
-                    // A connection that was idle may have been closed meanwhile. What may have been read is not sent again:
-                    // that is for the plugin to decide.
-                    let is_unread = error.take_message().is_some() || lease.is_unread();
-                    if !lease.is_reused() || is_fresh || !is_unread {
-                        tracing::debug!(origin = %self.target, error = %error.error(), "no answer for a plugin");
-                        return Err(SendError::Unreachable);
-                    }
-                    is_fresh = true;
-                }
-            }
+        let mut request = OfPlugin { origin: self, outgoing: &outgoing };
+        match deliver(pool, &self.upstream, &self.endpoint, &mut request).await {
+            Ok((lease, response)) => self.receive(lease, response).await,
+            Err(NotDelivered::NoConnection(error)) => Err(self.refused(&error)),
+            Err(NotDelivered::Failed(error)) => Err(error),
+            Err(NotDelivered::Unread(error)) => Err(self.unanswered(&error)),
         }
+    }
+
+    fn unanswered(&self, error: &hyper::Error) -> SendError {
+        tracing::debug!(origin = %self.target, %error, "no answer for a plugin");
+        SendError::Unreachable
     }
 
     /// The request in the form in which it goes over a connection.
@@ -195,6 +186,31 @@ impl Origin {
             lease.finish();
         }
         Ok(Received { status: head.status.as_u16(), headers: head.headers, body })
+    }
+}
+
+/// A request of a plugin. What may have been read is not sent again: that is for the plugin to decide.
+struct OfPlugin<'a> {
+    origin: &'a Origin,
+    outgoing: &'a Outgoing,
+}
+
+impl Delivery for OfPlugin<'_> {
+    type Response = Response<Incoming>;
+    type Error = SendError;
+
+    fn terms(&self) -> Terms<'_> {
+        Terms::default()
+    }
+
+    async fn over(&mut self, lease: &mut Lease) -> Result<Response<Incoming>, NotDelivered<SendError>> {
+        let request = self.origin.request(self.outgoing).map_err(NotDelivered::Failed)?;
+        lease.send(request, false, None).await.map_err(|mut error| {
+            match error.take_message().is_some() || lease.is_unread() {
+                true => NotDelivered::Unread(error.into_error()),
+                false => NotDelivered::Failed(self.origin.unanswered(error.error())),
+            }
+        })
     }
 }
 
