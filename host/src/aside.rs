@@ -21,6 +21,7 @@ use crate::{
     },
     snapshot::{Loaded, Snapshot},
     telemetry::Writer,
+    telemetry::sampled,
     upstream::{Origins, Pool},
 };
 
@@ -197,7 +198,8 @@ impl Attended {
         self.slot.counts().failed(error);
         // Of one that is left alone, the log knows.
         if !matches!(error, CallError::Broken) {
-            tracing::warn!(plugin = %self.slot.plugin().name, %error, "{what}");
+            let plugin = &self.slot.plugin().name;
+            sampled!(warn, of: (plugin, what, error.kind()), %plugin, %error, "{what}");
         }
     }
 }

@@ -2,7 +2,14 @@
 //!
 //! Everything that is spawned is spawned here, so that the end of the process can wait for all of it.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,6 +24,8 @@ pub struct Drain {
     tasks: TaskTracker,
     /// Nobody is left to be accompanied.
     finished: CancellationToken,
+    /// Requests that were given up.
+    cut: Arc<AtomicU64>,
 }
 
 impl Drain {
@@ -65,6 +74,16 @@ impl Drain {
     pub fn abort(&self) {
         self.start();
         self.aborted.cancel();
+    }
+
+    /// A request was given up, since the time to drain is over.
+    pub fn note_cut(&self) {
+        self.cut.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were.
+    pub fn cut(&self) -> u64 {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// Whether what still runs is given up.

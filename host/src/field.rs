@@ -8,6 +8,10 @@
 //! for every variable), and every character that is neither letter nor digit (lighttpd, Apache before 2.4). The
 //! widest of these is what counts here.
 
+mod owned;
+
+pub use owned::{OF_A_CONNECTION, OF_THE_PROXY};
+
 use std::borrow::Cow;
 
 use http::HeaderName;
@@ -39,41 +43,6 @@ pub fn folded(name: &str) -> Cow<'_, str> {
         false => Cow::Owned(name.bytes().map(|byte| char::from(fold(byte))).collect()),
     }
 }
-
-/// Fields that belong to one connection, or say where a message ends (RFC 9110, section 7.6.1; RFC 9112, section 6).
-pub const OF_A_CONNECTION: [&str; 9] = [
-    "connection",
-    "content-length",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-/// Fields of a request that the proxy alone writes: those of its connection, and who the client is.
-pub const OF_THE_PROXY: [&str; 18] = [
-    "client-cert",
-    "client-cert-chain",
-    "connection",
-    "content-length",
-    "expect",
-    "forwarded",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-request-id",
-];
 
 /// Fields by which some servers take a request for one with another method.
 pub const OVERRIDES_METHOD: [&str; 4] =

@@ -572,6 +572,7 @@ impl Server {
             // A worker that is gone has nothing left to drain.
             let _ = worker.orders.send(Order::Drain);
         }
+        tracing::info!(connections = self.connections(), ?limit, "listeners closed, requests may finish");
         self.drain.finished(limit).await;
         for worker in &self.workers {
             let thread = worker.thread.lock().expect("no holder of this lock panics").take();

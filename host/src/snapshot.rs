@@ -26,6 +26,8 @@ use std::{
 
 use toml::Spanned;
 
+use checks::Warning;
+
 use crate::{
     address::Address,
     cache::{Cache, Rules, policy::may_be_stored},
@@ -67,6 +69,8 @@ pub struct Snapshot {
     forwards: Vec<Vec<usize>>,
     /// Of requests that no route wanted.
     unrouted: Arc<PerWorker<RouteCounts>>,
+    /// What was warned of, so that it is once.
+    warnings: Vec<Warning>,
 }
 
 /// A route with its names resolved.
@@ -165,9 +169,15 @@ impl Builder {
         let (table, routes) =
             routes(&config, previous, &upstreams_by_name, &plugins, &places, &shadows, &mut problems);
         let terminations = self.terminations(&config, previous, &mut problems);
-        checks::check(&config, &mut problems);
+        checks::check(&config, source, &mut problems);
         if !problems.is_empty() {
             return Err(Problems::new(source.clone(), problems));
+        }
+        let warnings = checks::warnings(&config, &plugins, &forwards, &self.plugin_dir(&config));
+        for warning in &warnings {
+            if !previous.is_some_and(|previous| previous.warnings.iter().any(|said| said.is_same(warning))) {
+                warning.log(source);
+            }
         }
         // A version that is not used is no reason for another generation, if nothing else is new; nor is one that nothing
         // needs and that was left for later.
@@ -219,6 +229,7 @@ impl Builder {
             upstreams_by_name,
             forwards,
             unrouted,
+            warnings,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tollgate_tests::{
-    Answer, Client, Executable, Origin, Proxy,
+    Answer, Client, Executable, Origin, Proxy, guest,
     http2::{FrameClient, RawFrame},
     listener, logged, route_to, until,
 };
@@ -185,7 +185,7 @@ async fn with_all_endpoints_down_warnings_are_few_and_each_line_of_the_access_lo
     let access = || logged(&["/all-down/", "\"target\":\"access\""]);
     until("all lines", || access().len() == 50).await;
     assert!(access().iter().all(|line| line.contains("no connection to")), "{:?}", access());
-    let warnings = logged(&["request not answered", "/all-down/"]);
+    let warnings = logged(&["request failed", "/all-down/"]);
     assert!((1..=5).contains(&warnings.len()), "{warnings:?}");
     let first: Value = serde_json::from_str(&warnings[0]).expect("lines are JSON");
     for (key, value) in
@@ -199,9 +199,59 @@ async fn with_all_endpoints_down_warnings_are_few_and_each_line_of_the_access_lo
     let proxy =
         Proxy::start(&(config.replace("all-down", "down-unlogged") + "[log]\naccess = false\n")).await;
     assert_eq!(proxy.get("/down-unlogged", &[]).await.status, 502);
-    until("a warning", || !logged(&["request not answered", "/down-unlogged"]).is_empty()).await;
-    let warning = &logged(&["request not answered", "/down-unlogged"])[0];
+    until("a warning", || !logged(&["request failed", "/down-unlogged"]).is_empty()).await;
+    let warning = &logged(&["request failed", "/down-unlogged"])[0];
     assert!(warning.contains("\"route\":\"to-down-unlogged\""), "{warning}");
+}
+
+#[tokio::test]
+async fn what_every_request_fails_at_is_logged_for_the_first_of_them() {
+    let origin = Origin::start().await;
+    let config = format!(
+        "workers = 1\n[upstreams.often]\nendpoints = [\"{}\"]\nbalance = \"fails-often\"\n[[routes]]\n\
+         upstream = \"often\"\nplugins = [\"fails-often\"]\n[plugins.fails-often]\nfail = \"open\"\n\
+         breaker.failures = 1000000\nconfig = {{ request = \"obey\", pick = \"obey\" }}\n",
+        origin.url()
+    );
+    let proxy = Proxy::start_with(&config, &[("fails-often", guest())]).await;
+    let mut client = proxy.connect().await;
+    for _ in 0..40 {
+        client
+            .send("GET / HTTP/1.1\r\nHost: test\r\nx-do: reply-bad-header\r\nx-do-pick: trap\r\n\r\n")
+            .await;
+        assert_eq!(client.response().await.status, 200);
+    }
+    for words in ["the request goes on without it", "pick failed, another chooses"] {
+        let lines = logged(&["fails-often", words]);
+        assert!((1..=5).contains(&lines.len()), "{words}: {lines:?}");
+        // How many were left out is for those that follow.
+        assert!(lines.iter().all(|line| !line.contains("left_out")), "{lines:?}");
+    }
+}
+
+#[tokio::test]
+async fn stale_responses_that_cover_up_for_an_upstream_are_logged_for_the_first_of_them() {
+    let origin = Origin::answering(|received| match received.number {
+        0 => Answer::raw(
+            "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nCache-Control: max-age=5\r\nAge: 10\r\nETag: \"a\"\r\n\r\nkept",
+        ),
+        _ => Answer::raw("").close(),
+    })
+    .await;
+    let config = format!(
+        "workers = 1\n[upstreams.often-stale]\nendpoints = [\"{}\"]\nretry.attempts = 0\noutlier.consecutive-failures = 0\n[[routes]]\n\
+         name = \"often-stale\"\nupstream = \"often-stale\"\ncache = {{}}\n",
+        origin.url()
+    );
+    let proxy = Proxy::start(&config).await;
+    assert_eq!(proxy.get("/", &[]).await.text(), "kept");
+    let mut client = proxy.connect().await;
+    for _ in 0..40 {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
+        assert_eq!(client.response().await.header("x-cache"), Some("STALE"));
+    }
+    let lines = logged(&["stale response served", "\"route\":\"often-stale\""]);
+    assert!((1..=5).contains(&lines.len()), "{lines:?}");
 }
 
 #[tokio::test]

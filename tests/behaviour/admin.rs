@@ -321,7 +321,11 @@ async fn plugins_tell_what_is_in_force_and_why_what_is_newer_is_not() {
         plugin["last-load"]["reason"].as_str().is_some_and(|reason| reason.contains("not a WebAssembly"))
     );
     assert_eq!(plugin["calls"]["on-request"], 1);
-    assert_eq!(told["not-loaded"][0]["name"], "stray");
+    // Nothing needs it, so that it is looked at when the rest is in force.
+    soon("the stray file to be looked at", async {
+        while proxy.told("/api/plugins").await["not-loaded"][0]["name"] != "stray" {}
+    })
+    .await;
 
     proxy.drop_plugin("guest", &guest());
     proxy.reload_files().await.expect("all is well");
@@ -491,6 +495,18 @@ async fn the_executable_drains_when_the_api_is_asked_to_and_top_shows_it_before(
     assert_eq!(words(of(&address.to_string()))[4], "4", "{printed}");
     let endpoint = words(of(&origin.address.to_string()));
     assert_eq!((&*endpoint[0], &*endpoint[2]), ("app", "healthy"), "{printed}");
+
+    // A port on which something else answers is told from an empty proxy.
+    let other = Origin::answering(|_| Answer::ok("{}")).await;
+    for wrong in [other.url(), format!("http://{address}")] {
+        for command in [&["top", "--once"][..], &["explain", "GET", "http://test/"]] {
+            let arguments = [command, &["--admin", &wrong]].concat();
+            let (status, printed, errors) =
+                Executable::start(TOLLGATE, folder.path(), &arguments).end().await;
+            assert_eq!((status.code(), &*printed), (Some(1), ""), "{arguments:?}: {errors}");
+            assert!(errors.contains("`--admin` says where the admin API is"), "{arguments:?}: {errors}");
+        }
+    }
 
     // The environment says where for all commands of a shell; what stands in the command counts more.
     let environment = &[("TOLLGATE_ADMIN", &*url)];

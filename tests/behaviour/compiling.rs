@@ -57,12 +57,14 @@ async fn a_file_that_nothing_names_does_not_hurt_by_what_it_takes_to_compile() {
     let proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
     is_asked(&proxy).await;
     put(folder.path(), "costly", &Handmade::CostsToCompile.component());
-    proxy.line(&["not loaded; no route needs it", "costly", "and was stopped"]).await;
+    proxy.line(&["plugin cannot be loaded; no route uses it", "costly", "and was stopped"]).await;
     assert!(proxy.resident() < 512 << 20, "{}", proxy.resident());
     is_asked(&proxy).await;
     // The next reload does not try again.
     put(folder.path(), "another", &guest());
-    proxy.line(&["not loaded; no route needs it", "costly", "it took too much the last time"]).await;
+    proxy
+        .line(&["plugin cannot be loaded; no route uses it", "costly", "it took too much the last time"])
+        .await;
 }
 
 #[tokio::test]

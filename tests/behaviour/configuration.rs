@@ -187,6 +187,8 @@ async fn the_configuration_may_stand_before_the_command() {
         (&["--config", "other.toml", "check"][..], Some(0)),
         (&["-c", "other.toml", "check", "-c", "other.toml"], Some(0)),
         (&["check", "--config", "other.toml"], Some(0)),
+        (&["check", "other.toml"], Some(0)),
+        (&["--config", "other.toml", "check", "config.toml"], Some(2)),
         (&["--config", "other.toml", "check", "--config", "config.toml"], Some(2)),
         (&["--config", "other.toml", "schema"], Some(2)),
     ] {
@@ -259,8 +261,44 @@ async fn a_check_that_takes_longer_than_the_time_between_two_is_warned_of() {
         let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["check"]).end().await;
         assert_eq!(status.code(), Some(0), "{errors}");
         let words = format!("`{table}.timeout` is longer than `{table}.interval`");
-        assert!(errors.lines().any(|line| line.contains("WARN") && line.contains(&words)), "{errors}");
+        let is_it =
+            |line: &str| line.contains("WARN") && line.contains(&words) && line.contains("config.toml:3");
+        assert!(errors.lines().any(is_it), "{errors}");
     }
+}
+
+#[tokio::test]
+async fn what_nothing_uses_is_warned_of_with_its_line_and_once() {
+    let config = format!(
+        "plugin-dir = \"plguins\"\n{LISTENER}[upstreams.app]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+         [upstreams.spare]\nendpoints = [\"http://127.0.0.1:2\"]\n\
+         [upstreams.granted]\nendpoints = [\"http://127.0.0.1:3\"]\n\
+         [[routes]]\nupstream = \"app\"\nplugins = [\"router\"]\n\
+         [plugins.router]\ngrants.upstreams = [\"granted\"]\n\
+         config.rules = [{{ upstream = \"granted\", header = {{ x-a = \"1\" }} }}]\n\
+         [plugins.api-key]\nconfig.keys = {{ a = \"k\" }}\n\
+         [plugins.round-robin]\n"
+    );
+    let folder = folder(&config);
+    let (status, _, errors) = Executable::start(TOLLGATE, folder.path(), &["check"]).end().await;
+    assert_eq!(status.code(), Some(0), "{errors}");
+    let warnings: Vec<&str> = errors.lines().filter(|line| line.contains("WARN")).collect();
+    assert_eq!(warnings.len(), 4, "{errors}");
+    for words in [
+        &["upstream `spare`: no route sends requests to it", "config.toml:6"][..],
+        &["plugin `api-key`: no route names it", "config.toml:16"],
+        &["plugin `round-robin`: no upstream names it", "config.toml:18"],
+        &["plugin-dir `plguins`: there is no such folder"],
+    ] {
+        let is_it = |line: &&str| words.iter().all(|word| line.contains(word));
+        assert!(warnings.iter().any(is_it), "{words:?} is not in\n{errors}");
+    }
+
+    let proxy = Executable::start(TOLLGATE, folder.path(), &["run"]);
+    proxy.line(&["listening"]).await;
+    write(folder.path(), &format!("{config}# more\n"));
+    proxy.line(&["configuration in force", "generation=2"]).await;
+    assert_eq!(proxy.lines(&["no route sends requests to it"]).len(), 1);
 }
 
 #[tokio::test]
@@ -271,12 +309,33 @@ async fn what_run_would_refuse_in_any_case_check_refuses_too() {
     };
     let with = |more: &str| format!("{LISTENER}{rest}{more}");
     for (config, words) in [
-        (two("127.0.0.1:1", "127.0.0.1:1"), &["config.toml:3:1", "listeners[0] accepts the connections"][..]),
-        (two("0.0.0.0:1", "127.0.0.1:1"), &["config.toml:3:1", "different ports"]),
+        (
+            two("127.0.0.1:1", "127.0.0.1:1"),
+            &["config.toml:3:1", "listeners[0] listens on 127.0.0.1:1 already (config.toml:1)"][..],
+        ),
+        (
+            two("0.0.0.0:1", "127.0.0.1:1"),
+            &["config.toml:3:1", "different ports", "0.0.0.0:1 is every address of this machine, also 127.0.0.1:1"],
+        ),
+        (
+            two("127.0.0.1:1", "0.0.0.0:1"),
+            &[
+                "config.toml:3:1",
+                "this and listeners[0] (config.toml:1) overlap",
+                "0.0.0.0:1 is every address of this machine, also 127.0.0.1:1",
+            ],
+        ),
         (two("unix:/tmp/a", "unix:/tmp/a"), &["config.toml:3:1", "listeners[0]"]),
         (
             format!("[admin]\naddress = \"127.0.0.1:1\"\n{}", two("127.0.0.1:1", "127.0.0.1:2")),
-            &["config.toml:1:1", "listeners[0] accepts the connections of 127.0.0.1:1 already"],
+            &["config.toml:1:1", "listeners[0] listens on 127.0.0.1:1 already (config.toml:3)"],
+        ),
+        (
+            with("").replace(
+                "endpoints = [\"http://127.0.0.1:1\"]",
+                "endpoints = [\"http://A.test\", \"http://b.test:1\", { url = \"http://a.test:80/\", weight = 2 }]",
+            ),
+            &["config.toml:4:50", "the upstream has the endpoint a.test:80 already (config.toml:4)", "weight = 2"],
         ),
         (format!("workers = 100000\n{}", with("")), &["config.toml:1:11", "from 1 to 1024"]),
         (format!("workers = 0\n{}", with("")), &["config.toml:1:11", "from 1 to 1024"]),
@@ -318,6 +377,9 @@ async fn a_second_signal_ends_the_proxy_at_once() {
     let (status, _, errors) = proxy.end().await;
     assert_eq!(status.code(), Some(0), "{errors}");
     assert!(client.is_closed().await, "what was still under way is given up");
+    for words in ["listeners closed", "ended requests_cut=1"] {
+        assert!(errors.contains(words), "{words:?} is not in\n{errors}");
+    }
 }
 
 #[tokio::test]
@@ -338,8 +400,14 @@ async fn a_drain_ends_when_the_last_request_has() {
     begun.extend(client.read_to_end().await);
     let text = String::from_utf8(begun).expect("it is text");
     assert!(text.contains("line 10\n") && text.ends_with("0\r\n\r\n"), "{text}");
+    let id = proxy.id();
     let (status, _, errors) = proxy.end().await;
     assert_eq!(status.code(), Some(0), "{errors}");
+    let started = errors.lines().find(|line| line.contains("started version=")).unwrap_or_default();
+    for words in ["config.toml", &format!("pid={id}"), "generation=1", "listeners=\"127.0.0.1:"] {
+        assert!(started.contains(words), "{words:?} is not in\n{errors}");
+    }
+    assert!(errors.contains("ended requests_cut=0"), "{errors}");
     backend.signal(Signal::INT);
     assert_eq!(backend.end().await.0.code(), Some(0));
 }
@@ -517,6 +585,32 @@ async fn the_demo_moves_its_admin_port_where_it_is_told_or_where_there_is_room()
         let mut client = Client::connect(address).await;
         client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert_eq!(client.response().await.status, 200, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_demo_speaks_of_its_arguments_and_of_no_file() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let taken = taken.local_addr().expect("a bound socket has an address").to_string();
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    for (arguments, code, words) in [
+        (
+            &["--listen", &taken][..],
+            1,
+            &["cannot listen on", "choose another address with `--listen ADDRESS`"][..],
+        ),
+        (&["--admin", "0.0.0.0:9901"], 2, &["`--admin 0.0.0.0:9901`", "choose a loopback address"]),
+        (
+            &["--listen", "127.0.0.1:8443"],
+            2,
+            &["`--listen` and `--listen-tls` have the same port 8443: give each its own"],
+        ),
+    ] {
+        let arguments = [&["demo"], arguments].concat();
+        let (status, printed, errors) = Executable::start(TOLLGATE, folder.path(), &arguments).end().await;
+        assert_eq!((status.code(), &*printed), (Some(code), ""), "{errors}");
+        assert!(words.iter().all(|words| errors.contains(words)), "{errors}");
+        assert!(!errors.contains("demo.toml") && !errors.contains("change `address`"), "{errors}");
     }
 }
 

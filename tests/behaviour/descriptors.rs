@@ -39,7 +39,7 @@ async fn requests_wait_where_files_run_out_and_no_endpoint_is_blamed_for_it() {
         client.expect("every request is answered");
     }
     assert!(!proxy.lines(&["cannot accept connections"]).is_empty(), "files did run out");
-    assert!(proxy.lines(&["endpoint is not well"]).is_empty());
+    assert!(proxy.lines(&["endpoint is unhealthy"]).is_empty());
 }
 
 #[tokio::test]
@@ -62,5 +62,5 @@ async fn a_reload_is_possible_while_clients_hold_all_the_files_they_may() {
     assert!(proxy.lines(&["configuration not used"]).is_empty());
     drop(held);
     proxy.line(&["connections are accepted again"]).await;
-    until("nobody is blamed", || proxy.lines(&["endpoint is not well"]).is_empty()).await;
+    until("nobody is blamed", || proxy.lines(&["endpoint is unhealthy"]).is_empty()).await;
 }

@@ -117,6 +117,8 @@ async fn each_stage_says_what_it_did_and_why_others_were_not_taken() {
     };
     assert_eq!((&noter["verdict"], &noter["notes"]), (&json!("next"), &json!({ "note": "well" })));
     assert_eq!((&failing["verdict"], &failing["is-passed-over"]), (&json!("failed"), &json!(true)));
+    let error = failing["error"].as_str().unwrap_or_default();
+    assert!(error.contains("the guest panics on purpose"), "{failing}");
     assert_eq!(promiser["response"], json!({ "x-later": "1" }));
     assert_eq!((&header["set"], &header["response"]), (&json!({ "x-guest": "hello" }), &Value::Null));
     assert!(header["micros"].as_f64().is_some_and(|micros| micros > 0.0), "{header}");
@@ -204,10 +206,16 @@ async fn a_question_is_bounded_and_not_for_everybody() {
         (r#"{"method":"GET"}"#, "missing field `url`"),
         (r#"{"method":"GET","url":"http://test/","more":1}"#, "unknown field `more`"),
         (r#"{"method":"GET","url":"/path"}"#, "the URL"),
-        (r#"{"method":"GET","url":"https://test/"}"#, "no listener speaks this scheme"),
+        (
+            r#"{"method":"GET","url":"https://test/"}"#,
+            "no listener takes https: there are 127.0.0.1:0 (http)",
+        ),
         (r#"{"method":"G T","url":"http://test/"}"#, "the method"),
         (r#"{"method":"GET","url":"http://test/","headers":[["a b","c"]]}"#, "the header `a b`"),
-        (r#"{"method":"GET","url":"http://test/","listener":"127.0.0.1:1"}"#, "no listener is configured"),
+        (
+            r#"{"method":"GET","url":"http://test/","listener":"127.0.0.1:1"}"#,
+            "no listener is configured with this address: there are 127.0.0.1:0 (http)",
+        ),
     ] {
         let answer = post(&proxy, question, "").await;
         assert_eq!(answer.status, 400, "{question}");

@@ -143,7 +143,7 @@ async fn a_check_fails_for_what_it_finds() {
     ] {
         assert!(error(place).contains(words), "{place}: {}", error(place));
     }
-    let told = logged(&["endpoint is not well", "sick", &hanging.address.to_string(), "not-initiated"]);
+    let told = logged(&["endpoint is unhealthy", "sick", &hanging.address.to_string(), "not-initiated"]);
     assert_eq!(told.len(), 1, "it is said once: {told:?}");
 }
 
@@ -260,6 +260,21 @@ async fn a_backend_that_answers_errors_is_left_out_where_that_counts() {
     assert_eq!(states(&proxy), [State::Ejected, State::Healthy]);
     assert_eq!(statuses.iter().filter(|status| **status == 500).count(), 3, "{statuses:?}");
     assert_eq!(failing.received().len(), 3, "the balancer was told of a list without it");
+    let address = failing.address.to_string();
+    assert_eq!(logged(&["endpoint is unhealthy", &address, "the last was 500"]).len(), 1);
+}
+
+#[tokio::test]
+async fn a_warning_of_an_endpoint_says_what_its_requests_have_met() {
+    let gone = { std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() };
+    let proxy =
+        Proxy::start(&upstream("gone-away", &format!("[\"http://{gone}\"]"), "retry.attempts = 0")).await;
+    for _ in 0..10 {
+        assert_eq!(proxy.get("/", &[]).await.status, 502);
+    }
+    let told = logged(&["endpoint is unhealthy", "gone-away"]);
+    let why = ["no connection, again and again: no connection to", "Connection refused"];
+    assert!(told.len() == 1 && why.iter().all(|words| told[0].contains(words)), "{told:?}");
 }
 
 #[tokio::test]

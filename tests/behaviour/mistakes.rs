@@ -38,7 +38,27 @@ async fn told(command: &str, config: &str, files: &[(&str, &[u8])]) -> String {
 
 /// Each: the plugin that the route names, what else is written, and what is said: the line with the mistake, and what to
 /// write in its place.
-const IN_THE_TABLE: [(&str, &str, &[&str]); 25] = [
+const IN_THE_TABLE: [(&str, &str, &[&str]); 29] = [
+    (
+        "api-key",
+        "[plugins.api-key]\nconfig = { header = \"host\", keys = { demo = \"k\" } }",
+        &["config.toml:8:10", "`header` cannot be `host`"],
+    ),
+    (
+        "api-key",
+        "[plugins.api-key]\nconfig = { header = \"X_Forwarded_For\", keys = { demo = \"k\" } }",
+        &["config.toml:8:10", "the proxy itself writes `x_forwarded_for`"],
+    ),
+    (
+        "jwt",
+        "[plugins.jwt]\nconfig = { secret = \"0123456789abcdef0123456789abcdef\", claims = { sub = \"via\" } }",
+        &["config.toml:8:10", "`claims` in `config`: the proxy itself writes `via`"],
+    ),
+    (
+        "headers",
+        "[plugins.headers]\nconfig = { request = { set = { x-request-id = \"1\" } } }",
+        &["config.toml:8:10", "`request.set` in `config`: the proxy itself writes `x-request-id`"],
+    ),
     ("guest", "[plugins.guest]\nconfg = { a = 1 }", &["config.toml:9:1", "did you mean `config`?"]),
     (
         "guest",

@@ -680,13 +680,8 @@ async fn a_plugin_that_reaches_for_a_socket_fails() {
     let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
     assert_eq!(proxy.get("/", &["x-do: socket"]).await.status, 503);
     assert_eq!(
-        logged(&[
-            "request not answered",
-            "the plugin `caller` trapped",
-            "wasi:sockets/",
-            "is not for plugins"
-        ])
-        .len(),
+        logged(&["request failed", "the plugin `caller` trapped", "wasi:sockets/", "is not for plugins"])
+            .len(),
         1
     );
     assert_eq!(proxy.get("/", &[]).await.status, 200);

@@ -480,7 +480,7 @@ async fn an_upstream_of_http2_without_tunnels_is_said_to_be_one() {
     assert_eq!(client.response().await.status, 502);
     assert_eq!(
         logged(&[
-            "request not answered",
+            "request failed",
             "does not offer to go on in another protocol",
             &origin.address.to_string()
         ])

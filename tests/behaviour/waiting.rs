@@ -128,10 +128,11 @@ async fn a_name_does_not_lead_a_plugin_to_what_is_near() {
     assert_eq!(other.connections(), 0);
     assert_eq!(logged(&["a plugin's request was not sent", "which not anybody can reach", "near"]).len(), 1);
 
-    // However often it tries: its first, second, fourth, eighth and sixteenth are told.
+    // However often it tries, each worker writes five lines at most.
     let commands = vec![format!("send GET {url}/"); 19].join("; ");
     assert_eq!(outcomes(&proxy, &commands).await, ["denied"; 19]);
-    assert_eq!(logged(&["a plugin's request was not sent", "which not anybody can reach", "near"]).len(), 5);
+    let told = logged(&["a plugin's request was not sent", "which not anybody can reach", "near"]).len();
+    assert!((5..=10).contains(&told), "{told}");
 
     let private = grants(&format!("{{ url = {url:?}, private = true }}"));
     proxy.reload(&config(&origin, "near", &private)).await.expect("the configuration is fine");
@@ -245,9 +246,9 @@ async fn a_plugin_that_may_wait_and_computes_is_held_to_its_time() {
     // Others go on meanwhile.
     assert_eq!(proxy.get("/", &["x-do: calls"]).await.status, 200);
     assert_eq!(looping.response().await.status, 503);
-    assert_eq!(logged(&["request not answered", "`computes` ran longer than 60 ms"]).len(), 1);
+    assert_eq!(logged(&["request failed", "`computes` ran longer than 60 ms"]).len(), 1);
     assert_eq!(proxy.get("/", &["x-do: nonsense"]).await.status, 503);
-    assert_eq!(logged(&["request not answered", "`computes` trapped"]).len(), 1);
+    assert_eq!(logged(&["request failed", "`computes` trapped"]).len(), 1);
     assert_eq!(outcomes(&proxy, "send GET http://127.0.0.1:1/; calls").await, ["unreachable", "1"]);
 }
 
@@ -262,7 +263,7 @@ async fn a_plugin_that_never_stops_sending_is_stopped_while_others_are_answered(
     until("it sends", || other.received().len() > 2).await;
     assert_eq!(proxy.get("/", &["x-do: calls"]).await.status, 200);
     assert_eq!(sending.response().await.status, 503);
-    assert_eq!(logged(&["request not answered", "`insists` ran longer than 10 ms"]).len(), 1);
+    assert_eq!(logged(&["request failed", "`insists` ran longer than 10 ms"]).len(), 1);
 
     // Time for all of it, so that it is not that which stops it.
     let settings = settings.replace("wait = \"100ms\"", "time = \"30s\"");

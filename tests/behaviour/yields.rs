@@ -92,7 +92,7 @@ async fn what_yields_is_held_to_its_time_and_to_so_many_instances() {
     let after = before.replace("time = \"30s\"", "time = \"20ms\"");
     proxy.reload(&after).await.expect("the configuration is fine");
     assert_eq!(ask(&mut client, "/", "x-do: loop\r\n").await, 503);
-    assert_eq!(logged(&["request not answered", "`bounded` ran longer than 20 ms"]).len(), 1);
+    assert_eq!(logged(&["request failed", "`bounded` ran longer than 20 ms"]).len(), 1);
     assert_eq!(ask(&mut client, "/", "x-do: next\r\n").await, 200, "there is a fresh one");
     for what in ["loop", "trap"] {
         assert_eq!(ask(&mut client, "/", &format!("x-do: {what}\r\n")).await, 503);

@@ -19,7 +19,10 @@ use crate::{config::Token, server::Server};
 pub(super) enum Denied {
     #[error("send the token: Authorization: Bearer ...")]
     NoToken,
-    #[error("the Host is not a name of this place")]
+    #[error(
+        "without a token the admin API answers only to `localhost`, loopback addresses and its own address as Host: ask by one \
+         of these, or write a `token` under [admin] and send it"
+    )]
     OtherHost,
     #[error("a page of another origin may not change anything here")]
     OtherOrigin,

@@ -32,8 +32,8 @@ pub(super) async fn explain(
             Unexplained::Method
             | Unexplained::Url
             | Unexplained::Header(_)
-            | Unexplained::NoListener
-            | Unexplained::UnknownListener
+            | Unexplained::NoListener { .. }
+            | Unexplained::UnknownListener(_)
             | Unexplained::Certificate
             | Unexplained::NotAsked(_) => StatusCode::BAD_REQUEST,
             Unexplained::TimedOut => StatusCode::GATEWAY_TIMEOUT,

@@ -49,6 +49,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::{
     listen::{Listening, Sockets},
     server::Server,
+    telemetry::sampled,
 };
 use problem::Problem;
 use recent::Recent;
@@ -172,7 +173,7 @@ async fn accept(server: &Arc<Server>, router: &Router, room: &Arc<Room>, listene
                 }
             },
             Err(error) => {
-                tracing::warn!(%error, "the admin API cannot accept a connection");
+                sampled!(warn, of: (), %error, "the admin API cannot accept a connection");
                 tokio::time::sleep(BACK_OFF).await;
             }
         }

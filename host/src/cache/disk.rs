@@ -31,7 +31,11 @@ use super::{
     store::{Purge, Store},
     stored::Stored,
 };
-use crate::{drain::Drain, private, telemetry::Counter};
+use crate::{
+    drain::Drain,
+    private,
+    telemetry::{Counter, sampled},
+};
 
 /// The tier of a cache that survives the process.
 #[derive(Debug)]
@@ -401,13 +405,13 @@ impl Shared {
         match error {
             file::Error::Damaged(_) => {
                 self.counts.damaged.add(1);
-                tracing::warn!(%error, folder = %self.folder.display(), "a stored response was dropped");
+                sampled!(warn, of: self.folder, %error, folder = %self.folder.display(), "a stored response was dropped");
             }
             file::Error::Io(source) => {
                 self.counts.not_read.add(1);
                 // Whoever clears the folder need not be told.
                 if source.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(error = %source, folder = %self.folder.display(), "a stored response cannot be read");
+                    sampled!(warn, of: self.folder, error = %source, folder = %self.folder.display(), "a stored response cannot be read");
                 }
             }
         }

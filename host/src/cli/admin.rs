@@ -32,6 +32,20 @@ impl AdminArguments {
     const USUAL: &str = "http://127.0.0.1:9901";
 }
 
+/// What may be wrong with who answers.
+const NOT_IT: &str =
+    "it may be another server, such as a listener of the proxy; `--admin` says where the admin API is";
+
+/// Refuses an answer that holds none of what the admin API always says: somebody else has answered.
+pub(super) fn expect(answer: &Value, key: &str, admin: &Admin) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !answer[key].is_null(),
+        "what answers on {} is not the admin API of Tollgate: {NOT_IT}",
+        admin.address()
+    );
+    Ok(())
+}
+
 /// An admin API that is asked.
 #[derive(Debug)]
 pub(super) struct Admin {
@@ -114,12 +128,15 @@ impl Admin {
         };
         let (answer, _) = tokio::join!(answer, connection);
         match answer? {
-            (StatusCode::OK, body) => Ok(serde_json::from_slice(&body)?),
-            (StatusCode::UNAUTHORIZED, _) => bail!("it wants a token: give it with --token"),
+            (StatusCode::OK, body) => serde_json::from_slice(&body)
+                .with_context(|| format!("what it answers to {path} is not JSON: {NOT_IT}")),
+            (StatusCode::UNAUTHORIZED, _) => bail!("it wants a token: give it with --token; or {NOT_IT}"),
             (status, body) => {
                 let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
-                let detail = problem["detail"].as_str().unwrap_or("it does not say why");
-                bail!("it answers {status} to {path}: {detail}")
+                match problem["detail"].as_str() {
+                    Some(detail) => bail!("it answers {status} to {path}: {detail}"),
+                    None => bail!("it answers {status} to {path}: {NOT_IT}"),
+                }
             }
         }
     }

@@ -5,11 +5,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::{backend::Backend, run};
+use super::{Usage, backend::Backend, run};
 use crate::{
+    address::Address,
     admin, config,
+    listen::BindError,
     plugin::Compiler,
-    server::{Server, Settings, default_artifacts},
+    server::{self, Server, Settings, default_artifacts},
     telemetry,
 };
 
@@ -28,7 +30,47 @@ pub(super) struct DemoArguments {
     admin: SocketAddr,
 }
 
+impl DemoArguments {
+    /// The addresses, each with the argument that it comes from.
+    fn addresses(&self) -> [(&'static str, SocketAddr); 3] {
+        [("--listen", self.listen), ("--listen-tls", self.listen_tls), ("--admin", self.admin)]
+    }
+
+    /// Refuses what the configuration that is made of it could not be. Of that, whoever starts the demo knows nothing.
+    fn check(&self) -> Result<(), Usage> {
+        if !self.admin.ip().is_loopback() {
+            return Err(Usage(format!(
+                "`--admin {}` could be reached from other machines, and the demo asks for no token: choose a loopback \
+                 address such as 127.0.0.1:9901",
+                self.admin
+            )));
+        }
+        let all = self.addresses();
+        for (place, (flag, address)) in all.iter().enumerate() {
+            let is_same = |(_, other): &&(&str, SocketAddr)| {
+                other.port() == address.port() && address.port() != 0 && other.is_ipv4() == address.is_ipv4()
+            };
+            if let Some((other, _)) = all[..place].iter().find(is_same) {
+                let port = address.port();
+                return Err(Usage(format!(
+                    "`{other}` and `{flag}` have the same port {port}: give each its own"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the demo does not start, in terms of its arguments.
+    fn explain(&self, error: server::Error) -> anyhow::Error {
+        let server::Error::Bind(BindError { address, error, .. }) = error else { return error.into() };
+        let is_it = |(_, wanted): &(&str, SocketAddr)| address == Address::Ip(*wanted);
+        let flag = self.addresses().into_iter().find(is_it).map_or("--listen", |(flag, _)| flag);
+        anyhow::anyhow!("cannot listen on {address}: {error}; choose another address with `{flag} ADDRESS`")
+    }
+}
+
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<()> {
+    arguments.check()?;
     let mut endpoints = Vec::new();
     for name in ["one", "two", "three"] {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -71,7 +113,8 @@ config = {{ header = "x-api-key", keys = {{ demo = "{KEY}" }} }}
         source,
         Settings { folder, artifacts: default_artifacts(), compiler: Compiler::own_executable() },
     )
-    .await?;
+    .await
+    .map_err(|error| arguments.explain(error))?;
     let signals = run::Signals::listen()?;
     let (address, secure) = (server.addresses()[0], server.addresses()[1].port());
     server.drain().accompany(admin::run(server.clone(), None));

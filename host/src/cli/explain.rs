@@ -11,7 +11,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::admin::AdminArguments;
+use super::admin::{AdminArguments, expect};
 use crate::file;
 
 #[derive(Debug, Args)]
@@ -67,6 +67,7 @@ pub(super) async fn run(arguments: ExplainArguments) -> anyhow::Result<()> {
     }
     let admin = admin.open()?.patient(PATIENCE);
     let told = admin.ask(Method::POST, "/api/explain", Some(&question)).await?;
+    expect(&told, "outcome", &admin)?;
     if json {
         say!("{}", serde_json::to_string_pretty(&told)?);
     } else {

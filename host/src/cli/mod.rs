@@ -75,12 +75,15 @@ struct RunArguments {
     /// The configuration; config.toml if absent
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The same, without `--config`
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
 }
 
 impl RunArguments {
     /// The configuration that is meant.
     fn config(self) -> PathBuf {
-        self.config.unwrap_or_else(|| CONFIG.into())
+        self.config.or(self.file).unwrap_or_else(|| CONFIG.into())
     }
 }
 
@@ -88,17 +91,19 @@ impl Command {
     /// Takes `--config` that stood before the command. An error if the command has none, or another one.
     fn take_config(&mut self, before: PathBuf) -> Result<(), String> {
         match self {
-            Self::Run(arguments) | Self::Check(arguments) => match &arguments.config {
-                Some(after) if *after != before => Err(format!(
-                    "`--config` names two files, {} and {}: name one",
-                    before.display(),
-                    after.display()
-                )),
-                Some(_) | None => {
-                    arguments.config = Some(before);
-                    Ok(())
+            Self::Run(arguments) | Self::Check(arguments) => {
+                match arguments.config.as_ref().or(arguments.file.as_ref()) {
+                    Some(after) if *after != before => Err(format!(
+                        "`--config` names two files, {} and {}: name one",
+                        before.display(),
+                        after.display()
+                    )),
+                    Some(_) | None => {
+                        arguments.config = Some(before);
+                        Ok(())
+                    }
                 }
-            },
+            }
             Self::Demo(_)
             | Self::Backend(_)
             | Self::Top(_)
@@ -132,7 +137,8 @@ pub fn main() -> ExitCode {
         return code;
     }
     let mut arguments = Arguments::parse();
-    let mut command = arguments.command.take().unwrap_or(Command::Run(RunArguments { config: None }));
+    let mut command =
+        arguments.command.take().unwrap_or(Command::Run(RunArguments { config: None, file: None }));
     if let Some(config) = arguments.config.take()
         && let Err(message) = command.take_config(config)
     {
@@ -190,9 +196,15 @@ fn show(error: &anyhow::Error) {
     }
 }
 
+/// Arguments that make no sense together, or to this command.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Whether the user has to change something before it is worth another try.
 fn is_the_users(error: &anyhow::Error) -> bool {
     error.is::<Problems>()
         || error.is::<LogLevelError>()
+        || error.is::<Usage>()
         || matches!(error.downcast_ref(), Some(server::Error::Config(_)))
 }

@@ -1,6 +1,6 @@
 //! `tollgate run`
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -19,9 +19,19 @@ pub(super) async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let loaded = watch::State::before_loading(&source, &config, &settings.folder);
     let server = Server::start(config, source, settings).await?;
     let signals = Signals::listen()?;
-    for address in server.listeners() {
+    let listeners = server.listeners();
+    for address in &listeners {
         tracing::info!(%address, "listening");
     }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        config = %std::path::absolute(&path).unwrap_or_else(|_| path.clone()).display(),
+        pid = std::process::id(),
+        generation = server.snapshot().number,
+        workers = server.workers(),
+        listeners = listeners.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        "started"
+    );
     server.drain().accompany(admin::run(server.clone(), Some(path.clone())));
     server.drain().accompany(telemetry::announce_losses());
     server.drain().spawn(watch::run(server.clone(), path.clone(), loaded));
@@ -71,11 +81,19 @@ impl Signals {
             }
         }
         tracing::info!(connections = server.connections(), "draining; another signal ends at once");
-        tokio::select! {
-            () = server.stop() => {}
-            _ = interrupt.recv() => server.drain().abort(),
-            _ = terminate.recv() => server.drain().abort(),
+        /// How long what is given up may take to end.
+        const LAST: Duration = Duration::from_millis(500);
+        let mut stop = pin!(server.stop());
+        let is_over = tokio::select! {
+            () = &mut stop => true,
+            _ = interrupt.recv() => false,
+            _ = terminate.recv() => false,
+        };
+        if !is_over {
+            server.drain().abort();
+            let _ = tokio::time::timeout(LAST, stop).await;
         }
+        tracing::info!(requests_cut = server.drain().cut(), "ended");
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
 };
 
-use super::admin::{Admin, AdminArguments};
+use super::admin::{Admin, AdminArguments, expect};
 use board::{Board, Reading};
 
 #[derive(Debug, Args)]
@@ -50,6 +50,9 @@ async fn read(admin: &Admin) -> anyhow::Result<Reading> {
     let [status, upstreams, plugins] = ["/api/status", "/api/upstreams", "/api/plugins"];
     let (status, upstreams, plugins) =
         tokio::try_join!(admin.get(status), admin.get(upstreams), admin.get(plugins))?;
+    expect(&status, "generation", admin)?;
+    expect(&upstreams, "upstreams", admin)?;
+    expect(&plugins, "plugins", admin)?;
     Ok(Reading { at, status, upstreams, plugins })
 }
 

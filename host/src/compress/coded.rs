@@ -26,7 +26,7 @@ use http_body::{Body, Frame};
 use crate::{
     body::{Content, Error},
     config::{self, Encoding, Levels},
-    telemetry::with_sources,
+    telemetry::{sampled, with_sources},
 };
 
 /// Bytes of input that are worked through at a time.
@@ -228,11 +228,13 @@ impl Codec {
 
     fn report(&self, error: &Error) {
         match self {
-            Self::Encoder(_) => tracing::warn!(error = with_sources(error), "response cut off"),
+            Self::Encoder(_) => {
+                sampled!(warn, of: (), error = with_sources(error), "response cut off");
+            }
             Self::Decoder(decoder) => {
                 let error = with_sources(error);
-                tracing::warn!(
-                    route = %decoder.route, came = decoder.came, became = decoder.became, error,
+                sampled!(
+                    warn, of: decoder.route, route = %decoder.route, came = decoder.came, became = decoder.became, error,
                     "response cut off, it could not be decoded"
                 );
             }

@@ -8,7 +8,7 @@ use super::Problem;
 /// The problem of a text that is no TOML, if it is plain what it is instead.
 pub(super) fn recognize(text: &str) -> Option<Problem> {
     const ALSO: &str = "`config.toml` in the repository shows every key, and `tollgate check` every problem";
-    let mut place = 0;
+    let (mut place, mut is_toml) = (0, false);
     for whole in text.split_inclusive('\n') {
         let line = whole.trim();
         let start = place + (whole.len() - whole.trim_start().len());
@@ -18,7 +18,13 @@ pub(super) fn recognize(text: &str) -> Option<Problem> {
         }
         let (what, instead) = match kind(line) {
             Kind::Unknown => return None,
-            Kind::Toml => continue,
+            Kind::Toml => {
+                is_toml = true;
+                continue;
+            }
+            // A slip in a file that is TOML up to here.
+            Kind::Yaml if is_toml && !line.starts_with('-') => return None,
+            Kind::Nginx if is_toml && line.ends_with(';') => return None,
             Kind::Yaml => (
                 "this looks like YAML, and the configuration is TOML",
                 "write `[[listeners]]` and below it `address = \"127.0.0.1:8080\"`, without indentation",

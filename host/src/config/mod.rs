@@ -18,6 +18,7 @@ mod retry;
 mod route;
 mod schema;
 mod shown;
+mod slip;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -51,7 +52,8 @@ pub use tls::{
 pub use trust::{PublicKey, Sha256, Signature};
 pub use unit::{ByteSize, Duration, Share};
 pub use upstream::{
-    Endpoint, EndpointAddress, Protocol, Reach, Register, Upstream, UpstreamLimits, UpstreamTimeouts,
+    Endpoint, EndpointAddress, Endpoints, Protocol, Reach, Register, Upstream, UpstreamLimits,
+    UpstreamTimeouts,
 };
 
 use std::{
@@ -193,8 +195,11 @@ fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZero<
     deserializer.deserialize_any(Visitor).map(Some)
 }
 
+/// Where plugins are, if nothing else is written.
+pub const DEFAULT_PLUGIN_DIR: &str = "plugins";
+
 fn default_plugin_dir() -> PathBuf {
-    PathBuf::from("plugins")
+    PathBuf::from(DEFAULT_PLUGIN_DIR)
 }
 
 fn default_drain_timeout() -> Duration {

@@ -15,7 +15,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Config, Problem, Problems, Source, foreign, repeated};
+use super::{Config, Problem, Problems, Source, foreign, repeated, slip};
 use crate::file;
 
 /// More problems than anybody reads; bounds the work that a file of nonsense makes.
@@ -71,7 +71,7 @@ fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>
     if !errors.is_empty() {
         return Err(match foreign::recognize(text) {
             Some(problem) => vec![problem],
-            None => errors.iter().take(MOST).map(|error| syntax(text, error)).collect(),
+            None => syntax_of_all(text, &errors),
         });
     }
     let mut problems = Vec::new();
@@ -102,12 +102,35 @@ fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>
         });
         if !follows {
             problems.retain(|problem| problem.span.as_ref() != Some(&span));
-            problems.push(explain(span.clone(), error.message()));
+            problems.push(explain::<T>(span.clone(), error.message()));
         }
         let Some(taken) = take_out(&mut tree, &span) else { break };
         gone.push(Gone { unknown: named("unknown field ", what).is_some(), ..taken });
     }
     Err(problems)
+}
+
+/// What is wrong, once for each line of which it is plain what was meant.
+fn syntax_of_all(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut meant: Vec<Range<usize>> = Vec::new();
+    for error in errors.iter().take(MOST) {
+        let slip = error.span().filter(|_| error.message() != "duplicate key");
+        match slip.and_then(|span| slip::explain(text, &span)) {
+            Some(problem) => {
+                meant.extend(problem.span.clone());
+                problems.push(problem);
+            }
+            None => problems.push(syntax(text, error)),
+        }
+    }
+    // What a parser says more of such a line is about how it has gone on after the first error.
+    let is_more = |problem: &Problem| {
+        let Some(span) = &problem.span else { return false };
+        meant.iter().any(|line| line != span && line.start <= span.start && span.start <= line.end)
+    };
+    problems.retain(|problem| !is_more(problem));
+    problems
 }
 
 fn syntax(text: &str, error: &toml::de::Error) -> Problem {
@@ -271,14 +294,37 @@ fn take_out(tree: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Gone
     }
 }
 
-/// Says in the words of TOML what `serde` says in those of Rust.
-fn explain(span: Range<usize>, message: &str) -> Problem {
+/// The keys of the whole document.
+fn keys<T: DeserializeOwned>() -> String {
+    // The type is asked by a key that it does not have, and tells those that it has.
+    let nobodys = de::value::MapDeserializer::new(iter::once(("", "")));
+    T::deserialize(nobodys).err().map(|error: de::value::Error| error.to_string()).unwrap_or_default()
+}
+
+/// Says in the words of TOML what `serde` says in those of Rust, of a part of a document of this type.
+fn explain<T: DeserializeOwned>(span: Range<usize>, message: &str) -> Problem {
     let (what, expected) = parts(message);
     let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
     if let Some(key) = named("unknown field ", what) {
-        return Problem::at(span, format!("unknown key `{key}`")).help(match nearest(key, &known) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("the keys of this table are `{}`", known.join("`, `")),
+        let problem = Problem::at(span, format!("unknown key `{key}`"));
+        return problem.help(match (slip::known_elsewhere(key, &known), nearest(key, &known)) {
+            (Some("match"), _) => {
+                let example = match key {
+                    "methods" | "method" => "match = { methods = [\"GET\"] }",
+                    "headers" => "match = { headers = { x-beta = \"1\" } }",
+                    "host" | "hosts" | "domain" | "domains" | "server_name" => {
+                        "match = { host = \"a.example\" }"
+                    }
+                    _ => "match = { path = \"/api\" }",
+                };
+                format!("what requests a route takes stands in `match`: {example}")
+            }
+            (Some(here), _) => format!("here it is called `{here}`"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) if keys::<T>().contains(&format!("`{key}`")) => format!(
+                "a key behind a `[table]` belongs to that table: write `{key}` at the top of the file, above the first one"
+            ),
+            (None, None) => format!("the keys of this table are `{}`", known.join("`, `")),
         });
     }
     if let Some(word) = named("unknown variant ", what) {

@@ -481,6 +481,75 @@ fn what_stands_twice_is_told_with_the_line_of_the_first() {
 }
 
 #[test]
+fn a_slip_or_a_word_from_elsewhere_is_told_with_what_to_write() {
+    let rest = "[upstreams.app]\nendpoints = [\"http://a\"]\n[[routes]]\nupstream = \"app\"\n";
+    for (written, line, help) in [
+        (
+            "[[listeners]]\naddress = 127.0.0.1:80\n",
+            "address = 127.0.0.1:80",
+            "write `address = \"127.0.0.1:80\"`",
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:80\";\n",
+            "address = \"127.0.0.1:80\";",
+            "write `address = \"127.0.0.1:80\"`",
+        ),
+        ("[log]\naccess = False\n", "access = False", "write `access = false`"),
+        ("[log]\naccess = on\n", "access = on", "write `access = true`"),
+        (
+            "[upstreams.b]\nendpoints = []\nretry.attempts: 3\n",
+            "retry.attempts: 3",
+            "write `retry.attempts = 3`",
+        ),
+        (
+            "[upstreams.b]\nendpoints = [http://a, http://b:1]\n",
+            "endpoints = [http://a, http://b:1]",
+            "write `endpoints = [\"http://a\", \"http://b:1\"]`",
+        ),
+        ("[upstreams.b]\nendpoints = [\n  http://a:1,\n]\n", "http://a:1,", "write `\"http://a:1\"`"),
+        (
+            "[[routes]]\nproxy_pass http://app;\n",
+            "proxy_pass http://app;",
+            "write `upstream = \"http://app\"`",
+        ),
+        ("[[listeners]]\nlisten = \"127.0.0.1:80\"\n", "listen", "here it is called `address`"),
+        ("[upstreams.b]\nservers = [\"http://a\"]\n", "servers", "here it is called `endpoints`"),
+        ("[[routes]]\nproxy_pass = \"app\"\n", "proxy_pass", "here it is called `upstream`"),
+        (
+            "[[routes]]\nupstream = \"app\"\nlocation = \"/a\"\n",
+            "location",
+            "what requests a route takes stands in `match`: match = { path = \"/api\" }",
+        ),
+        (
+            "[[routes]]\nupstream = \"app\"\nhost = \"a.test\"\n",
+            "host",
+            "what requests a route takes stands in `match`: match = { host = \"a.example\" }",
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:80\"\ntimeout = \"5s\"\n",
+            "timeout",
+            "here it is called `timeouts`",
+        ),
+        (
+            "[log]\naccess = true\nworkers = 2\n",
+            "workers",
+            "a key behind a `[table]` belongs to that table: write `workers` at the top of the file, above the first one",
+        ),
+        ("[[frontend]]\naddress = \"127.0.0.1:80\"\n", "frontend", "here it is called `listeners`"),
+    ] {
+        let written = format!("{rest}{written}");
+        let found = text(&written).expect_err(&written);
+        let told: Vec<_> =
+            found.iter().map(|problem| (problem.message.clone(), problem.help.clone())).collect();
+        let is_it = |problem: &&Problem| problem.span.clone().is_some_and(|span| &written[span] == line);
+        let problem = found.iter().find(is_it).unwrap_or_else(|| panic!("{line} is not in {told:?}"));
+        assert_eq!(problem.help.as_deref(), Some(help), "{written}: {told:?}");
+        let others = found.iter().filter(|problem| !is_it(problem)).count();
+        assert!(others <= usize::from(help.starts_with("here")), "{written}: {told:?}");
+    }
+}
+
+#[test]
 fn the_configuration_of_something_else_is_recognised() {
     for (written, what, help) in [
         ("# mine\nlisteners:\n  - address: 127.0.0.1:80\n", "this looks like YAML", "`[[listeners]]`"),

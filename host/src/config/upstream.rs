@@ -1,6 +1,14 @@
 //! The tables `[upstreams.<name>]`.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, num::NonZero, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    fmt,
+    net::SocketAddr,
+    num::NonZero,
+    ops::{Deref, Range},
+    path::Path,
+    sync::Arc,
+};
 
 use http::uri::Authority;
 use ipnet::IpNet;
@@ -20,7 +28,7 @@ use crate::address;
 pub struct Upstream {
     /// Those that are always there.
     #[serde(default)]
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Endpoints,
     /// Where others come from, if they do.
     #[serde(default, deserialize_with = "optional_table")]
     pub discover: Option<Discover>,
@@ -360,6 +368,62 @@ impl Endpoint {
     }
 }
 
+/// The endpoints of an upstream, and where each is written. Two lists are equal wherever they are written.
+#[derive(Debug, Clone, Default)]
+pub struct Endpoints {
+    list: Vec<Endpoint>,
+    /// As many, or none where they are not from a text.
+    spans: Vec<Range<usize>>,
+}
+
+impl Endpoints {
+    /// Those that are there before, each with its place and the place of the first.
+    pub fn repeated(&self) -> impl Iterator<Item = (&Endpoint, Range<usize>, Range<usize>)> {
+        let mut known = HashMap::new();
+        self.list.iter().zip(&self.spans).filter_map(move |(endpoint, span)| {
+            let address = match &endpoint.authority {
+                EndpointAddress::Host(authority) => authority.as_str().to_ascii_lowercase(),
+                EndpointAddress::Unix(path) => path.clone(),
+            };
+            match known.entry(address) {
+                Entry::Vacant(entry) => {
+                    entry.insert(span.clone());
+                    None
+                }
+                Entry::Occupied(first) => Some((endpoint, span.clone(), first.get().clone())),
+            }
+        })
+    }
+}
+
+impl PartialEq for Endpoints {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Deref for Endpoints {
+    type Target = [Endpoint];
+
+    fn deref(&self) -> &[Endpoint] {
+        &self.list
+    }
+}
+
+impl From<Vec<Endpoint>> for Endpoints {
+    fn from(list: Vec<Endpoint>) -> Self {
+        Self { list, spans: Vec::new() }
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoints {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Vec::<Spanned<Endpoint>>::deserialize(deserializer)?;
+        let spans = written.iter().map(Spanned::span).collect();
+        Ok(Self { list: written.into_iter().map(Spanned::into_inner).collect(), spans })
+    }
+}
+
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -419,7 +483,7 @@ impl Upstream {
     /// One endpoint, which is spoken to in HTTP/1.1, and everything else as it is by default.
     pub fn of(endpoint: Endpoint) -> Self {
         Self {
-            endpoints: vec![endpoint],
+            endpoints: vec![endpoint].into(),
             discover: None,
             register: None,
             protocol: Protocol::H1,

@@ -4,7 +4,7 @@
 //! socket of Unix is one for all of them, and whoever is first accepts.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     io, net,
     net::SocketAddr,
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     address::{Address, Caller},
-    clock::{Clock, Elapsed, Tick},
+    clock::Elapsed,
     config::Listener,
     descriptors,
     live::{Counted, Gauge, Worker},
@@ -43,7 +43,7 @@ use crate::{
     proxy_protocol::{Fault, Introduction},
     socket::Socket,
     telemetry::{
-        Part, PerWorker,
+        Part, PerWorker, sampled,
         traffic::{Limit, ListenerCounts, ListenerTraffic, RefusedHeader},
     },
     tls::Termination,
@@ -360,8 +360,6 @@ impl Acceptors {
             bound: current,
             counts: Part::new(bound.sockets.counts.clone(), self.server.worker().writer),
             farewells: Gauge::default(),
-            too_many: Seldom::default(),
-            not_introduced: Seldom::default(),
         });
         self.server.worker().drain.spawn_local(async move {
             stop.run_until_cancelled(acceptor.run(&socket)).await;
@@ -388,24 +386,6 @@ struct Acceptor {
     counts: Part<ListenerCounts>,
     /// Connections that were refused and are being told so.
     farewells: Gauge,
-    too_many: Seldom,
-    not_introduced: Seldom,
-}
-
-/// Tells whether it is time for another line on what may happen all the time.
-#[derive(Default)]
-struct Seldom(Cell<Option<Tick>>);
-
-impl Seldom {
-    fn may_speak(&self, clock: &Clock) -> bool {
-        /// Between two lines.
-        const QUIET: Duration = Duration::from_secs(10);
-        let may_speak = self.0.get().is_none_or(|then| clock.has_passed(QUIET, then));
-        if may_speak {
-            self.0.set(Some(clock.now()));
-        }
-        may_speak
-    }
 }
 
 /// A connection that was accepted, and what holds for it.
@@ -450,9 +430,11 @@ impl Acceptor {
             match error {
                 Some(error) if !was_short => {
                     let help = "let the process open more files (`ulimit -n`, LimitNOFILE=), or lower limits.connections";
-                    tracing::error!(%error, help, "cannot accept connections, which wait until it works again");
+                    sampled!(error, of: (), %error, help, "cannot accept connections, which wait until it works again");
                 }
-                None if was_short => tracing::info!("connections are accepted again"),
+                None if was_short => {
+                    sampled!(info, of: (), "connections are accepted again");
+                }
                 Some(_) | None => {}
             }
         };
@@ -558,8 +540,8 @@ impl Acceptor {
     fn not_introduced(&self, address: Caller<SocketAddr>, why: RefusedHeader) {
         self.counts.refused_header(why);
         // Some connect and say nothing to see whether anybody is there.
-        if why != RefusedHeader::Silent && self.not_introduced.may_speak(&self.server.worker().clock) {
-            tracing::warn!(peer = %address, reason = why.name(), "connection without a PROXY header that counts");
+        if why != RefusedHeader::Silent {
+            sampled!(warn, of: why.name(), peer = %address, reason = why.name(), "connection without a PROXY header that counts");
         }
     }
 
@@ -608,9 +590,7 @@ impl Acceptor {
 
     /// There is no place for a connection.
     fn turn_away(&self, arrival: Arrival, client: Client, limit: Limit) {
-        if self.too_many.may_speak(&self.server.worker().clock) {
-            tracing::warn!(client = %client.address, limit = limit.name(), "too many connections");
-        }
+        sampled!(warn, of: limit.name(), client = %client.address, limit = limit.name(), "too many connections");
         self.refuse(arrival.stream, limit, arrival.tls.is_some());
     }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{CallError, FailureKind, Hook, Shared, engine::EPOCH};
-use crate::config::PluginBreaker;
+use crate::{config::PluginBreaker, telemetry::sampled};
 
 /// One worker's breaker of one plugin.
 #[derive(Debug)]
@@ -134,7 +134,7 @@ impl Breaker {
         // So that it is known to whoever enters that it is not closed.
         self.failures.set(self.settings.failures.get());
         let plugin = &self.plugin;
-        tracing::warn!(%plugin, share, ?pause, "the plugin takes more than its share of the time and is not asked for a while");
+        sampled!(warn, of: plugin, %plugin, share, ?pause, "the plugin takes more than its share of the time and is not asked for a while");
     }
 
     /// A call of this hook has ended.
@@ -211,7 +211,7 @@ impl Breaker {
         let pause = pause.min(self.settings.pause_max.get());
         self.open(State::Open { until: now().saturating_add(pause), pause });
         let (plugin, failures) = (&self.plugin, self.failures.get());
-        tracing::warn!(%plugin, failures, ?pause, %error, "the plugin keeps failing and is not asked for a while");
+        sampled!(warn, of: plugin, %plugin, failures, ?pause, %error, "the plugin keeps failing and is not asked for a while");
     }
 }
 

@@ -6,7 +6,7 @@
 use std::{
     borrow::Cow,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -357,24 +357,48 @@ pub(super) struct LogLines {
     shared: Arc<Shared>,
     /// Bytes that they may log in a second.
     rate: u64,
+    /// What the call has printed on standard error.
+    errors: Arc<Mutex<String>>,
 }
 
 impl LogLines {
     const OF_A_CALL: u32 = 64;
+    /// Bytes of what is kept of standard error.
+    const KEPT: usize = 1 << 10;
 
     /// Lines go to the journal, if there is one, and to the proxy's log otherwise.
     pub fn new(journal: Option<Arc<Journal>>, shared: Arc<Shared>, rate: u64) -> Self {
-        Self { left: Arc::new(AtomicU32::new(Self::OF_A_CALL)), journal, shared, rate }
+        let left = Arc::new(AtomicU32::new(Self::OF_A_CALL));
+        Self { left, journal, shared, rate, errors: Arc::default() }
     }
 
     /// A call begins.
     pub fn renew(&self) {
-        self.left.store(Self::OF_A_CALL, Ordering::Relaxed);
+        // Whoever has printed has fewer lines left.
+        if self.left.load(Ordering::Relaxed) != Self::OF_A_CALL {
+            self.left.store(Self::OF_A_CALL, Ordering::Relaxed);
+            self.errors().clear();
+        }
     }
 
     /// Logs what was printed.
-    pub fn print(&self, line: &Line<'_>) {
+    pub fn print(&self, line: &Line<'_>, is_error: bool) {
+        if is_error {
+            let mut errors = self.errors();
+            let room = Self::KEPT.saturating_sub(errors.len());
+            errors.push_str(&line.text[..line.text.floor_char_boundary(room)]);
+            errors.push('\n');
+        }
         self.write(log::Level::Info, line, None);
+    }
+
+    /// What the call has said of its end on standard error, in one line.
+    pub fn last_words(&self) -> Option<String> {
+        last_words(&self.errors()).map(|words| escaped(&words, |_| false).into_owned())
+    }
+
+    fn errors(&self) -> MutexGuard<'_, String> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Logs a line, to the journal of the request in hand if it has one.
@@ -415,6 +439,18 @@ impl LogLines {
             }
         }
     }
+}
+
+/// The message of a panic in what was printed on standard error, or else its last line.
+fn last_words(printed: &str) -> Option<String> {
+    let is_note = |line: &&str| line.starts_with("note: ") || line.starts_with("stack backtrace:");
+    let lines = || printed.lines().map(str::trim).filter(|line| !line.is_empty());
+    // As Rust prints it: thread 'main' (1) panicked at src/lib.rs:1:2: and below it the message.
+    let panic = printed.find("panicked at ").map(|begin| {
+        let said = printed[begin..].lines().map(str::trim).filter(|line| !line.is_empty());
+        said.take_while(|line| !is_note(line)).collect::<Vec<_>>().join(" ")
+    });
+    panic.or_else(|| lines().rfind(|line| !is_note(line)).map(str::to_owned))
 }
 
 /// Whether anybody reads lines of this level.
@@ -530,5 +566,25 @@ impl pool::Host for State {
     fn active(&mut self, upstream: String) -> Vec<u32> {
         let Some(members) = self.members(&upstream) else { return Vec::new() };
         (0..members.len()).map(|index| members.inspect(index).map_or(0, |member| member.active)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_of_a_panic_is_found_in_what_was_printed() {
+        for (printed, words) in [
+            (
+                "\nthread '<unnamed>' (1) panicked at src/lib.rs:1:2:\nno such key\nnote: run with `RUST_BACKTRACE=1`\n",
+                Some("panicked at src/lib.rs:1:2: no such key"),
+            ),
+            ("reading\npanic: no such key\n\n", Some("panic: no such key")),
+            ("\n", None),
+            ("", None),
+        ] {
+            assert_eq!(last_words(printed).as_deref(), words, "{printed:?}");
+        }
     }
 }

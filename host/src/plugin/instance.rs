@@ -1,6 +1,8 @@
 //! One instance of a plugin: its memory, its limits, and a call into it.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    mem::discriminant,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -157,6 +159,20 @@ pub enum CallError {
     Broken,
 }
 
+impl CallError {
+    /// What tells failures apart of which the log says the same: the kind, and of a trap its cause without what the plugin
+    /// has printed of it, which may be another each time.
+    pub fn kind(&self) -> u64 {
+        let trap = match self {
+            Self::Trap(text) => text.split(" (").next(),
+            _ => None,
+        };
+        let mut hasher = DefaultHasher::new();
+        (discriminant(self), trap).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
 /// A component with its memory. Calls come one at a time.
 pub(super) struct Instance {
     store: Store<State>,
@@ -258,11 +274,11 @@ impl Instance {
             let lifecycle = code.lifecycle.load(&mut *store, &instance)?;
             Ok((instance, lifecycle))
         };
-        let (instance, lifecycle) = start(&mut store).map_err(|error| store.data().limits.stopped(error))?;
+        let (instance, lifecycle) = start(&mut store).map_err(|error| store.data().stopped(error))?;
         match lifecycle.call_configure(&mut store, &plugin.config) {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => return Err(StartError::Refused(refusal(&reason))),
-            Err(error) => return Err(StartError::Configure(store.data().limits.blame(&error))),
+            Err(error) => return Err(StartError::Configure(store.data().blame(&error))),
         }
         let load = |store: &mut Store<State>| -> wasmtime::Result<_> {
             let request = code.request.as_ref().map(|hook| hook.load(&mut *store, &instance)).transpose()?;
@@ -299,7 +315,7 @@ impl Instance {
     ) -> Result<Self, StartError> {
         let code: &Code = &plugin.code;
         let instance = code.instance.instantiate_async(&mut store).await;
-        let instance = instance.map_err(|error| store.data().limits.stopped(error))?;
+        let instance = instance.map_err(|error| store.data().stopped(error))?;
         let functions = &code.functions;
         let configure = instance
             .get_typed_func::<(&str,), (Result<(), String>,)>(&mut store, &functions.configure)
@@ -307,7 +323,7 @@ impl Instance {
         match configure.call_async(&mut store, (&plugin.config,)).await {
             Ok((Ok(()),)) => {}
             Ok((Err(reason),)) => return Err(StartError::Refused(refusal(&reason))),
-            Err(error) => return Err(StartError::Configure(store.data().limits.blame(&error))),
+            Err(error) => return Err(StartError::Configure(store.data().blame(&error))),
         }
         let (on_request, on_response) = (functions.on_request.as_ref(), functions.on_response.as_ref());
         let request = on_request.map(|place| instance.get_typed_func(&mut store, place)).transpose();
@@ -555,7 +571,7 @@ impl Instance {
             (None, Some(hook)) => hook.call(&mut self.store, parameters),
             (_, None) => Ok(()),
         };
-        result.map_err(|error| self.store.data().limits.blame(&error))
+        result.map_err(|error| self.store.data().blame(&error))
     }
 
     /// What [`Instance::call`] does, for a hook that may wait. If this is dropped before its end, the exchange and
@@ -613,7 +629,23 @@ impl State {
         if std::mem::take(&mut self.has_made_too_much) {
             return Err(CallError::Unsent(self.most_unsent));
         }
-        result.map_err(|error| self.limits.blame(&error))
+        result.map_err(|error| self.blame(&error))
+    }
+
+    /// Why there is no instance: for what its own code did, or for what the machine has not.
+    fn stopped(&self, error: wasmtime::Error) -> StartError {
+        match self.limits.exceeded.is_some() || error.is::<wasmtime::Trap>() {
+            true => StartError::Begin(self.blame(&error)),
+            false => StartError::Instantiate(error),
+        }
+    }
+
+    /// What went wrong, in words for the log; of a trap with what the plugin has printed of it.
+    fn blame(&self, error: &wasmtime::Error) -> CallError {
+        match (self.limits.blame(error), self.log_lines.last_words()) {
+            (CallError::Trap(trap), Some(words)) => CallError::Trap(format!("{trap} ({words})")),
+            (error, _) => error,
+        }
     }
 
     /// Keeps a body that the plugin has made. None if it has made too much; then the call fails.
@@ -717,14 +749,6 @@ impl Limits {
             return Err(wasmtime::Error::msg("the plugin sleeps too long"));
         }
         Ok(())
-    }
-
-    /// Why there is no instance: for what its own code did, or for what the machine has not.
-    fn stopped(&self, error: wasmtime::Error) -> StartError {
-        match self.exceeded.is_some() || error.is::<wasmtime::Trap>() {
-            true => StartError::Begin(self.blame(&error)),
-            false => StartError::Instantiate(error),
-        }
     }
 
     /// What went wrong, in words for the log.

@@ -65,8 +65,8 @@ pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines, surroundings: &Su
     let mut builder = WasiCtx::builder();
     builder
         .max_random_size(RANDOM)
-        .stdout(Output::new(plugin, log_lines))
-        .stderr(Output::new(plugin, log_lines));
+        .stdout(Output::new(plugin, log_lines, false))
+        .stderr(Output::new(plugin, log_lines, true));
     if let Some(time) = &surroundings.time {
         builder.wall_clock(WallClock(time.clone()));
     }
@@ -322,13 +322,14 @@ struct Output(Arc<Mutex<Unfinished>>);
 struct Unfinished {
     plugin: Arc<str>,
     log_lines: LogLines,
+    is_error: bool,
     line: Vec<u8>,
 }
 
 impl Output {
-    fn new(plugin: &Arc<str>, log_lines: &LogLines) -> Self {
+    fn new(plugin: &Arc<str>, log_lines: &LogLines, is_error: bool) -> Self {
         let (plugin, log_lines) = (plugin.clone(), log_lines.clone());
-        Self(Arc::new(Mutex::new(Unfinished { plugin, log_lines, line: Vec::new() })))
+        Self(Arc::new(Mutex::new(Unfinished { plugin, log_lines, is_error, line: Vec::new() })))
     }
 }
 
@@ -347,7 +348,7 @@ impl Unfinished {
         let text = String::from_utf8_lossy(&self.line);
         let text = text.trim_end();
         if !text.is_empty() {
-            self.log_lines.print(&Line { plugin: &self.plugin, request: None, text });
+            self.log_lines.print(&Line { plugin: &self.plugin, request: None, text }, self.is_error);
         }
         self.line.clear();
     }

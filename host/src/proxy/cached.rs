@@ -36,7 +36,7 @@ use crate::{
     clock::{Timer, before},
     plugin::{Exchange, Taint},
     snapshot::{Route, Target},
-    telemetry::Writer,
+    telemetry::{Writer, sampled, with_sources},
 };
 
 /// What the cache says before anything is sent.
@@ -373,10 +373,11 @@ impl Flight<'_> {
         let (response, sent) = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                let is_unreachable = error.disposition().is_cut_off;
+                let (is_unreachable, kind) = (error.disposition().is_cut_off, error.kind());
                 return match present.substitute(is_unreachable, true, now) {
                     Some(stored) => {
-                        tracing::warn!(error = %crate::telemetry::with_sources(&error), "answered with what is stale");
+                        let (name, error) = (&*route.name, with_sources(&error));
+                        sampled!(warn, of: (name, kind), route = name, error, "stale response served");
                         Ok(take(visit).settled(stored, Served::Stale, route, observer))
                     }
                     None => {

@@ -65,10 +65,13 @@ impl Cut {
         }
     }
 
-    /// What it means that nobody waits for an answer any more.
+    /// What it means that nobody waits for an answer any more. To be asked once for each request.
     pub fn dropped(worker: &Worker, connection: &Connection) -> Self {
         match connection.given_up() {
-            _ if worker.drain.is_aborted() => Self::DrainTimeout,
+            _ if worker.drain.is_aborted() => {
+                worker.drain.note_cut();
+                Self::DrainTimeout
+            }
             Some(limit) => Self::Client(limit),
             None => Self::ClientLeft,
         }

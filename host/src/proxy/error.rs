@@ -1,6 +1,10 @@
 //! Who is to blame, and what is the client told?
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    mem::discriminant,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -121,6 +125,17 @@ impl Disposition {
 }
 
 impl Error {
+    /// What tells apart errors of which the log says the same: the kind, and which plugin failed in which way.
+    pub fn kind(&self) -> u64 {
+        let failed = match self {
+            Self::Plugin { plugin, source } => Some((plugin, source.kind())),
+            _ => None,
+        };
+        let mut hasher = DefaultHasher::new();
+        (discriminant(self), failed).hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// The one table of what follows from each error.
     pub fn disposition(&self) -> Disposition {
         use Blame::{Client, Plugin, Proxy, Upstream};

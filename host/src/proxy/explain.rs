@@ -79,10 +79,11 @@ pub enum Unexplained {
     Url,
     #[error("the header `{0}` is none")]
     Header(String),
-    #[error("no listener speaks this scheme")]
-    NoListener,
-    #[error("no listener is configured with this address")]
-    UnknownListener,
+    /// With those that there are.
+    #[error("no listener takes {asked}: there are {listeners}; name the one that is meant with `listener`")]
+    NoListener { asked: String, listeners: String },
+    #[error("no listener is configured with this address: there are {0}")]
+    UnknownListener(String),
     #[error("the client certificate is none in PEM, which begins with -----BEGIN CERTIFICATE-----")]
     Certificate,
     #[error(
@@ -278,17 +279,34 @@ fn pick(context: &Context, target: &Target, exchange: &mut InHand) -> Picked {
 /// The listener that the request would come to: a place in the configuration.
 fn listener(snapshot: &Snapshot, question: &Question) -> Result<usize, Unexplained> {
     let listeners: Vec<&Listener> = snapshot.config.listeners.iter().map(toml::Spanned::get_ref).collect();
+    let all = || {
+        let scheme = |listener: &Listener| if listener.tls.is_some() { "https" } else { "http" };
+        let shown = listeners.iter().map(|listener| format!("{} ({})", listener.address, scheme(listener)));
+        shown.collect::<Vec<_>>().join(", ")
+    };
     if let Some(address) = &question.listener {
         let is_it = |listener: &&Listener| listener.address.to_string() == *address;
-        return listeners.iter().position(is_it).ok_or(Unexplained::UnknownListener);
+        return listeners.iter().position(is_it).ok_or_else(|| Unexplained::UnknownListener(all()));
     }
     let uri: Uri = question.url.parse().map_err(|_| Unexplained::Url)?;
     let is_https = uri.scheme_str() == Some("https");
     let fits = |listener: &Listener| listener.tls.is_some() == is_https;
-    let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+    let written = uri.port_u16();
+    let port = written.unwrap_or(if is_https { 443 } else { 80 });
     let has_port = |listener: &Listener| listener.address.ip().is_some_and(|own| own.port() == port);
     let closest = listeners.iter().position(|listener| fits(listener) && has_port(listener));
-    closest.or_else(|| listeners.iter().position(|listener| fits(listener))).ok_or(Unexplained::NoListener)
+    // Where no port is asked for, or one by chance is listened on, any is as good.
+    let may_be_meant = |listener: &Listener| {
+        fits(listener) && (written.is_none() || listener.address.ip().is_some_and(|own| own.port() == 0))
+    };
+    let any = || listeners.iter().position(|listener| may_be_meant(listener));
+    closest.or_else(any).ok_or_else(|| Unexplained::NoListener {
+        asked: match (uri.scheme_str(), written) {
+            (Some(scheme), Some(port)) => format!("{scheme} on port {port}"),
+            (scheme, _) => scheme.unwrap_or("a URL without a scheme").to_owned(),
+        },
+        listeners: all(),
+    })
 }
 
 /// The connection that it would come by. What is counted at it is nobody's.

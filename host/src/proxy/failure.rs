@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     body::Content,
-    telemetry::{Sampler, with_sources},
+    telemetry::{sampled, with_sources},
 };
 
 /// An error that ends a request, and what is known of the request.
@@ -23,11 +23,6 @@ pub(super) struct Failure {
     pub asked: Option<(Method, Uri)>,
 }
 
-thread_local! {
-    /// What this worker has said of late, by the route and the kind of error.
-    static SAID: Sampler<(Option<usize>, std::mem::Discriminant<Error>)> = Sampler::default();
-}
-
 impl Failure {
     /// One of a request of which nothing more is known.
     pub fn of(error: Error) -> Self {
@@ -38,7 +33,7 @@ impl Failure {
     pub fn into_response(self, context: &Context, mut record: Option<&mut Record>) -> Response<Content> {
         let Context { connection, generation, meter, call, .. } = context;
         let Self { error, request_id, leaves_body, asked } = self;
-        let kind = (meter.route(), std::mem::discriminant(&error));
+        let kind = (meter.route(), error.kind());
         let Disposition { status, blame, limit, ends_connection, is_passing, .. } = error.disposition();
         connection.counts.refused_with(status);
         if let Some(limit) = limit {
@@ -52,30 +47,28 @@ impl Failure {
             record.refused(&error);
         }
         match blame {
-            Blame::Client => tracing::debug!(%client, request, error, "request not answered"),
+            Blame::Client => tracing::debug!(%client, request, error, "request failed"),
             Blame::Upstream | Blame::Plugin | Blame::Proxy => {
+                let asked = asked.as_ref().map(|(method, uri)| (method, uri));
+                let asked = record.as_deref().map(Record::asked).or(asked);
+                let (method, uri) = asked.unzip();
+                let route = meter.route().map(|place| &generation.snapshot.routes[place]);
+                let upstream =
+                    route.map(|route| &*generation.snapshot.upstreams[route.upstream].upstream.name);
+                let upstream = record.as_deref().and_then(Record::upstream).or(upstream);
                 // With all upstreams down this would be a line for each request, which the access log has already.
-                if let Some(left_out) = SAID.with(|said| said.admit(kind)) {
-                    let asked = asked.as_ref().map(|(method, uri)| (method, uri));
-                    let asked = record.as_deref().map(Record::asked).or(asked);
-                    let (method, uri) = asked.unzip();
-                    let route = meter.route().map(|place| &generation.snapshot.routes[place]);
-                    let upstream =
-                        route.map(|route| &*generation.snapshot.upstreams[route.upstream].upstream.name);
-                    let upstream = record.as_deref().and_then(Record::upstream).or(upstream);
-                    tracing::warn!(
-                        %client,
-                        request,
-                        method = method.map(Method::as_str),
-                        uri = uri.map(tracing::field::display),
-                        route = route.map(|route| &*route.name),
-                        upstream,
-                        status = status.as_u16(),
-                        error,
-                        left_out,
-                        "request not answered"
-                    );
-                }
+                sampled!(
+                    warn, of: kind,
+                    %client,
+                    request,
+                    method = method.map(Method::as_str),
+                    uri = uri.map(tracing::field::display),
+                    route = route.map(|route| &*route.name),
+                    upstream,
+                    status = status.as_u16(),
+                    error,
+                    "request failed"
+                );
             }
         }
         if let Some(refusal) = refusal {

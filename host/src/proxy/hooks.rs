@@ -23,6 +23,7 @@ use crate::{
     },
     reason::put_reason,
     snapshot::{Route, Step, Target},
+    telemetry::sampled,
     upstream::Roster,
 };
 
@@ -329,8 +330,8 @@ pub(super) fn choose(
             slot.counts().failed(&error);
             // Of one that is left alone, the log knows.
             if !matches!(error, CallError::Broken) {
-                tracing::warn!(plugin = %slot.plugin().name, upstream = %target.upstream.name, %error,
-                    "pick failed, another chooses");
+                let (plugin, upstream) = (&slot.plugin().name, &target.upstream.name);
+                sampled!(warn, of: (plugin, upstream, error.kind()), %plugin, %upstream, %error, "pick failed, another chooses");
             }
             None
         });
@@ -348,7 +349,8 @@ fn by_policy(slot: &Slot, calls: &RouteCalls, error: CallError) -> Result<(), Er
         Failure::Closed => Err(Error::Plugin { plugin: plugin.name.clone(), source: error }),
         Failure::Open if matches!(error, CallError::Broken) => Ok(()),
         Failure::Open => {
-            tracing::warn!(plugin = %plugin.name, %error, "plugin failed, the request goes on without it");
+            let plugin = &plugin.name;
+            sampled!(warn, of: (plugin, error.kind()), %plugin, %error, "plugin failed, the request goes on without it");
             Ok(())
         }
     }

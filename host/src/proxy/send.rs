@@ -32,7 +32,7 @@ use crate::{
     plugin::{Exchange, InHand},
     proxy_protocol::Introduction,
     snapshot::{Route, Target},
-    telemetry::traffic::Limit,
+    telemetry::{traffic::Limit, with_sources},
     upstream::{
         Admission, Delivery, Endpoint, InFlight, Interim, Lease, NotDelivered, Permit, Switched, Terms,
         Upstream, authenticates_connection, deliver,
@@ -211,7 +211,7 @@ impl Flight<'_> {
             let reason = error.disposition().endpoint.filter(|_| !is_blameless && !is_late);
             if let Some(reason) = reason {
                 endpoint.lost(writer);
-                upstream.failed(&in_flight, reason);
+                upstream.failed(&in_flight, reason, || with_sources(&error));
             }
             observer.attempt_failed(endpoint, attempts.made);
             let wait = outcome.and_then(|outcome| attempts.again(endpoint, &outgoing, outcome));

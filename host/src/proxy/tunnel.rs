@@ -104,9 +104,9 @@ impl Tunnel {
 impl Drop for Open {
     fn drop(&mut self) {
         self.counts.tunnels.closed.add(1);
+        let dropped = || Some(Cut::dropped(&self.worker, &self.connection));
+        let cut = self.closed.unwrap_or_else(dropped);
         if let Some(record) = self.record.take() {
-            let dropped = || Some(Cut::dropped(&self.worker, &self.connection));
-            let cut = self.closed.unwrap_or_else(dropped);
             record.write(self.status, Some(&self.sent), self.passed, self.started.elapsed(), cut);
         }
     }

@@ -2,16 +2,17 @@
 //!
 //! What `run` would refuse in any case is refused here, so that `check` refuses it as well.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::{collections::HashMap, net::SocketAddr, ops::Range, path::Path};
 
 use toml::Spanned;
 
+use super::Loaded;
 use crate::{
     address::Address,
-    config::{self, Config, Problem},
+    config::{self, Config, Problem, Source},
 };
 
-pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
+pub(super) fn check(config: &Config, source: &Source, problems: &mut Vec<Problem>) {
     if config.listeners.is_empty() {
         problems.push(
             Problem::general("there is no listener")
@@ -26,23 +27,107 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
         );
     }
     problems.extend(config.admin.as_ref().and_then(unguarded));
-    addresses(config, problems);
+    addresses(config, source, problems);
     names(config, problems);
-    for (name, upstream) in &config.upstreams {
-        let checks = upstream.health.as_ref().map(|health| ("health", health.interval, health.timeout));
-        let reports = upstream.load.as_ref().map(|load| ("load", load.interval, load.timeout));
-        for (table, interval, timeout) in checks.into_iter().chain(reports) {
-            if timeout > interval {
-                // No problem, as the next question waits for the end of this one; but hardly what is meant.
-                let upstream = name.get_ref();
-                tracing::warn!(
-                    upstream,
-                    "`{table}.timeout` is longer than `{table}.interval`, so an endpoint that does not answer is asked \
-                     less often: lower `timeout`, or raise `interval`"
-                );
-            }
+    for upstream in config.upstreams.values() {
+        for (endpoint, span, first) in upstream.endpoints.repeated() {
+            let first = source.line_of(&first).unwrap_or_default();
+            let message =
+                format!("the upstream has the endpoint {} already ({first})", endpoint.authority.as_str());
+            problems.push(Problem::at(span, message).help(
+                "remove one of them; for one that is to get more requests, write { url = \"...\", weight = 2 }",
+            ));
         }
     }
+}
+
+/// Something that runs as it is written, and is hardly what is meant.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Warning {
+    /// What it is about.
+    subject: String,
+    span: Option<Range<usize>>,
+    message: String,
+}
+
+impl Warning {
+    pub fn log(&self, source: &Source) {
+        let Self { subject, span, message } = self;
+        let at = span.as_ref().and_then(|span| source.line_of(span));
+        tracing::warn!(at, "{subject}: {message}");
+    }
+
+    /// Whether the same was said of another configuration, wherever it stands there.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.subject, &self.message) == (&other.subject, &other.message)
+    }
+}
+
+/// What to warn of. `forwards` says of each plugin to which upstreams it may send requests besides the route's own, by
+/// their places in the order of their names.
+pub(super) fn warnings(
+    config: &Config,
+    plugins: &[Loaded],
+    forwards: &[Vec<usize>],
+    plugin_dir: &Path,
+) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |subject: String, span: Option<Range<usize>>, message: String| {
+        warnings.push(Warning { subject, span, message });
+    };
+    for (place, (name, upstream)) in config.upstreams.iter().enumerate() {
+        let checks = upstream.health.as_ref().map(|health| ("health", health.interval, health.timeout));
+        let reports = upstream.load.as_ref().map(|load| ("load", load.interval, load.timeout));
+        let subject = || format!("upstream `{}`", name.get_ref());
+        for (table, interval, timeout) in checks.into_iter().chain(reports) {
+            if timeout > interval {
+                // No problem, as the next question waits for the end of this one.
+                let message = format!(
+                    "`{table}.timeout` is longer than `{table}.interval`, so an endpoint that does not answer is checked \
+                     less often: lower `timeout`, or raise `interval`"
+                );
+                warn(subject(), Some(name.span()), message);
+            }
+        }
+        let is_routed =
+            config.routes.iter().any(|route| route.get_ref().upstream.get_ref() == name.get_ref());
+        if !is_routed && !forwards.iter().flatten().any(|granted| *granted == place) {
+            let message =
+                "no route sends requests to it, and no plugin may: name it in a route, or remove it";
+            warn(subject(), Some(name.span()), message.to_owned());
+        }
+    }
+    for (name, table) in &config.plugins {
+        let is_named =
+            |names: &[Spanned<String>]| names.iter().any(|other| other.get_ref() == name.get_ref());
+        let is_used = table.routes.is_some()
+            || table.tick.is_some()
+            || config.routes.iter().any(|route| is_named(&route.get_ref().plugins))
+            || config.upstreams.values().any(|upstream| is_named(&upstream.balance));
+        if !is_used {
+            let balances = plugins.iter().any(|loaded| {
+                *loaded.plugin.name == **name.get_ref()
+                    && !loaded.hooks().are_for_routes()
+                    && loaded.hooks().balance
+            });
+            let message = match balances {
+                true => {
+                    "no upstream names it, so it is never called: write balance = \"...\" in an upstream, or remove the table"
+                }
+                false => {
+                    "no route names it, so it is never called: add it to `plugins` of a route, or remove the table"
+                }
+            };
+            warn(format!("plugin `{}`", name.get_ref()), Some(name.span()), message.to_owned());
+        }
+    }
+    // The default folder need not be there, where nobody expects anything from it.
+    if !plugin_dir.is_dir() && config.plugin_dir != Path::new(config::DEFAULT_PLUGIN_DIR) {
+        let message =
+            "there is no such folder, so no plugins come from it: create it, or write where they are";
+        warn(format!("plugin-dir `{}`", plugin_dir.display()), None, message.to_owned());
+    }
+    warnings
 }
 
 /// The problem of an admin API that anybody in the network could use.
@@ -55,8 +140,8 @@ fn unguarded(admin: &Spanned<config::Admin>) -> Option<Problem> {
 }
 
 /// Addresses that cannot be listened on at the same time.
-fn addresses(config: &Config, problems: &mut Vec<Problem>) {
-    let mut before: Vec<(&Address, String)> = Vec::new();
+fn addresses(config: &Config, source: &Source, problems: &mut Vec<Problem>) {
+    let mut before: Vec<(&Address, String, Range<usize>)> = Vec::new();
     let listeners = config.listeners.iter().enumerate().map(|(place, listener)| {
         (listener.get_ref().address.clone(), listener.span(), format!("listeners[{place}]"))
     });
@@ -66,15 +151,30 @@ fn addresses(config: &Config, problems: &mut Vec<Problem>) {
         .map(|admin| (Address::Ip(admin.get_ref().address), admin.span(), "the admin API".to_owned()));
     let all: Vec<_> = listeners.chain(admin).collect();
     for (address, span, name) in &all {
-        if let Some((_, other)) = before.iter().find(|(known, _)| collide(known, address)) {
-            let message = format!("{other} accepts the connections of {address} already");
+        if let Some((known, other, span_of_other)) = before.iter().find(|(known, ..)| collide(known, address))
+        {
+            let line = source.line_of(span_of_other).unwrap_or_default();
+            let message = match *known == address {
+                true => format!("{other} listens on {address} already ({line})"),
+                false => {
+                    let (wide, narrow) =
+                        if is_everywhere(known) { (*known, address) } else { (address, *known) };
+                    format!(
+                        "this and {other} ({line}) overlap: {wide} is every address of this machine, also {narrow}"
+                    )
+                }
+            };
             problems.push(
                 Problem::at(span.clone(), message)
                     .help("give them different ports, or different addresses of this machine"),
             );
         }
-        before.push((address, name.clone()));
+        before.push((address, name.clone(), span.clone()));
     }
+}
+
+fn is_everywhere(address: &Address) -> bool {
+    matches!(address, Address::Ip(address) if address.ip().is_unspecified())
 }
 
 /// Whether a socket on one of them takes connections of the other. IPv4 is left to IPv4 (`Config::leaves_ipv4`).

@@ -274,7 +274,13 @@ impl Builder {
                 // they were.
                 problems.push(Problem { help, ..Problem::general(format!("the plugin `{name}`: {reason}")) });
             } else {
-                tracing::warn!(plugin = name, stage, error = reason, help, "not loaded; no route needs it");
+                tracing::warn!(
+                    plugin = name,
+                    stage,
+                    error = reason,
+                    help,
+                    "plugin cannot be loaded; no route uses it, so the rest of the configuration does without it"
+                );
                 left_out.not_loaded.push((name, refused));
             }
         }
@@ -373,6 +379,9 @@ impl Builder {
         let near =
             near.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.8);
         match near {
+            Some(name) if !folder.is_dir() => {
+                format!("did you mean `{name}`? there is no folder {}", folder.display())
+            }
             Some(name) => format!("did you mean `{name}`?"),
             None if !folder.is_dir() => {
                 format!("there is no folder {}: say with `plugin-dir` where plugins are", folder.display())
@@ -931,7 +940,7 @@ impl Loaded {
                 reserved = self.plugin.reserved(),
                 memories = takes.memories,
                 tables = takes.tables,
-                memory = %memory,
+                memory_bytes = memory.get(),
                 "plugin loaded"
             );
         }

@@ -10,7 +10,8 @@ pub mod traffic;
 
 pub use histogram::{Distribution, Histogram, Timed};
 pub use metrics::{Counter, Page, Part, PerWorker, Tally, Writer};
-pub use sampler::Sampler;
+pub(crate) use sampler::sampled;
+pub use sampler::{Admitted, admit};
 
 use std::{
     io::{IsTerminal, Write},

@@ -256,7 +256,7 @@ pub(super) enum Trial {
     Claimed,
     /// It was sent there for want of others. Its success counts, and not its failure.
     InPassing,
-    /// Checks say that the endpoint is not well, and it gets requests for want of others.
+    /// Checks say that the endpoint is unhealthy, and it gets requests for want of others.
     Unwell,
 }
 

@@ -46,8 +46,8 @@ pub enum Event {
     CheckPassed,
     /// With what went wrong.
     CheckFailed(Arc<str>),
-    /// Requests have met what takes an endpoint out.
-    Failing(Reason),
+    /// Requests have met what takes an endpoint out, and what the last of them has met, where that says more.
+    Failing(Reason, Option<Arc<str>>),
     /// A request that tried out whether an ejected endpoint is well again.
     TrialPassed,
     TrialFailed,
@@ -57,7 +57,7 @@ pub enum Event {
     PutBack,
 }
 
-/// Why requests say that an endpoint is not well.
+/// Why requests say that an endpoint is unhealthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     NoConnection,
@@ -182,8 +182,11 @@ impl Health {
                     self.contrary = 0;
                 }
             }
-            Event::Failing(reason) => {
-                self.last_error = Some(reason.text().into());
+            Event::Failing(reason, last) => {
+                self.last_error = Some(match last {
+                    Some(last) => format!("{}: {last}", reason.text()).into(),
+                    None => reason.text().into(),
+                });
                 if reason == Reason::NoConnection && settings.health.is_some() {
                     // What a check would find as well, and is to find over.
                     self.checked = Checked::Unwell;
@@ -411,7 +414,7 @@ mod tests {
 
     #[test]
     fn requests_without_a_connection_say_what_a_check_would() {
-        let gone = Event::Failing(Reason::NoConnection);
+        let gone = Event::Failing(Reason::NoConnection, None);
         goes(
             "health = {}",
             &[
@@ -427,7 +430,7 @@ mod tests {
     #[test]
     fn an_ejection_ends_by_a_check_or_a_trial_after_its_time() {
         use State::{Ejected, Healthy};
-        let errors = Event::Failing(Reason::Errors);
+        let errors = Event::Failing(Reason::Errors, None);
         goes(
             "outlier.eject = '10s'\nhealth = {}",
             &[
@@ -454,7 +457,7 @@ mod tests {
             let until = health.trial_from(&settings);
             until.map(|until| until.duration_since(start).as_secs() - from)
         };
-        let failing = || Event::Failing(Reason::NoAnswer);
+        let failing = || Event::Failing(Reason::NoAnswer, None);
         assert_eq!(ejected(0, failing()), Some(10));
         assert_eq!(ejected(5, failing()), Some(5), "what was under way adds nothing");
         assert_eq!(ejected(10, Event::TrialFailed), Some(20));
@@ -503,7 +506,7 @@ mod tests {
             assert_eq!(health.tenths(at(millis), &settings), tenths, "{millis}");
             assert_eq!(health.next_change(at(millis), &settings), next.map(at), "{millis}");
         }
-        health.note(Event::Failing(Reason::NoAnswer), at(70_000), &settings);
+        health.note(Event::Failing(Reason::NoAnswer, None), at(70_000), &settings);
         assert_eq!(health.next_change(at(70_000), &settings), Some(at(80_000)), "a trial");
         health.note(Event::TrialPassed, at(80_000), &settings);
         assert_eq!(health.tenths(at(80_000), &settings), 1);

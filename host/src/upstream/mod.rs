@@ -66,6 +66,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::{self, Protocol, UpstreamTimeouts},
+    telemetry::sampled,
     tls::Origination,
 };
 use adapt::Gradient;
@@ -511,12 +512,13 @@ impl Upstream {
                 endpoint.errors.store(0, Ordering::Relaxed);
             }
         } else if most > 0 && (endpoint.errors.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(most) {
-            self.note(endpoint, Event::Failing(Reason::Errors));
+            let last = format!("the last was {status}");
+            self.note(endpoint, Event::Failing(Reason::Errors, Some(last.into())));
         }
     }
 
-    /// A request has got no answer from an endpoint.
-    pub fn failed(&self, request: &InFlight, reason: Reason) {
+    /// A request has got no answer from an endpoint; `error` says what it has met.
+    pub fn failed(&self, request: &InFlight, reason: Reason, error: impl FnOnce() -> String) {
         let endpoint = request.endpoint();
         let failures = endpoint.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if self.is_measured {
@@ -530,7 +532,7 @@ impl Upstream {
         if request.trial == Trial::Claimed {
             self.note(endpoint, Event::TrialFailed);
         } else if most > 0 && failures.is_multiple_of(most) {
-            self.note(endpoint, Event::Failing(reason));
+            self.note(endpoint, Event::Failing(reason, Some(error().into())));
         }
     }
 
@@ -545,8 +547,8 @@ impl Upstream {
     pub fn note(&self, endpoint: &Endpoint, event: Event) {
         let now = Instant::now();
         let common = self.shared.common();
-        if let Event::Failing(reason) = event
-            && reason != Reason::NoConnection
+        if let Event::Failing(reason, _) = &event
+            && *reason != Reason::NoConnection
             && !self.may_eject()
         {
             return;
@@ -599,10 +601,10 @@ impl Upstream {
             match to {
                 State::Unreachable | State::Ejected => {
                     let error = error.as_deref();
-                    tracing::warn!(%upstream, endpoint, from, to = to_name, error, "endpoint is not well");
+                    sampled!(warn, of: (upstream, endpoint), %upstream, endpoint, from, to = to_name, error, "endpoint is unhealthy");
                 }
                 State::Healthy | State::NotInitiated | State::Draining => {
-                    tracing::info!(%upstream, endpoint, from, to = to_name, "endpoint has changed");
+                    sampled!(info, of: (upstream, endpoint), %upstream, endpoint, from, to = to_name, "endpoint has changed");
                 }
             }
         }
@@ -632,7 +634,7 @@ impl Upstream {
         let roster = self.roster.load_full();
         let measured: Vec<Measured> = roster.all().iter().map(|entry| entry.endpoint.measured()).collect();
         for (place, reason) in outliers(&measured, &self.settings.outlier) {
-            self.note(&roster.all()[place].endpoint, Event::Failing(reason));
+            self.note(&roster.all()[place].endpoint, Event::Failing(reason, None));
         }
     }
 
@@ -647,8 +649,12 @@ impl Upstream {
         if after.is_panicking() != before.is_panicking() {
             let upstream = &self.name;
             match after.is_panicking() {
-                true => tracing::warn!(%upstream, "too few endpoints are well, all of them are used"),
-                false => tracing::info!(%upstream, "enough endpoints are well, only those are used"),
+                true => {
+                    sampled!(warn, of: upstream, %upstream, "too few endpoints are well, all of them are used");
+                }
+                false => {
+                    sampled!(info, of: upstream, %upstream, "enough endpoints are well, only those are used");
+                }
             }
         }
         self.set_limits(&after);

@@ -3,28 +3,22 @@
 //! Its requests go to the origins that it was granted, over connections from the worker's own pool, by the same TLS
 //! as everything else. A response that says where else to look is a response like any other.
 
-use std::{
-    future::poll_fn,
-    path::Path,
-    pin::pin,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{future::poll_fn, path::Path, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::{ConnectError, Endpoint, Lease, Pool, Terms, Tls, Upstream};
+use super::{
+    ConnectError, Delivery, Endpoint, Lease, NotDelivered, Pool, Terms, Tls, Upstream, deliver,
+};
 use crate::{
     body::RequestBody,
     clock::Clock,
     config::{self, Problem, UpstreamTls},
     plugin::{Outgoing, Received, SendError, Target},
+    telemetry::sampled,
     tls::Origination,
 };
 
@@ -42,8 +36,6 @@ struct Origin {
     endpoint: Arc<Endpoint>,
     /// Bytes of a response's body.
     most: usize,
-    /// Requests that were not sent because of where the name leads.
-    not_sent: AtomicU64,
 }
 
 impl Origins {
@@ -122,7 +114,7 @@ impl Origin {
         };
         let endpoint = upstream.roster().all().first().map(|entry| entry.endpoint.clone());
         let most = grant.response.as_usize();
-        Ok(endpoint.map(|endpoint| Self { target, upstream, endpoint, most, not_sent: AtomicU64::new(0) }))
+        Ok(endpoint.map(|endpoint| Self { target, upstream, endpoint, most }))
     }
 
     async fn send(&self, pool: &Rc<Pool>, outgoing: Outgoing) -> Result<Received, SendError> {
@@ -160,13 +152,8 @@ impl Origin {
     fn refused(&self, error: &ConnectError) -> SendError {
         let origin = &self.upstream.name;
         if let ConnectError::NotPublic(_) = error {
-            // A plugin may try as often as it likes, and is not to fill the log by that.
-            let times = self.not_sent.fetch_add(1, Ordering::Relaxed) + 1;
-            if !times.is_power_of_two() {
-                return SendError::Denied;
-            }
             let help = "write it as { url = \"...\", private = true } if it is to be reached all the same";
-            tracing::warn!(%origin, %error, times, help, "a plugin's request was not sent");
+            sampled!(warn, of: origin, %origin, %error, help, "a plugin's request was not sent");
             return SendError::Denied;
         }
         tracing::debug!(%origin, %error, "no connection for a plugin");

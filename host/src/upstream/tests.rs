@@ -20,7 +20,7 @@ fn ports(upstream: &Upstream) -> Vec<u16> {
 fn fail(upstream: &Upstream, place: usize, times: u32, reason: Reason) {
     let endpoint = upstream.roster().all()[place].endpoint.clone();
     for _ in 0..times {
-        upstream.failed(&InFlight::new(endpoint.clone(), Trial::No), reason);
+        upstream.failed(&InFlight::new(endpoint.clone(), Trial::No), reason, || "it is gone".to_owned());
     }
 }
 
@@ -109,7 +109,7 @@ fn requests_without_an_answer_count_where_the_rate_of_errors_does() {
     for _ in 0..4 {
         let request = InFlight::new(upstream.roster().all()[1].endpoint.clone(), Trial::No);
         upstream.answered(&request, StatusCode::OK, None);
-        upstream.failed(&request, Reason::NoAnswer);
+        upstream.failed(&request, Reason::NoAnswer, || "it is gone".to_owned());
     }
     upstream.judge();
     assert_eq!(ports(&upstream), [1, 3]);
@@ -151,7 +151,7 @@ fn a_failed_trial_leaves_it_out_for_longer() {
     };
     let first = until(&upstream);
     let trial = InFlight::new(upstream.roster().all()[0].endpoint.clone(), Trial::Claimed);
-    upstream.failed(&trial, Reason::NoConnection);
+    upstream.failed(&trial, Reason::NoConnection, || "it is gone".to_owned());
     assert!(until(&upstream) > first + upstream.settings.outlier.eject.get() / 2);
     assert_eq!(ports(&upstream), [2]);
 }
@@ -218,7 +218,7 @@ fn checks_decide_who_is_there() {
     upstream.note(&endpoint(1), Event::CheckPassed);
     assert_eq!(ports(&upstream), [2], "somebody is healthy");
     upstream.note(&endpoint(0), Event::CheckFailed("refused".into()));
-    upstream.note(&endpoint(1), Event::Failing(Reason::NoConnection));
+    upstream.note(&endpoint(1), Event::Failing(Reason::NoConnection, None));
     assert_eq!(ports(&upstream), [3], "nobody is healthy, and one has not been checked");
 }
 

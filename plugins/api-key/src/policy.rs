@@ -4,7 +4,7 @@
 //! what has the wrong type is named but not shown.
 
 use serde_json::{Map, Value};
-use tollgate_plugin_sdk::{HeaderValue, config::is_header_name, is_same_field};
+use tollgate_plugin_sdk::{Change, HeaderValue, config::is_header_name, is_same_field, may_change};
 
 use crate::{
     keys::{Keys, SharedKey},
@@ -71,6 +71,8 @@ fn header(config: &Map<String, Value>) -> Result<String, String> {
     if is_same_field(&header, CONSUMER) {
         return Err(format!("`header` cannot be `{header}`, which names the consumer: use another"));
     }
+    may_change(false, Change::Remove, &header)
+        .map_err(|why| format!("`header` cannot be `{header}`: {why}"))?;
     Ok(header)
 }
 
@@ -230,6 +232,8 @@ mod tests {
             (json!({ "keys": { "a": "k" }, "header": 1 }), "`header` is not a string"),
             (json!({ "keys": { "a": "k" }, "header": "X-Consumer" }), "`header` cannot be `x-consumer`"),
             (json!({ "keys": { "a": "k" }, "header": "X_Consumer" }), "`header` cannot be `x_consumer`"),
+            (json!({ "keys": { "a": "k" }, "header": "Host" }), "`header` cannot be `host`"),
+            (json!({ "keys": { "a": "k" }, "header": "x-request-id" }), "`header` cannot be `x-request-id`"),
             (json!({ "keys": { "a": "k" }, "forward": "yes" }), "`forward` is neither true nor false"),
         ];
         for (config, expected) in cases {

@@ -26,7 +26,9 @@ use std::{
 
 use judgement::Lifetime;
 use serde_json::{Map, Value};
-use tollgate_plugin_sdk::{HeaderValue, Verdict, config, is_same_field, log, request, twice};
+use tollgate_plugin_sdk::{
+    Change, HeaderValue, Verdict, config, is_same_field, log, may_change, request, twice,
+};
 
 /// The claims of a token.
 pub type Claims = Map<String, Value>;
@@ -73,6 +75,15 @@ impl Bearer {
             return Err(format!(
                 "`claims` in `config`: two claims go to the same header, `{one}` and `{other}`: give each its own"
             ));
+        }
+        // A claim that is absent has its header removed.
+        let carried = match &source {
+            Source::Header(name) => Some((Change::Remove, "from", name)),
+            Source::Bearer | Source::Cookie(_) => None,
+        };
+        for (change, key, name) in claims.values().map(|name| (Change::Remove, "claims", name)).chain(carried)
+        {
+            may_change(false, change, name).map_err(|why| format!("`{key}` in `config`: {why}"))?;
         }
         if let Some(name) = claims.values().find(|name| is_same_field(name, carrier)) {
             return Err(format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    HeaderValue, Template, config,
+    Change, HeaderValue, Template, may_change,
     template::{Scope, Variable},
     twice,
 };
@@ -35,19 +35,22 @@ impl Edits {
     /// Whether it can be done to a message of this kind, which the configuration calls `message`.
     pub(crate) fn check(&self, message: &str, scope: Scope) -> Result<(), String> {
         let Self { rename, remove, set, add } = self;
-        let renamed = rename.iter().flat_map(|(from, to)| [("rename", from), ("rename", to)]);
-        let removed = remove.iter().map(|name| ("remove", name));
+        let renamed = rename.iter().flat_map(|names| {
+            let (from, to) = names;
+            [("rename", Change::Remove, from), ("rename", Change::Remove, to)]
+        });
+        let removed = remove.iter().map(|name| ("remove", Change::Remove, name));
         let filled = || {
             let set = set.iter().map(|(name, template)| ("set", name, template));
             set.chain(add.iter().map(|(name, template)| ("add", name, template)))
         };
-        for (key, name) in renamed.chain(removed).chain(filled().map(|(key, name, _)| (key, name))) {
-            if !config::is_header_name(name) {
-                return Err(format!(
-                    "`{message}.{key}` in `config`: `{}` is not the name of a header",
-                    name.escape_debug()
-                ));
-            }
+        let is_response = message == "response";
+        for (key, change, name) in renamed.chain(removed).chain(filled().map(|(key, name, _)| match key {
+            "set" => (key, Change::Set, name),
+            _ => (key, Change::Append, name),
+        })) {
+            may_change(is_response, change, name)
+                .map_err(|why| format!("`{message}.{key}` in `config`: {why}"))?;
         }
         // Of two that set the same header the later would wipe the first.
         let twice = [
@@ -225,6 +228,15 @@ mod tests {
         for (config, reason) in [
             ("{}", "changes nothing"),
             (r#"{"request":{"remove":["a b"]}}"#, "`request.remove` in `config`: `a b` is not the name"),
+            (
+                r#"{"request":{"set":{"Via":"1"}}}"#,
+                "`request.set` in `config`: the proxy itself writes `Via`",
+            ),
+            (r#"{"request":{"remove":["host"]}}"#, "`request.remove` in `config`: a plugin may set `host`"),
+            (
+                r#"{"response":{"rename":{"a":"te"}}}"#,
+                "`response.rename` in `config`: the proxy itself writes",
+            ),
             (
                 r#"{"request":{"set":{"x-a":"{status}"}}}"#,
                 "`request.set.x-a` in `config`: there is no {status} here",

@@ -110,6 +110,14 @@ mod tests {
                 "a claim goes to `Authorization`, which carries the token",
             ),
             (
+                r#"{"secret":"0123456789abcdef0123456789abcdef","claims":{"sub":"x-request-id"}}"#,
+                "`claims` in `config`: the proxy itself writes `x-request-id`",
+            ),
+            (
+                r#"{"secret":"0123456789abcdef0123456789abcdef","from":{"header":"host"}}"#,
+                "`from` in `config`: a plugin may set `host`, but not remove it",
+            ),
+            (
                 r#"{"secret":"0123456789abcdef0123456789abcdef","from":{"header":"x-token"},"claims":{"sub":"x_token"}}"#,
                 "a claim goes to `x_token`, which carries the token",
             ),

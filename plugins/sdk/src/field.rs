@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use crate::{config::is_header_name, owned};
+
 /// The value of a header.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HeaderValue(String);
@@ -108,6 +110,36 @@ pub fn is_same_field(one: &str, other: &str) -> bool {
         && one.bytes().zip(other.bytes()).all(|(one, other)| folded(one) == folded(other))
 }
 
+/// What a plugin does to a header that its configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    Set,
+    Append,
+    Remove,
+}
+
+/// Whether the host lets a plugin make this change to a header: of the request, or with `is_response` of the response. To
+/// be asked in `configure`, so that `tollgate check` says what would otherwise fail at each request. The error is what
+/// follows "`header` in `config`: ".
+pub fn may_change(is_response: bool, change: Change, name: &str) -> Result<(), String> {
+    let shown = name.escape_debug();
+    if !is_header_name(name) {
+        return Err(format!("`{shown}` is not the name of a header"));
+    }
+    let owned: &[&str] = if is_response { &owned::OF_A_CONNECTION } else { &owned::OF_THE_PROXY };
+    if owned.iter().any(|field| is_same_field(field, name)) {
+        return Err(format!(
+            "the proxy itself writes `{shown}`, and no plugin may change it: use another header"
+        ));
+    }
+    match change {
+        Change::Append | Change::Remove if name.eq_ignore_ascii_case("host") => {
+            Err(format!("a plugin may set `{shown}`, but not remove it or add a second: use another header"))
+        }
+        Change::Set | Change::Append | Change::Remove => Ok(()),
+    }
+}
+
 /// The first of these names that is the same field as one before it, with that one.
 pub fn twice<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
     let mut known: Vec<&str> = Vec::new();
@@ -176,6 +208,26 @@ mod tests {
         ] {
             let field = HeaderValue::of_field(value);
             assert_eq!(field.as_ref().map(HeaderValue::as_str), expected.as_ref().copied(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_host_would_refuse_is_refused_beforehand() {
+        let (request, response) = (false, true);
+        for (is_response, change, name, is_allowed) in [
+            (request, Change::Set, "x-user", true),
+            (request, Change::Set, "Host", true),
+            (request, Change::Remove, "host", false),
+            (request, Change::Append, "host", false),
+            (request, Change::Set, "X_Forwarded_For", false),
+            (request, Change::Remove, "x-request-id", false),
+            (request, Change::Set, "content-length", false),
+            (request, Change::Set, "a b", false),
+            (response, Change::Set, "x-request-id", true),
+            (response, Change::Set, "Transfer.Encoding", false),
+            (response, Change::Remove, "connection", false),
+        ] {
+            assert_eq!(may_change(is_response, change, name).is_ok(), is_allowed, "{change:?} {name}");
         }
     }
 

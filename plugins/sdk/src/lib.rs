@@ -37,6 +37,8 @@ pub mod content;
 mod document;
 mod field;
 mod message;
+#[path = "../../../host/src/field/owned.rs"]
+mod owned;
 mod pattern;
 mod plugin;
 mod problem;
@@ -57,7 +59,7 @@ pub use bindings::{
 };
 pub use candidates::Candidates;
 pub use document::Document;
-pub use field::{HeaderValue, Lossy, is_same_field, twice};
+pub use field::{Change, HeaderValue, Lossy, is_same_field, may_change, twice};
 pub use message::{request, response};
 pub use pattern::Pattern;
 pub use plugin::{Balance, OnComplete, OnRequest, OnResponse, OnTick, Plugin};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    HeaderValue, OnResponse, Plugin, ResponseVerdict, config, request, response, twice,
+    Change, HeaderValue, OnResponse, Plugin, ResponseVerdict, config, may_change, request, response, twice,
 };
 
 #[derive(Debug)]
@@ -71,7 +71,11 @@ impl Plugin for SecurityHeaders {
                 ));
             }
             match setting {
-                Setting::Value(value) => drop(set.insert(name, value)),
+                Setting::Value(value) => {
+                    may_change(true, Change::Set, &name)
+                        .map_err(|why| format!("`set` in `config`: {why}"))?;
+                    set.insert(name, value);
+                }
                 Setting::Wanted(false) => drop(set.remove(&name)),
                 Setting::Wanted(true) if set.contains_key(&name) => {}
                 Setting::Wanted(true) => {
@@ -79,8 +83,9 @@ impl Plugin for SecurityHeaders {
                 }
             }
         }
-        if let Some(place) = config.remove.iter().position(|name| !config::is_header_name(name)) {
-            return Err(format!("`remove[{place}]` in `config`: is not the name of a header"));
+        for (place, name) in config.remove.iter().enumerate() {
+            may_change(true, Change::Remove, name)
+                .map_err(|why| format!("`remove[{place}]` in `config`: {why}"))?;
         }
         let value = |(name, value): (String, String)| match HeaderValue::text(&value) {
             Ok(value) => Ok((name, value)),
@@ -141,6 +146,8 @@ mod tests {
             (r#"{"set":{"x-a":true}}"#, "`set.x-a` in `config`: has no default"),
             (r#"{"set":{"x-a":7}}"#, "`set.x-a` in `config`"),
             (r#"{"remove":["server","a b"]}"#, "`remove[1]` in `config`"),
+            (r#"{"set":{"Trailer":"x"}}"#, "`set` in `config`: the proxy itself writes `trailer`"),
+            (r#"{"remove":["connection"]}"#, "`remove[0]` in `config`: the proxy itself writes `connection`"),
         ] {
             let refusal = SecurityHeaders::configure(config).expect_err("is refused");
             assert!(refusal.contains(reason), "{config}: {refusal}");

@@ -76,7 +76,8 @@ fn tell(anatomy: &Anatomy) {
         say!("table:      {}", range(table, |elements| format!("{elements} elements")));
     }
     for (kind, name, version) in &anatomy.producers {
-        say!("{:<12}{}", format!("{kind}:"), format!("{name} {version}").trim());
+        // `processed-by:` is longer than the column.
+        say!("{:<11} {}", format!("{kind}:"), format!("{name} {version}").trim());
     }
 }
 

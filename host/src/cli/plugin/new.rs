@@ -63,6 +63,14 @@ macro_rules! example {
 /// The tests, the same in every language, since the policy is.
 const TESTS: &str = include_str!("../../../../examples/languages/policy.test.toml");
 
+/// What the tests begin with among the examples, and in a project.
+const OF_EXAMPLES: &str = "# What the policy promises, in whatever language it is written: `build` puts this file beside each component.\n";
+const TESTS_HEAD: &str =
+    "# What {{name}} promises: `tollgate plugin test` goes through these cases in the real sandbox.\n";
+
+/// What the examples call themselves on responses.
+const ITSELF: &str = "\"api-key\"";
+
 const README: &str = include_str!("templates/README.md");
 
 impl Language {
@@ -165,7 +173,7 @@ pub(super) async fn run(arguments: NewArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(2));
     }
     let readme = README.replace("{{tools}}", language.tools()).replace("{{build}}", language.build());
-    let tests = format!("{}{TESTS}", language.head());
+    let tests = format!("{TESTS_HEAD}{}{}", language.head(), TESTS.trim_start_matches(OF_EXAMPLES));
     let own = [
         ("README.md", readme.as_str()),
         ("{{name}}.test.toml", tests.as_str()),
@@ -188,6 +196,7 @@ pub(super) async fn run(arguments: NewArguments) -> anyhow::Result<ExitCode> {
 fn filled(text: &str, name: &str) -> String {
     // What the name has put there is not looked at again: that of `my-policy.wasm` ends like the component's.
     text.replace(COMPONENT, &format!("{NAME}.wasm"))
+        .replace(ITSELF, &format!("\"{NAME}\""))
         .replace(CRATE, &name.replace('-', "_"))
         .replace(NAME, name)
 }
@@ -215,6 +224,13 @@ mod tests {
             );
         }
         assert_eq!(filled("{{identifier}}.wasm", "my-policy"), "my_policy.wasm");
+        assert_eq!(filled("set(\"x-policy\", \"api-key\")", "gate"), "set(\"x-policy\", \"gate\")");
+    }
+
+    #[test]
+    fn nothing_is_left_in_a_project_of_where_it_comes_from() {
+        assert!(TESTS.starts_with(OF_EXAMPLES));
+        assert!(!filled(TESTS.trim_start_matches(OF_EXAMPLES), "gate").contains(ITSELF));
     }
 
     #[test]

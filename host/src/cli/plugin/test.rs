@@ -164,7 +164,7 @@ fn one(engine: &Engine, subject: &Subject, arguments: &TestArguments) -> anyhow:
 fn tell_environment(error: &SubjectError) {
     match error {
         SubjectError::Tests(problems) => eprintln!("{}", problems.render(std::io::stderr().is_terminal())),
-        error => eprintln!("environment: {}", with_sources(error)),
+        error => eprintln!("error: {}", with_sources(error)),
     }
 }
 

@@ -7,7 +7,7 @@ use ratatui::{
     layout::{Alignment, Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     text::{Line, Text},
-    widgets::{Block, Cell, Paragraph, Row, Table, TableState},
+    widgets::{Block, Cell, Paragraph, Row, Table, TableState, Wrap},
 };
 use serde_json::Value;
 
@@ -37,6 +37,8 @@ struct Sheet {
     title: &'static str,
     words: usize,
     heads: &'static [&'static str],
+    /// Columns that are left out where there is no room for all, in this order.
+    spare: &'static [&'static str],
     rows: Vec<Vec<String>>,
 }
 
@@ -81,19 +83,30 @@ impl Board {
     }
 
     pub fn draw(&mut self, frame: &mut Frame<'_>) {
-        // What is too long is cut; what is selected gets what room there is.
-        let lines = |sheet: &Sheet| sheet.rows.len() as u16 + 3;
-        let heights = self.tables.iter().enumerate().map(|(place, sheet)| match place == self.selected {
-            true => Constraint::Fill(1),
-            false => Constraint::Length(lines(sheet).min(12)),
-        });
-        let areas = [Constraint::Length(1)].into_iter().chain(heights).chain([Constraint::Length(1)]);
-        let areas = Layout::vertical(areas).split(frame.area());
-        let title = match &self.trouble {
-            Some(trouble) => Line::styled(trouble.as_str(), Style::new().fg(Color::Red)),
-            None => Line::raw(self.title.as_str()),
+        // What is too long is cut; what is selected gets what room there is, and half of it at least if it needs that.
+        let area = frame.area();
+        let (text, style) = match &self.trouble {
+            Some(trouble) => (trouble.as_str(), Style::new().fg(Color::Red)),
+            None => (self.title.as_str(), Style::new()),
         };
-        frame.render_widget(Paragraph::new(title), areas[0]);
+        let title = Paragraph::new(Line::styled(text, style)).wrap(Wrap { trim: true });
+        let of_title = wrapped(text, area.width.into()).clamp(1, 3) as u16;
+        let lines = |sheet: &Sheet| u16::try_from(sheet.rows.len() + 3).unwrap_or(u16::MAX);
+        let room = area.height.saturating_sub(of_title + 1);
+        let mut left = room.saturating_sub(lines(&self.tables[self.selected]).min(room.div_ceil(2)));
+        let others = self.tables.iter().enumerate().filter(|(place, _)| *place != self.selected);
+        let mut others: Vec<(usize, u16)> = others.map(|(place, sheet)| (place, lines(sheet))).collect();
+        // What a short one does not need, the next may have.
+        others.sort_by_key(|(_, lines)| *lines);
+        let mut heights = [Constraint::Fill(1); 3];
+        for (before, (place, lines)) in others.iter().enumerate() {
+            let height = (*lines).min(left / (others.len() - before) as u16);
+            left -= height;
+            heights[*place] = Constraint::Length(height);
+        }
+        let areas = [Constraint::Length(of_title)].into_iter().chain(heights).chain([Constraint::Length(1)]);
+        let areas = Layout::vertical(areas).split(area);
+        frame.render_widget(title, areas[0]);
         for place in 0..self.tables.len() {
             self.draw_table(frame, areas[place + 1], place);
         }
@@ -104,19 +117,21 @@ impl Board {
     fn draw_table(&mut self, frame: &mut Frame<'_>, area: Rect, place: usize) {
         let sheet = &self.tables[place];
         let is_selected = place == self.selected;
-        let widths = sheet.widths().into_iter().map(|width| Constraint::Length(width as u16));
+        let columns = sheet.fit(usize::from(area.width.saturating_sub(2)));
+        let widths = columns.iter().map(|(_, width)| Constraint::Length(*width as u16));
         let align = |column: usize| if column < sheet.words { Alignment::Left } else { Alignment::Right };
         let cells = |texts: Vec<&str>| {
-            let cell = |(column, text): (usize, &str)| {
-                Cell::new(Text::raw(text.to_owned()).alignment(align(column))).style(style_of(text))
+            let cell = |&(column, width): &(usize, usize)| {
+                let text = texts[column];
+                Cell::new(Text::raw(cut(text, width)).alignment(align(column))).style(style_of(text))
             };
-            Row::new(texts.into_iter().enumerate().map(cell).collect::<Vec<_>>())
+            Row::new(columns.iter().map(cell).collect::<Vec<_>>())
         };
         let rows = sheet.rows.iter().map(|row| cells(row.iter().map(String::as_str).collect()));
         let border = if is_selected { Style::new().fg(Color::Cyan) } else { Modifier::DIM.into() };
         let table = Table::new(rows, widths)
             .header(cells(sheet.heads.to_vec()).style(Modifier::BOLD))
-            .column_spacing(2)
+            .column_spacing(SPACING as u16)
             .row_highlight_style(Modifier::REVERSED)
             .block(Block::bordered().title(sheet.title).border_style(border));
         frame.render_stateful_widget(table, area, &mut self.states[place]);
@@ -138,6 +153,27 @@ impl Sheet {
         (0..self.heads.len()).map(width).collect()
     }
 
+    /// The columns for which there is room, each with its width. Where it is too little even for those that are always
+    /// there, the widest words are cut.
+    fn fit(&self, room: usize) -> Vec<(usize, usize)> {
+        let mut columns: Vec<(usize, usize)> = self.widths().into_iter().enumerate().collect();
+        let needs = |columns: &[(usize, usize)]| {
+            columns.iter().map(|(_, width)| width + SPACING).sum::<usize>().saturating_sub(SPACING)
+        };
+        for spare in self.spare {
+            if needs(&columns) <= room {
+                break;
+            }
+            columns.retain(|(column, _)| self.heads[*column] != *spare);
+        }
+        while needs(&columns) > room {
+            let widest = columns.iter_mut().filter(|(column, width)| *column < self.words && *width > 8);
+            let Some((_, width)) = widest.max_by_key(|(_, width)| *width) else { break };
+            *width -= 1;
+        }
+        columns
+    }
+
     fn plain(&self) -> String {
         let widths = self.widths();
         let heads: Vec<String> = self.heads.iter().map(|head| (*head).to_owned()).collect();
@@ -150,6 +186,33 @@ impl Sheet {
         let rows: String = [&heads].into_iter().chain(&self.rows).map(line).collect();
         format!("{}\n{rows}", self.title)
     }
+}
+
+/// Between two columns.
+const SPACING: usize = 2;
+
+/// How many lines a text takes that is wrapped between words.
+fn wrapped(text: &str, width: usize) -> usize {
+    let (mut lines, mut used) = (1, 0);
+    for word in text.split_whitespace().map(|word| word.chars().count()) {
+        match used {
+            0 => used = word,
+            _ if used + 1 + word <= width => used += 1 + word,
+            _ => (lines, used) = (lines + 1, word),
+        }
+    }
+    lines
+}
+
+/// The text in so many columns; what is left out of its middle is `…`, since names differ at their ends.
+fn cut(text: &str, width: usize) -> String {
+    let count = text.chars().count();
+    if count <= width {
+        return text.to_owned();
+    }
+    let begin = width.saturating_sub(1) / 2;
+    let end = width.saturating_sub(1) - begin;
+    text.chars().take(begin).chain(['…']).chain(text.chars().skip(count - end)).collect()
 }
 
 fn style_of(text: &str) -> Style {
@@ -242,7 +305,8 @@ fn listeners(rates: &Rates<'_>) -> Sheet {
     Sheet {
         title: "Listeners",
         words: 1,
-        heads: &["address", "open", "accepted", "refused", "requests", "requests/s"],
+        heads: &["address", "open", "accepted", "refused", "requests", "req/s"],
+        spare: &["accepted", "refused"],
         rows: list(&rates.now.status, "listeners").iter().map(row).collect(),
     }
 }
@@ -276,13 +340,14 @@ fn upstreams(rates: &Rates<'_>) -> Sheet {
             "endpoint",
             "state",
             "active",
-            "requests/s",
+            "req/s",
             "share %",
             "failures",
             "p50 ms",
             "p99 ms",
             "last healthy",
         ],
+        spare: &["last healthy", "share %", "p50 ms", "active"],
         rows,
     }
 }
@@ -322,6 +387,7 @@ fn plugins(rates: &Rates<'_>) -> Sheet {
             "instances",
             "KiB",
         ],
+        spare: &["version", "instances", "KiB", "last load"],
         rows: list(&rates.now.plugins, "plugins").iter().map(row).collect(),
     }
 }
@@ -392,12 +458,12 @@ mod tests {
         let board = Board::new(reading(start + Duration::from_secs(2), 120), Some(&reading(start, 100)));
         let expected = "Tollgate 1.2.3, generation 4, 2 workers, since today, cache hit 75.0 % with 7 entries in 3 MiB\n\
             \nListeners\n\
-            address  open  accepted  refused  requests  requests/s\n\
-            [::]:80     3         9        0       120        10.0\n\
+            address  open  accepted  refused  requests  req/s\n\
+            [::]:80     3         9        0       120   10.0\n\
             \nUpstreams\n\
-            upstream  endpoint  state        active  requests/s  share %  failures  p50 ms  p99 ms  last healthy\n\
-            app       a:1       healthy           2        10.0     50.0         1    1.25       -             -\n\
-            app       b:[2J2    unreachable       2        10.0     50.0         1    1.25       -             -\n\
+            upstream  endpoint  state        active  req/s  share %  failures  p50 ms  p99 ms  last healthy\n\
+            app       a:1       healthy           2   10.0     50.0         1    1.25       -             -\n\
+            app       b:[2J2    unreachable       2   10.0     50.0         1    1.25       -             -\n\
             \nPlugins\n\
             plugin  version       last load  breaker  calls/s  failures  p99 ms  CPU %  instances   KiB\n\
             keys    0123456789ab  refused    open        20.0         3   0.013   7.81          2  3072\n";
@@ -406,7 +472,7 @@ mod tests {
         tries.plugins["plugins"][0]["canary"] = json!({ "share": 0.25 });
         assert!(Board::new(tries, None).plain().contains("keys    0123456789ab  canary 25 %"));
         let alone = Board::new(reading(start, 5), None).plain();
-        assert!(alone.contains("[::]:80     3         9        0         5           -\n"), "{alone}");
+        assert!(alone.contains("[::]:80     3         9        0         5      -\n"), "{alone}");
     }
 
     #[test]
@@ -414,6 +480,52 @@ mod tests {
         let start = Instant::now();
         let board = Board::new(reading(start + Duration::from_secs(1), 5), Some(&reading(start, 100)));
         assert!(board.plain().lines().any(|line| line.starts_with("[::]:80") && line.ends_with(" -")));
+    }
+
+    #[test]
+    fn in_80_columns_nothing_that_is_shown_is_cut_but_long_names() {
+        let start = Instant::now();
+        let mut reading = reading(start, 123_456);
+        reading.status["started"] = "2026-11-30T12:00:00.123Z".into();
+        let endpoint = |number: u32| {
+            json!({ "address": format!("10.20.30.{number}:18080"), "state": "not-initiated", "active": 12,
+                "requests": 123_456, "failures": 1234, "share": 0.125, "p50-ms": 12.5, "p99-ms": 1234.5,
+                "last-healthy": "2026-11-30T12:00:00.123Z" })
+        };
+        reading.upstreams = json!({ "upstreams": [
+            { "name": "payments-production", "endpoints": (100..103).map(endpoint).collect::<Vec<_>>() }
+        ] });
+        let plugin = reading.plugins["plugins"][0].clone();
+        let plugins = ["oauth-introspection", "request-validation", "keys"].map(|name| {
+            let mut plugin = plugin.clone();
+            plugin["name"] = name.into();
+            plugin
+        });
+        reading.plugins = json!({ "plugins": plugins });
+        let mut board = Board::new(reading, None);
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal.draw(|frame| board.draw(frame)).unwrap();
+        let screen = terminal.backend().to_string();
+        for words in [
+            "7 entries in 3 MiB",
+            "10.20.30.101:18080  not-initiated",
+            "1234",
+            "req/s",
+            "failures",
+            "p99 ms",
+            "1235",
+            "oauth-introspection",
+            "request-validation",
+            "breaker",
+            "CPU %",
+            "[::]:80",
+            "123456",
+            "q ends",
+        ] {
+            assert!(screen.contains(words), "{words} is not on\n{screen}");
+        }
+        assert_eq!(cut("payments-production", 10), "paym…ction");
+        assert_eq!((wrapped("a bc d", 4), wrapped("", 4), wrapped("a bc d", 1)), (2, 1, 3));
     }
 
     #[test]
