@@ -65,7 +65,7 @@ impl Site {
         }
         let config =
             config.replace("0.0.0.0:80\"", "127.0.0.1:0\"").replace("0.0.0.0:443\"", "127.0.0.1:0\"");
-        assert!(!config.contains("0.0.0.0"), "{config}");
+        assert!(!config.contains("\"0.0.0.0"), "{config}");
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let authority = Authority::new();
         fs::create_dir(folder.path().join("tls")).expect("a folder can be made");
