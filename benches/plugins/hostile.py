@@ -3,12 +3,14 @@
 import contextlib
 import http.client
 import json
+import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,10 @@ class Kind:
     table: str = ""
     # Of the requests that it is called for.
     headers: dict[str, str] = field(default_factory=dict)
+    # What is done to the proxy meanwhile, of ATTACKS.
+    attack: str = "calls"
+    # The file that is harmless in its place, where that is another.
+    harmless_file: str | None = None
 
     def hostile(self, silent: int) -> tuple[str, str]:
         """Routes and plugins."""
@@ -31,7 +37,7 @@ class Kind:
     def harmless(self, silent: int) -> tuple[str, str]:
         """The same file, which lets everything pass."""
         table = "\n".join(line for line in self.table.replace("@silent@", f"http://127.0.0.1:{silent}").splitlines() if "tick" not in line)
-        return ROUTES, f'[plugins.subject]\nfile = "{self.file}"\nconfig = {{ request = "nothing" }}\n{SHARE}\n{table}\n'
+        return ROUTES, f'[plugins.subject]\nfile = "{self.harmless_file or self.file}"\nconfig = {{ request = "nothing" }}\n{SHARE}\n{table}\n'
 
 
 # What an operator gives a plugin that nobody vouches for: a thousandth of each worker's time.
@@ -73,7 +79,15 @@ KINDS = [
     Kind("loop-in-complete", "told", {"told": "loop"}),
     Kind("trap-in-complete", "told", {"told": "trap"}),
     Kind("loop-in-tick", "waiting", {"tick": "loop"}, HTTP + '\ntick = "20ms"'),
+    Kind("memories", "has-many-memories", harmless_file="harmless"),
+    Kind("compilation", config={"request": "nothing"}, attack="compilation"),
+    Kind("unread-replies", config={"request": "reply-huge"}, attack="unread-replies"),
+    Kind("fifo", config={"request": "nothing"}, attack="fifo"),
+    Kind("admin-heads", config={"request": "nothing"}, attack="admin-heads"),
 ]
+
+# Components that no compiler makes, by their names in tests/harness/handmade.rs.
+HANDMADE = ["has-many-memories", "harmless", "costs-to-compile"]
 
 
 @contextlib.contextmanager
@@ -91,19 +105,85 @@ def silent_origin() -> Iterator[int]:
         yield listening.getsockname()[1]
 
 
-def call(port: int, rate: float, headers: dict[str, str]) -> None:
-    """Calls the plugin so many times a second, until it is ended; whatever comes of it."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    due = time.monotonic()
-    while True:
-        due = max(due + 1 / rate, time.monotonic() - 1)
-        time.sleep(max(0, due - time.monotonic()))
+@dataclass(frozen=True)
+class Victim:
+    """A proxy that is attacked, so many times a second."""
+
+    port: int
+    admin: int
+    folder: Path
+    rate: float
+    headers: dict[str, str]
+
+    def turns(self, rate: float | None = None) -> Iterator[int]:
+        """Ends with the process."""
+        due, number = time.monotonic(), 0
+        while True:
+            due = max(due + 1 / (rate or self.rate), time.monotonic() - 1)
+            time.sleep(max(0, due - time.monotonic()))
+            yield number
+            number += 1
+
+
+def calls(victim: Victim) -> None:
+    """Calls the plugin, whatever comes of it."""
+    connection = http.client.HTTPConnection("127.0.0.1", victim.port, timeout=10)
+    for _ in victim.turns():
         try:
-            connection.request("GET", "/bad", headers=headers)
+            connection.request("GET", "/bad", headers=victim.headers)
             connection.getresponse().read()
         except (OSError, http.client.HTTPException):
             connection.close()
 
 
+def leave_open(victim: Victim, port: int, beginning: bytes, most: int) -> None:
+    """Connections on which something is sent and nothing read; the oldest makes room for another."""
+    held: list[socket.socket] = []
+    for _ in victim.turns():
+        if len(held) == most:
+            held.pop(0).close()
+        with contextlib.suppress(OSError):
+            held.append(socket.create_connection(("127.0.0.1", port), timeout=1))
+            held[-1].sendall(beginning)
+
+
+def unread_replies(victim: Victim) -> None:
+    leave_open(victim, victim.port, b"GET /bad HTTP/1.1\r\nHost: test\r\n\r\n", 60)
+
+
+def admin_heads(victim: Victim) -> None:
+    leave_open(victim, victim.admin, b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1", 256)
+
+
+def compilation(victim: Victim) -> None:
+    """Drops a component that costs much to compile, another each time."""
+    costly = (victim.folder / "costs-to-compile.wasm").read_bytes()
+    for number in victim.turns(1):
+        name = b"number %08d" % number
+        # A custom section, which means nothing and makes it another file.
+        section = bytes([0, len(name) + 2, 1]) + b"n" + name
+        unfinished = victim.folder / "unfinished"
+        unfinished.write_bytes(costly + section)
+        unfinished.rename(victim.folder / "plugins/dropped.wasm")
+
+
+def fifo(victim: Victim) -> None:
+    """Has the drop folder read again, in which a file never has a beginning."""
+    os.mkfifo(victim.folder / "plugins/subject.test.toml")
+    os.mkfifo(victim.folder / "plugins/guest.toml")
+    for number in victim.turns(4):
+        (victim.folder / "plugins/nothing.toml").write_text(f"# {number}\n")
+
+
+ATTACKS: dict[str, Callable[[Victim], None]] = {
+    "calls": calls,
+    "compilation": compilation,
+    "unread-replies": unread_replies,
+    "fifo": fifo,
+    "admin-heads": admin_heads,
+}
+
+
 if __name__ == "__main__":
-    call(int(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3]))
+    name, port, admin, folder, rate, headers = sys.argv[1:]
+    ATTACKS[name](Victim(int(port), int(admin), Path(folder), float(rate), json.loads(headers)))

@@ -17,7 +17,7 @@ use crate::{
     clock::Clock,
     drain::Drain,
     plugin::{
-        Batch, BodyError, CallError, Errands, Hook, Outgoing, Plugin, Received, SendError, Slot, make_way,
+        Batch, BodyError, CallError, Hook, HostIo, Outgoing, Plugin, Received, SendError, Slot, make_way,
     },
     snapshot::{Loaded, Snapshot},
     telemetry::Writer,
@@ -169,17 +169,17 @@ async fn follow(means: &Means, mut follows: watch::Receiver<Arc<Snapshot>>) {
 /// A plugin that is attended to, with the instance that it has here.
 struct Attended {
     slot: Slot,
-    errands: Sending,
+    io: Sending,
 }
 
 impl Attended {
     fn new(means: &Means, plugin: Arc<Plugin>, origins: Arc<Origins>) -> Self {
         let (pool, clock) = (means.pool.clone(), means.clock.clone());
-        Self { slot: Slot::new(plugin, means.writer), errands: Sending { pool, clock, origins } }
+        Self { slot: Slot::new(plugin, means.writer), io: Sending { pool, clock, origins } }
     }
 
     async fn tick(&mut self) {
-        if let Err(error) = self.slot.on_tick(&mut self.errands).await {
+        if let Err(error) = self.slot.on_tick(&mut self.io).await {
             self.failed(&error, "on-tick failed");
         }
     }
@@ -188,7 +188,7 @@ impl Attended {
         if batch.list.is_empty() {
             return;
         }
-        match self.slot.on_complete(&batch.list, &mut self.errands).await {
+        match self.slot.on_complete(&batch.list, &mut self.io).await {
             Ok(()) => batch.was_told(),
             Err(error) => self.failed(&error, "on-complete failed, requests are not told of"),
         }
@@ -278,7 +278,7 @@ struct Sending {
     origins: Arc<Origins>,
 }
 
-impl Errands for Sending {
+impl HostIo for Sending {
     async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
         self.origins.send(&self.pool, &self.clock, request).await
     }

@@ -18,7 +18,7 @@ use crate::{
     address::Address,
     clock::Clock,
     drain::Drain,
-    plugin::{Background, Plugin, Slot},
+    plugin::{OffloadThread, Plugin, Slot},
     snapshot::Snapshot,
     telemetry::Writer,
     upstream::Pool,
@@ -49,7 +49,7 @@ impl Generation {
     fn new(
         snapshot: Arc<Snapshot>,
         writer: Writer,
-        background: &Rc<Background>,
+        offload: &Rc<OffloadThread>,
         previous: Option<&Generation>,
     ) -> Self {
         let slots = |slots: Vec<&Rc<Slot>>| -> HashMap<_, _> {
@@ -61,7 +61,7 @@ impl Generation {
             (slots(seats.collect()), slots(previous.iter().flat_map(|previous| &previous.shadows).collect()));
         let slot = |plugin: &Arc<Plugin>| match seated.get(&Arc::as_ptr(plugin)) {
             Some(slot) => Rc::clone(slot),
-            None => Rc::new(Slot::new(plugin.clone(), writer).with_background(background.clone())),
+            None => Rc::new(Slot::new(plugin.clone(), writer).with_offload(offload.clone())),
         };
         // What these decide is waited for at once.
         let shadow = |plugin: &Arc<Plugin>| match shadowing.get(&Arc::as_ptr(plugin)) {
@@ -101,7 +101,7 @@ pub struct Worker {
     pub drain: Drain,
     pub pool: Rc<Pool>,
     /// Where calls of plugins go that take long.
-    background: Rc<Background>,
+    offload: Rc<OffloadThread>,
     /// Connections to clients, of all workers.
     pub connections: Gauge,
     current: RefCell<Rc<Generation>>,
@@ -110,8 +110,8 @@ pub struct Worker {
 
 impl Worker {
     pub fn new(writer: Writer, snapshot: Arc<Snapshot>, drain: Drain, connections: Gauge) -> Rc<Self> {
-        let (clock, background) = (Clock::default(), Rc::default());
-        let generation = Generation::new(snapshot, writer, &background, None);
+        let (clock, offload) = (Clock::default(), Rc::default());
+        let generation = Generation::new(snapshot, writer, &offload, None);
         Rc::new(Self {
             pool: Pool::new(clock.clone(), drain.clone()),
             writer,
@@ -119,7 +119,7 @@ impl Worker {
             drain,
             connections,
             current: RefCell::new(Rc::new(generation)),
-            background,
+            offload,
             phase: Cell::new(Phase::Serving),
         })
     }
@@ -131,8 +131,7 @@ impl Worker {
 
     /// Puts a new generation in force, for requests that come from now on.
     pub fn replace(&self, snapshot: Arc<Snapshot>) {
-        let next =
-            Rc::new(Generation::new(snapshot, self.writer, &self.background, Some(&self.generation())));
+        let next = Rc::new(Generation::new(snapshot, self.writer, &self.offload, Some(&self.generation())));
         let upstreams = &next.snapshot.upstreams;
         let rosters: Vec<_> = upstreams.iter().map(|target| target.upstream.roster()).collect();
         let endpoints = rosters.iter().flat_map(|roster| roster.all()).map(|entry| &entry.endpoint);

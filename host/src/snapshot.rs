@@ -13,8 +13,8 @@ mod shadows;
 mod tested;
 
 pub use files::files_named_beside;
-use loading::LeftOut;
 pub use loading::{Candidate, Loaded, Origin, Unneeded};
+use loading::{Compiled, LeftOut};
 pub use progress::{Loads, Refused, Stage, write_loads};
 pub use tested::Tested;
 
@@ -33,7 +33,7 @@ use crate::{
     cache::{Cache, Rules, policy::may_be_stored},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{Code, Digest, Engine, LoadError, Outcomes, RouteCalls, Shadow, Versions},
+    plugin::{Digest, Engine, Outcomes, RouteCalls, Shadow, Versions},
     route,
     telemetry::{PerWorker, traffic::RouteCounts},
     tls::{self, Origination, Termination},
@@ -130,7 +130,7 @@ pub struct Builder {
     /// What came of loading plugins.
     pub loads: Loads,
     /// What came of compiling those that nothing needs, until they are loaded.
-    tried: Mutex<HashMap<Digest, Result<Arc<Code>, Arc<LoadError>>>>,
+    tried: Mutex<HashMap<Digest, Compiled>>,
 }
 
 fn is_same_list<T>(one: &[T], other: &[T], is_same: impl Fn(&T, &T) -> bool) -> bool {

@@ -323,7 +323,7 @@ fn plugin(context: &Context, snapshot: &Snapshot, loaded: &Loaded) -> Plugin {
         calls,
         failures: FailureKind::ALL.into_iter().map(|kind| (kind.name(), plugin.failures(kind))).collect(),
         cpu_seconds,
-        background: plugin.behind(),
+        background: plugin.offloaded(),
         p50_ms: recent.quantile(0.5).map(milliseconds),
         p99_ms: recent.quantile(0.99).map(milliseconds),
         instances: plugin.instances(),

@@ -24,7 +24,7 @@ use wasmtime_wasi::{
 };
 
 use super::{
-    instance::now,
+    clocks::now,
     surroundings::{Surroundings, Time, nanoseconds},
 };
 

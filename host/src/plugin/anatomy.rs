@@ -4,7 +4,7 @@
 
 use wasmparser::{Encoding, KnownCustom, Parser, Payload};
 
-use super::{artifact::Digest, code::CONTRACT};
+use super::{artifact::Digest, contract::CONTRACT};
 
 /// A component, looked at from outside.
 #[derive(Debug, Clone)]

@@ -14,7 +14,12 @@ use std::{
     time::Duration,
 };
 
-use super::{CallError, FailureKind, Hook, Shared, engine::EPOCH};
+use super::{
+    counts::{FailureKind, Hook},
+    epoch::EPOCH,
+    error::CallError,
+    shared::Shared,
+};
 use crate::{config::PluginBreaker, telemetry::sampled};
 
 /// One worker's breaker of one plugin.

@@ -11,7 +11,7 @@ use http::{
     uri::{PathAndQuery, Scheme},
 };
 
-use super::exchange::to_value;
+use super::text::to_value;
 use crate::{
     config::HttpGrant,
     field::{self, OF_A_CONNECTION},

@@ -5,20 +5,18 @@ use std::sync::Arc;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre, Linker, types::ComponentItem};
 
 use super::{
-    Hook,
     artifact::Digest,
     bindings::exports::tollgate::policy::{
         balance_hook, complete_hook, lifecycle, request_hook, response_hook,
     },
     capability::Capability,
-    engine::LoadError,
-    instance::State,
+    contract::CONTRACT,
+    counts::Hook,
+    load_error::LoadError,
     room::{Room, TABLES},
+    state::State,
     wasi,
 };
-
-/// The version of the contract in `wit/`.
-pub(super) const CONTRACT: &str = "0.1.0";
 
 /// A component, compiled and linked. Shared by all plugins made from the same bytes.
 pub struct Code {

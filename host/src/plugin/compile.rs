@@ -22,7 +22,7 @@ use rustix::{
 };
 use wasmtime::component::Component;
 
-use super::engine::{Layout, configuration, reason};
+use super::settings::{Layout, configuration, reason};
 use crate::{config::ByteSize, file};
 
 /// Who compiles.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::engine::EPOCH;
+use super::epoch::EPOCH;
 
 /// The CPU time of a call, which may come and go. Taken only once the call has been seen to take long.
 #[derive(Debug, Default, Clone, Copy)]
@@ -75,7 +75,7 @@ pub(super) struct Cost {
     /// How long it has waited.
     pub waited: Duration,
     /// It was made in the background, from its beginning or in the end.
-    pub is_behind: bool,
+    pub is_offloaded: bool,
 }
 
 impl Cost {

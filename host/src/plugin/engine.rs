@@ -4,47 +4,26 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
     path::PathBuf,
-    sync::{
-        Arc, Mutex, Once, Weak,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, Once, Weak, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
-use wasmtime::{
-    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig,
-    component::{Component, Linker},
-};
+use wasmtime::component::{Component, Linker};
 
 use super::{
     anatomy::foreign,
     artifact::{Artifacts, Digest},
-    bindings, code,
+    code,
     code::Code,
     compile::{self, CompileError, CompileLimits, Compiler},
-    host::Ambient,
-    instance::State,
-    room::{Room, TABLES},
-    wasi,
+    epoch::{EPOCH, pass},
+    linker::linker,
+    load_error::LoadError,
+    room::Room,
+    settings::{Layout, configuration, reason},
+    state::State,
 };
-
-/// The resolution of CPU deadlines. A call may run two of these longer than its limit.
-pub(super) const EPOCH: Duration = Duration::from_millis(5);
-
-/// Epochs of any engine that have ended.
-static ENDED: AtomicU64 = AtomicU64::new(0);
-
-/// Another number in another epoch.
-pub(super) fn epoch() -> u64 {
-    ENDED.load(Ordering::Relaxed)
-}
-
-/// An epoch ends.
-pub(super) fn pass() {
-    ENDED.fetch_add(1, Ordering::Relaxed);
-}
 
 /// What an [`Engine`] needs to know.
 #[derive(Debug, Clone)]
@@ -78,46 +57,9 @@ pub struct Engine {
 /// Where the outcome of a compilation comes.
 type Late = mpsc::Receiver<Result<Arc<Code>, LoadError>>;
 
-/// Why a file is not a plugin.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("not a WebAssembly component: {0}")]
-    Invalid(String),
-    #[error(
-        "a core WebAssembly module, not a component: build it for wasm32-wasip2, \
-         or wrap it with `wasm-tools component new`"
-    )]
-    CoreModule,
-    #[error(
-        "built against version {theirs} of the contract, and this Tollgate speaks {ours}: \
-         rebuild it against the wit/ folder of this version"
-    )]
-    Contract { theirs: String, ours: &'static str },
-    #[error("exports no `tollgate:policy/lifecycle`, so it is not a plugin for Tollgate")]
-    NoLifecycle,
-    #[error("imports `{0}`, which Tollgate does not offer")]
-    UnknownImport(String),
-    #[error("does not fit the contract")]
-    Misfit(#[source] wasmtime::Error),
-    #[error(transparent)]
-    Compile(CompileError),
-    #[error("it was not compiled, since it took too much the last time; it is tried again in {} s", .0.as_secs())]
-    Costly(Duration),
-    #[error(
-        "it was not compiled: files that the configuration does not name have taken {} s of this reload, which is all they have \
-         (`limits.plugin-compile`)", .0.as_secs_f64()
-    )]
-    NoTime(Duration),
-    #[error("cannot be compiled: there is no thread for it: {0}")]
-    NoThread(std::io::Error),
-}
-
 impl Engine {
     /// Instances that a worker may hold of all plugins together, of two generations.
     const INSTANCES_PER_WORKER: usize = 256;
-
-    /// What a call that may wait has for a stack: wasmtime's half a MiB for the plugin, and as much for the host.
-    const STACK: usize = 1 << 20;
 
     pub fn new(settings: &EngineSettings) -> wasmtime::Result<Self> {
         // Each reserves some 4 GiB of address space, of which there are 128 TiB.
@@ -134,9 +76,7 @@ impl Engine {
                 (wasmtime::Engine::new(&configuration(Layout::Small, None))?, Layout::Small)
             }
         };
-        let mut linker = Linker::new(&engine);
-        bindings::Host_::add_to_linker::<_, Ambient>(&mut linker, |state| state)?;
-        wasi::add_to_linker(&mut linker)?;
+        let linker = linker(&engine)?;
         let hash =
             BuildHasherDefault::<DefaultHasher>::default().hash_one(engine.precompile_compatibility_hash());
         let artifacts = settings.artifacts.as_ref().and_then(|folder| {
@@ -325,77 +265,6 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Engine").field("artifacts", &self.artifacts).finish_non_exhaustive()
     }
-}
-
-/// What is wrong with a file, in one line: of text the parser shows every byte.
-pub(super) fn reason(error: &wasmtime::Error) -> String {
-    error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
-}
-
-/// How instances lie in the address space, which the code that is compiled for them depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// Each memory has 4 GiB of it, so that what is out of its bounds is found by the processor.
-    Large,
-    /// A memory has what it uses, and the code looks at its bounds.
-    Small,
-}
-
-impl Layout {
-    const ALL: [Self; 2] = [Self::Large, Self::Small];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Large => "large",
-            Self::Small => "small",
-        }
-    }
-
-    pub fn read(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|layout| layout.name() == name)
-    }
-}
-
-/// The configuration of wasmtime, with a pool of so many places; without one for whoever only compiles, or has no address space
-/// for it.
-pub(super) fn configuration(layout: Layout, places: Option<usize>) -> Config {
-    let mut config = Config::new();
-    config
-        .epoch_interruption(true)
-        .async_stack_size(Engine::STACK)
-        .memory_init_cow(true)
-        // With the machinery for concurrent tasks a call costs three times as much, and no hook needs it.
-        .concurrency_support(false);
-    match layout {
-        Layout::Large => {}
-        Layout::Small => {
-            config.memory_reservation(0).memory_reservation_for_growth(1 << 20).memory_guard_size(64 << 10);
-        }
-    }
-    let Some(places) = places else {
-        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-        return config;
-    };
-    let places = u32::try_from(places).unwrap_or(u32::MAX);
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(places)
-        // These take nothing until they are there, and so are counted by what is in them.
-        .total_core_instances(places.saturating_mul(64))
-        .total_memories(places)
-        .total_tables(places.saturating_mul(TABLES as u32))
-        // A call that may wait has one of its own; no instance has more than one call.
-        .total_stacks(places)
-        .max_core_instances_per_component(64)
-        .max_memories_per_component(8)
-        .max_tables_per_component(32)
-        .table_elements(65_536)
-        // Enough that a recycled instance of a small guest does not fault its pages in again.
-        .linear_memory_keep_resident(256 << 10)
-        .table_keep_resident(64 << 10)
-        // Where the kernel can say which pages were written to, only those are cleared: Linux 6.7 or newer.
-        .pagemap_scan(Enabled::Auto);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
-    config
 }
 
 /// Moves the epoch on, which is what CPU deadlines are measured by, for as long as the engine lives.

@@ -9,10 +9,11 @@ use super::{
     bindings::tollgate::policy::{body, http_client, secret, store},
     capability::{Store, StoreError},
     client::{Outgoing, SendError},
-    errand::{BodyError, Which},
-    exchange::{Exchange, to_string},
-    instance::State,
+    exchange::Exchange,
+    host_io::{BodyError, Which},
+    state::State,
     taint::Taint,
+    text::to_string,
 };
 
 impl From<StoreError> for store::Error {
@@ -111,8 +112,8 @@ impl http_client::Host for State {
     ) -> Result<http_client::Incoming, http_client::Error> {
         let http_client::Outgoing { method, url, headers, body, timeout_ms } = outgoing;
         let request = Outgoing::new(&method, &url, headers, body, timeout_ms)?;
-        let desk = self.desk.as_ref().ok_or(http_client::Error::Denied)?;
-        let received = desk.send(request).await?;
+        let pending_io = self.pending_io.as_ref().ok_or(http_client::Error::Denied)?;
+        let received = pending_io.send(request).await?;
         let headers =
             received.headers.iter().map(|(name, value)| (name.as_str().to_owned(), to_string(value)));
         Ok(http_client::Incoming {
@@ -146,8 +147,8 @@ impl State {
             Which::Request => grant.request.as_usize(),
             Which::Response => grant.response.as_usize(),
         };
-        let (exchange, desk) =
-            self.exchange.as_ref().zip(self.desk.as_ref()).ok_or(body::Error::Unavailable)?;
+        let (exchange, pending_io) =
+            self.exchange.as_ref().zip(self.pending_io.as_ref()).ok_or(body::Error::Unavailable)?;
         let known = match which {
             Which::Request => exchange.request_body(),
             Which::Response => exchange.response_body(),
@@ -165,7 +166,7 @@ impl State {
         if !is_there {
             return Err(body::Error::Unavailable);
         }
-        let content = desk.body(which, most).await?;
+        let content = pending_io.body(which, most).await?;
         let copy = content.to_vec();
         if let Some(exchange) = &mut self.exchange {
             match which {

@@ -1,186 +1,65 @@
 //! One instance of a plugin: its memory, its limits, and a call into it.
 
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    mem::discriminant,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use bytes::Bytes;
-use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{
-    ResourceLimiter, Store, UpdateDeadline,
-    component::{self, ResourceTable, TypedFunc},
+    Store,
+    component::{self, TypedFunc},
 };
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::{
-    Completed, Metric, Plugin, Shared,
-    alarm::{Alarms, Clock},
-    background::Background,
+    alarm::Alarms,
     bindings::exports::tollgate::policy::{balance_hook, complete_hook, request_hook, response_hook},
-    capability::Capabilities,
+    clocks::cpu_time,
     code::Code,
     cost::{Cost, Meter},
-    errand::{Desk, Errands, NoErrands, drive, drive_behind},
-    exchange::{Exchange, InvalidReply},
-    host::{LogLines, escaped},
-    made::Made,
-    room::{NoRoom, Place},
-    slot::Members,
+    error::{CallError, StartError},
+    exchange::Exchange,
+    host_io::{HostIo, NoHostIo, PendingIo, drive, drive_offloaded},
+    limits::Limits,
+    log_lines::{LogLines, escaped},
+    made::Keeper,
+    members::Members,
+    offload::OffloadThread,
+    outcome::Completed,
+    room::{Place, Reservation},
+    shared::Shared,
+    state::State,
     surroundings::Surroundings,
     wasi,
 };
+use crate::config::PluginLimits;
 
-/// The data of a store: what the host knows of one instance, and the exchange while a hook runs.
-pub(super) struct State {
-    pub plugin: Arc<str>,
-    pub shared: Arc<Shared>,
-    pub surroundings: Surroundings,
-    pub exchange: Option<Box<Exchange>>,
-    pub sequences: Vec<(String, Arc<AtomicU32>)>,
-    /// The metrics it has opened, in order.
-    pub metrics: Vec<(String, Arc<Metric>)>,
-    /// What the instance was told of upstreams, by name.
-    pub upstreams: Vec<Arc<dyn Members>>,
-    /// What this call may still log.
-    pub log_lines: LogLines,
-    /// Bytes that the plugin may have made and not sent.
-    most_unsent: usize,
-    /// This call has made more.
-    has_made_too_much: bool,
-    /// Whether nobody waits any more for a call in the background.
-    given_up: Option<Arc<AtomicBool>>,
-    /// Where it leaves what it waits for, if it may wait at all.
-    pub desk: Option<Arc<Desk>>,
-    limits: Limits,
-    wasi: WasiCtx,
-    table: ResourceTable,
-    alarms: Alarms,
-}
-
-/// What an instance may use, and what it has used.
-pub(super) struct Limits {
-    /// CPU time of a call.
-    time: Duration,
-    /// What this call has used of it.
-    meter: Meter,
-    /// What this call has slept, which counts as if it had computed.
-    slept: Duration,
-    memory: usize,
-    memory_used: usize,
-    /// Of all instances of the plugin.
-    memory_in_all: Option<usize>,
-    shared: Arc<Shared>,
-    exceeded: Option<Exceeded>,
-}
-
-/// How a call is found to do when it is looked at.
-enum Seen {
-    Running,
-    /// An epoch has passed, and the call has waited meanwhile.
-    Back,
-    OutOfTime,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Exceeded {
-    Time,
-    Memory,
-    MemoryInAll(usize),
-}
-
-/// Why an instance could not be made ready.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    #[error("refuses its configuration: {0}")]
-    Refused(String),
-    #[error("fails while it is configured: {0}")]
-    Configure(CallError),
-    #[error("fails while it starts: {0}")]
-    Begin(CallError),
-    #[error("cannot be instantiated")]
-    Instantiate(#[source] wasmtime::Error),
-    #[error("cannot have an instance: {0}")]
-    NoRoom(#[from] NoRoom),
-    #[error("did not have all of its instances in time")]
-    NoTime,
-}
-
-impl StartError {
-    /// Whether it is the machine that has no place for an instance, and not the plugin's fault.
-    pub fn is_environments(&self) -> bool {
-        match self {
-            Self::Refused(_) | Self::Configure(_) | Self::Begin(_) => false,
-            Self::NoRoom(_) | Self::NoTime => true,
-            Self::Instantiate(error) => {
-                error.is::<wasmtime::PoolConcurrencyLimitError>()
-                    || error.is::<std::io::Error>()
-                    || error.is::<rustix::io::Errno>()
-            }
-        }
-    }
-}
-
-/// Why a call did not bring a verdict.
-#[derive(Debug, thiserror::Error)]
-pub enum CallError {
-    #[error("ran longer than {} ms", .0.as_millis())]
-    Deadline(Duration),
-    #[error("wanted more than {} of memory", crate::config::ByteSize::bytes(*.0))]
-    Memory(usize),
-    #[error("wanted more memory, and all its instances together may have {}", crate::config::ByteSize::bytes(*.0))]
-    MemoryInAll(usize),
-    #[error(
-        "has made more than {} of replies and bodies that are not sent yet, which is all that `limits.unsent` lets it",
-        crate::config::ByteSize::bytes(*.0)
-    )]
-    Unsent(usize),
-    #[error("trapped: {0}")]
-    Trap(String),
-    #[error("made an answer that cannot be sent: {0}")]
-    InvalidReply(#[from] InvalidReply),
-    #[error("sends requests to the upstream `{0}`, which is not configured")]
-    UnknownUpstream(String),
-    #[error(
-        "sends requests to the upstream `{0}`, which it has not been granted: write grants = {{ upstreams = [\"{0}\"] }} in its \
-         table"
-    )]
-    UpstreamNotGranted(String),
-    #[error("could not be started again: {0}")]
-    Start(#[from] Box<StartError>),
-    #[error("has as many requests in hand as it has instances ({0})")]
-    Busy(u32),
-    #[error("is not asked for a while, since it keeps failing or takes more than its share of the time")]
-    Broken,
-}
-
-impl CallError {
-    /// What tells failures apart of which the log says the same: the kind, and of a trap its cause without what the plugin
-    /// has printed of it, which may be another each time.
-    pub fn kind(&self) -> u64 {
-        let trap = match self {
-            Self::Trap(text) => text.split(" (").next(),
-            _ => None,
-        };
-        let mut hasher = DefaultHasher::new();
-        (discriminant(self), trap).hash(&mut hasher);
-        hasher.finish()
-    }
+/// What an instance is made from: a plugin, as far as it has to be known here.
+#[derive(Clone, Copy)]
+pub(super) struct Blueprint<'a> {
+    pub name: &'a Arc<str>,
+    pub code: &'a Code,
+    /// The configuration as JSON.
+    pub config: &'a str,
+    pub limits: &'a PluginLimits,
+    pub shared: &'a Arc<Shared>,
+    pub surroundings: &'a Surroundings,
+    /// Where there is room for it.
+    pub room: &'a Arc<Reservation>,
+    /// Whether its calls may take several turns.
+    pub waits: bool,
 }
 
 /// A component with its memory. Calls come one at a time.
-pub(super) struct Instance {
+pub struct Instance {
     store: Store<State>,
     request: Option<request_hook::Guest>,
     response: Option<response_hook::Guest>,
     balance: Option<balance_hook::Guest>,
     /// Where calls may take several turns. Then those above are not used.
-    waiting: Option<Waiting>,
+    asynchronous: Option<Asynchronous>,
     complete: Option<TypedFunc<(Vec<complete_hook::Outcome>,), ()>>,
     tick: Option<TypedFunc<(), ()>>,
     calls: u32,
@@ -189,13 +68,18 @@ pub(super) struct Instance {
     _place: Place,
 }
 
-/// The hooks of an instance whose calls may take several turns.
-struct Waiting {
-    desk: Arc<Desk>,
+/// What an instance has whose calls may take several turns.
+struct Asynchronous {
+    pending_io: Arc<PendingIo>,
     /// How long a call may wait.
     wait: Duration,
-    request: Option<TypedFunc<(), (request_hook::Verdict,)>>,
-    response: Option<TypedFunc<(), (response_hook::Verdict,)>>,
+    exports: AsyncExports,
+}
+
+/// Its hooks about messages.
+pub struct AsyncExports {
+    pub on_request: Option<TypedFunc<(), (request_hook::Verdict,)>>,
+    pub on_response: Option<TypedFunc<(), (response_hook::Verdict,)>>,
 }
 
 /// One of the instances of a plugin, for as long as it lives.
@@ -222,10 +106,10 @@ impl Instance {
     const HANDED_OVER: usize = 128 << 20;
 
     /// Instantiates and configures. Only a plugin that may wait or yields takes more than one turn.
-    pub async fn start(plugin: &Plugin) -> Result<Self, StartError> {
-        let code = &plugin.code;
+    pub(super) async fn start(plugin: Blueprint<'_>) -> Result<Self, StartError> {
+        let code = plugin.code;
         let place = plugin.room.take()?;
-        let desk = plugin.waits().then(Arc::<Desk>::default);
+        let pending_io = plugin.waits.then(Arc::<PendingIo>::default);
         let log_lines = LogLines::new(
             plugin.surroundings.journal.clone(),
             plugin.shared.clone(),
@@ -249,14 +133,14 @@ impl Instance {
                 shared: plugin.shared.clone(),
                 exceeded: None,
             },
-            wasi: wasi::context(&plugin.name, &log_lines, &plugin.surroundings),
+            wasi: wasi::context(plugin.name, &log_lines, plugin.surroundings),
             log_lines,
             most_unsent: plugin.limits.unsent.as_usize(),
             has_made_too_much: false,
             given_up: None,
-            desk: desk.clone(),
+            pending_io: pending_io.clone(),
             table: wasi::resources(),
-            alarms: Alarms::new(&plugin.surroundings),
+            alarms: Alarms::new(plugin.surroundings),
         };
         let mut store = Store::new(code.instance.engine(), state);
         store.limiter(|state| &mut state.limits);
@@ -264,9 +148,9 @@ impl Instance {
         store.set_epoch_deadline(1);
         // What it hands over at once is in its memory. Lists that lead to the same bytes again and again could be more.
         store.set_hostcall_fuel(plugin.limits.memory.as_usize().min(Self::HANDED_OVER));
-        if let Some(desk) = desk {
-            let starting = Self::start_waiting(plugin, store, desk.clone(), place);
-            return drive(starting, &desk, &mut NoErrands, cpu_time).await;
+        if let Some(pending_io) = pending_io {
+            let starting = Self::start_waiting(plugin, store, pending_io.clone(), place);
+            return drive(starting, &pending_io, &mut NoHostIo, cpu_time).await;
         }
 
         let start = |store: &mut Store<State>| -> wasmtime::Result<_> {
@@ -275,7 +159,7 @@ impl Instance {
             Ok((instance, lifecycle))
         };
         let (instance, lifecycle) = start(&mut store).map_err(|error| store.data().stopped(error))?;
-        match lifecycle.call_configure(&mut store, &plugin.config) {
+        match lifecycle.call_configure(&mut store, plugin.config) {
             Ok(Ok(())) => {}
             Ok(Err(reason)) => return Err(StartError::Refused(refusal(&reason))),
             Err(error) => return Err(StartError::Configure(store.data().blame(&error))),
@@ -297,7 +181,7 @@ impl Instance {
             request,
             response,
             balance,
-            waiting: None,
+            asynchronous: None,
             complete,
             tick,
             calls: 0,
@@ -308,19 +192,19 @@ impl Instance {
 
     /// The same for one whose calls may take several turns, though not now.
     async fn start_waiting(
-        plugin: &Plugin,
+        plugin: Blueprint<'_>,
         mut store: Store<State>,
-        desk: Arc<Desk>,
+        pending_io: Arc<PendingIo>,
         place: Place,
     ) -> Result<Self, StartError> {
-        let code: &Code = &plugin.code;
+        let code = plugin.code;
         let instance = code.instance.instantiate_async(&mut store).await;
         let instance = instance.map_err(|error| store.data().stopped(error))?;
         let functions = &code.functions;
         let configure = instance
             .get_typed_func::<(&str,), (Result<(), String>,)>(&mut store, &functions.configure)
             .map_err(StartError::Instantiate)?;
-        match configure.call_async(&mut store, (&plugin.config,)).await {
+        match configure.call_async(&mut store, (plugin.config,)).await {
             Ok((Ok(()),)) => {}
             Ok((Err(reason),)) => return Err(StartError::Refused(refusal(&reason))),
             Err(error) => return Err(StartError::Configure(store.data().blame(&error))),
@@ -332,19 +216,18 @@ impl Instance {
         let complete = on_complete.map(|place| instance.get_typed_func(&mut store, place)).transpose();
         let on_tick = code.on_tick.as_ref();
         let tick = on_tick.map(|place| instance.get_typed_func(&mut store, place)).transpose();
-        let waiting = Waiting {
-            desk,
-            wait: plugin.limits.wait.get(),
-            request: request.map_err(StartError::Instantiate)?,
-            response: response.map_err(StartError::Instantiate)?,
+        let exports = AsyncExports {
+            on_request: request.map_err(StartError::Instantiate)?,
+            on_response: response.map_err(StartError::Instantiate)?,
         };
+        let asynchronous = Asynchronous { pending_io, wait: plugin.limits.wait.get(), exports };
         store.data_mut().limits.time = plugin.limits.time.get();
         Ok(Self {
             store,
             request: None,
             response: None,
             balance: None,
-            waiting: Some(waiting),
+            asynchronous: Some(asynchronous),
             complete: complete.map_err(StartError::Instantiate)?,
             tick: tick.map_err(StartError::Instantiate)?,
             calls: 0,
@@ -365,17 +248,17 @@ impl Instance {
     }
 
     /// What the call that has ended has taken, but for turns. Of most calls that is nothing.
-    pub fn cost(&self) -> Cost {
+    pub(super) fn cost(&self) -> Cost {
         let Limits { mut meter, slept, .. } = self.store.data().limits;
         meter.pause(cpu_time);
         Cost { computed: meter.sampled(), slept, seen_for: meter.used(), ..Cost::default() }
     }
 
     /// What the call that has ended has taken, with its turns.
-    pub fn cost_in_all(&self) -> Cost {
+    pub(super) fn cost_in_all(&self) -> Cost {
         let mut cost = self.cost();
-        if let Some(waiting) = &self.waiting {
-            waiting.desk.add_to(&mut cost);
+        if let Some(asynchronous) = &self.asynchronous {
+            asynchronous.pending_io.add_to(&mut cost);
         }
         cost
     }
@@ -452,24 +335,11 @@ impl Instance {
 /// Makes something of a verdict. What the plugin has made there is kept by the second.
 pub(super) type Checked<V, T> = fn(Option<V>, Keeper<'_>) -> Result<T, CallError>;
 
-/// Keeps what a plugin has made, up to what it may.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Keeper<'a> {
-    pub made: &'a Made,
-    pub most: usize,
-}
-
-impl Keeper<'_> {
-    pub fn keep(self, content: Vec<u8>) -> Result<Bytes, CallError> {
-        self.made.keep(content, self.most)
-    }
-}
-
 /// How a call is made that leaves its worker to others meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Terms<'a> {
     /// Where it computes once it has used up a turn; makes way now and then if absent.
-    pub background: Option<&'a Background>,
+    pub offload: Option<&'a OffloadThread>,
     /// It computes there from its beginning.
     pub is_slow: bool,
     /// Calls after which the instance makes room for a fresh one.
@@ -509,43 +379,19 @@ impl<T> Ended<T> {
 }
 
 impl Instance {
-    /// Calls `on-request` where it may wait.
-    pub async fn on_request_waiting<T: Send + 'static>(
-        self,
-        exchange: Box<Exchange>,
-        errands: &mut impl Errands,
-        terms: Terms<'_>,
-        checked: Checked<request_hook::Verdict, T>,
-    ) -> Ended<T> {
-        let hook = self.waiting.as_ref().and_then(|waiting| waiting.request);
-        self.call_waiting(exchange, hook, errands, terms, checked).await
-    }
-
-    /// Calls `on-response` where it may wait.
-    pub async fn on_response_waiting<T: Send + 'static>(
-        self,
-        exchange: Box<Exchange>,
-        errands: &mut impl Errands,
-        terms: Terms<'_>,
-        checked: Checked<response_hook::Verdict, T>,
-    ) -> Ended<T> {
-        let hook = self.waiting.as_ref().and_then(|waiting| waiting.response);
-        self.call_waiting(exchange, hook, errands, terms, checked).await
-    }
-
     /// Calls `on-complete`. Takes its time if it may wait.
     pub async fn on_complete(
         &mut self,
         outcomes: &[Arc<Completed>],
-        errands: &mut impl Errands,
+        io: &mut impl HostIo,
     ) -> Result<(), CallError> {
         let outcomes = outcomes.iter().map(|outcome| complete_hook::Outcome::from(&**outcome)).collect();
-        self.call_aside(self.complete, (outcomes,), errands).await
+        self.call_aside(self.complete, (outcomes,), io).await
     }
 
     /// Calls `on-tick`. Takes its time if it may wait.
-    pub async fn on_tick(&mut self, errands: &mut impl Errands) -> Result<(), CallError> {
-        self.call_aside(self.tick, (), errands).await
+    pub async fn on_tick(&mut self, io: &mut impl HostIo) -> Result<(), CallError> {
+        self.call_aside(self.tick, (), io).await
     }
 
     /// Calls a hook that is about no request in hand.
@@ -553,7 +399,7 @@ impl Instance {
         &mut self,
         hook: Option<TypedFunc<P, ()>>,
         parameters: P,
-        errands: &mut impl Errands,
+        io: &mut impl HostIo,
     ) -> Result<(), CallError>
     where
         P: component::ComponentNamedList + component::Lower + Send + Sync + 'static,
@@ -563,10 +409,10 @@ impl Instance {
         let state = self.store.data_mut();
         state.log_lines.renew();
         state.limits.begin();
-        let result = match (&self.waiting, hook) {
-            (Some(Waiting { desk, wait, .. }), Some(hook)) => {
-                desk.begin(Some(*wait));
-                drive(hook.call_async(&mut self.store, parameters), desk, errands, cpu_time).await
+        let result = match (&self.asynchronous, hook) {
+            (Some(Asynchronous { pending_io, wait, .. }), Some(hook)) => {
+                pending_io.begin(Some(*wait));
+                drive(hook.call_async(&mut self.store, parameters), pending_io, io, cpu_time).await
             }
             (None, Some(hook)) => hook.call(&mut self.store, parameters),
             (_, None) => Ok(()),
@@ -574,25 +420,27 @@ impl Instance {
         result.map_err(|error| self.store.data().blame(&error))
     }
 
-    /// What [`Instance::call`] does, for a hook that may wait. If this is dropped before its end, the exchange and
+    /// What [`Instance::call`] does, for a hook whose call may suspend. If this is dropped before its end, the exchange and
     /// the instance are lost.
-    async fn call_waiting<V: Send, T: Send + 'static>(
+    pub(super) async fn call_async<V: Send, T: Send + 'static>(
         mut self,
         exchange: Box<Exchange>,
-        hook: Option<TypedFunc<(), (V,)>>,
-        errands: &mut impl Errands,
+        hook: fn(&AsyncExports) -> Option<TypedFunc<(), (V,)>>,
+        io: &mut impl HostIo,
         terms: Terms<'_>,
         checked: Checked<V, T>,
     ) -> Ended<T>
     where
-        (V,): component::ComponentNamedList + component::Lift + Send + Sync + 'static,
+        V: component::ComponentType + component::Lift + Sync + 'static,
     {
         let recycle_after = terms.recycle_after;
-        let (Some(Waiting { desk, wait, .. }), Some(hook)) = (&self.waiting, hook) else {
+        let asynchronous = self.asynchronous.as_ref();
+        let exported = asynchronous.and_then(|found| Some((found, hook(&found.exports)?)));
+        let Some((Asynchronous { pending_io, wait, .. }, hook)) = exported else {
             return Ended::new(self, recycle_after, (exchange, Ok(None)), checked);
         };
-        let desk = desk.clone();
-        desk.begin(Some(*wait));
+        let pending_io = pending_io.clone();
+        pending_io.begin(Some(*wait));
         self.begin(exchange);
         let call = async move {
             let result = hook.call_async(&mut self.store, ()).await;
@@ -601,14 +449,14 @@ impl Instance {
             let verdict = state.ended(result.map(|(verdict,)| Some(verdict)));
             Ended::new(self, recycle_after, (exchange, verdict), checked)
         };
-        let mut ended = match terms.background {
-            Some(background) => {
-                drive_behind(Box::pin(call), &desk, errands, background, terms.is_slow, cpu_time).await
+        let mut ended = match terms.offload {
+            Some(offload) => {
+                drive_offloaded(Box::pin(call), &pending_io, io, offload, terms.is_slow, cpu_time).await
             }
-            None => drive(call, &desk, errands, cpu_time).await,
+            None => drive(call, &pending_io, io, cpu_time).await,
         };
         // The last turn is over only now.
-        desk.add_to(&mut ended.cost);
+        pending_io.add_to(&mut ended.cost);
         ended
     }
 
@@ -623,200 +471,10 @@ impl Instance {
     }
 }
 
-impl State {
-    /// What came of a call.
-    fn ended<T>(&mut self, result: wasmtime::Result<T>) -> Result<T, CallError> {
-        if std::mem::take(&mut self.has_made_too_much) {
-            return Err(CallError::Unsent(self.most_unsent));
-        }
-        result.map_err(|error| self.blame(&error))
-    }
-
-    /// Why there is no instance: for what its own code did, or for what the machine has not.
-    fn stopped(&self, error: wasmtime::Error) -> StartError {
-        match self.limits.exceeded.is_some() || error.is::<wasmtime::Trap>() {
-            true => StartError::Begin(self.blame(&error)),
-            false => StartError::Instantiate(error),
-        }
-    }
-
-    /// What went wrong, in words for the log; of a trap with what the plugin has printed of it.
-    fn blame(&self, error: &wasmtime::Error) -> CallError {
-        match (self.limits.blame(error), self.log_lines.last_words()) {
-            (CallError::Trap(trap), Some(words)) => CallError::Trap(format!("{trap} ({words})")),
-            (error, _) => error,
-        }
-    }
-
-    /// Keeps a body that the plugin has made. None if it has made too much; then the call fails.
-    pub(super) fn keep_body(&mut self, content: Vec<u8>) -> Option<Bytes> {
-        let kept = self.shared.made.keep(content, self.most_unsent);
-        self.has_made_too_much |= kept.is_err();
-        kept.ok()
-    }
-
-    /// The clock that it can wait by.
-    pub(super) fn clock(&mut self) -> Clock<'_> {
-        Clock { table: &mut self.table, alarms: &self.alarms }
-    }
-
-    /// What it needs to wait.
-    pub(super) fn waiting(&mut self) -> wasi::Waiting<'_> {
-        wasi::Waiting { table: &mut self.table, alarms: &self.alarms, limits: &mut self.limits }
-    }
-
-    /// Called once an epoch while the guest runs, so that a call that is quick never asks for the time. One that may
-    /// wait makes way for others each time.
-    fn at_epoch(&mut self) -> UpdateDeadline {
-        let is_given_up = self.given_up.as_ref().is_some_and(|given_up| given_up.load(Ordering::Relaxed));
-        if is_given_up {
-            return UpdateDeadline::Interrupt;
-        }
-        match self.limits.look(self.desk.as_deref()) {
-            Seen::OutOfTime => UpdateDeadline::Interrupt,
-            Seen::Running if self.desk.is_some() => UpdateDeadline::Yield(1),
-            Seen::Running | Seen::Back => UpdateDeadline::Continue(1),
-        }
-    }
-
-    /// What it was granted, for a function of the host that may take long: the guest does not run meanwhile, so nobody
-    /// looks at its time. That is what the second is for, to be called every millisecond or two; its error ends the call.
-    pub fn at_length(&mut self) -> (&Capabilities, impl FnMut() -> wasmtime::Result<()> + '_) {
-        let Self { surroundings, limits, desk, .. } = self;
-        let go_on = || match limits.look(desk.as_deref()) {
-            Seen::OutOfTime => Err(wasmtime::Error::msg("the plugin has the host work too long")),
-            Seen::Running | Seen::Back => Ok(()),
-        };
-        (&surroundings.capabilities, go_on)
-    }
-
-    /// The time, for what the plugin keeps.
-    pub fn now(&self) -> Duration {
-        let told = self.surroundings.time.as_ref();
-        told.map_or_else(now, |time| time.now())
-    }
-
-    pub fn members(&self, upstream: &str) -> Option<&Arc<dyn Members>> {
-        self.upstreams.iter().find(|members| members.upstream() == upstream)
-    }
-
-    fn knows(&self, members: &dyn Members) -> bool {
-        self.members(members.upstream()).is_some_and(|known| known.version() == members.version())
-    }
-
-    fn learn(&mut self, members: Arc<dyn Members>) {
-        self.upstreams.retain(|known| known.upstream() != members.upstream());
-        self.upstreams.push(members);
-    }
-}
-
 /// What a plugin says of its configuration: it may take some lines, and no more than anybody reads.
 fn refusal(reason: &str) -> String {
     const LONGEST: usize = 4 << 10;
     let reason = &reason[..reason.floor_char_boundary(LONGEST)];
     // Indented, so that no line of it looks as if the proxy had said it.
     escaped(reason, |character| matches!(character, '\n' | '\t')).replace('\n', "\n    ")
-}
-
-impl Limits {
-    /// What a sleep costs at least: about what the system makes of a shorter one.
-    const NAP: Duration = Duration::from_micros(100);
-
-    /// A call begins.
-    fn begin(&mut self) {
-        (self.meter, self.slept) = (Meter::default(), Duration::ZERO);
-    }
-
-    /// Looks at the time of the call, which is counted at the desk if it may come and go.
-    fn look(&mut self, desk: Option<&Desk>) -> Seen {
-        let now = cpu_time();
-        let (used, has_run) = match desk {
-            Some(desk) => desk.look(now),
-            None => (self.meter.look(now), true),
-        };
-        if used.saturating_add(self.slept) >= self.time {
-            self.exceeded = Some(Exceeded::Time);
-            return Seen::OutOfTime;
-        }
-        if has_run { Seen::Running } else { Seen::Back }
-    }
-
-    /// The call is to sleep for so long. An error if that is more than it has left.
-    pub(super) fn sleep(&mut self, duration: Duration) -> wasmtime::Result<()> {
-        self.slept = self.slept.saturating_add(duration.max(Self::NAP));
-        if self.slept > self.time {
-            self.exceeded = Some(Exceeded::Time);
-            return Err(wasmtime::Error::msg("the plugin sleeps too long"));
-        }
-        Ok(())
-    }
-
-    /// What went wrong, in words for the log.
-    fn blame(&self, error: &wasmtime::Error) -> CallError {
-        match self.exceeded {
-            Some(Exceeded::Time) => CallError::Deadline(self.time),
-            Some(Exceeded::Memory) => CallError::Memory(self.memory),
-            Some(Exceeded::MemoryInAll(most)) => CallError::MemoryInAll(most),
-            None => CallError::Trap(error.root_cause().to_string()),
-        }
-    }
-}
-
-/// The time since any moment that stays the same.
-pub(super) fn now() -> Duration {
-    reading(ClockId::Monotonic)
-}
-
-/// The CPU time of this thread.
-pub(super) fn cpu_time() -> Duration {
-    reading(ClockId::ThreadCPUTime)
-}
-
-/// What a clock of the system shows.
-fn reading(clock: ClockId) -> Duration {
-    let now = clock_gettime(clock);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
-}
-
-impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let more = desired.saturating_sub(current);
-        let used = self.memory_used + more;
-        if used > self.memory {
-            self.exceeded = Some(Exceeded::Memory);
-            return Err(wasmtime::Error::msg("out of memory"));
-        }
-        let before = self.shared.memory.fetch_add(more, Ordering::Relaxed);
-        if let Some(most) = self.memory_in_all.filter(|most| before + more > *most) {
-            self.shared.memory.fetch_sub(more, Ordering::Relaxed);
-            self.exceeded = Some(Exceeded::MemoryInAll(most));
-            return Err(wasmtime::Error::msg(
-                "all instances of the plugin together have `limits.memory-in-all`",
-            ));
-        }
-        self.memory_used = used;
-        Ok(true)
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        // Tables hold functions; the pool's own cap is beyond what any toolchain makes.
-        if desired > 65_536 {
-            return Ok(false);
-        }
-        // Their elements are pointers of the host, and there may be many tables.
-        let more = desired.saturating_sub(current) * size_of::<usize>();
-        self.memory_growing(0, more, None)
-    }
-}
-
-impl Drop for Limits {
-    fn drop(&mut self) {
-        self.shared.memory.fetch_sub(self.memory_used, Ordering::Relaxed);
-    }
-}
-
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
-    }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use super::{Plugin, instance};
+use super::{clocks::now, configured::Plugin};
 use crate::drain::Drain;
 
 /// How often what has expired is cleared away, where nothing is written that would do it.
@@ -53,7 +53,7 @@ async fn keep(plugin: Arc<Plugin>, drain: Drain) {
             () = drain.started() => return,
             _ = sweep.tick() => {
                 if let Some(store) = &plugin.capabilities().store {
-                    store.sweep(instance::now());
+                    store.sweep(now());
                 }
             }
         }

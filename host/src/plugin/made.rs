@@ -10,7 +10,7 @@ use std::sync::{
 
 use bytes::Bytes;
 
-use super::instance::CallError;
+use super::error::CallError;
 
 /// Counts what a plugin has made, in bytes, over all its instances and generations. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +35,19 @@ impl Made {
     /// Bytes that are not gone.
     pub fn bytes(&self) -> usize {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps what a plugin has made, up to what it may.
+#[derive(Debug, Clone, Copy)]
+pub struct Keeper<'a> {
+    pub(super) made: &'a Made,
+    pub(super) most: usize,
+}
+
+impl Keeper<'_> {
+    pub fn keep(self, content: Vec<u8>) -> Result<Bytes, CallError> {
+        self.made.keep(content, self.most)
     }
 }
 

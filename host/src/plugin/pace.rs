@@ -120,7 +120,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::engine::EPOCH, *};
+    use super::{super::epoch::EPOCH, *};
 
     thread_local!(static NOW: Cell<u64> = const { Cell::new(0) });
 

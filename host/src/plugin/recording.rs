@@ -4,199 +4,32 @@
 //! size: what each of its hooks saw and decided. What is under way travels with the exchange. Whoever writes it down
 //! sees to it that nothing secret is. A plugin that nobody records pays for one look at a flag.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
-    time::SystemTime,
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
+use http::HeaderValue;
 use tokio::sync::Notify;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{
-    CallError, Capability, Condition, Digest, Exchange, Hook, Members, Outgoing, Pick, Plugin, Received,
-    Reply, RequestVerdict, ResponseVerdict, SendError, Shared,
+    capability::Capability,
+    configured::Plugin,
+    counts::Hook,
+    error::CallError,
+    exchange::{Exchange, Reply},
+    members::Pick,
+    record::{Begun, Call, Decided, Now, Recorded, Recorder, SeenExchange, SeenPick, SeenResponse, Sides},
+    shared::Shared,
+    verdict::{RequestVerdict, ResponseVerdict},
 };
-use crate::address::Caller;
-
-/// What is kept of the calls of a plugin, and how much.
-#[derive(Debug)]
-pub struct Recorder {
-    settings: Recorded,
-    /// Which version of the plugin, and with which configuration: no other is recorded.
-    digest: Digest,
-    config: String,
-    /// Draws the sample: of a request all hooks are recorded, or none.
-    seed: u64,
-    kept: Mutex<Vec<Call>>,
-    /// Requests that there were, kept or not.
-    calls: AtomicU64,
-    /// Of those, how many are kept or under way.
-    there: AtomicUsize,
-    /// And their bytes.
-    bytes: AtomicUsize,
-    is_full: Notify,
-}
-
-/// How much is recorded.
-#[derive(Debug, Clone, Copy)]
-pub struct Recorded {
-    /// The part of the requests, from 0 to 1.
-    pub sample: f64,
-    /// Requests.
-    pub most: usize,
-    /// Bodies too, where the plugin has read them.
-    pub bodies: bool,
-}
-
-/// What one request was to a plugin, by the hooks that were called for it.
-#[derive(Debug)]
-pub struct Call {
-    pub at: SystemTime,
-    pub request: Option<Sides>,
-    pub pick: Option<SeenPick>,
-    pub response: Option<Sides>,
-    /// Requests of its own, in order; none if it cannot send any.
-    pub errands: Option<Vec<Errand>>,
-    /// Sequences that somebody has drawn from meanwhile, with the number that was next before.
-    pub sequences: BTreeMap<String, u32>,
-}
-
-/// A request of the plugin's own, and what came of it.
-#[derive(Debug)]
-pub struct Errand {
-    pub request: Outgoing,
-    pub answer: Result<Received, SendError>,
-    /// Whether both have their bodies.
-    pub has_bodies: bool,
-}
-
-/// What a hook was given, what it made of it, and what it decided.
-#[derive(Debug)]
-pub struct Sides {
-    pub before: SeenExchange,
-    pub after: SeenExchange,
-    pub decided: Decided,
-}
-
-/// A call of `pick`.
-#[derive(Debug)]
-pub struct SeenPick {
-    pub before: SeenExchange,
-    pub choice: Choice,
-    pub picked: Pick,
-}
-
-/// What `pick` is given to choose from.
-#[derive(Debug)]
-pub struct Choice {
-    pub members: Arc<dyn Members>,
-    /// How each of them did when the call began.
-    pub conditions: Vec<Option<Condition>>,
-    pub tried: Vec<u32>,
-}
-
-/// A request, and its response if there is one, at one moment.
-#[derive(Debug, Clone)]
-pub struct SeenExchange {
-    pub method: Method,
-    pub target: Uri,
-    pub version: Version,
-    pub headers: HeaderMap,
-    pub scheme: &'static str,
-    pub client: Caller<IpAddr>,
-    pub route: Arc<str>,
-    pub upstream: Arc<str>,
-    pub notes: Vec<(String, String)>,
-    pub body: Option<Bytes>,
-    pub response: Option<SeenResponse>,
-}
-
-#[derive(Debug, Clone)]
-pub struct SeenResponse {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub endpoint: Option<HeaderValue>,
-    pub from_cache: bool,
-    pub body: Option<Bytes>,
-}
-
-/// What a hook has decided.
-#[derive(Debug)]
-pub enum Decided {
-    Next,
-    Reply { status: StatusCode, headers: HeaderMap, body: Option<Bytes> },
-    Forward(String),
-}
 
 /// Records a plugin until it is dropped.
 #[derive(Debug)]
 pub struct Recording {
     shared: Arc<Shared>,
     recorder: Arc<Recorder>,
-}
-
-/// A request that is being recorded, with the hook that is called now. If it is dropped, nothing is kept.
-#[derive(Debug)]
-pub struct Begun {
-    shared: Arc<Shared>,
-    recorder: Arc<Recorder>,
-    call: Call,
-    now: Option<Now>,
-    /// The next numbers of sequences when it began.
-    sequences: BTreeMap<String, u32>,
-    bytes: usize,
-    /// What has happened is nothing that a case can hold.
-    is_lost: bool,
-    /// No other hook adds to it.
-    is_last: bool,
-    is_kept: bool,
-}
-
-/// A hook that is called.
-#[derive(Debug)]
-struct Now {
-    hook: Hook,
-    before: SeenExchange,
-    choice: Option<Choice>,
-}
-
-/// What is recorded of an exchange between two hooks, by each recorder. It is kept when the exchange goes.
-#[derive(Debug, Default)]
-pub(super) struct UnderWay(Vec<Begun>);
-
-impl Recorder {
-    /// Bytes of headers, bodies and endpoints that are kept at most.
-    const LARGEST: usize = 16 << 20;
-
-    fn kept(&self) -> MutexGuard<'_, Vec<Call>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_of(&self, plugin: &Plugin) -> bool {
-        self.digest == plugin.code.digest() && self.config == plugin.config
-    }
-
-    /// Whether a request is of the sample.
-    fn wants(&self, exchange: &Exchange) -> bool {
-        let id = exchange.id().map_or(&[][..], HeaderValue::as_bytes);
-        let drawn = xxh3_64_with_seed(id, self.seed) as f64 / u64::MAX as f64;
-        drawn < self.settings.sample || self.settings.sample >= 1.0
-    }
-
-    fn has_room(&self) -> bool {
-        let has_room = self.bytes.load(Ordering::Relaxed) <= Self::LARGEST;
-        if !has_room {
-            self.is_full.notify_one();
-        }
-        has_room
-    }
 }
 
 impl Plugin {
@@ -248,7 +81,7 @@ impl Plugin {
                     return None;
                 }
                 recorder.calls.fetch_add(u64::from(is_known), Ordering::Relaxed);
-                let mut begun = Begun::new(self.shared.clone(), recorder)?;
+                let mut begun = Begun::new(self.shared.sequences.clone(), recorder)?;
                 begun.call.errands = self.code.imports().contains(&Capability::HttpClient).then(Vec::new);
                 begun
             }
@@ -266,72 +99,20 @@ impl Plugin {
     }
 }
 
+impl Recorder {
+    fn is_of(&self, plugin: &Plugin) -> bool {
+        self.digest == plugin.code.digest() && self.config == plugin.config
+    }
+
+    /// Whether a request is of the sample.
+    fn wants(&self, exchange: &Exchange) -> bool {
+        let id = exchange.id().map_or(&[][..], HeaderValue::as_bytes);
+        let drawn = xxh3_64_with_seed(id, self.seed) as f64 / u64::MAX as f64;
+        drawn < self.settings.sample || self.settings.sample >= 1.0
+    }
+}
+
 impl Begun {
-    /// None if there is no room for another.
-    fn new(shared: Arc<Shared>, recorder: Arc<Recorder>) -> Option<Box<Self>> {
-        let is_one_too_many = recorder.there.fetch_add(1, Ordering::Relaxed) >= recorder.settings.most;
-        let sequences = shared.next_numbers();
-        let begun = Self {
-            shared,
-            recorder,
-            call: Call::new(),
-            now: None,
-            sequences,
-            bytes: 0,
-            is_lost: false,
-            is_last: false,
-            is_kept: false,
-        };
-        (!is_one_too_many).then(|| begun.into())
-    }
-
-    /// What `pick` is given to choose from.
-    pub fn choosing(mut self: Box<Self>, members: Arc<dyn Members>, tried: &[u32]) -> Box<Self> {
-        let conditions = (0..members.len()).map(|place| members.inspect(place)).collect();
-        // As much as is going to be said of an endpoint where it is written down.
-        self.grow(members.len() * 128);
-        if let Some(now) = &mut self.now {
-            now.choice = Some(Choice { members, conditions, tried: tried.to_vec() });
-        }
-        self
-    }
-
-    /// The plugin has sent this, and got that.
-    pub fn sent(&mut self, mut request: Outgoing, answer: &Result<Received, SendError>) {
-        let mut answer = answer.clone();
-        let has_bodies = self.recorder.settings.bodies;
-        let mut size = bytes(&request.headers) + request.path.as_str().len();
-        if !has_bodies {
-            request.body = Bytes::new();
-        }
-        size += request.body.len();
-        if let Ok(received) = &mut answer {
-            if !has_bodies {
-                received.body = Bytes::new();
-            }
-            size += bytes(&received.headers) + received.body.len();
-        }
-        // What could not be sent at all, no answer in a case stands for.
-        let was_sent = !matches!(answer, Err(SendError::InvalidUrl | SendError::InvalidRequest));
-        let errands = self.call.errands.get_or_insert_default();
-        if was_sent && errands.len() < Self::ERRANDS && size <= Self::ERRAND {
-            errands.push(Errand { request, answer, has_bodies });
-            self.grow(size);
-        } else {
-            self.is_lost = true;
-        }
-    }
-
-    /// The plugin could not read a body, or not to its end.
-    pub fn missed_body(&mut self) {
-        self.is_lost = true;
-    }
-
-    /// Requests of its own that are kept of one request.
-    const ERRANDS: usize = 64;
-    /// Bytes of each, with its answer.
-    const ERRAND: usize = 256 << 10;
-
     /// The call has ended with this; one that has failed is not kept.
     pub fn end(
         mut self: Box<Self>,
@@ -375,66 +156,38 @@ impl Begun {
         self.put(exchange);
     }
 
-    fn grow(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        self.recorder.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
     /// The hook is over: it waits for the next, or is kept.
     fn put(mut self: Box<Self>, exchange: &mut Exchange) {
-        let now = self.shared.next_numbers();
-        let drawn = self.sequences.iter().filter(|(name, next)| now.get(*name) != Some(*next));
+        let now = self.sequences.next_numbers();
+        let drawn = self.next_numbers.iter().filter(|(name, next)| now.get(*name) != Some(*next));
         self.call.sequences = drawn.map(|(name, next)| (name.clone(), *next)).collect();
         if self.is_last { (*self).keep() } else { exchange.recorded.0.push(*self) }
     }
+}
 
-    /// Keeps what there is, if there is anything, and room for it.
-    fn keep(mut self) {
-        if self.is_lost || self.call.is_empty() || !self.recorder.has_room() {
-            return;
+impl SeenExchange {
+    /// As an exchange is now, without its bodies.
+    fn of(exchange: &Exchange) -> Self {
+        let request = &exchange.request;
+        Self {
+            method: request.method.clone(),
+            target: request.uri.clone(),
+            version: request.version,
+            headers: request.headers.clone(),
+            scheme: exchange.scheme,
+            client: exchange.client,
+            route: exchange.route.clone(),
+            upstream: exchange.upstream.clone(),
+            notes: exchange.notes().to_vec(),
+            body: None,
+            response: exchange.response.as_ref().map(|response| SeenResponse {
+                status: response.parts.status,
+                headers: response.parts.headers.clone(),
+                endpoint: response.endpoint.clone(),
+                from_cache: response.from_cache,
+                body: None,
+            }),
         }
-        self.is_kept = true;
-        let call = std::mem::replace(&mut self.call, Call::new());
-        let mut kept = self.recorder.kept();
-        kept.push(call);
-        if kept.len() >= self.recorder.settings.most {
-            self.recorder.is_full.notify_one();
-        }
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.recorder.there.fetch_sub(1, Ordering::Relaxed);
-            self.recorder.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-impl UnderWay {
-    /// What has been recorded by this recorder, and not of this hook yet.
-    fn take(&mut self, recorder: &Arc<Recorder>, hook: Hook) -> Option<Box<Begun>> {
-        let is_it = |begun: &Begun| Arc::ptr_eq(&begun.recorder, recorder) && !begun.call.has(hook);
-        let place = self.0.iter().position(is_it)?;
-        Some(self.0.swap_remove(place).into())
-    }
-
-    fn holds(&self, recorder: &Arc<Recorder>) -> bool {
-        self.0.iter().any(|begun| Arc::ptr_eq(&begun.recorder, recorder))
-    }
-}
-
-impl Clone for UnderWay {
-    /// A copy of an exchange is not what is recorded.
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.drain(..).for_each(Begun::keep);
     }
 }
 
@@ -461,82 +214,6 @@ impl Drop for Recording {
 impl Shared {
     fn recorder(&self) -> MutexGuard<'_, Option<Arc<Recorder>>> {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Call {
-    fn new() -> Self {
-        Self {
-            at: SystemTime::now(),
-            request: None,
-            pick: None,
-            response: None,
-            errands: None,
-            sequences: BTreeMap::new(),
-        }
-    }
-
-    fn has(&self, hook: Hook) -> bool {
-        match hook {
-            Hook::OnRequest => self.request.is_some(),
-            Hook::Pick => self.pick.is_some(),
-            Hook::OnResponse => self.response.is_some(),
-            Hook::OnComplete | Hook::OnTick => false,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        Hook::ALL.iter().all(|hook| !self.has(*hook))
-    }
-}
-
-impl Decided {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Reply { headers, body, .. } => bytes(headers) + body.as_ref().map_or(0, Bytes::len),
-            Self::Next | Self::Forward(_) => 0,
-        }
-    }
-}
-
-/// What headers take in memory, roughly.
-fn bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum()
-}
-
-impl SeenExchange {
-    fn of(exchange: &Exchange) -> Self {
-        let request = &exchange.request;
-        Self {
-            method: request.method.clone(),
-            target: request.uri.clone(),
-            version: request.version,
-            headers: request.headers.clone(),
-            scheme: exchange.scheme,
-            client: exchange.client,
-            route: exchange.route.clone(),
-            upstream: exchange.upstream.clone(),
-            notes: exchange.notes().to_vec(),
-            body: None,
-            response: exchange.response.as_ref().map(|response| SeenResponse {
-                status: response.parts.status,
-                headers: response.parts.headers.clone(),
-                endpoint: response.endpoint.clone(),
-                from_cache: response.from_cache,
-                body: None,
-            }),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let notes: usize = self.notes.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let response = self.response.as_ref().map_or(0, |response| bytes(&response.headers));
-        bytes(&self.headers) + notes + response + self.bytes_of_bodies()
-    }
-
-    fn bytes_of_bodies(&self) -> usize {
-        let response = self.response.as_ref().and_then(|response| response.body.as_ref());
-        self.body.as_ref().map_or(0, Bytes::len) + response.map_or(0, Bytes::len)
     }
 }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 
 use super::{
-    BodyError, CallError, Errands, Exchange, FailureKind, Hook, Outgoing, Plugin, Received, Reply,
-    RequestVerdict, ResponseVerdict, SendError,
+    BodyError, CallError, Exchange, FailureKind, Hook, HostIo, MessageHook, Outgoing, Plugin, Received,
+    Reply, RequestHook, RequestVerdict, ResponseHook, ResponseVerdict, SendError,
 };
 use crate::telemetry::{Page, PerWorker, Tally, Writer};
 
@@ -62,7 +62,7 @@ impl ReadBodies {
     }
 }
 
-impl Errands for ReadBodies {
+impl HostIo for ReadBodies {
     async fn send(&mut self, _: Outgoing) -> Result<Received, SendError> {
         Err(SendError::Denied)
     }
@@ -200,67 +200,78 @@ impl Shadow {
     }
 }
 
-/// How a candidate's `on-request` differs. `plugin` and `candidate` are what each made of the request, by its verdict and by
-/// the request as it left it.
-pub fn request_differences(
-    plugin: (&Result<RequestVerdict, CallError>, &Exchange),
-    candidate: (&RequestVerdict, &Exchange),
-) -> Vec<Difference> {
-    use RequestVerdict::{Forward, Next, Reply};
-    let told = |verdict: &RequestVerdict| match verdict {
-        Next => "next".to_owned(),
-        Reply(reply) => format!("reply {}", reply.status.as_u16()),
-        Forward(_) => "forward".to_owned(),
-    };
-    let (one, other) = (plugin.1, candidate.1);
-    let promised = |exchange: &Exchange| exchange.promised().iter().cloned().collect();
-    let mut all = Vec::new();
-    of_headers(&mut all, &promised(one), &promised(other));
-    match (plugin.0, candidate.0) {
-        (Ok(Next), Next) => {}
-        (Ok(Reply(one)), Reply(other)) => {
-            all.extend(of_replies(of_reply(one), of_reply(other)));
-            return all;
-        }
-        (Ok(Forward(one)), Forward(other)) => {
-            note(&mut all, DifferenceKind::Upstream, one != other, || "another".to_owned());
-        }
-        (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
-    }
-    of_headers(&mut all, &one.request.headers, &other.request.headers);
-    let unread = || one.request_as_it_came();
-    of_bodies(&mut all, one.request_body(), other.request_body().or_else(unread));
-    note(&mut all, DifferenceKind::Target, one.request.uri != other.request.uri, || "another".to_owned());
-    of_notes(&mut all, one, other);
-    all
+/// A hook of which the verdicts of a plugin and of its candidate can be compared.
+pub trait Compare: MessageHook {
+    /// How the candidate differs. `plugin` and `candidate` are what each made of the message, by its verdict and by the
+    /// exchange as it left it.
+    fn differences(
+        plugin: (&Result<Self::Verdict, CallError>, &Exchange),
+        candidate: (&Self::Verdict, &Exchange),
+    ) -> Vec<Difference>;
 }
 
-/// The same of `on-response`; the response is that of the exchange.
-pub fn response_differences(
-    plugin: (&Result<ResponseVerdict, CallError>, &Exchange),
-    candidate: (&ResponseVerdict, &Exchange),
-) -> Vec<Difference> {
-    use ResponseVerdict::{Next, Reply};
-    let told = |verdict: &ResponseVerdict| match verdict {
-        Next => "next".to_owned(),
-        Reply(reply) => format!("reply {}", reply.status.as_u16()),
-    };
-    match (plugin.0, candidate.0) {
-        (Ok(Next), Next) => {}
-        (Ok(Reply(one)), Reply(other)) => return of_replies(of_reply(one), of_reply(other)),
-        (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
+impl Compare for RequestHook {
+    fn differences(
+        plugin: (&Result<RequestVerdict, CallError>, &Exchange),
+        candidate: (&RequestVerdict, &Exchange),
+    ) -> Vec<Difference> {
+        use RequestVerdict::{Forward, Next, Reply};
+        let told = |verdict: &RequestVerdict| match verdict {
+            Next => "next".to_owned(),
+            Reply(reply) => format!("reply {}", reply.status.as_u16()),
+            Forward(_) => "forward".to_owned(),
+        };
+        let (one, other) = (plugin.1, candidate.1);
+        let promised = |exchange: &Exchange| exchange.promised().iter().cloned().collect();
+        let mut all = Vec::new();
+        of_headers(&mut all, &promised(one), &promised(other));
+        match (plugin.0, candidate.0) {
+            (Ok(Next), Next) => {}
+            (Ok(Reply(one)), Reply(other)) => {
+                all.extend(of_replies(of_reply(one), of_reply(other)));
+                return all;
+            }
+            (Ok(Forward(one)), Forward(other)) => {
+                note(&mut all, DifferenceKind::Upstream, one != other, || "another".to_owned());
+            }
+            (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
+        }
+        of_headers(&mut all, &one.request.headers, &other.request.headers);
+        let unread = || one.request_as_it_came();
+        of_bodies(&mut all, one.request_body(), other.request_body().or_else(unread));
+        note(&mut all, DifferenceKind::Target, one.request.uri != other.request.uri, || "another".to_owned());
+        of_notes(&mut all, one, other);
+        all
     }
-    let mut all = match (&plugin.1.response, &candidate.1.response) {
-        (Some(one), Some(other)) => of_replies(
-            (one.parts.status, &one.parts.headers, &[]),
-            (other.parts.status, &other.parts.headers, &[]),
-        ),
-        _ => Vec::new(),
-    };
-    let unread = || plugin.1.response_as_it_came();
-    of_bodies(&mut all, plugin.1.response_body(), candidate.1.response_body().or_else(unread));
-    of_notes(&mut all, plugin.1, candidate.1);
-    all
+}
+
+impl Compare for ResponseHook {
+    fn differences(
+        plugin: (&Result<ResponseVerdict, CallError>, &Exchange),
+        candidate: (&ResponseVerdict, &Exchange),
+    ) -> Vec<Difference> {
+        use ResponseVerdict::{Next, Reply};
+        let told = |verdict: &ResponseVerdict| match verdict {
+            Next => "next".to_owned(),
+            Reply(reply) => format!("reply {}", reply.status.as_u16()),
+        };
+        match (plugin.0, candidate.0) {
+            (Ok(Next), Next) => {}
+            (Ok(Reply(one)), Reply(other)) => return of_replies(of_reply(one), of_reply(other)),
+            (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
+        }
+        let mut all = match (&plugin.1.response, &candidate.1.response) {
+            (Some(one), Some(other)) => of_replies(
+                (one.parts.status, &one.parts.headers, &[]),
+                (other.parts.status, &other.parts.headers, &[]),
+            ),
+            _ => Vec::new(),
+        };
+        let unread = || plugin.1.response_as_it_came();
+        of_bodies(&mut all, plugin.1.response_body(), candidate.1.response_body().or_else(unread));
+        of_notes(&mut all, plugin.1, candidate.1);
+        all
+    }
 }
 
 /// Two that are not alike; the plugin has none if it failed.
@@ -436,7 +447,7 @@ mod tests {
                 "headers: x-b",
             ),
         ] {
-            let found = request_differences((&plugin, &same), (&candidate, other));
+            let found = RequestHook::differences((&plugin, &same), (&candidate, other));
             let words: Vec<_> = found.iter().map(ToString::to_string).collect();
             assert_eq!(words.join("; "), expected);
         }

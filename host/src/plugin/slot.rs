@@ -13,16 +13,23 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    Completed, Hook, Plugin, PluginCounts, RouteCalls,
-    background::Background,
-    bindings::exports::tollgate::policy::{balance_hook, request_hook, response_hook},
     breaker::{Breaker, Entry},
+    clocks::now,
+    configured::Plugin,
     cost::Cost,
+    counts::{Hook, PluginCounts, RouteCalls},
     crowd::{Crowd, Crowded},
-    errand::{Errands, at_once},
-    exchange::{InHand, Reply},
-    instance::{CallError, Checked, Ended, Instance, Keeper, Terms, now},
+    error::CallError,
+    exchange::InHand,
+    host_io::{HostIo, at_once},
+    instance::{Ended, Instance, Terms},
+    made::Keeper,
+    members::{Members, Pick},
+    message_hook::{MessageHook, RequestHook, ResponseHook},
+    offload::OffloadThread,
+    outcome::Completed,
     pace::Pace,
+    verdict::{RequestVerdict, ResponseVerdict},
 };
 use crate::telemetry::Writer;
 
@@ -41,7 +48,7 @@ pub struct Slot {
     breaker: Breaker,
     pace: Pace,
     /// Where calls go that take long; they stay if absent.
-    background: Option<Rc<Background>>,
+    offload: Option<Rc<OffloadThread>>,
     /// For the one instance of a plugin that does not wait, while its calls are made in the background.
     turn: Semaphore,
     /// Requests that have one, or wait for it.
@@ -49,67 +56,19 @@ pub struct Slot {
     crowd: Crowd,
 }
 
-/// What a request hook decided.
+/// What a hook may use while it is called, beside the message in hand.
 #[derive(Debug)]
-pub enum RequestVerdict {
-    Next,
-    Reply(Reply),
-    /// Go on, to the upstream of this name.
-    Forward(String),
+pub struct CallContext<'a, I> {
+    /// Does what the call waits for, if it may wait.
+    pub io: &'a mut I,
+    /// Where the time of the call is counted, too.
+    pub route: Option<&'a RouteCalls>,
 }
 
-/// What a response hook decided.
-#[derive(Debug)]
-pub enum ResponseVerdict {
-    Next,
-    Reply(Reply),
-}
-
-/// The place of the endpoint that a balancer chose; none if it has no opinion.
-pub type Pick = Option<usize>;
-
-/// The endpoints of an upstream, as a balancer may know them.
-pub trait Members: Send + Sync + std::fmt::Debug {
-    /// The name of the upstream.
-    fn upstream(&self) -> &str;
-    /// Another number for another list: who has seen this one need not be told again.
-    fn version(&self) -> u64;
-    /// What a balancer is told.
-    fn describe(&self) -> Vec<Member>;
-    /// How many there are.
-    fn len(&self) -> usize;
-    fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// How one of them does at this moment.
-    fn inspect(&self, index: usize) -> Option<Condition>;
-}
-
-/// An endpoint, described to a balancer.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// `host:port`.
-    pub address: String,
-    pub weight: u32,
-    pub tags: Vec<(String, String)>,
-}
-
-/// How an endpoint does.
-#[derive(Debug, Clone, Copy)]
-pub struct Condition {
-    /// Requests in flight.
-    pub active: u32,
-    /// Moving average of the time to the head of a response, in microseconds.
-    pub latency_us: u32,
-    /// Failures in a row.
-    pub failures: u32,
-    /// What it has reported of its load of late, if it has.
-    pub load: Option<f32>,
-}
-
-impl From<Member> for balance_hook::Endpoint {
-    fn from(member: Member) -> Self {
-        Self { address: member.address, weight: member.weight, tags: member.tags }
+impl<'a, I> CallContext<'a, I> {
+    /// Of a call that belongs to no route.
+    pub fn new(io: &'a mut I) -> Self {
+        Self { io, route: None }
     }
 }
 
@@ -126,7 +85,7 @@ impl Slot {
             there: Cell::new(0),
             breaker,
             pace: Pace::default(),
-            background: None,
+            offload: None,
             turn: Semaphore::new(1),
             in_hand: Cell::new(0),
             crowd: Crowd::default(),
@@ -134,8 +93,8 @@ impl Slot {
     }
 
     /// The same with a place for calls that take long.
-    pub fn with_background(self, background: Rc<Background>) -> Self {
-        Self { background: Some(background), ..self }
+    pub fn with_offload(self, offload: Rc<OffloadThread>) -> Self {
+        Self { offload: Some(offload), ..self }
     }
 
     pub fn plugin(&self) -> &Arc<Plugin> {
@@ -152,15 +111,9 @@ impl Slot {
         self.plugin.counts().of(self.writer)
     }
 
-    /// Whether hooks are to be called by [`Slot::on_request_waiting`] and [`Slot::on_response_waiting`].
-    pub fn waits(&self) -> bool {
-        self.plugin.waits()
-    }
-
-    /// Whether they are better called by [`Slot::on_request_behind`] and [`Slot::on_response_behind`], since calls take
-    /// long.
-    pub fn is_slow(&self) -> bool {
-        self.background.is_some() && (self.pace.is_slow() || self.in_hand.get() > 0)
+    /// Whether calls take so long that they are made in the background.
+    fn is_slow(&self) -> bool {
+        self.offload.is_some() && (self.pace.is_slow() || self.in_hand.get() > 0)
     }
 
     /// Keeps what the plugin makes.
@@ -168,82 +121,109 @@ impl Slot {
         Keeper { made: &self.plugin.shared.made, most: self.plugin.limits.unsent.as_usize() }
     }
 
-    /// Calls `on-request`. `route` is where its time is counted, too.
-    pub fn on_request(
-        &self,
-        exchange: &mut InHand,
-        route: Option<&RouteCalls>,
-    ) -> Result<RequestVerdict, CallError> {
-        RequestVerdict::of(self.call(Hook::OnRequest, exchange, route, Instance::on_request)?, self.keeper())
+    /// Calls `on-request`.
+    pub fn on_request<'a, I: HostIo>(
+        &'a self,
+        exchange: &'a mut InHand,
+        context: CallContext<'a, I>,
+    ) -> impl Future<Output = Result<RequestVerdict, CallError>> {
+        self.call::<RequestHook, I>(exchange, context)
     }
 
     /// Calls `on-response`.
-    pub fn on_response(
-        &self,
-        exchange: &mut InHand,
-        route: Option<&RouteCalls>,
-    ) -> Result<ResponseVerdict, CallError> {
-        ResponseVerdict::of(
-            self.call(Hook::OnResponse, exchange, route, Instance::on_response)?,
-            self.keeper(),
-        )
+    pub fn on_response<'a, I: HostIo>(
+        &'a self,
+        exchange: &'a mut InHand,
+        context: CallContext<'a, I>,
+    ) -> impl Future<Output = Result<ResponseVerdict, CallError>> {
+        self.call::<ResponseHook, I>(exchange, context)
     }
 
-    /// Calls `on-request` in the background.
-    pub async fn on_request_behind(
-        &self,
-        exchange: &mut InHand,
-        route: Option<&RouteCalls>,
-    ) -> Result<RequestVerdict, CallError> {
-        self.call_behind(Hook::OnRequest, exchange, route, Instance::on_request, RequestVerdict::of).await
+    /// Calls a hook about a message: on this worker to its end, on this worker in several turns, or in the background, as
+    /// the plugin and its pace ask for it.
+    ///
+    /// Most calls are made to their end here, and the future of such a call never suspends. The other ways have large
+    /// futures, so each goes into a box of its own, and this one stays as small as what it is given.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn holds its parameters twice, and so does each request"
+    )]
+    pub fn call<'a, H: MessageHook, I: HostIo>(
+        &'a self,
+        exchange: &'a mut InHand,
+        context: CallContext<'a, I>,
+    ) -> impl Future<Output = Result<H::Verdict, CallError>> {
+        async move {
+            if self.plugin.waits() {
+                Box::pin(self.call_async::<H, I>(exchange, context)).await
+            } else if self.is_slow() {
+                Box::pin(self.call_offloaded::<H>(exchange, context.route)).await
+            } else {
+                self.call_inline::<H>(exchange, context.route)
+            }
+        }
     }
 
-    /// Calls `on-response` in the background.
-    pub async fn on_response_behind(
+    /// Calls a hook on this worker, to its end.
+    fn call_inline<H: MessageHook>(
         &self,
         exchange: &mut InHand,
         route: Option<&RouteCalls>,
-    ) -> Result<ResponseVerdict, CallError> {
-        self.call_behind(Hook::OnResponse, exchange, route, Instance::on_response, ResponseVerdict::of).await
+    ) -> Result<H::Verdict, CallError> {
+        H::read(self.call_now(H::HOOK, exchange, route, H::call)?, self.keeper())
     }
 
-    /// Calls `on-request` of a plugin that may wait.
-    pub async fn on_request_waiting(
+    /// Calls a hook of a plugin whose calls may suspend.
+    async fn call_async<H: MessageHook, I: HostIo>(
         &self,
         exchange: &mut InHand,
-        errands: &mut impl Errands,
-        route: Option<&RouteCalls>,
-    ) -> Result<RequestVerdict, CallError> {
+        CallContext { io, route }: CallContext<'_, I>,
+    ) -> Result<H::Verdict, CallError> {
         let terms = self.terms();
-        let mut lent = self.lend(Hook::OnRequest, terms.recycle_after, exchange.is_traffic()).await?;
-        let timed = self.counts().begin(Hook::OnRequest);
+        let mut lent = self.lend(H::HOOK, terms.recycle_after, exchange.is_traffic()).await?;
+        let timed = self.counts().begin(H::HOOK);
         let (instance, taken) = (lent.take(), exchange.take());
-        let ended = instance.on_request_waiting(taken, errands, terms, RequestVerdict::of).await;
+        let ended = instance.call_async(taken, H::export, io, terms, H::read).await;
         self.counts().end(timed, route, ended.cost.waited);
-        lent.give_back(ended, exchange)
+        let verdict = lent.give_back(ended, exchange);
+        io.replace_body(exchange);
+        verdict
     }
 
-    /// Calls `on-response` of a plugin that may wait.
-    pub async fn on_response_waiting(
+    /// Calls a hook in the background, which takes several turns of this worker and one of the thread there.
+    async fn call_offloaded<H: MessageHook>(
         &self,
         exchange: &mut InHand,
-        errands: &mut impl Errands,
         route: Option<&RouteCalls>,
-    ) -> Result<ResponseVerdict, CallError> {
-        let terms = self.terms();
-        let mut lent = self.lend(Hook::OnResponse, terms.recycle_after, exchange.is_traffic()).await?;
-        let timed = self.counts().begin(Hook::OnResponse);
-        let (instance, taken) = (lent.take(), exchange.take());
-        let ended = instance.on_response_waiting(taken, errands, terms, ResponseVerdict::of).await;
-        self.counts().end(timed, route, ended.cost.waited);
+    ) -> Result<H::Verdict, CallError> {
+        let Some(offload) = &self.offload else { return self.call_inline::<H>(exchange, route) };
+        if self.in_hand.get() >= Self::IN_HAND {
+            return Err(CallError::Busy(Self::IN_HAND));
+        }
+        let _in_hand = InHandOffloaded::new(&self.in_hand);
+        let _turn = self.turn.acquire().await.expect("nobody closes it");
+        let recycle_after = self.plugin.recycle_after();
+        let mut lent = self.lend(H::HOOK, recycle_after, exchange.is_traffic()).await?;
+        let counts = self.counts();
+        let (timed, since) = (counts.begin(H::HOOK), Instant::now());
+        let (mut instance, taken) = (lent.take(), exchange.take());
+        let given_up = GivenUp::default();
+        let flag = given_up.0.clone();
+        let work = move || {
+            let called = instance.call_until(flag, taken, H::call);
+            Ended::new(instance, recycle_after, called, H::read)
+        };
+        let (mut ended, took) = offload.run(work).await;
+        (ended.cost.computed, ended.cost.is_offloaded) = (took, true);
+        counts.end(timed, route, since.elapsed().saturating_sub(took));
         lent.give_back(ended, exchange)
     }
 
     /// Calls `on-tick`.
-    pub async fn on_tick(&self, errands: &mut impl Errands) -> Result<(), CallError> {
+    pub async fn on_tick(&self, io: &mut impl HostIo) -> Result<(), CallError> {
         let mut lent = self.lend(Hook::OnTick, self.plugin.limits.recycle_after, true).await?;
         let timed = self.counts().begin(Hook::OnTick);
-        let result = lent.instance().on_tick(errands).await;
+        let result = lent.instance().on_tick(io).await;
         self.counts().end(timed, None, lent.instance().cost_in_all().waited);
         lent.keep(result)
     }
@@ -252,11 +232,11 @@ impl Slot {
     pub async fn on_complete(
         &self,
         outcomes: &[Arc<Completed>],
-        errands: &mut impl Errands,
+        io: &mut impl HostIo,
     ) -> Result<(), CallError> {
         let mut lent = self.lend(Hook::OnComplete, self.plugin.limits.recycle_after, true).await?;
         let timed = self.counts().begin(Hook::OnComplete);
-        let result = lent.instance().on_complete(outcomes, errands).await;
+        let result = lent.instance().on_complete(outcomes, io).await;
         self.counts().end(timed, None, lent.instance().cost_in_all().waited);
         lent.keep(result)
     }
@@ -287,10 +267,10 @@ impl Slot {
             return Err(CallError::Busy(most));
         }
         self.there.set(self.there.get() + 1);
-        let started = match &self.background {
-            Some(background) if self.pace.is_slow() => {
+        let started = match &self.offload {
+            Some(offload) if self.pace.is_slow() => {
                 let plugin = self.plugin.clone();
-                background.run(move || at_once(plugin.instance())).await.0
+                offload.run(move || at_once(plugin.instance())).await.0
             }
             Some(_) | None => self.plugin.instance().await,
         };
@@ -333,58 +313,24 @@ impl Slot {
     /// How a call is to be made that may take several turns.
     fn terms(&self) -> Terms<'_> {
         Terms {
-            background: self.background.as_deref(),
-            is_slow: self.background.is_some() && self.pace.is_slow(),
+            offload: self.offload.as_deref(),
+            is_slow: self.offload.is_some() && self.pace.is_slow(),
             recycle_after: self.plugin.recycle_after(),
         }
     }
 
-    /// Calls a hook in the background, which takes several turns of this worker and one of the thread there.
-    async fn call_behind<V: 'static, T: Send + 'static>(
-        &self,
-        hook: Hook,
-        exchange: &mut InHand,
-        route: Option<&RouteCalls>,
-        call: fn(&mut Instance) -> Option<wasmtime::Result<V>>,
-        checked: Checked<V, T>,
-    ) -> Result<T, CallError> {
-        let Some(background) = &self.background else {
-            return checked(self.call(hook, exchange, route, call)?, self.keeper());
-        };
-        if self.in_hand.get() >= Self::IN_HAND {
-            return Err(CallError::Busy(Self::IN_HAND));
-        }
-        let _in_hand = InHandBehind::new(&self.in_hand);
-        let _turn = self.turn.acquire().await.expect("nobody closes it");
-        let recycle_after = self.plugin.recycle_after();
-        let mut lent = self.lend(hook, recycle_after, exchange.is_traffic()).await?;
-        let counts = self.counts();
-        let (timed, since) = (counts.begin(hook), Instant::now());
-        let (mut instance, taken) = (lent.take(), exchange.take());
-        let given_up = GivenUp::default();
-        let flag = given_up.0.clone();
-        let work = move || {
-            let called = instance.call_until(flag, taken, call);
-            Ended::new(instance, recycle_after, called, checked)
-        };
-        let (mut ended, took) = background.run(work).await;
-        (ended.cost.computed, ended.cost.is_behind) = (took, true);
-        counts.end(timed, route, since.elapsed().saturating_sub(took));
-        lent.give_back(ended, exchange)
-    }
-
     /// What a call tells of those to come.
     fn learn(&self, cost: Cost) {
-        if cost.taken().is_zero() && !cost.is_behind {
+        if cost.taken().is_zero() && !cost.is_offloaded {
             return;
         }
         self.breaker.spend(cost.taken(), now);
-        if self.background.is_none() {
+        if self.offload.is_none() {
             return;
         }
         let (counts, plugin) = (self.counts(), &self.plugin.name);
-        counts.behind.add(u64::from(cost.is_behind));
-        if cost.is_behind && self.pace.is_slow() {
+        counts.offloaded.add(u64::from(cost.is_offloaded));
+        if cost.is_offloaded && self.pace.is_slow() {
             if self.pace.timed(&cost, counts.calls(), now) {
                 tracing::info!(%plugin, "the plugin's calls are quick again and made on this worker");
             }
@@ -401,11 +347,12 @@ impl Slot {
         tried: &[u32],
     ) -> Result<Pick, CallError> {
         let index =
-            self.call(Hook::Pick, exchange, None, |instance| instance.pick(members, tried))?.flatten();
+            self.call_now(Hook::Pick, exchange, None, |instance| instance.pick(members, tried))?.flatten();
         Ok(index.map(|index| index as usize).filter(|index| *index < members.len()))
     }
 
-    fn call<T>(
+    /// Calls a hook to its end, if the breaker lets it.
+    fn call_now<T>(
         &self,
         hook: Hook,
         exchange: &mut InHand,
@@ -413,12 +360,12 @@ impl Slot {
         call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
         let entry = self.enter(hook, exchange.is_traffic())?;
-        let result = self.call_now(hook, exchange, route, call);
+        let result = self.call_instance(hook, exchange, route, call);
         self.leave(entry, hook, result.as_ref().err());
         result
     }
 
-    fn call_now<T>(
+    fn call_instance<T>(
         &self,
         hook: Hook,
         exchange: &mut InHand,
@@ -461,16 +408,16 @@ impl Drop for GivenUp {
 }
 
 /// One of the requests that are in hand in the background, for as long as it lives.
-struct InHandBehind<'a>(&'a Cell<u32>);
+struct InHandOffloaded<'a>(&'a Cell<u32>);
 
-impl<'a> InHandBehind<'a> {
+impl<'a> InHandOffloaded<'a> {
     fn new(count: &'a Cell<u32>) -> Self {
         count.set(count.get() + 1);
         Self(count)
     }
 }
 
-impl Drop for InHandBehind<'_> {
+impl Drop for InHandOffloaded<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }
@@ -547,29 +494,6 @@ impl Drop for Lent<'_> {
         if self.is_there {
             self.slot.there.set(self.slot.there.get() - 1);
         }
-    }
-}
-
-impl RequestVerdict {
-    fn of(verdict: Option<request_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
-        Ok(match verdict {
-            None | Some(request_hook::Verdict::Next) => Self::Next,
-            Some(request_hook::Verdict::Forward(upstream)) => Self::Forward(upstream),
-            Some(request_hook::Verdict::Reply(reply)) => {
-                Self::Reply(Reply::new(reply.status, reply.headers, keeper.keep(reply.body)?)?)
-            }
-        })
-    }
-}
-
-impl ResponseVerdict {
-    fn of(verdict: Option<response_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
-        Ok(match verdict {
-            None | Some(response_hook::Verdict::Next) => Self::Next,
-            Some(response_hook::Verdict::Reply(reply)) => {
-                Self::Reply(Reply::new(reply.status, reply.headers, keeper.keep(reply.body)?)?)
-            }
-        })
     }
 }
 

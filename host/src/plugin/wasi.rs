@@ -19,28 +19,19 @@ use wasmtime::{
     component::{HasData, Linker, Resource, ResourceTable, ResourceType, types},
 };
 use wasmtime_wasi::{
-    WasiCtx, WasiView,
-    cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView},
-    clocks::{WasiClocks, WasiClocksView},
-    filesystem::{WasiFilesystem, WasiFilesystemView},
+    WasiCtx,
+    cli::{IsTerminal, StdoutStream},
     p2::{
         DynInputStream, DynOutputStream, DynPollable, OutputStream, Pollable, StreamError, StreamResult,
-        bindings::{
-            cli, clocks, filesystem, random,
-            sync::{
-                self,
-                io::{poll, streams},
-            },
-        },
+        bindings::sync::io::{poll, streams},
     },
-    random::{WasiRandom, WasiRandomView},
 };
 use wasmtime_wasi_io::bindings::wasi::io as waiting;
 
 use super::{
-    alarm::{Alarms, ByAlarms},
-    host::{Line, LogLines},
-    instance::{Limits, State},
+    alarm::Alarms,
+    limits::Limits,
+    log_lines::{Line, LogLines},
     surroundings::{Chance, Surroundings, WallClock},
 };
 
@@ -80,32 +71,7 @@ pub(super) fn context(plugin: &Arc<str>, log_lines: &LogLines, surroundings: &Su
     builder.build()
 }
 
-/// Adds what works to a linker.
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> Result<()> {
-    clocks::wall_clock::add_to_linker::<State, WasiClocks>(linker, State::clocks)?;
-    clocks::monotonic_clock::add_to_linker::<State, ByAlarms>(linker, State::clock)?;
-    random::random::add_to_linker::<State, WasiRandom>(linker, State::random)?;
-    random::insecure::add_to_linker::<State, WasiRandom>(linker, State::random)?;
-    random::insecure_seed::add_to_linker::<State, WasiRandom>(linker, State::random)?;
-    cli::exit::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::environment::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::terminal_input::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::terminal_output::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::terminal_stdin::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::terminal_stdout::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    cli::terminal_stderr::add_to_linker::<State, WasiCli>(linker, State::cli)?;
-    // Without preopened folders there is no descriptor to call any of these with.
-    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
-    sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(linker, State::filesystem)?;
-    waiting::error::add_to_linker::<State, Errors>(linker, |state| state.ctx().table)?;
-    poll::add_to_linker::<State, OnlySleeps>(linker, State::waiting)?;
-    streams::add_to_linker::<State, OnlySleeps>(linker, State::waiting)
-}
-
-/// Whether an import is WASI that [`add_to_linker`] has added.
+/// Whether an import is WASI that works.
 pub(super) fn is_offered(import: &str) -> bool {
     ["wasi:clocks/", "wasi:random/", "wasi:cli/", "wasi:filesystem/", "wasi:io/"]
         .iter()
@@ -148,14 +114,14 @@ pub(super) struct Waiting<'a> {
     pub limits: &'a mut Limits,
 }
 
-struct OnlySleeps;
+pub(super) struct OnlySleeps;
 
 impl HasData for OnlySleeps {
     type Data<'a> = Waiting<'a>;
 }
 
 /// `wasi:io/error` never waits anyway.
-struct Errors;
+pub(super) struct Errors;
 
 impl HasData for Errors {
     type Data<'a> = &'a mut ResourceTable;

@@ -7,7 +7,10 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Connection, Context as Request, cut::Cut, grpc, meter::Meter, record::Record, send::Sent};
+use super::{
+    connection::Connection, context::Context as Request, cut::Cut, grpc, meter::Meter, record::Record,
+    send::Sent,
+};
 use crate::{
     body::{End, Observer},
     clock::Timer,

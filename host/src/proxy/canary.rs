@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use http::StatusCode;
 
-use super::Context;
+use super::context::Context;
 use crate::{
     live::Generation,
     plugin::{CallError, Exchange, Side, Slot},

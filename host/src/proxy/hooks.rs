@@ -6,20 +6,26 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::Response;
 
 use super::{
-    cached::Answer, canary, context::Context, errands::Call, error::Error, observer::Observer, shadow::Shown,
+    cached::Answer,
+    canary,
+    context::Context,
+    error::Error,
+    host_io::{Body, LeavingBody, MessageIo},
+    observer::Observer,
+    shadow::ShadowCall,
 };
 use crate::{
-    body::{Arriving, Content, Leaving},
+    body::{Arriving, Content},
     cache::Rules,
     clock::Timer,
     config::Failure,
     live::Generation,
     plugin::{
-        CallError, Hook, InHand, Reply, RequestVerdict, ResponseHead, ResponseVerdict, RouteCalls, Slot,
-        brief,
+        CallContext, CallError, Compare, Decided, Hook, InHand, Reply, RequestHook, RequestVerdict,
+        ResponseHead, ResponseHook, ResponseVerdict, RouteCalls, Slot, brief,
     },
     reason::put_reason,
     snapshot::{Route, Step, Target},
@@ -64,48 +70,62 @@ pub(super) async fn on_request(
 }
 
 /// Runs the request hook of one plugin. Also says which of its versions was asked.
-async fn ask<'a>(
+fn ask<'a: 'e, 'e>(
     context: &'a Context,
-    route: &Route,
-    Step { place, calls, shadow }: &Step,
-    exchange: &mut InHand,
-    body: Option<&mut Arriving>,
-    deadline: Option<&Timer>,
-) -> (&'a Slot, Result<Decision, CallError>) {
-    let generation = &context.generation;
-    let (slot, side) = canary::version(context, *place, exchange);
-    let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
-    let calls = calls.of(generation.writer);
+    route: &'e Route,
+    step: &'a Step,
+    exchange: &'e mut InHand,
+    body: Option<&'e mut Arriving>,
+    deadline: Option<&'e Timer>,
+) -> impl Future<Output = (&'a Slot, Result<Decision, CallError>)> {
+    let body = body.map_or(Body::None, Body::Request);
+    let io = MessageIo::new(context, step.place, body, deadline);
+    call::<RequestHook, _>(step, exchange, io, |verdict, io, exchange| {
+        let generation = &io.context.generation;
+        let decision = Decision::of(verdict, generation, io.place, route)?;
+        if let Decision::Forward(place) = &decision {
+            exchange.upstream = generation.snapshot.upstreams[*place].upstream.name.clone();
+        }
+        Ok(decision)
+    })
+}
+
+/// Calls a hook of one plugin about a message: the version of it that the request's id falls to, recorded, counted, and with
+/// its candidate in the shadow after it. `decide` makes something of the verdict. Also says which version was called.
+///
+/// A function that returns a block, so that what it is given is held once while the hook runs.
+fn call<'a: 'e, 'e, H: Compare, D>(
+    step: &'a Step,
+    exchange: &'e mut InHand,
+    mut io: MessageIo<'a, 'e>,
+    decide: impl FnOnce(H::Verdict, &MessageIo<'a, 'e>, &mut InHand) -> Result<D, CallError> + 'e,
+) -> impl Future<Output = (&'a Slot, Result<D, CallError>)>
+where
+    for<'v> &'v H::Verdict: Into<Decided>,
+{
+    let context = io.context;
+    let (slot, side) = canary::version(context, step.place, exchange);
+    let shadow = step.shadow.filter(|_| exchange.is_traffic());
+    let shadow = shadow.map(|place| Box::new(ShadowCall::new(context, place, exchange)));
+    let calls = step.calls.of(context.generation.writer);
     calls.calls.add(1);
     if let Some(taint) = &mut exchange.taint {
         taint.begin_call();
     }
-    let mut recorded = slot.plugin().begin_recording(Hook::OnRequest, exchange);
-    let verdict = if slot.waits() {
-        let call = Call {
-            request: body,
-            says_end: context.connection.turn.is_none(),
-            ..Call::of(context, *place, deadline, recorded.as_deref_mut())
-        };
-        // In a box, since most requests do without.
-        Box::pin(request_waiting(slot, exchange, call, calls)).await
-    } else if slot.is_slow() {
-        Box::pin(slot.on_request_behind(exchange, Some(calls))).await
-    } else {
-        slot.on_request(exchange, Some(calls))
-    };
-    if let Some(recorded) = recorded {
-        recorded.end(exchange, verdict.as_ref());
+    io.recorded = slot.plugin().begin_recording(H::HOOK, exchange);
+    async move {
+        let call = CallContext { io: &mut io, route: Some(calls) };
+        let verdict = slot.call::<H, _>(exchange, call).await;
+        if let Some(recorded) = io.recorded.take() {
+            recorded.end(exchange, verdict.as_ref());
+        }
+        if let Some(shadow) = shadow {
+            shadow.compare::<H>(io.context, &verdict, exchange);
+        }
+        let decided = verdict.and_then(|verdict| decide(verdict, &io, exchange));
+        canary::called(io.context, io.place, side, decided.as_ref().err());
+        (slot, decided)
     }
-    if let Some(shown) = shown {
-        shown.request(&verdict, exchange);
-    }
-    let decided = verdict.and_then(|verdict| Decision::of(verdict, generation, *place, route));
-    canary::called(context, *place, side, decided.as_ref().err());
-    if let Ok(Decision::Forward(place)) = &decided {
-        exchange.upstream = generation.snapshot.upstreams[*place].upstream.name.clone();
-    }
-    (slot, decided)
 }
 
 impl Decision {
@@ -132,157 +152,84 @@ impl Decision {
     }
 }
 
-/// Calls the request hook of a plugin that may wait.
-async fn request_waiting(
-    slot: &Slot,
-    exchange: &mut InHand,
-    mut call: Call<'_>,
-    calls: &RouteCalls,
-) -> Result<RequestVerdict, CallError> {
-    let verdict = slot.on_request_waiting(exchange, &mut call, Some(calls)).await;
-    if let Some(content) = exchange.take_made_request_body()
-        && let Some(body) = call.request
-    {
-        let had_content = !http_body::Body::is_end_stream(body);
-        exchange.request.headers.remove(header::TRANSFER_ENCODING);
-        if had_content || !content.is_empty() {
-            exchange.request.headers.insert(header::CONTENT_LENGTH, content.len().into());
-        }
-        body.make(content);
-    }
-    verdict
-}
-
 /// Runs the response hooks over what an upstream answered, or what is stored of it.
-pub(super) async fn on_response(
-    context: &Context,
-    route: &Route,
-    exchange: &mut InHand,
-    answer: &mut Answer,
-) -> Result<(), Error> {
+pub(super) fn on_response<'e>(
+    context: &'e Context,
+    route: &'e Route,
+    exchange: &'e mut InHand,
+    answer: &'e mut Answer,
+) -> impl Future<Output = Result<(), Error>> {
     let is_done = answer.from_cache && route.cache.as_ref().is_some_and(Rules::stores_what_hooks_made);
-    if route.on_response.is_empty() || is_done {
-        return Ok(());
+    async move {
+        if route.on_response.is_empty() || is_done {
+            return Ok(());
+        }
+        let nothing = Response::new(Content::Whole(Bytes::new()));
+        let (parts, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
+        let endpoint =
+            answer.sent.as_ref().map(|sent| sent.endpoint().address.clone()).or(answer.endpoint.take());
+        exchange.response = Some(ResponseHead { parts, endpoint, from_cache: answer.from_cache });
+        let deadline = answer.sent.as_ref().and_then(|sent| sent.deadline.as_ref());
+        let (response, is_left) = run(context, route, exchange, body, deadline).await?;
+        answer.response = response;
+        if is_left && let Some(sent) = &mut answer.sent {
+            sent.give_up_response();
+        }
+        Ok(())
     }
-    let nothing = Response::new(Content::Whole(Bytes::new()));
-    let (parts, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
-    let endpoint =
-        answer.sent.as_ref().map(|sent| sent.endpoint().address.clone()).or(answer.endpoint.take());
-    exchange.response = Some(ResponseHead { parts, endpoint, from_cache: answer.from_cache });
-    let deadline = answer.sent.as_ref().and_then(|sent| sent.deadline.as_ref());
-    let (response, is_left) = run(context, route, exchange, body, deadline).await?;
-    answer.response = response;
-    if is_left && let Some(sent) = &mut answer.sent {
-        sent.give_up_response();
-    }
-    Ok(())
 }
 
 /// Runs the response hooks over what a request hook answered.
-pub(super) async fn on_reply(
-    context: &Context,
-    route: &Route,
-    exchange: &mut InHand,
+pub(super) fn on_reply<'e>(
+    context: &'e Context,
+    route: &'e Route,
+    exchange: &'e mut InHand,
     reply: Reply,
-) -> Result<Response<Content>, Error> {
+) -> impl Future<Output = Result<Response<Content>, Error>> {
     let mut response = into_response(reply);
     exchange.keep_promises(response.headers_mut());
-    if route.on_response.is_empty() {
-        return Ok(response);
+    async move {
+        if route.on_response.is_empty() {
+            return Ok(response);
+        }
+        let (parts, body) = response.into_parts();
+        exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
+        Ok(run(context, route, exchange, body, None).await?.0)
     }
-    let (parts, body) = response.into_parts();
-    exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
-    Ok(run(context, route, exchange, body, None).await?.0)
 }
 
 /// Also says whether something else goes to the client than what came, which was not read to its end.
-async fn run(
-    context: &Context,
-    route: &Route,
-    exchange: &mut InHand,
+fn run<'e>(
+    context: &'e Context,
+    route: &'e Route,
+    exchange: &'e mut InHand,
     content: Content,
-    deadline: Option<&Timer>,
-) -> Result<(Response<Content>, bool), Error> {
-    let mut body = Leaving::Untouched(content);
-    let mut is_left = false;
-    for Step { place, calls, shadow } in &route.on_response {
-        let (slot, side) = canary::version(context, *place, exchange);
-        let shown = shadow.filter(|_| exchange.is_traffic()).map(|place| Shown::to(context, place, exchange));
-        let calls = calls.of(context.generation.writer);
-        calls.calls.add(1);
-        if let Some(taint) = &mut exchange.taint {
-            taint.begin_call();
-        }
-        let mut recorded = slot.plugin().begin_recording(Hook::OnResponse, exchange);
-        let verdict = if slot.waits() {
-            let call = Call {
-                response: Some(&mut body),
-                ..Call::of(context, *place, deadline, recorded.as_deref_mut())
-            };
-            // In a box, since most responses do without.
-            let (verdict, made) = Box::pin(response_waiting(slot, exchange, call, calls)).await;
-            if let Some(content) = made {
-                is_left |= !body.is_read();
-                body = Leaving::Untouched(Content::Whole(content));
-            }
-            verdict
-        } else if slot.is_slow() {
-            Box::pin(slot.on_response_behind(exchange, Some(calls))).await
-        } else {
-            slot.on_response(exchange, Some(calls))
-        };
-        if let Some(recorded) = recorded {
-            recorded.end(exchange, verdict.as_ref());
-        }
-        if let Some(shown) = shown {
-            shown.response(&verdict, exchange);
-        }
-        canary::called(context, *place, side, verdict.as_ref().err());
-        match verdict {
-            Ok(ResponseVerdict::Next) => {}
-            Ok(ResponseVerdict::Reply(reply)) => {
-                let (parts, content) = into_response(reply).into_parts();
-                exchange.forget_response_body();
-                if let Some(taint) = &mut exchange.taint {
-                    taint.changes_response();
+    deadline: Option<&'e Timer>,
+) -> impl Future<Output = Result<(Response<Content>, bool), Error>> {
+    let mut body = LeavingBody::new(content);
+    async move {
+        for step in &route.on_response {
+            let io = MessageIo::new(context, step.place, Body::Response(&mut body), deadline);
+            let call = call::<ResponseHook, _>(step, exchange, io, |verdict, _, _| Ok(verdict));
+            let (slot, verdict) = call.await;
+            match verdict {
+                Ok(ResponseVerdict::Next) => {}
+                Ok(ResponseVerdict::Reply(reply)) => {
+                    let (parts, content) = into_response(reply).into_parts();
+                    exchange.forget_response_body();
+                    if let Some(taint) = &mut exchange.taint {
+                        taint.changes_response();
+                    }
+                    exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
+                    body.replace(content);
                 }
-                exchange.response = Some(ResponseHead { parts, endpoint: None, from_cache: false });
-                is_left |= !body.is_read();
-                body = Leaving::Untouched(content);
+                Err(error) => by_policy(slot, step.calls.of(context.generation.writer), error)?,
             }
-            Err(error) => by_policy(slot, calls, error)?,
         }
+        let head = exchange.response.take().expect("nothing takes the response away while hooks run");
+        let is_left = body.is_left;
+        Ok((Response::from_parts(head.parts, body.into_content()), is_left))
     }
-    let head = exchange.response.take().expect("nothing takes the response away while hooks run");
-    Ok((Response::from_parts(head.parts, body.into_content()), is_left))
-}
-
-/// Calls the response hook of a plugin that may wait. Gives the body, too, that it wants in the place of the one that
-/// is there, with the head as it is to be then.
-async fn response_waiting(
-    slot: &Slot,
-    exchange: &mut InHand,
-    mut call: Call<'_>,
-    calls: &RouteCalls,
-) -> (Result<ResponseVerdict, CallError>, Option<Bytes>) {
-    let verdict = slot.on_response_waiting(exchange, &mut call, Some(calls)).await;
-    let made = exchange.take_made_response_body();
-    let is_head = exchange.request.method == Method::HEAD;
-    let made = made.zip(exchange.response.as_mut()).and_then(|(content, response)| {
-        reframe(&mut response.parts.headers, response.parts.status, is_head, content)
-    });
-    (verdict, made)
-}
-
-/// Has the head of a response say how long the content is that was put in its place; none where there can be none
-/// (RFC 9110, section 6.4.1).
-fn reframe(headers: &mut HeaderMap, status: StatusCode, is_head: bool, content: Bytes) -> Option<Bytes> {
-    if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        return None;
-    }
-    headers.remove(header::TRAILER);
-    headers.insert(header::CONTENT_LENGTH, content.len().into());
-    (!is_head).then_some(content)
 }
 
 fn into_response(reply: Reply) -> Response<Content> {

@@ -3,64 +3,41 @@
 //! It is called after the plugin, with a copy of what the plugin was given, and nothing that it does leaves this module but
 //! counts and lines in the log.
 
-use super::Context;
-use crate::plugin::{
-    CallError, Difference, Exchange, Hook, InHand, ReadBodies, RequestVerdict, ResponseVerdict, Shadow, Slot,
-    at_once, request_differences, response_differences,
-};
+use super::context::Context;
+use crate::plugin::{CallContext, CallError, Compare, Exchange, InHand, ReadBodies, Shadow, Slot, at_once};
 
-/// A message as it was before the plugin was called, for a candidate to decide on.
-pub(super) struct Shown<'a> {
-    context: &'a Context,
+/// A call of a candidate that is to come, with the message as it was before the plugin was called.
+pub(super) struct ShadowCall<'a> {
     shadow: &'a Shadow,
     slot: &'a Slot,
     exchange: InHand,
 }
 
-impl<'a> Shown<'a> {
-    /// To the candidate at a place in the snapshot's list.
-    pub fn to(context: &'a Context, place: usize, exchange: &Exchange) -> Self {
+impl<'a> ShadowCall<'a> {
+    /// Of the candidate at a place in the snapshot's list.
+    pub fn new(context: &'a Context, place: usize, exchange: &Exchange) -> Self {
         let generation = &context.generation;
         let shadow = &generation.snapshot.shadows[place];
-        Self { context, shadow, slot: generation.shadow(place), exchange: InHand::new(exchange.copy()) }
+        Self { shadow, slot: generation.shadow(place), exchange: InHand::new(exchange.copy()) }
     }
 
-    /// Has the candidate decide on a request, and compares.
-    pub fn request(mut self, verdict: &Result<RequestVerdict, CallError>, exchange: &Exchange) {
-        let mut bodies = ReadBodies::of(exchange);
-        let decided = match self.slot.waits() {
-            // It asks for bodies, which are there or are not, and waits for none.
-            true => at_once(self.slot.on_request_waiting(&mut self.exchange, &mut bodies, None)),
-            false => self.slot.on_request(&mut self.exchange, None),
-        };
-        let compare = |candidate| request_differences((verdict, exchange), (&candidate, &self.exchange));
-        let differences = decided.map(compare);
-        self.count(Hook::OnRequest, exchange, &bodies, differences);
-    }
-
-    /// The same of a response.
-    pub fn response(mut self, verdict: &Result<ResponseVerdict, CallError>, exchange: &Exchange) {
-        let mut bodies = ReadBodies::of(exchange);
-        let decided = match self.slot.waits() {
-            true => at_once(self.slot.on_response_waiting(&mut self.exchange, &mut bodies, None)),
-            false => self.slot.on_response(&mut self.exchange, None),
-        };
-        let compare = |candidate| response_differences((verdict, exchange), (&candidate, &self.exchange));
-        let differences = decided.map(compare);
-        self.count(Hook::OnResponse, exchange, &bodies, differences);
-    }
-
-    fn count(
-        &self,
-        hook: Hook,
+    /// Has the candidate decide, and compares. `verdict` and `exchange` are what the plugin has made of the message.
+    pub fn compare<H: Compare>(
+        mut self,
+        context: &Context,
+        verdict: &Result<H::Verdict, CallError>,
         exchange: &Exchange,
-        bodies: &ReadBodies,
-        differences: Result<Vec<Difference>, CallError>,
     ) {
+        let mut bodies = ReadBodies::of(exchange);
+        // It asks for bodies, which are there or are not, and waits for none.
+        let call = self.slot.call::<H, _>(&mut self.exchange, CallContext::new(&mut bodies));
+        let decided = at_once(call);
+        let writer = context.generation.writer;
         if bodies.has_missed {
-            return self.shadow.missed(self.context.generation.writer);
+            return self.shadow.missed(writer);
         }
+        let compare = |candidate| H::differences((verdict, exchange), (&candidate, &self.exchange));
         let request = exchange.id().and_then(|id| id.to_str().ok());
-        self.shadow.decided(self.context.generation.writer, hook, request, differences);
+        self.shadow.decided(writer, H::HOOK, request, decided.map(compare));
     }
 }

@@ -621,6 +621,9 @@ pub enum Unneeded {
     Later,
 }
 
+/// What came of compiling a component.
+pub(super) type Compiled = Result<Arc<Code>, Arc<LoadError>>;
+
 /// Plugins that were not loaded, and that nothing needs.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
@@ -671,7 +674,7 @@ pub(super) fn compile_limits(config: &Config) -> CompileLimits {
 
 impl Builder {
     /// The code of a component. What nothing needs has all together the time that one has which is needed.
-    fn compiled(&self, chosen: &Chosen<'_>, terms: Terms<'_>) -> Result<Arc<Code>, Arc<LoadError>> {
+    fn compiled(&self, chosen: &Chosen<'_>, terms: Terms<'_>) -> Compiled {
         if terms.serves || self.engine.is_compiled(chosen.digest) {
             return Ok(self.engine.load_within(&chosen.bytes, compile_limits(terms.config))?);
         }
@@ -679,12 +682,7 @@ impl Builder {
         tried.unwrap_or_else(|| self.compile_unneeded(chosen, terms.config, &terms.budget.compiling))
     }
 
-    fn compile_unneeded(
-        &self,
-        chosen: &Chosen<'_>,
-        config: &Config,
-        time: &Cell<Duration>,
-    ) -> Result<Arc<Code>, Arc<LoadError>> {
+    fn compile_unneeded(&self, chosen: &Chosen<'_>, config: &Config, time: &Cell<Duration>) -> Compiled {
         let limits = compile_limits(config);
         let left = time.get();
         if left.is_zero() {

@@ -9,9 +9,10 @@ use serde_json::Value as Json;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, TableLike, Value};
 
 use super::{
-    CaseReport, Report, StepReport, TestFile,
-    expect::{Difference, shares, texts},
-    file::{Level, Step, Verdict},
+    CaseReport, Report, StepReport,
+    difference::{Difference, texts},
+    expect::shares,
+    file::{Level, Step, TestFile, Verdict},
     stage::Outcome,
 };
 use crate::plugin::Logged;

@@ -3,30 +3,29 @@
 //! Plain data in the shape of `<name>.test.toml`. Reading reports every problem with its place, as it does for
 //! the configuration; strings are taken as they are written, `$` included.
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, path::PathBuf, time};
+use std::{collections::BTreeMap, net::IpAddr, path::Path, path::PathBuf};
 
-use http::{HeaderMap, Method, StatusCode, Version, uri::PathAndQuery};
+use http::{HeaderMap, Method, StatusCode, Version};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    conformance::Check,
-    expect::are_as_expected,
+    check::Check,
+    values::{ExpectPick, Expected, Moment, Url},
     words::{
-        answers, authority, client_address, headers, method, method_if, status, status_if, table_if,
-        tables_if, target, url, version, word_if,
+        authority, client_address, headers, method, method_if, status, status_if, table_if, tables_if,
+        tables_or_none, target, version, word_if,
     },
-    world::Grants,
 };
 use crate::{
     address::Caller,
     config::{
-        self, Duration, PluginLimits, Problem, Problems, Source,
+        self, BodyGrant, Duration, PluginLimits, Problem, Problems, Source, StoreGrant,
         read::{table, tables, word},
         read_document,
     },
     file as files,
-    plugin::{Completed, Outgoing, Target},
+    plugin::Completed,
 };
 
 /// The whole of `<name>.test.toml`.
@@ -55,7 +54,7 @@ pub struct TestFile {
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
     /// What others answer to its requests.
-    #[serde(default, deserialize_with = "answers")]
+    #[serde(default, deserialize_with = "tables_or_none")]
     pub http: Vec<Answered>,
     #[serde(default)]
     pub time: Moment,
@@ -232,15 +231,22 @@ impl Default for Request {
     }
 }
 
+/// How much a plugin is granted of what it imports.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Grants {
+    pub store: StoreGrant,
+    pub body: BodyGrant,
+}
+
 /// What somebody answers to a request of the plugin's own.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Answered {
-    #[serde(deserialize_with = "url")]
-    url: Url,
+    pub(super) url: Url,
     /// Any if absent.
     #[serde(default, deserialize_with = "method_if")]
-    method: Option<Method>,
+    pub(super) method: Option<Method>,
     #[serde(default, deserialize_with = "status")]
     pub status: StatusCode,
     #[serde(default, deserialize_with = "headers")]
@@ -252,21 +258,15 @@ pub struct Answered {
     pub error: Option<SendFault>,
     /// What a request has to have that this is the answer to.
     #[serde(default, deserialize_with = "table")]
-    asked: Asked,
+    pub(super) asked: Asked,
 }
 
 /// More of a request of the plugin's own than where it goes.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-struct Asked {
-    headers: BTreeMap<String, Expected>,
-    body: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) target: Target,
-    pub(super) path: PathAndQuery,
+pub(super) struct Asked {
+    pub(super) headers: BTreeMap<String, Expected>,
+    pub(super) body: Option<String>,
 }
 
 /// Why a request of the plugin's own gets no answer.
@@ -277,17 +277,6 @@ pub enum SendFault {
     Unreachable,
     TimedOut,
     TooLarge,
-}
-
-impl Answered {
-    /// Whether it is the answer to this request.
-    pub fn is_to(&self, request: &Outgoing) -> bool {
-        self.url.target == request.target
-            && self.url.path == request.path
-            && self.method.as_ref().is_none_or(|method| *method == request.method)
-            && are_as_expected(&self.asked.headers, &request.headers)
-            && self.asked.body.as_ref().is_none_or(|body| body.as_bytes() == request.body)
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -565,58 +554,6 @@ pub enum Level {
     Info,
     Warn,
     Error,
-}
-
-/// What is to be under a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
-    /// `"*"` or true: anything.
-    Present,
-    /// false.
-    Absent,
-    /// Text: this; repeated headers are joined.
-    Is(String),
-    /// An array: exactly these, in this order.
-    Are(Vec<String>),
-}
-
-/// What a call of `pick` is to give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExpectPick {
-    /// No opinion.
-    Nothing,
-    Place(u32),
-    /// Any that is there and has not been tried.
-    Untried,
-}
-
-impl ExpectPick {
-    /// Whether this is it, with these places tried already.
-    pub fn allows(self, picked: Option<usize>, tried: &[u32]) -> bool {
-        match (self, picked.map(|place| place as u32)) {
-            (Self::Nothing, picked) => picked.is_none(),
-            (Self::Place(place), picked) => picked == Some(place),
-            (Self::Untried, picked) => picked.is_some_and(|place| !tried.contains(&place)),
-        }
-    }
-}
-
-/// A point in time, in RFC 3339.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment(pub(super) time::Duration);
-
-impl Moment {
-    /// Since 1970.
-    pub fn since_epoch(self) -> time::Duration {
-        self.0
-    }
-}
-
-impl Default for Moment {
-    /// 2026-01-01T00:00:00Z.
-    fn default() -> Self {
-        Self(time::Duration::from_secs(1_767_225_600))
-    }
 }
 
 impl TestFile {

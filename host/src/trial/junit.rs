@@ -6,8 +6,9 @@
 use std::{fmt::Write, time::Duration};
 
 use super::{
-    CaseReport, Level, Report,
+    CaseReport, Report,
     conformance::{self, Conformance, Finding},
+    file::Level,
 };
 use crate::plugin::Logged;
 

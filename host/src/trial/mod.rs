@@ -4,25 +4,31 @@
 //! of it. Nothing here prints, and nothing opens a socket.
 
 mod bless;
+mod check;
 pub mod conformance;
+mod difference;
 mod expect;
 mod file;
 pub mod junit;
 pub mod recorded;
 mod stage;
 pub mod subject;
+mod values;
 mod words;
 mod world;
 
 pub use bless::{Blessed, bless};
-pub use expect::{Difference, compare};
+pub use check::Check;
+pub use difference::Difference;
+pub use expect::compare;
 pub use file::{
-    Answered, Case, Ended, Endpoint, Expect, Expected, Fault, Instance, Level, Moment, Picks, Request,
-    Response, Scheme, SendFault, Step, StepInstance, TestFile, Verdict,
+    Answered, Case, Ended, Endpoint, Expect, Fault, Grants, Instance, Level, Picks, Request, Response,
+    Scheme, SendFault, Step, StepInstance, TestFile, Verdict,
 };
 pub use stage::{NotSet, Outcome, Stage, fault};
+pub use values::{Expected, Moment};
 pub use words::header_value;
-pub use world::{Grants, Props};
+pub use world::Props;
 
 use std::{
     num::NonZero,

@@ -13,16 +13,17 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request, response};
 
 use super::{
-    file::{Ended, Endpoint, Fault, Moment, Picks, Request, Response, Step, StepInstance, Verdict},
+    file::{Ended, Endpoint, Fault, Picks, Request, Response, Step, StepInstance, Verdict},
+    values::Moment,
     world::{Props, World},
 };
 use crate::{
     address::Caller,
     config,
     plugin::{
-        CallError, Chance, Code, Completed, Condition, Exchange, Hook, InHand, Journal, Logged, Member,
-        Members, Plugin, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store,
-        Surroundings, Time, at_once,
+        CallContext, CallError, Chance, Code, Completed, Condition, Exchange, Hook, InHand, Journal, Logged,
+        Member, Members, Plugin, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError,
+        Store, Surroundings, Time, at_once,
     },
     telemetry::Writer,
 };
@@ -173,9 +174,13 @@ impl Stage {
         self.world.response_body = response.body.clone().into();
         let started = Instant::now();
         let result = match hook {
-            Hook::OnRequest => on_request(&self.slot, &mut exchange, &mut self.world).map(drop),
+            Hook::OnRequest => {
+                at_once(self.slot.on_request(&mut exchange, CallContext::new(&mut self.world))).map(drop)
+            }
             Hook::Pick => self.slot.pick(&mut exchange, &self.endpoints, tried).map(drop),
-            Hook::OnResponse => on_response(&self.slot, &mut exchange, &mut self.world).map(drop),
+            Hook::OnResponse => {
+                at_once(self.slot.on_response(&mut exchange, CallContext::new(&mut self.world))).map(drop)
+            }
             Hook::OnComplete => {
                 let completed = Completed {
                     method: request.method.to_string(),
@@ -275,7 +280,8 @@ impl Stage {
             timed(outcome, Hook::OnTick, || at_once(aside.on_tick(world)))?;
         }
         if step.request.is_some() && has(Hook::OnRequest) {
-            match timed(outcome, Hook::OnRequest, || on_request(slot, exchange, world))? {
+            let call = || at_once(slot.on_request(exchange, CallContext::new(world)));
+            match timed(outcome, Hook::OnRequest, call)? {
                 RequestVerdict::Next => outcome.verdict = Some(Verdict::Next),
                 RequestVerdict::Reply(mut reply) => {
                     exchange.keep_promises(&mut reply.headers);
@@ -312,7 +318,8 @@ impl Stage {
             }
         }
         if exchange.response.is_some() && has(Hook::OnResponse) {
-            match timed(outcome, Hook::OnResponse, || on_response(slot, exchange, world))? {
+            let call = || at_once(slot.on_response(exchange, CallContext::new(world)));
+            match timed(outcome, Hook::OnResponse, call)? {
                 ResponseVerdict::Next => outcome.verdict = Some(Verdict::Next),
                 ResponseVerdict::Reply(reply) => {
                     outcome.verdict = Some(Verdict::Reply);
@@ -328,30 +335,6 @@ impl Stage {
         }
         Ok(())
     }
-}
-
-/// Calls `on-request`, in the way that the plugin is called.
-fn on_request(slot: &Slot, exchange: &mut InHand, world: &mut World) -> Result<RequestVerdict, CallError> {
-    if !slot.waits() {
-        return slot.on_request(exchange, None);
-    }
-    let verdict = at_once(slot.on_request_waiting(exchange, world, None));
-    if let Some(content) = exchange.take_made_request_body() {
-        world.request_body = content;
-    }
-    verdict
-}
-
-/// The same for `on-response`.
-fn on_response(slot: &Slot, exchange: &mut InHand, world: &mut World) -> Result<ResponseVerdict, CallError> {
-    if !slot.waits() {
-        return slot.on_response(exchange, None);
-    }
-    let verdict = at_once(slot.on_response_waiting(exchange, world, None));
-    if let Some(content) = exchange.take_made_response_body() {
-        world.response_body = content;
-    }
-    verdict
 }
 
 fn timed<T>(outcome: &mut Outcome, hook: Hook, call: impl FnOnce() -> T) -> T {

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::TestFile;
+use super::file::TestFile;
 use crate::{
     config::{Problems, Source},
     file,

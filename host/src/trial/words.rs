@@ -1,6 +1,6 @@
 //! How is a single value in the tests of a plugin written?
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
@@ -9,12 +9,10 @@ use http::{
 use serde::{Deserialize, Deserializer, de};
 use toml::Spanned;
 
-use super::file::{Answered, ExpectPick, Expected, Moment, Url};
 use crate::{
     address::Caller,
     config::read::{table, tables, word, written},
     path,
-    plugin::Target,
 };
 
 /// Bytes of a header value: its code points (isomorphic encoding, as in the contract).
@@ -42,16 +40,10 @@ pub(super) fn tables_if<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(Some(tables.into_iter().map(Spanned::into_inner).collect()))
 }
 
-pub(super) fn answers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Answered>, D::Error> {
+pub(super) fn tables_or_none<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
     tables_if(deserializer).map(Option::unwrap_or_default)
-}
-
-pub(super) fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
-    written(deserializer, "a URL that a plugin may ask, such as \"https://auth.example.com/check\"", |text| {
-        let uri: http::Uri = text.parse().ok()?;
-        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Some(Url { target: Target::of(&uri)?, path })
-    })
 }
 
 pub(super) fn method_if<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Method>, D::Error> {
@@ -169,88 +161,5 @@ impl<'de> Deserialize<'de> for Values {
         }
 
         deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Expected {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Expected;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("text, \"*\" for anything, false for nothing, or an array of all values")
-            }
-
-            fn visit_bool<E: de::Error>(self, is_present: bool) -> Result<Expected, E> {
-                Ok(if is_present { Expected::Present } else { Expected::Absent })
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Expected, E> {
-                Ok(Expected::Is(number.to_string()))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Expected, E> {
-                Ok(if text == "*" { Expected::Present } else { Expected::Is(text.to_owned()) })
-            }
-
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Expected, A::Error> {
-                let mut values = Vec::new();
-                while let Some(text) = list.next_element::<String>()? {
-                    values.push(text);
-                }
-                Ok(Expected::Are(values))
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for ExpectPick {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl de::Visitor<'_> for Visitor {
-            type Value = ExpectPick;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let expected = "the place of an endpoint, from 0, \"*\" for any that has not been tried, or false for none";
-                formatter.write_str(expected)
-            }
-
-            fn visit_bool<E: de::Error>(self, has_one: bool) -> Result<ExpectPick, E> {
-                if has_one {
-                    return Err(E::invalid_value(de::Unexpected::Bool(true), &self));
-                }
-                Ok(ExpectPick::Nothing)
-            }
-
-            fn visit_i64<E: de::Error>(self, place: i64) -> Result<ExpectPick, E> {
-                u32::try_from(place)
-                    .map(ExpectPick::Place)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(place), &self))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ExpectPick, E> {
-                match text {
-                    "*" => Ok(ExpectPick::Untried),
-                    _ => Err(E::invalid_value(de::Unexpected::Other("text"), &self)),
-                }
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Moment {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        written(deserializer, "a time such as 2026-01-31T12:00:00Z, not before 1970", |text| {
-            let since = text.parse::<jiff::Timestamp>().ok()?.duration_since(jiff::Timestamp::UNIX_EPOCH);
-            // Until the year 2500 nanoseconds fit in a number.
-            time::Duration::try_from(since).ok().filter(|since| since.as_secs() < 16_725_225_600).map(Self)
-        })
     }
 }

@@ -6,11 +6,15 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 
-use super::file::{Answered, Case, SendFault, TestFile};
+use super::{
+    difference::are_as_expected,
+    file::{Answered, Case, Grants, SendFault, TestFile},
+};
 use crate::{
-    config::{BodyGrant, StoreGrant},
+    config::StoreGrant,
     plugin::{
-        BodyError, Capabilities, Errands, Granted, Outgoing, Quota, Received, Secrets, SendError, Store,
+        BodyError, Capabilities, Granted, HostIo, InHand, Outgoing, Quota, Received, Secrets, SendError,
+        Store,
     },
 };
 
@@ -26,14 +30,6 @@ pub struct Props {
     pub http: Vec<Answered>,
     /// Decides what comes by chance; the system does if absent.
     pub seed: Option<u64>,
-}
-
-/// How much a plugin is granted of what it imports.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Grants {
-    pub store: StoreGrant,
-    pub body: BodyGrant,
 }
 
 impl Props {
@@ -63,6 +59,17 @@ impl Props {
         let secrets = self.secrets.iter().map(|(name, secret)| (name.clone(), secret.as_bytes().to_vec()));
         let secrets = Secrets::known(secrets);
         Capabilities { store: Some(store), secrets, body: Some(self.grants.body), origins: Granted::OnTrial }
+    }
+}
+
+impl Answered {
+    /// Whether it is the answer to this request.
+    pub fn is_to(&self, request: &Outgoing) -> bool {
+        self.url.target == request.target
+            && self.url.path == request.path
+            && self.method.as_ref().is_none_or(|method| *method == request.method)
+            && are_as_expected(&self.asked.headers, &request.headers)
+            && self.asked.body.as_ref().is_none_or(|body| body.as_bytes() == request.body)
     }
 }
 
@@ -111,7 +118,7 @@ impl World {
     }
 }
 
-impl Errands for World {
+impl HostIo for World {
     async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
         self.answer(&request)
     }
@@ -122,6 +129,15 @@ impl Errands for World {
 
     async fn response_body(&mut self, most: usize, _: Duration) -> Result<Bytes, BodyError> {
         within(&self.response_body, most)
+    }
+
+    fn replace_body(&mut self, exchange: &mut InHand) {
+        if let Some(content) = exchange.take_made_request_body() {
+            self.request_body = content;
+        }
+        if let Some(content) = exchange.take_made_response_body() {
+            self.response_body = content;
+        }
     }
 }
 

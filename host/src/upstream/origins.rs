@@ -10,9 +10,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use super::{
-    ConnectError, Delivery, Endpoint, Lease, NotDelivered, Pool, Terms, Tls, Upstream, deliver,
-};
+use super::{ConnectError, Delivery, Endpoint, Lease, NotDelivered, Pool, Terms, Tls, Upstream, deliver};
 use crate::{
     body::RequestBody,
     clock::Clock,

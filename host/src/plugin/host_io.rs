@@ -1,8 +1,8 @@
-//! What does a plugin wait for, and who sees to it?
+//! What I/O can a call of a plugin wait for, and who does it?
 //!
-//! A call that may wait knows nothing of the worker that it runs on. What it waits for it leaves at a [`Desk`];
-//! whoever drives the call finds it there, has it done, and brings what came of it. So it is whoever calls a
-//! plugin that decides what it reaches: the proxy sends requests and reads bodies, a trial has them written down.
+//! A call that may wait knows nothing of the worker that it runs on. It leaves what it waits for in its [`PendingIo`].
+//! Whoever drives the call finds the request there, has it done by a [`HostIo`], and hands the result back. So the caller of
+//! a plugin decides what the plugin reaches: the proxy sends requests and reads bodies, a trial has them written down.
 
 use std::{
     future::Future,
@@ -16,14 +16,15 @@ use bytes::Bytes;
 use tokio::{sync::oneshot, task::yield_now};
 
 use super::{
-    background::Background,
     client::{Outgoing, Received, SendError},
     cost::{Cost, Meter},
-    engine,
+    epoch::epoch,
+    exchange::InHand,
+    offload::OffloadThread,
 };
 
-/// Does what a call waits for, each within the time that it is given.
-pub trait Errands {
+/// Does the I/O that a call waits for, each within the time that it is given.
+pub trait HostIo {
     /// Sends a request, within the time that it says itself.
     fn send(&mut self, request: Outgoing) -> impl Future<Output = Result<Received, SendError>>;
 
@@ -40,6 +41,9 @@ pub trait Errands {
         most: usize,
         within: Duration,
     ) -> impl Future<Output = Result<Bytes, BodyError>>;
+
+    /// The call has ended: takes the body that the plugin wants in the place of the message's own, if it has made one.
+    fn replace_body(&mut self, _exchange: &mut InHand) {}
 }
 
 /// Why there is no body.
@@ -56,9 +60,9 @@ pub enum BodyError {
 }
 
 /// For a call that has nothing to wait for.
-pub struct NoErrands;
+pub struct NoHostIo;
 
-impl Errands for NoErrands {
+impl HostIo for NoHostIo {
     async fn send(&mut self, _: Outgoing) -> Result<Received, SendError> {
         Err(SendError::Denied)
     }
@@ -74,7 +78,7 @@ impl Errands for NoErrands {
 
 /// Where a call leaves what it waits for, and what it has used. Shared by the call and by whoever drives it.
 #[derive(Debug, Default)]
-pub(super) struct Desk(Mutex<Contents>);
+pub(super) struct PendingIo(Mutex<Contents>);
 
 #[derive(Debug, Default)]
 struct Contents {
@@ -89,7 +93,7 @@ struct Contents {
     /// How long the call has been away from the thread.
     waited: Duration,
     /// What it has taken in the background.
-    behind: Duration,
+    offloaded: Duration,
 }
 
 #[derive(Debug)]
@@ -106,7 +110,7 @@ pub(super) enum Which {
     Response,
 }
 
-impl Desk {
+impl PendingIo {
     /// A call begins that may wait for so long; not at all if absent.
     pub fn begin(&self, wait: Option<Duration>) {
         let until = wait.and_then(|wait| Instant::now().checked_add(wait));
@@ -115,9 +119,9 @@ impl Desk {
 
     /// Adds what the call, or the last one, has taken in its turns.
     pub fn add_to(&self, cost: &mut Cost) {
-        let Contents { meter, waited, behind, .. } = &*self.contents();
-        cost.is_behind = !behind.is_zero();
-        cost.computed += if cost.is_behind { *behind } else { meter.sampled() };
+        let Contents { meter, waited, offloaded, .. } = &*self.contents();
+        cost.is_offloaded = !offloaded.is_zero();
+        cost.computed += if cost.is_offloaded { *offloaded } else { meter.sampled() };
         cost.seen_for += meter.used();
         cost.waited += *waited;
     }
@@ -172,14 +176,14 @@ impl Desk {
     fn resume(&self, cpu: fn() -> Duration) {
         let contents = &mut *self.contents();
         contents.meter.resume(cpu);
-        contents.has_outwaited |= contents.left_in.take().is_some_and(|epoch| epoch != engine::epoch());
+        contents.has_outwaited |= contents.left_in.take().is_some_and(|left_in| left_in != epoch());
     }
 
     /// The call has let go of the thread. What it waits for, if that is new.
     fn pause(&self, cpu: fn() -> Duration) -> Option<Asked> {
         let contents = &mut *self.contents();
         contents.meter.pause(cpu);
-        contents.left_in = contents.asked.is_some().then(engine::epoch);
+        contents.left_in = contents.asked.is_some().then(epoch);
         contents.asked.take()
     }
 }
@@ -187,15 +191,15 @@ impl Desk {
 /// Runs a call to its end, and has done what it waits for. `cpu` tells the CPU time of the thread.
 pub(super) async fn drive<T>(
     call: impl Future<Output = T>,
-    desk: &Desk,
-    errands: &mut impl Errands,
+    pending_io: &PendingIo,
+    io: &mut impl HostIo,
     cpu: fn() -> Duration,
 ) -> T {
     let mut call = pin!(call);
     loop {
-        match take_turn(call.as_mut(), desk, cpu) {
+        match take_turn(call.as_mut(), pending_io, cpu) {
             (Poll::Ready(outcome), _) => return outcome,
-            (Poll::Pending, asked) => attend(asked, desk, errands).await,
+            (Poll::Pending, asked) => attend(asked, pending_io, io).await,
         }
     }
 }
@@ -205,37 +209,37 @@ pub(super) type Portable<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The same, in the background from the moment at which the call has used up two turns here, so that it has computed for an
 /// epoch; or from its beginning, if it `is_slow`.
-pub(super) async fn drive_behind<T: Send + 'static>(
+pub(super) async fn drive_offloaded<T: Send + 'static>(
     mut call: Portable<T>,
-    desk: &Arc<Desk>,
-    errands: &mut impl Errands,
-    background: &Background,
+    pending_io: &Arc<PendingIo>,
+    io: &mut impl HostIo,
+    offload: &OffloadThread,
     is_slow: bool,
     cpu: fn() -> Duration,
 ) -> T {
     let mut turns = if is_slow { 2 } else { 0 };
     loop {
         let turn = if turns >= 2 {
-            let (given, since) = (desk.clone(), Instant::now());
+            let (given, since) = (pending_io.clone(), Instant::now());
             let work = move || {
                 let turn = take_turn(call.as_mut(), &given, cpu);
                 (turn, call)
             };
-            let ((turn, again), took) = background.run(work).await;
+            let ((turn, again), took) = offload.run(work).await;
             call = again;
-            let mut contents = desk.contents();
-            contents.behind += took;
+            let mut contents = pending_io.contents();
+            contents.offloaded += took;
             contents.waited += since.elapsed().saturating_sub(took);
             turn
         } else {
-            take_turn(call.as_mut(), desk, cpu)
+            take_turn(call.as_mut(), pending_io, cpu)
         };
         match turn {
             (Poll::Ready(outcome), _) => return outcome,
             (Poll::Pending, asked) => {
                 turns += u32::from(asked.is_none());
                 if turns < 2 || asked.is_some() {
-                    attend(asked, desk, errands).await;
+                    attend(asked, pending_io, io).await;
                 }
             }
         }
@@ -245,32 +249,32 @@ pub(super) async fn drive_behind<T: Send + 'static>(
 /// Has a call run until it lets go of the thread. What it waits for then, if that is new.
 fn take_turn<T>(
     call: Pin<&mut (impl Future<Output = T> + ?Sized)>,
-    desk: &Desk,
+    pending_io: &PendingIo,
     cpu: fn() -> Duration,
 ) -> (Poll<T>, Option<Asked>) {
-    desk.resume(cpu);
-    // What it waits for is at the desk, so nothing wakes it but who drives it.
+    pending_io.resume(cpu);
+    // What it waits for is in its `PendingIo`, so nothing wakes it but who drives it.
     let polled = call.poll(&mut Context::from_waker(Waker::noop()));
-    (polled, desk.pause(cpu))
+    (polled, pending_io.pause(cpu))
 }
 
 /// Has done what a call waits for: if it is nothing, for its turn.
-async fn attend(asked: Option<Asked>, desk: &Desk, errands: &mut impl Errands) {
+async fn attend(asked: Option<Asked>, pending_io: &PendingIo, io: &mut impl HostIo) {
     let since = Instant::now();
     // Nobody is there to take an answer only if the call has ended.
     match asked {
-        Some(Asked::Send(request, answer)) => drop(answer.send(errands.send(*request).await)),
+        Some(Asked::Send(request, answer)) => drop(answer.send(io.send(*request).await)),
         Some(Asked::RequestBody { most, within, answer }) => {
-            drop(answer.send(errands.request_body(most, within).await));
+            drop(answer.send(io.request_body(most, within).await));
         }
         Some(Asked::ResponseBody { most, within, answer }) => {
-            drop(answer.send(errands.response_body(most, within).await));
+            drop(answer.send(io.response_body(most, within).await));
         }
         // It has used up its turn. wasmtime would have it run again at once, but there is nothing to be had from
         // sockets while a task is ready: the runtime looks there only now and then, and when all have made way.
         None => yield_now().await,
     }
-    desk.contents().waited += since.elapsed();
+    pending_io.contents().waited += since.elapsed();
 }
 
 /// Runs a task to its end that waits for nothing but its turn.
@@ -306,7 +310,7 @@ mod tests {
     /// Answers every request with 204.
     struct Obliging(Vec<Duration>);
 
-    impl Errands for Obliging {
+    impl HostIo for Obliging {
         async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
             self.0.push(request.timeout);
             Ok(Received { status: 204, headers: http::HeaderMap::new(), body: Bytes::new() })
@@ -325,72 +329,72 @@ mod tests {
         Outgoing::new("GET", "http://a/", Vec::new(), Vec::new(), timeout).expect("it is a request")
     }
 
-    fn driven<T>(desk: &Desk, errands: &mut Obliging, call: impl Future<Output = T>) -> T {
-        at_once(drive(call, desk, errands, || Duration::ZERO))
+    fn driven<T>(pending_io: &PendingIo, io: &mut Obliging, call: impl Future<Output = T>) -> T {
+        at_once(drive(call, pending_io, io, || Duration::ZERO))
     }
 
     #[test]
     fn a_call_gets_what_it_waits_for_within_its_time() {
-        let (desk, mut errands) = (Desk::default(), Obliging(Vec::new()));
-        desk.begin(Some(Duration::from_secs(5)));
+        let (pending_io, mut io) = (PendingIo::default(), Obliging(Vec::new()));
+        pending_io.begin(Some(Duration::from_secs(5)));
         let call = async {
-            let sent = desk.send(outgoing(0)).await.map(|received| received.status);
-            let short = desk.send(outgoing(20)).await.map(|received| received.status);
-            (sent, short, desk.body(Which::Request, 4).await, desk.body(Which::Request, 3).await)
+            let sent = pending_io.send(outgoing(0)).await.map(|received| received.status);
+            let short = pending_io.send(outgoing(20)).await.map(|received| received.status);
+            (sent, short, pending_io.body(Which::Request, 4).await, pending_io.body(Which::Request, 3).await)
         };
-        let (sent, short, body, long) = driven(&desk, &mut errands, call);
+        let (sent, short, body, long) = driven(&pending_io, &mut io, call);
         assert_eq!((sent, short), (Ok(204), Ok(204)));
         assert_eq!((body, long), (Ok(Bytes::from_static(b"body")), Err(BodyError::TooLarge)));
-        assert!(errands.0[0] <= Duration::from_secs(5), "{:?}", errands.0);
-        assert_eq!(errands.0[1], Duration::from_millis(20));
+        assert!(io.0[0] <= Duration::from_secs(5), "{:?}", io.0);
+        assert_eq!(io.0[1], Duration::from_millis(20));
     }
 
     #[test]
     fn a_call_that_may_not_wait_gets_nothing() {
-        let (desk, mut errands) = (Desk::default(), Obliging(Vec::new()));
-        desk.begin(None);
-        let sent = driven(&desk, &mut errands, desk.send(outgoing(0)));
+        let (pending_io, mut io) = (PendingIo::default(), Obliging(Vec::new()));
+        pending_io.begin(None);
+        let sent = driven(&pending_io, &mut io, pending_io.send(outgoing(0)));
         assert_eq!(sent.map(drop), Err(SendError::Denied));
-        desk.begin(Some(Duration::ZERO));
-        let sent = driven(&desk, &mut errands, desk.send(outgoing(0)));
+        pending_io.begin(Some(Duration::ZERO));
+        let sent = driven(&pending_io, &mut io, pending_io.send(outgoing(0)));
         assert_eq!(sent.map(drop), Err(SendError::TimedOut));
-        let body = driven(&desk, &mut errands, desk.body(Which::Request, 4));
+        let body = driven(&pending_io, &mut io, pending_io.body(Which::Request, 4));
         assert_eq!(body, Err(BodyError::TimedOut));
-        assert!(errands.0.is_empty());
+        assert!(io.0.is_empty());
     }
 
     #[test]
     fn the_time_of_others_is_not_counted() {
-        let desk = Desk::default();
-        desk.begin(None);
+        let pending_io = PendingIo::default();
+        pending_io.begin(None);
         let at = |milliseconds: u64| Duration::from_millis(milliseconds);
-        assert_eq!(desk.look(at(10)), (Duration::ZERO, true));
-        assert_eq!(desk.look(at(11)), (at(1), true));
-        desk.pause(|| Duration::from_millis(12));
-        desk.resume(|| Duration::from_millis(20));
-        assert_eq!(desk.look(at(21)), (at(3), true));
+        assert_eq!(pending_io.look(at(10)), (Duration::ZERO, true));
+        assert_eq!(pending_io.look(at(11)), (at(1), true));
+        pending_io.pause(|| Duration::from_millis(12));
+        pending_io.resume(|| Duration::from_millis(20));
+        assert_eq!(pending_io.look(at(21)), (at(3), true));
     }
 
     #[test]
     fn an_epoch_that_ends_while_a_call_waits_does_not_make_it_seen_running() {
-        let (desk, mut errands) = (Desk::default(), Obliging(Vec::new()));
+        let (pending_io, mut io) = (PendingIo::default(), Obliging(Vec::new()));
         for passes in [false, true] {
-            desk.begin(Some(Duration::from_secs(5)));
+            pending_io.begin(Some(Duration::from_secs(5)));
             let call = async {
-                desk.send(outgoing(0)).await.expect("it is sent");
+                pending_io.send(outgoing(0)).await.expect("it is sent");
                 // Here the plugin is looked at if an epoch has ended.
-                passes.then(|| desk.look(Duration::from_millis(10)))
+                passes.then(|| pending_io.look(Duration::from_millis(10)))
             };
             let mut call = pin!(call);
-            let (_, asked) = take_turn(call.as_mut(), &desk, || Duration::ZERO);
+            let (_, asked) = take_turn(call.as_mut(), &pending_io, || Duration::ZERO);
             if passes {
-                engine::pass();
+                crate::plugin::epoch::pass();
             }
-            at_once(attend(asked, &desk, &mut errands));
-            let (looked, _) = take_turn(call.as_mut(), &desk, || Duration::from_millis(12));
+            at_once(attend(asked, &pending_io, &mut io));
+            let (looked, _) = take_turn(call.as_mut(), &pending_io, || Duration::from_millis(12));
             assert_eq!(looked, Poll::Ready(passes.then_some((Duration::ZERO, false))));
             let mut cost = Cost::default();
-            desk.add_to(&mut cost);
+            pending_io.add_to(&mut cost);
             assert_eq!(cost.computed, Duration::from_millis(if passes { 2 } else { 0 }));
         }
     }

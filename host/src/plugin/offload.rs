@@ -1,8 +1,8 @@
 //! Where do calls run that take long?
 //!
-//! Behind each worker there is a thread that has the processor when others leave it, and little of it where they do not. A
-//! call that is expected to compute for milliseconds goes there with all that it needs, and the worker serves other requests
-//! until it comes back.
+//! Each worker has an offload thread of low priority: it has the processor when others leave it, and little of it where they
+//! do not. A call that is expected to compute for milliseconds goes there with all that it needs, and the worker serves other
+//! requests until it comes back.
 
 use std::{
     cell::OnceCell,
@@ -15,11 +15,11 @@ use std::{
 use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 
-use super::instance::cpu_time;
+use super::clocks::cpu_time;
 
-/// The thread behind a worker. It starts with the first call that goes there, and ends when this is dropped.
+/// The offload thread of a worker. It starts with the first call that goes there, and ends when this is dropped.
 #[derive(Debug, Default)]
-pub struct Background(OnceCell<Option<mpsc::Sender<Job>>>);
+pub struct OffloadThread(OnceCell<Option<mpsc::Sender<Job>>>);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -33,7 +33,7 @@ pub fn make_way() {
     }
 }
 
-impl Background {
+impl OffloadThread {
     /// Runs this there, after what has been given to it before, and also tells the processor time that it took. If nobody
     /// waits any more, it does not begin, and what comes of it is dropped there.
     pub(super) async fn run<T: Send + 'static>(
