@@ -9,9 +9,13 @@ fn main() -> ExitCode {
     let tests = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let root = tests.parent().expect("the crate is in the workspace");
-    for path in
-        ["guests", "../wit", "../examples/privacy-routing/router", "../examples/privacy-routing/body-router"]
-    {
+    for path in [
+        "guests",
+        "../wit",
+        "../examples/block-agents",
+        "../examples/privacy-routing/router",
+        "../examples/privacy-routing/body-router",
+    ] {
         println!("cargo::rerun-if-changed={}", tests.join(path).display());
     }
     let guests = [
@@ -19,6 +23,7 @@ fn main() -> ExitCode {
         "granted-guest",
         "waiting-guest",
         "told-guest",
+        "example-block-agents",
         "example-privacy-router",
         "example-privacy-body-router",
     ];

@@ -1,9 +1,10 @@
-//! What the documents show is there, and works: every key of the configuration, and every configuration.
+//! What the documents show exists, and works: every key of the configuration, every configuration, every link.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     sync::Arc,
 };
 
@@ -23,6 +24,8 @@ use tollgate::{
 };
 use tollgate_tests::{Authority, privacy_body_router, privacy_router, shipped};
 use toml::{Table, Value};
+
+use crate::TOLLGATE;
 
 /// A key that no table has, and so unlike any that one has that there is no hint at what may be meant.
 const NOBODYS: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
@@ -270,4 +273,142 @@ fn every_metric_there_is_stands_in_docs_metrics_md() {
     let written = metrics_in(&source, '"');
     assert!(written.contains("tollgate_requests_total"), "{written:?}");
     assert_eq!(metrics_in(&read(&repository().join("docs/metrics.md")), '`'), written);
+}
+
+/// The documents of the repository, as paths from its root.
+fn documents() -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).expect("the folder is there") {
+            let path = entry.expect("the folder can be read").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // What is built and fetched, and projects that `plugin new` has yet to fill in.
+            if name.starts_with('.') || ["target", "node_modules", "templates"].contains(&&*name) {
+                continue;
+            }
+            if path.is_dir() {
+                walk(&path, found);
+            } else if name.ends_with(".md") {
+                found.push(path);
+            }
+        }
+    }
+    let root = repository();
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    found.into_iter().map(|path| path.strip_prefix(&root).expect("it is below").to_owned()).collect()
+}
+
+/// The text without its blocks of code.
+fn prose(text: &str) -> String {
+    let mut is_code = false;
+    let mut is_prose = |line: &&str| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    };
+    text.lines().filter(&mut is_prose).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// The anchors of the headings of a page, as GitHub and mdBook name them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let slug = |heading: &str| {
+        let heading = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect::<String>()
+    };
+    prose(text).lines().filter(|line| line.starts_with('#')).map(slug).collect()
+}
+
+/// Where the links of a page lead: `[...](here)`.
+fn links(text: &str) -> Vec<String> {
+    let prose = prose(text);
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.contains("://") && !target.contains(' ')).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_link_has_a_target() {
+    let root = repository();
+    let mut count = 0;
+    for document in documents() {
+        let text = read(&root.join(&document));
+        for link in links(&text) {
+            let (file, anchor) =
+                link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = match file {
+                "" => root.join(&document),
+                file => root.join(document.parent().expect("it is in a folder")).join(file),
+            };
+            assert!(target.exists(), "{}: {link} leads nowhere", document.display());
+            if let Some(anchor) = anchor.filter(|_| file.is_empty() || file.ends_with(".md")) {
+                let has = anchors(&read(&target)).contains(anchor);
+                assert!(has, "{}: there is no heading for {link}", document.display());
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 200, "{count} links were found");
+}
+
+#[test]
+fn every_page_of_the_book_is_in_its_summary() {
+    let docs = Path::new("docs");
+    let listed: BTreeSet<PathBuf> =
+        links(&read(&repository().join("docs/SUMMARY.md"))).into_iter().map(|link| docs.join(link)).collect();
+    let pages =
+        documents().into_iter().filter(|path| path.starts_with(docs) && !path.ends_with("SUMMARY.md"));
+    assert_eq!(pages.collect::<BTreeSet<_>>(), listed);
+}
+
+#[test]
+fn the_plugin_that_the_documents_print_is_the_example() {
+    let example = repository().join("examples/block-agents");
+    let source = read(&example.join("src/lib.rs"));
+    let tutorial = read(&repository().join("docs/writing-plugins.md"));
+    assert!(tutorial.contains(&format!("```rust,ignore\n{source}```")), "the source");
+    let tests = read(&example.join("block-agents.test.toml"));
+    assert!(tutorial.contains(&format!("```toml\n{tests}```")), "the tests");
+    let hook = &source[source.find("impl OnRequest").expect("it has a hook")..];
+    assert!(read(&repository().join("README.md")).contains(&format!("```rust\n{hook}```")), "the hook");
+}
+
+/// What `--help` of a command prints, and that of each command below it.
+fn help(words: &[&str], page: &mut String) {
+    let output = Command::new(TOLLGATE)
+        .args(words)
+        .arg("--help")
+        .env_remove("COLUMNS")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the executable can be run");
+    let text = String::from_utf8(output.stdout).expect("help is text").replace("tollgate-tested", "tollgate");
+    assert!(output.status.success() && !text.is_empty(), "{words:?}");
+    let level = if words.len() < 2 { "##" } else { "###" };
+    let name = ["tollgate"].iter().chain(words).copied().collect::<Vec<_>>().join(" ");
+    page.push_str(&format!("\n{level} {name}\n\n```text\n{}\n```\n", text.trim_end()));
+    let commands =
+        text.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or(""));
+    for line in commands.lines() {
+        let name = line.strip_prefix("  ").filter(|line| !line.starts_with(' '));
+        if let Some(name) =
+            name.and_then(|line| line.split_whitespace().next()).filter(|name| *name != "help")
+        {
+            help(&[words, &[name]].concat(), page);
+        }
+    }
+}
+
+#[test]
+fn the_command_line_reference_is_what_help_prints() {
+    let mut page =
+        "# Command line\n\nThe output of `--help` for each command. A test keeps this page up to date; \
+                    `TOLLGATE_BLESS=1` has it written.\n"
+            .to_owned();
+    help(&[], &mut page);
+    let path = repository().join("docs/cli.md");
+    if std::env::var_os("TOLLGATE_BLESS").is_some() {
+        fs::write(&path, &page).expect("the page can be written");
+    }
+    let is_same = fs::read_to_string(&path).is_ok_and(|text| text == page);
+    assert!(is_same, "docs/cli.md differs from --help: run this test with TOLLGATE_BLESS=1");
 }

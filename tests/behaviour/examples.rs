@@ -3,9 +3,13 @@
 use std::path::Path;
 
 use rustix::process::Signal;
-use tollgate_tests::{Executable, Proxy, Response, privacy_body_router, privacy_router, until};
+use tollgate::trial::{TestFile, Trial};
+use tollgate_tests::{Executable, Proxy, Response, block_agents, privacy_body_router, privacy_router, until};
 
-use crate::TOLLGATE;
+use crate::{
+    TOLLGATE,
+    trial::{differences, load, repository},
+};
 
 /// A backend that registers with the proxy.
 async fn backend(proxy: &Proxy, name: &str, policy: &str, lifetime: &str) -> Executable {
@@ -110,4 +114,14 @@ async fn a_body_says_which_policy_it_needs_and_personal_data_stays_in_its_region
         assert_eq!(ask_with(&proxy, "", body).await.status, status, "{body}");
     }
     drop((anna, carl));
+}
+
+#[test]
+fn the_plugin_of_the_tutorial_passes_its_tests() {
+    let path = repository().join("examples/block-agents/block-agents.test.toml");
+    let (mut file, _) = TestFile::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    // Without optimisation the host takes ten times as long for what it does in a call.
+    file.limits.time = file.limits.time.max(tollgate::config::Duration::from_millis(100));
+    let trial = Trial { name: "block-agents".to_owned(), code: load(&block_agents()) };
+    assert_eq!(differences(&trial.run(&file)), []);
 }

@@ -35,6 +35,7 @@ mod http2;
 mod identity;
 mod limits;
 mod load;
+mod migration;
 mod mistakes;
 mod overload;
 mod page;

@@ -8,6 +8,13 @@ static WAITING_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/waiting-
 
 static TOLD_GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/told-guest.wasm"));
 
+static BLOCK_AGENTS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/example-block-agents.wasm"));
+
+/// The plugin of the example `block-agents`.
+pub fn block_agents() -> Vec<u8> {
+    BLOCK_AGENTS.to_vec()
+}
+
 static PRIVACY_ROUTER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/example-privacy-router.wasm"));
 
 /// The plugin of the example `privacy-routing`.

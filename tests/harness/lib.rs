@@ -21,7 +21,8 @@ pub use client::{Client, Response, Stream};
 pub use dns::{NameServer, Resource};
 pub use executable::Executable;
 pub use guest::{
-    granted_guest, guest, guest_version, privacy_body_router, privacy_router, told_guest, waiting_guest,
+    block_agents, granted_guest, guest, guest_version, privacy_body_router, privacy_router, told_guest,
+    waiting_guest,
 };
 pub use handmade::Handmade;
 pub use load::Load;
