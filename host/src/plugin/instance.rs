@@ -76,10 +76,13 @@ struct Asynchronous {
     exports: AsyncExports,
 }
 
+/// A function that returns a verdict, if the plugin exports it.
+pub type Export<V> = Option<TypedFunc<(), (V,)>>;
+
 /// Its hooks about messages.
 pub struct AsyncExports {
-    pub on_request: Option<TypedFunc<(), (request_hook::Verdict,)>>,
-    pub on_response: Option<TypedFunc<(), (response_hook::Verdict,)>>,
+    pub on_request: Export<request_hook::Verdict>,
+    pub on_response: Export<response_hook::Verdict>,
 }
 
 /// One of the instances of a plugin, for as long as it lives.
@@ -422,16 +425,16 @@ impl Instance {
 
     /// What [`Instance::call`] does, for a hook whose call may suspend. If this is dropped before its end, the exchange and
     /// the instance are lost.
-    pub(super) async fn call_async<V: Send, T: Send + 'static>(
+    pub(super) async fn call_async<V, T: Send + 'static>(
         mut self,
         exchange: Box<Exchange>,
-        hook: fn(&AsyncExports) -> Option<TypedFunc<(), (V,)>>,
+        hook: fn(&AsyncExports) -> Export<V>,
         io: &mut impl HostIo,
         terms: Terms<'_>,
         checked: Checked<V, T>,
     ) -> Ended<T>
     where
-        V: component::ComponentType + component::Lift + Sync + 'static,
+        V: component::ComponentType + component::Lift + Send + Sync + 'static,
     {
         let recycle_after = terms.recycle_after;
         let asynchronous = self.asynchronous.as_ref();
