@@ -162,7 +162,7 @@ pub enum RollBackError {
     Unknown,
     #[error(transparent)]
     TakeBack(#[from] TakeBackError),
-    #[error("no version of this plugin was taken back")]
+    #[error("no version of this plugin was rolled back")]
     NothingTakenBack,
     #[error("version {version} cannot serve again: {reason}")]
     Refused { version: Digest, reason: String },
@@ -483,7 +483,7 @@ impl Server {
             let (server, name) = (self.clone(), name.to_owned());
             let taken_back = blocking(move || server.builder.versions.take_back(&name, digest)).await;
             if let Err(error) = taken_back {
-                tracing::warn!(%digest, %error, "cannot remember that the version was taken back");
+                tracing::warn!(%digest, %error, "cannot record that the version was rolled back");
             }
         }
         if let Err(error) = self.replace_alone(now.config.clone(), now.source.clone()).await {

@@ -458,7 +458,7 @@ fn unless_only_files_changed<T>(
 /// Where every request comes by TLS there is nothing to redirect, and where none does nothing to promise.
 fn says_what_it_can_keep(listener: &config::Listener, problems: &mut Vec<Problem>) {
     if let (Some(mode), Address::Ip(_)) = (&listener.mode, &listener.address) {
-        let problem = Problem::at(mode.span(), "only a socket of Unix has a mode");
+        let problem = Problem::at(mode.span(), "only a Unix socket has a mode");
         problems.push(problem.help("leave it out, or listen on `unix:` and a path"));
     }
     if let Some(key) = listener.proxy_protocol.as_ref().filter(|is_on| *is_on.get_ref())

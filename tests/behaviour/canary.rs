@@ -102,7 +102,7 @@ async fn a_new_version_that_crashes_is_taken_back_by_itself_and_not_tried_again(
     let reason = plugin["last-load"]["reason"].as_str().expect("it has a reason");
     assert!(reason.contains("calls trapped or ran out of their limits, and 0 of "), "{reason}");
     assert!(plugin["canary"].is_null(), "{plugin}");
-    assert!(!logged(&["crashes", "was tried and taken back"]).is_empty());
+    assert!(!logged(&["crashes", "was tried and rolled back"]).is_empty());
     let loads = [("plugin", "crashes"), ("outcome", "canary")];
     assert_eq!(proxy.metrics().await.sum("tollgate_plugin_loads_total", &loads), 1.0);
 

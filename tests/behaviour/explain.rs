@@ -302,7 +302,7 @@ async fn a_client_certificate_is_looked_at_as_in_a_handshake() {
     assert_eq!(outcome("127.0.0.2", "/", Some(&known.certificate)).await["verdict"], "sent");
     for (listener, certificate, words) in [
         ("127.0.0.3", known.certificate.as_str(), "asks no client for a certificate"),
-        ("127.0.0.1", "nothing", "the client certificate is none in PEM"),
+        ("127.0.0.1", "nothing", "the client certificate is not PEM"),
     ] {
         let refused = ask(listener, "/", Some(certificate)).await;
         assert_eq!(refused.status, 400);

@@ -238,10 +238,10 @@ async fn all_are_used_when_too_few_are_well_and_it_is_said() {
     let proxy = Proxy::start(&upstream("panicking", &endpoints(&[&one, &other]), &health)).await;
     are(&proxy, &[State::Unreachable, State::Unreachable]).await;
     assert_eq!(proxy.get("/", &[]).await.text(), "served");
-    assert!(!logged(&["too few endpoints are well", "panicking"]).is_empty());
+    assert!(!logged(&["too few endpoints healthy", "panicking"]).is_empty());
     is_well.store(true, Ordering::SeqCst);
     are(&proxy, &[State::Healthy, State::Healthy]).await;
-    assert!(!logged(&["enough endpoints are well", "panicking"]).is_empty());
+    assert!(!logged(&["enough endpoints healthy", "panicking"]).is_empty());
 }
 
 #[tokio::test]

@@ -418,7 +418,7 @@ async fn what_was_taken_back_stays_so_after_a_restart() {
 
     let second = run();
     answers(&second, 0).await;
-    assert!(!second.lines(&["was taken back", "lasting"]).is_empty());
+    assert!(!second.lines(&["was rolled back", "lasting"]).is_empty());
     let (status, _, errors) = tell(&[]).await;
     assert_eq!(status.code(), Some(1));
     assert!(errors.contains("there is none to go back to"), "{errors}");

@@ -128,7 +128,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     assert_eq!(fs::read_to_string(&path).unwrap(), "data");
     for (settings, problem) in [
         ("address = \"unix:relative.sock\"", "`unix:` and an absolute path"),
-        ("address = \"127.0.0.1:0\"\nmode = \"660\"", "only a socket of Unix has a mode"),
+        ("address = \"127.0.0.1:0\"\nmode = \"660\"", "only a Unix socket has a mode"),
         ("address = \"unix:/tmp/a.sock\"\nmode = \"999\"", "three octal digits"),
     ] {
         let config = format!("{}[[listeners]]\n{settings}\n", route_to(&[&origin.url()]));

@@ -52,11 +52,11 @@ pub enum Error {
 /// What is wrong with a file.
 #[derive(Debug, thiserror::Error)]
 pub enum Damaged {
-    #[error("it is none, or of another version")]
+    #[error("not a cache file of this version")]
     Mark,
     #[error("its length is not what it says")]
     Length,
-    #[error("a checksum is another")]
+    #[error("checksum mismatch")]
     Checksum,
     #[error("its content makes no sense")]
     Content,

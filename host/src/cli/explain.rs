@@ -175,7 +175,7 @@ fn lines(told: &Value) -> Vec<String> {
         };
         page.stage("pick", pick, &chosen);
         if pick["is-panicking"] == true {
-            page.more("so few are well that all are used");
+            page.more("too few are healthy, so all are used");
         }
         if let Some(limit) = present(pick, "limit") {
             page.more(&format!(

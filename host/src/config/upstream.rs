@@ -518,7 +518,7 @@ fn address(url: &str) -> Result<Address, &'static str> {
     if url.starts_with("unix:") {
         let is_path = url.parse::<address::Address>().is_ok();
         let authority = is_path.then(|| EndpointAddress::Unix(url.to_owned()));
-        let authority = authority.ok_or("a socket of Unix is `unix:` and an absolute path")?;
+        let authority = authority.ok_or("a Unix socket is `unix:` and an absolute path")?;
         return Ok(Address { authority, is_https: false });
     }
     let uri: http::Uri = url.parse().map_err(|_| "this is not a URL such as \"http://10.0.0.1:8001\"")?;

@@ -84,7 +84,8 @@ impl BindError {
                 8000 + address.port()
             ),
             (io::ErrorKind::AddrNotAvailable, _) => {
-                "the address is none of this machine (`ip address` shows those): change `address`".to_owned()
+                "no interface of this machine has the address (`ip address` lists them): change `address`"
+                    .to_owned()
             }
             (io::ErrorKind::AddrInUse, Address::Unix(_)) => {
                 "stop the process that listens there, or change `address`".to_owned()

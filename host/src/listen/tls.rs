@@ -18,7 +18,7 @@ use crate::{
 pub(super) enum OpenError {
     #[error("the client sent nothing")]
     Silent,
-    #[error("the client speaks HTTP in clear")]
+    #[error("the client speaks plain HTTP")]
     Clear(Socket),
     #[error("the handshake failed")]
     Handshake(#[source] io::Error),

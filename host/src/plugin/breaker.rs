@@ -179,7 +179,7 @@ impl Breaker {
                 tracing::info!(plugin = %self.plugin, "the plugin is asked again on this worker");
             }
             State::Open { .. } | State::Probing { .. } => {
-                tracing::info!(plugin = %self.plugin, "the plugin is well again on this worker");
+                tracing::info!(plugin = %self.plugin, "plugin healthy again on this worker");
             }
         }
     }

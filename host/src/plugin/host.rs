@@ -287,7 +287,7 @@ impl State {
         const LONGEST: usize = 1 << 10;
         let is_name = name.len() <= LONGEST;
         if !is_name {
-            self.complain(&format!("a name longer than 1 KiB is none for a {of}: {}", brief(name)));
+            self.complain(&format!("the name of a {of} is longer than 1 KiB: {}", brief(name)));
         }
         is_name
     }

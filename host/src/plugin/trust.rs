@@ -28,7 +28,7 @@ pub enum TrustError {
         "a signature is asked for, and there is none: write it in base64 into the file of the same name with `.sig` at its end"
     )]
     Unsigned,
-    #[error("what stands in the file of its signature is none: it takes 64 bytes in base64")]
+    #[error("the signature file is invalid: it takes 64 bytes in base64")]
     NoSignature,
     #[error("it was not signed by whoever is to sign it")]
     NotSigned,

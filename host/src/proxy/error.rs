@@ -33,7 +33,7 @@ pub enum Error {
     BodyTooLarge,
     #[error("it is for another host than the connection was opened for")]
     Misdirected,
-    #[error("no route wants it")]
+    #[error("no matching route")]
     NoRoute,
     #[error("no endpoint is left to try")]
     NoEndpoint,
@@ -52,7 +52,7 @@ pub enum Error {
     /// The client's own (`grpc-timeout`).
     #[error("no response before the deadline of the client")]
     DeadlineExceeded,
-    #[error("no use for the response of {endpoint}")]
+    #[error("invalid response from {endpoint}")]
     BadResponse { endpoint: String, source: BadResponse },
     #[error("an extended CONNECT for a protocol that the route does not offer")]
     NotOffered,

@@ -73,22 +73,22 @@ pub struct Question {
 /// Why a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unexplained {
-    #[error("the method is none")]
+    #[error("invalid method")]
     Method,
-    #[error("the URL is none of `http` or `https` with a host")]
+    #[error("the URL is not `http` or `https` with a host")]
     Url,
-    #[error("the header `{0}` is none")]
+    #[error("invalid header `{0}`")]
     Header(String),
     /// With those that there are.
     #[error("no listener takes {asked}: there are {listeners}; name the one that is meant with `listener`")]
     NoListener { asked: String, listeners: String },
     #[error("no listener is configured with this address: there are {0}")]
     UnknownListener(String),
-    #[error("the client certificate is none in PEM, which begins with -----BEGIN CERTIFICATE-----")]
+    #[error("the client certificate is not PEM, which begins with -----BEGIN CERTIFICATE-----")]
     Certificate,
     #[error(
-        "the listener {0} asks no client for a certificate: leave it out, or name in the listener's `tls` who vouches for \
-         clients, `client-ca`"
+        "the listener {0} asks no client for a certificate: leave it out, or name the CA of clients in the \
+         listener's `tls`, `client-ca`"
     )]
     NotAsked(String),
     #[error("it takes too long")]

@@ -130,7 +130,7 @@ pub(super) enum PluginError {
     TwoTables { name: String, path: PathBuf },
     #[error("`routes` puts it on all routes, and it has no hook for requests or responses")]
     NothingOnRoutes,
-    #[error("version {0} was taken back, and no other is kept that has served")]
+    #[error("version {0} was rolled back, and no other version that has served is kept")]
     TakenBack(Digest),
     #[error("version {digest} is to serve again, and cannot be read: {source}")]
     Kept { digest: Digest, source: io::Error },
@@ -544,11 +544,11 @@ impl Builder {
             let (stage, reason) = match candidate.and_then(|candidate| candidate.comparison.ended()) {
                 Some(Ended::Failed(reason)) => (
                     Stage::Canary,
-                    format!("version {digest} was tried and taken back: {reason}; version {kept} serves"),
+                    format!("version {digest} was tried and rolled back: {reason}; version {kept} serves"),
                 ),
                 Some(Ended::Passed | Ended::TakenBack) | None => (
                     Stage::TakenBack,
-                    format!("version {digest} was taken back; version {kept} serves in its place"),
+                    format!("version {digest} was rolled back; version {kept} serves in its place"),
                 ),
             };
             self.loads.note(name, stage);

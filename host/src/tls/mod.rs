@@ -60,7 +60,7 @@ pub enum Error {
     KeyMismatch(PathBuf),
     #[error("{} is not an answer of an OCSP responder in DER, or not a good one", .0.display())]
     BadOcsp(PathBuf),
-    #[error("the certificates in {} vouch for nobody: {reason}", path.display())]
+    #[error("the certificates in {} cannot be used as CAs: {reason}", path.display())]
     BadAuthority { path: PathBuf, reason: String },
     #[error("the authorities that the system trusts cannot be loaded: {0}")]
     NoPlatformRoots(rustls::Error),

@@ -124,11 +124,11 @@ fn authorities(
     let verify = settings.verify.as_ref();
     match (&settings.ca, &settings.roots, verify.map(|word| *word.get_ref()).unwrap_or_default()) {
         (Some(ca), _, Verify::None) => problems.push(
-            Problem::at(ca.span(), "nobody need vouch for the upstream, as nothing is verified")
+            Problem::at(ca.span(), "no CA is needed, since nothing is verified")
                 .help("write verify = \"full\", or leave `ca` out"),
         ),
         (None, Some(roots), Verify::None) => problems.push(
-            Problem::at(roots.span(), "nobody need vouch for the upstream, as nothing is verified")
+            Problem::at(roots.span(), "no CA is needed, since nothing is verified")
                 .help("write verify = \"full\", or leave `roots` out"),
         ),
         (None, _, Verify::Ca) | (Some(_), Some(_), Verify::Ca) => problems.push(

@@ -26,7 +26,7 @@ pub(super) fn sentence(error: &CertificateError) -> String {
             "it has an extension that must be understood, and is not known here"
         }
         CertificateError::UnknownIssuer => {
-            "no authority that is trusted here vouches for it; name its authority, or the certificate itself, with \
+            "not signed by a trusted CA; name its CA, or the certificate itself, with \
              `ca`"
         }
         CertificateError::BadSignature => "its signature is not that of its authority",

@@ -204,7 +204,7 @@ fn verifier(
     let Some(authority) = &settings.client_ca else {
         let mut needs_authority = |span: Range<usize>| {
             let problem = Problem::at(span, "clients are not asked for a certificate");
-            problems.push(problem.help("name who vouches for clients: client-ca = \"clients.pem\""));
+            problems.push(problem.help("name the CA of clients: client-ca = \"clients.pem\""));
         };
         settings.client_auth.iter().for_each(|word| needs_authority(word.span()));
         settings.forward_client_certificate.iter().for_each(|word| needs_authority(word.span()));

@@ -650,10 +650,10 @@ impl Upstream {
             let upstream = &self.name;
             match after.is_panicking() {
                 true => {
-                    sampled!(warn, of: upstream, %upstream, "too few endpoints are well, all of them are used");
+                    sampled!(warn, of: upstream, %upstream, "too few endpoints healthy, using all of them");
                 }
                 false => {
-                    sampled!(info, of: upstream, %upstream, "enough endpoints are well, only those are used");
+                    sampled!(info, of: upstream, %upstream, "enough endpoints healthy, using only those");
                 }
             }
         }

@@ -489,7 +489,7 @@ mod tests {
         reading.status["started"] = "2026-11-30T12:00:00.123Z".into();
         let endpoint = |number: u32| {
             json!({ "address": format!("10.20.30.{number}:18080"), "state": "not-initiated", "active": 12,
-                "requests": 123_456, "failures": 1234, "share": 0.125, "p50-ms": 12.5, "p99-ms": 1234.5,
+                "requests": 123_456, "failures": 1234, "share": 0.125, "p50-ms": 12.5, "p99-ms": 1234.6,
                 "last-healthy": "2026-11-30T12:00:00.123Z" })
         };
         reading.upstreams = json!({ "upstreams": [
