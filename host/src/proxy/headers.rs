@@ -524,7 +524,7 @@ impl BadResponse {
 /// Makes an upstream's response the proxy's own. Whether its connection can carry another request.
 ///
 /// `expected` is there if the request asked to go on in another protocol.
-pub(super) fn accept(
+pub(crate) fn accept(
     response: &mut response::Parts,
     endpoint: &HeaderValue,
     expected: Option<&Expected>,

@@ -75,7 +75,7 @@ impl HeadLimits {
 
 /// Reads the heads of the responses on one connection.
 #[derive(Debug)]
-pub(super) struct HeadReader {
+pub(crate) struct HeadReader {
     limits: HeadLimits,
     /// Whether a head is what comes next. If not, bytes go on as they are: a body, or what nobody has asked for.
     is_at_head: bool,
@@ -121,7 +121,7 @@ impl Default for HeadReader {
 
 /// What [`HeadReader::take`] has made of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Came {
+pub(crate) enum Came {
     /// They go on as they are.
     Plain,
     /// They were kept; what of them may go on, [`HeadReader::give`] has.

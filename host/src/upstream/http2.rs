@@ -60,7 +60,7 @@ impl Line {
 }
 
 /// What is known of a connection by its frames.
-struct Watch {
+pub(crate) struct Watch {
     clock: Clock,
     incoming: Frames,
     outgoing: Frames,
@@ -72,7 +72,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock) -> Self {
         Self {
             clock,
             incoming: Frames::default(),
@@ -84,7 +84,7 @@ impl Watch {
     }
 
     /// Follows what has come, and changes what hyper would take for something else.
-    fn came(&mut self, bytes: &mut [u8]) -> Result<(), &'static str> {
+    pub fn came(&mut self, bytes: &mut [u8]) -> Result<(), &'static str> {
         let Self { incoming, begun, settings, .. } = self;
         // Where a code has to become another: its last byte is among those that have just come.
         let mut changed = SmallVec::<[usize; 4]>::new();
@@ -122,7 +122,7 @@ impl Watch {
     }
 
     /// Follows the first `written` bytes of these: what this side has reset will not end by itself.
-    fn went(&mut self, pieces: &[IoSlice<'_>], mut written: usize) {
+    pub fn went(&mut self, pieces: &[IoSlice<'_>], mut written: usize) {
         let Self { outgoing, begun, preface, .. } = self;
         for piece in pieces {
             let went = &piece[..piece.len().min(written)];
