@@ -86,6 +86,8 @@ pub(crate) struct HeadReader {
     passed: usize,
     /// Bytes of the head in `kept` whose lines have been looked at.
     seen: usize,
+    /// Bytes of empty lines before the heads of this response.
+    skipped: usize,
     fault: Option<BadHead>,
     /// Fields of the final head beyond those that hyper takes.
     further: HeaderMap,
@@ -111,6 +113,7 @@ impl Default for HeadReader {
             kept: Vec::new(),
             passed: 0,
             seen: 0,
+            skipped: 0,
             fault: None,
             further: HeaderMap::new(),
             interim: Vec::new(),
@@ -135,6 +138,7 @@ impl HeadReader {
         self.is_at_head = true;
         self.has_heard = false;
         self.seen = 0;
+        self.skipped = 0;
         self.fault = None;
         self.interim.clear();
     }
@@ -253,7 +257,8 @@ impl HeadReader {
                 _ => break,
             }
         }
-        if skipped > self.limits.size {
+        self.skipped += skipped;
+        if self.skipped > self.limits.size {
             return Err(BadHead::TooLarge(self.limits.size));
         }
         if skipped > 0 {
@@ -529,6 +534,15 @@ mod tests {
         }
         let (whole, _, interim) = read(&[plain.as_bytes()]).unwrap();
         assert_eq!((whole.as_str(), interim.len()), (plain, 0), "what comes behind a final head is its body");
+    }
+
+    #[test]
+    fn empty_lines_before_a_head_count_however_they_come() {
+        let head = "HTTP/1.1 103 X\r\n\r\n\nHTTP/1.1 204 X\r\n\r\n";
+        let behind = |size: usize| format!("{}{head}", "\r\n".repeat(size / 2));
+        let most = LIMITS.size - 1;
+        assert_eq!(passed(&behind(most)).map(|passed| passed.1.len()), Ok(1));
+        assert_eq!(passed(&behind(most + 2)).err(), Some(BadHead::TooLarge(LIMITS.size)));
     }
 
     #[test]
