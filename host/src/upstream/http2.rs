@@ -90,6 +90,8 @@ impl Watch {
         let mut changed = SmallVec::<[usize; 4]>::new();
         incoming.follow_whole(bytes, |part| match part {
             Part::Frame { frame, passed } => match frame.kind {
+                // h2 ends the connection at it. What it has for a code does not end where its beginning does.
+                _ if frame.is_of_wrong_size() => {}
                 Kind::Headers | Kind::Data if frame.ends_stream() => drop(begun.remove(&frame.stream)),
                 Kind::Headers => drop(begun.insert(frame.stream)),
                 Kind::Reset if begun.remove(&frame.stream) && frame.error_code() == NO_ERROR => {
@@ -249,6 +251,8 @@ mod tests {
             ("with an error", vec![frame(1, 4, 1, b"head"), reset(1, 8)], 8),
             ("GOAWAY that leaves it out", vec![frame(1, 4, 3, b"head"), go_away(1, 0)], INTERNAL_ERROR),
             ("GOAWAY that does not", vec![frame(1, 4, 3, b"head"), go_away(3, 0)], 0),
+            ("RST_STREAM that is too long", vec![frame(1, 4, 1, b"head"), frame(3, 0, 1, &[0; 5])], 0),
+            ("GOAWAY that is too short", vec![frame(1, 4, 3, b"head"), frame(7, 0, 0, &[0, 0, 0, 1])], 1),
             ("GOAWAY with an error", vec![frame(1, 4, 3, b"head"), go_away(1, 11)], 11),
         ];
         for (name, frames, expected) in cases {
