@@ -27,6 +27,7 @@ fn build() -> Result<(), String> {
     // cargo-fuzz passes `--cfg fuzzing`. No target calls a default plugin, and without them a fuzzer needs neither the
     // target wasm32-wasip2 nor the minutes that they take.
     if env::var_os("CARGO_CFG_FUZZING").is_some() {
+        println!("cargo::rerun-if-changed=build.rs");
         return write_list(&out, "&[]");
     }
     let root = host.parent().expect("the host crate is in the workspace");
