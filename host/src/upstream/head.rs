@@ -379,6 +379,10 @@ impl<'a> Written<'a> {
         let mut lines =
             head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let status_line = lines.next().unwrap_or_default();
+        // RFC 9112, section 4. hyper, which does not see interim responses, refuses the same.
+        if !status_line.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f)) {
+            return Err(BadHead::StatusLine);
+        }
         let mut fields: Vec<(&[u8], Vec<u8>)> = Vec::new();
         for line in lines {
             match line {
@@ -593,6 +597,8 @@ mod tests {
             ("HTTP/1.1 200 OK\nA: b\n: b\r\n\r\n", BadHead::Field),
             ("HTTP/1.1 200 OK\r\nContent-Length:\r\n 5\r\n\r\n", BadHead::Field),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\t, x\r\n\r\n", BadHead::Field),
+            ("HTTP/1.1 103 X\x1d\r\n\r\n", BadHead::StatusLine),
+            ("HTTP/1.1 103 X\rA: b\r\n\r\n", BadHead::StatusLine),
             ("HTTP/1.1 103 X\r\nA B: c\r\n\r\n", BadHead::Field),
             ("HTTP/1.1 103 X\r\nA: c\rSet-Cookie: d\r\n\r\n", BadHead::Field),
             (&many, BadHead::TooManyFields(200)),
