@@ -391,9 +391,9 @@ impl<'a> Written<'a> {
                 // any good.
                 [b' ' | b'\t', ..] => match fields.last_mut() {
                     Some((name, value)) if !is_framing(name) => {
-                        value.truncate(value.trim_ascii_end().len());
+                        value.truncate(trim_end(value).len());
                         value.push(b' ');
-                        value.extend_from_slice(line.trim_ascii_start());
+                        value.extend_from_slice(trim_start(line));
                     }
                     _ => return Err(BadHead::Field),
                 },
@@ -528,6 +528,11 @@ mod tests {
             (
                 "HTTP/1.1 200 OK\r\nX: 1 \r\n\t 2\r\n 3\r\n\r\n".into(),
                 "HTTP/1.1 200 OK\r\nX: 1 2 3\r\n\r\n".into(),
+            ),
+            // Which hyper refuses.
+            (
+                "HTTP/1.1 200 OK\r\nX: 1\x0c\r\n 2\r\r\n 3\r\n\r\n".into(),
+                "HTTP/1.1 200 OK\r\nX: 1\x0c 2\r 3\r\n\r\n".into(),
             ),
             (
                 "HTTP/1.1 101 X\r\nUpgrade: y\r\n\r\n\0\n".into(),
