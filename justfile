@@ -15,6 +15,10 @@ lint:
 compare *arguments:
     benches/compare/run {{arguments}}
 
+# What reads bytes from the network, with bytes that nobody has thought of: one target or all, so many seconds each.
+fuzz target="all" seconds="1800":
+    fuzz/run {{target}} {{seconds}}
+
 bench *arguments:
     cargo bench --package tollgate-tests {{arguments}}
 

@@ -3,6 +3,8 @@
 //! The modules stand in reading order, from what an operator sees down to what everything rests on. Each
 //! names only modules below it; a test holds them to that. ARCHITECTURE.md tells the life of a request.
 
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod cli;
 pub mod watch;
 pub mod admin;

@@ -415,7 +415,7 @@ fn expectation(headers: &mut HeaderMap, version: Version, length: Option<u64>) -
 /// Makes an upstream's response the proxy's own. Whether its connection can carry another request.
 ///
 /// `expected` is there if the request asked to go on in another protocol.
-pub(super) fn accept(
+pub(crate) fn accept(
     response: &mut response::Parts,
     endpoint: &HeaderValue,
     expected: Option<&Expected>,

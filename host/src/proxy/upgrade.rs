@@ -87,7 +87,7 @@ pub(super) fn from_connect(request: &mut request::Parts) -> Result<(), BadReques
 
 /// What 101 must say to be an answer.
 #[derive(Debug)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     protocol: HeaderValue,
     /// `Sec-WebSocket-Accept`.
     accept: Option<HeaderValue>,

@@ -76,7 +76,7 @@ impl HeadLimits {
 
 /// Reads the heads of the responses on one connection.
 #[derive(Debug)]
-pub(super) struct HeadReader {
+pub(crate) struct HeadReader {
     limits: HeadLimits,
     /// Whether a head is what comes next. If not, bytes go on as they are: a body, or what nobody has asked for.
     is_at_head: bool,
@@ -87,6 +87,8 @@ pub(super) struct HeadReader {
     passed: usize,
     /// Bytes of the head in `kept` whose lines have been looked at.
     seen: usize,
+    /// Bytes of empty lines before the heads of this response.
+    skipped: usize,
     fault: Option<BadHead>,
     /// Fields of the final head beyond those that hyper takes.
     further: HeaderMap,
@@ -112,6 +114,7 @@ impl Default for HeadReader {
             kept: Vec::new(),
             passed: 0,
             seen: 0,
+            skipped: 0,
             fault: None,
             further: HeaderMap::new(),
             interim: Vec::new(),
@@ -122,7 +125,7 @@ impl Default for HeadReader {
 
 /// What [`HeadReader::take`] has made of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Came {
+pub(crate) enum Came {
     /// They go on as they are.
     Plain,
     /// They were kept; what of them may go on, [`HeadReader::give`] has.
@@ -136,6 +139,7 @@ impl HeadReader {
         self.is_at_head = true;
         self.has_heard = false;
         self.seen = 0;
+        self.skipped = 0;
         self.fault = None;
         self.interim.clear();
     }
@@ -254,7 +258,8 @@ impl HeadReader {
                 _ => break,
             }
         }
-        if skipped > self.limits.size {
+        self.skipped += skipped;
+        if self.skipped > self.limits.size {
             return Err(BadHead::TooLarge(self.limits.size));
         }
         if skipped > 0 {
@@ -375,6 +380,10 @@ impl<'a> Written<'a> {
         let mut lines =
             head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let status_line = lines.next().unwrap_or_default();
+        // RFC 9112, section 4. hyper, which does not see interim responses, refuses the same.
+        if !status_line.iter().all(|&byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f)) {
+            return Err(BadHead::StatusLine);
+        }
         let mut fields: Vec<(&[u8], Vec<u8>)> = Vec::new();
         for line in lines {
             match line {
@@ -383,9 +392,9 @@ impl<'a> Written<'a> {
                 // any good.
                 [b' ' | b'\t', ..] => match fields.last_mut() {
                     Some((name, value)) if !is_framing(name) => {
-                        value.truncate(value.trim_ascii_end().len());
+                        value.truncate(trim_end(value).len());
                         value.push(b' ');
-                        value.extend_from_slice(line.trim_ascii_start());
+                        value.extend_from_slice(trim_start(line));
                     }
                     _ => return Err(BadHead::Field),
                 },
@@ -521,6 +530,11 @@ mod tests {
                 "HTTP/1.1 200 OK\r\nX: 1 \r\n\t 2\r\n 3\r\n\r\n".into(),
                 "HTTP/1.1 200 OK\r\nX: 1 2 3\r\n\r\n".into(),
             ),
+            // Which hyper refuses.
+            (
+                "HTTP/1.1 200 OK\r\nX: 1\x0c\r\n 2\r\r\n 3\r\n\r\n".into(),
+                "HTTP/1.1 200 OK\r\nX: 1\x0c 2\r 3\r\n\r\n".into(),
+            ),
             (
                 "HTTP/1.1 101 X\r\nUpgrade: y\r\n\r\n\0\n".into(),
                 "HTTP/1.1 101 X\r\nUpgrade: y\r\n\r\n\0\n".into(),
@@ -530,6 +544,15 @@ mod tests {
         }
         let (whole, _, interim) = read(&[plain.as_bytes()]).unwrap();
         assert_eq!((whole.as_str(), interim.len()), (plain, 0), "what comes behind a final head is its body");
+    }
+
+    #[test]
+    fn empty_lines_before_a_head_count_however_they_come() {
+        let head = "HTTP/1.1 103 X\r\n\r\n\nHTTP/1.1 204 X\r\n\r\n";
+        let behind = |size: usize| format!("{}{head}", "\r\n".repeat(size / 2));
+        let most = LIMITS.size - 1;
+        assert_eq!(passed(&behind(most)).map(|passed| passed.1.len()), Ok(1));
+        assert_eq!(passed(&behind(most + 2)).err(), Some(BadHead::TooLarge(LIMITS.size)));
     }
 
     #[test]
@@ -580,6 +603,8 @@ mod tests {
             ("HTTP/1.1 200 OK\nA: b\n: b\r\n\r\n", BadHead::Field),
             ("HTTP/1.1 200 OK\r\nContent-Length:\r\n 5\r\n\r\n", BadHead::Field),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\t, x\r\n\r\n", BadHead::Field),
+            ("HTTP/1.1 103 X\x1d\r\n\r\n", BadHead::StatusLine),
+            ("HTTP/1.1 103 X\rA: b\r\n\r\n", BadHead::StatusLine),
             ("HTTP/1.1 103 X\r\nA B: c\r\n\r\n", BadHead::Field),
             ("HTTP/1.1 103 X\r\nA: c\rSet-Cookie: d\r\n\r\n", BadHead::Field),
             (&many, BadHead::TooManyFields(200)),

@@ -60,7 +60,7 @@ impl Line {
 }
 
 /// What is known of a connection by its frames.
-struct Watch {
+pub(crate) struct Watch {
     clock: Clock,
     incoming: Frames,
     outgoing: Frames,
@@ -74,7 +74,7 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock) -> Self {
         Self {
             clock,
             incoming: Frames::default(),
@@ -87,12 +87,14 @@ impl Watch {
     }
 
     /// Follows what has come, and changes what hyper would take for something else.
-    fn came(&mut self, bytes: &mut [u8]) -> Result<(), &'static str> {
+    pub fn came(&mut self, bytes: &mut [u8]) -> Result<(), &'static str> {
         let Self { incoming, open, settings, .. } = self;
         // Where a code has to become another: its last byte is among those that have just come.
         let mut changed = SmallVec::<[usize; 4]>::new();
         incoming.follow_whole(bytes, |part| match part {
             Part::Frame { frame, passed } => match frame.kind {
+                // h2 ends the connection at it. What it has for a code does not end where its beginning does.
+                _ if frame.is_of_wrong_size() => {}
                 Kind::Headers | Kind::Data if frame.ends_stream() => drop(open.remove(&frame.stream)),
                 Kind::Headers => {
                     if let Some(has_begun) = open.get_mut(&frame.stream) {
@@ -131,7 +133,7 @@ impl Watch {
     }
 
     /// Follows the first `written` bytes of these: which streams this side opens, and which it resets.
-    fn went(&mut self, pieces: &[IoSlice<'_>], mut written: usize) {
+    pub fn went(&mut self, pieces: &[IoSlice<'_>], mut written: usize) {
         let Self { outgoing, open, newest, preface, .. } = self;
         for piece in pieces {
             let went = &piece[..piece.len().min(written)];
@@ -280,6 +282,8 @@ mod tests {
             ("with an error", vec![frame(1, 4, 1, b"head"), reset(1, 8)], 8),
             ("GOAWAY that leaves it out", vec![frame(1, 4, 3, b"head"), go_away(1, 0)], INTERNAL_ERROR),
             ("GOAWAY that does not", vec![frame(1, 4, 3, b"head"), go_away(3, 0)], 0),
+            ("RST_STREAM that is too long", vec![frame(1, 4, 1, b"head"), frame(3, 0, 1, &[0; 5])], 0),
+            ("GOAWAY that is too short", vec![frame(1, 4, 3, b"head"), frame(7, 0, 0, &[0, 0, 0, 1])], 1),
             ("GOAWAY with an error", vec![frame(1, 4, 3, b"head"), go_away(1, 11)], 11),
         ];
         for (name, frames, expected) in cases {

@@ -47,6 +47,10 @@ pub use origins::Origins;
 pub use pool::{Lease, Pool, Terms};
 pub use roster::{Entry, Roster};
 pub use switched::Switched;
+pub(crate) use {
+    head::{Came, HeadReader},
+    http2::Watch,
+};
 
 use std::{
     net::SocketAddr,
