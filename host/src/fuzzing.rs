@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, response};
 use crate::{
     clock::Clock,
     frames,
-    proxy::headers::{self, BadResponse},
+    proxy::{BadResponse, headers},
     upstream::{BadHead, Came, HeadLimits, HeadReader, Interim, Watch},
 };
 
