@@ -312,7 +312,7 @@ fn the_command_tells_a_fault_of_the_plugin_from_one_of_what_is_around_it() {
     for path in ["nowhere.wasm", "build.test.toml"] {
         let (code, printed) = tollgate(folder.path(), &["plugin", "test", path]);
         assert_eq!(code, Some(2), "{printed}");
-        assert!(printed.contains("environment: "), "{printed}");
+        assert!(printed.contains("error: "), "{printed}");
     }
     write("typo.test.toml", b"[[case]]\nname = 'a'\nrequst = {}\n");
     let (code, printed) = tollgate(folder.path(), &["plugin", "test", "typo.test.toml"]);
@@ -330,7 +330,7 @@ fn the_command_shows_what_is_in_a_component() {
     let (code, printed) = tollgate(folder.path(), &["plugin", "inspect", "guest.wasm"]);
     assert_eq!(code, Some(0), "{printed}");
     for words in
-        ["on-request, on-response, pick", "grants:     none needed", "processed-by:wit-component", "memory: "]
+        ["on-request, on-response, pick", "grants:     none needed", "processed-by: wit-component", "memory: "]
     {
         assert!(printed.contains(words), "{words}: {printed}");
     }
