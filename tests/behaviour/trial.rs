@@ -329,9 +329,12 @@ fn the_command_shows_what_is_in_a_component() {
     fs::write(folder.path().join("guest.wasm"), guest()).expect("it can be written");
     let (code, printed) = tollgate(folder.path(), &["plugin", "inspect", "guest.wasm"]);
     assert_eq!(code, Some(0), "{printed}");
-    for words in
-        ["on-request, on-response, pick", "grants:     none needed", "processed-by: wit-component", "memory: "]
-    {
+    for words in [
+        "on-request, on-response, pick",
+        "grants:     none needed",
+        "processed-by: wit-component",
+        "memory: ",
+    ] {
         assert!(printed.contains(words), "{words}: {printed}");
     }
     let (_, printed) = tollgate(folder.path(), &["plugin", "inspect", "--json", "guest.wasm"]);
