@@ -26,7 +26,7 @@ pub(super) fn sentence(error: &CertificateError) -> String {
             "it has an extension that must be understood, and is not known here"
         }
         CertificateError::UnknownIssuer => {
-            "not signed by a trusted CA; name its CA, or the certificate itself, with \
+            "it is not signed by a trusted CA; name its CA, or the certificate itself, with \
              `ca`"
         }
         CertificateError::BadSignature => "its signature is not that of its authority",
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn nothing_is_told_in_the_names_of_types() {
         for (error, part) in [
-            (CertificateError::UnknownIssuer, "no authority"),
+            (CertificateError::UnknownIssuer, "signed by a trusted CA"),
             (CertificateError::Expired, "has expired"),
             (CertificateError::ApplicationVerificationFailure, "application verification failure"),
         ] {
