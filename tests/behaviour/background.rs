@@ -1,6 +1,8 @@
 //! Plugins whose calls take long, and the worker that serves others meanwhile.
 
-use tollgate_tests::{BareOrigin, Client, Origin, Proxy, endpoints, guest, logged, until, waiting_guest};
+use tollgate_tests::{
+    BareOrigin, Client, Origin, Proxy, endpoints, guest, logged, soon, until, waiting_guest,
+};
 
 /// One worker, with a route `/` through a plugin of this name that does as it is told, and one beside it.
 fn config(origin: &Origin, plugin: &str, file: &str, settings: &str) -> String {
@@ -49,9 +51,13 @@ fn instances(proxy: &Proxy) -> usize {
 
 /// Has the plugin take long, so that it is known to.
 async fn take_long(client: &mut Client, plugin: &str) {
-    assert_eq!(ask(client, "/", "x-do: spin\r\nx-says: 40\r\n").await, 200);
-    assert_eq!(ask(client, "/", "x-do: spin\r\nx-says: 40\r\n").await, 200);
-    assert_eq!(logged(&[plugin, "are made in the background"]).len(), 1);
+    // On a busy machine a call that takes as long may have computed for less.
+    soon("the plugin to be found slow", async {
+        while logged(&[plugin, "are made in the background"]).is_empty() {
+            assert_eq!(ask(client, "/", "x-do: spin\r\nx-says: 40\r\n").await, 200);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -64,7 +70,7 @@ async fn a_worker_serves_others_while_a_plugin_computes() {
     assert_eq!(behind(&proxy, "tardy").await, 0.0, "it is quick");
     take_long(&mut client, "tardy").await;
     for (hook, says) in [("x-do", "tardy request"), ("x-do-response", "tardy response")] {
-        let mut long = proxy.connect().await;
+        let mut long = proxy.connect_and_reset().await;
         long.send(request("/", &format!("{hook}: wait-for-another\r\nx-says: {says}\r\n"))).await;
         until("the call has begun", || logged(&[&format!("{says} waits for another")]).len() == 1).await;
         for _ in 0..20 {
@@ -88,7 +94,7 @@ async fn requests_of_a_slow_plugin_come_one_after_the_other_and_do_not_wait_with
         start(&config(&origin, "queue", "guest", &format!("{OBEYS}\nlimits = {{ time = \"1m\" }}"))).await;
     let mut client = proxy.connect().await;
     take_long(&mut client, "queue").await;
-    let mut long = proxy.connect().await;
+    let mut long = proxy.connect_and_reset().await;
     long.send(request("/", "x-do: wait-for-another\r\nx-says: queue\r\n")).await;
     until("the call has begun", || logged(&["queue waits for another"]).len() == 1).await;
     let mut waiting = Vec::new();

@@ -210,8 +210,8 @@ async fn a_question_is_bounded_and_not_for_everybody() {
             r#"{"method":"GET","url":"https://test/"}"#,
             "no listener takes https: there are 127.0.0.1:0 (http)",
         ),
-        (r#"{"method":"G T","url":"http://test/"}"#, "the method"),
-        (r#"{"method":"GET","url":"http://test/","headers":[["a b","c"]]}"#, "the header `a b`"),
+        (r#"{"method":"G T","url":"http://test/"}"#, "invalid method"),
+        (r#"{"method":"GET","url":"http://test/","headers":[["a b","c"]]}"#, "invalid header `a b`"),
         (
             r#"{"method":"GET","url":"http://test/","listener":"127.0.0.1:1"}"#,
             "no listener is configured with this address: there are 127.0.0.1:0 (http)",
