@@ -136,13 +136,9 @@ fn range_of(headers: &HeaderMap) -> Option<u64> {
 
 /// Brings a response into the encoding that the client wants.
 ///
-/// The response to HEAD gets the headers that the one to GET would have (RFC 9110, section 9.3.2).
-pub fn encode(wishes: Option<&Wishes<'_>>, response: Response<Content>) -> Response<Content> {
-    encode_kept(wishes, response, None)
-}
-
-/// The same for a response that is stored, if that is given: what is stored is encoded once for all clients.
-pub fn encode_kept(
+/// The response to HEAD gets the headers that the one to GET would have (RFC 9110, section 9.3.2). What is stored, if that
+/// is given, is encoded once for all clients.
+pub fn encode(
     wishes: Option<&Wishes<'_>>,
     response: Response<Content>,
     kept: Option<(Kept, &Drain)>,
@@ -351,7 +347,7 @@ mod tests {
         let (settings, route) = (Compress::default(), route());
         let wishes = Wishes::of(&settings, &route, &mut request(asked));
         let response = Response::from_parts(response(status, lines), Content::Whole(Bytes::new()));
-        let head = encode(Some(&wishes), response).into_parts().0;
+        let head = encode(Some(&wishes), response, None).into_parts().0;
         let line = |(name, value): (&header::HeaderName, &HeaderValue)| {
             format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
         };
@@ -521,7 +517,7 @@ mod tests {
         head.method = Method::HEAD;
         let wishes = Wishes::of(&settings, &route, &mut head);
         let response = Response::from_parts(response(200, &before), Content::Whole(Bytes::new()));
-        let response = encode(Some(&wishes), response);
+        let response = encode(Some(&wishes), response, None);
         assert_eq!(response.headers().len(), encoded.len());
         assert!(matches!(response.body(), Content::Whole(_)));
     }

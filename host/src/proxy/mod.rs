@@ -333,7 +333,7 @@ impl Flight<'_> {
     /// Brings a response into the encoding that the client wants; one that is stored, once for all clients.
     fn encode(&self, response: Response<Content>, kept: Option<Kept>) -> Response<Content> {
         let kept = kept.map(|kept| (kept, &self.context.worker.drain));
-        compress::encode_kept(self.wishes.as_ref(), response, kept)
+        compress::encode(self.wishes.as_ref(), response, kept)
     }
 }
 
