@@ -132,7 +132,7 @@ async fn a_plugin_that_keeps_failing_is_not_asked_and_then_probed() {
     soon("a probe that does not", async { while ask(&mut client, "reply").await.status != 418 {} }).await;
     assert_eq!(ask(&mut client, "reply").await.status, 418);
     assert_eq!(proxy.metrics().await.sum("tollgate_plugin_breakers_open", &labels), 0.0);
-    assert_eq!(logged(&["stumbling", "the plugin is well again"]).len(), 1);
+    assert_eq!(logged(&["stumbling", "plugin healthy again on this worker"]).len(), 1);
     load.has_answered(10).await;
     load.stop().await;
 }
