@@ -1,6 +1,6 @@
 //! Compiles the guests: plugins that do as they are told, however bad.
 
-#[path = "../host/build/component.rs"]
+#[path = "../host/runtime/build/component.rs"]
 mod component;
 
 use std::{env, fs, path::PathBuf, process::ExitCode};

@@ -16,9 +16,8 @@ use tokio::{
 use crate::{
     clock::Clock,
     drain::Drain,
-    plugin::{
-        Batch, BodyError, CallError, Hook, HostIo, Outgoing, Plugin, Received, SendError, Slot, make_way,
-    },
+    outgoing::{Outgoing, Received, SendError},
+    plugin::{Batch, BodyError, CallError, Hook, HostIo, Plugin, Slot, make_way},
     snapshot::{Loaded, Snapshot},
     telemetry::Writer,
     telemetry::sampled,

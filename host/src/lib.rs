@@ -1,7 +1,8 @@
 //! Tollgate: a reverse proxy whose policies are WebAssembly components.
 //!
 //! The modules stand in reading order, from what an operator sees down to what everything rests on. Each
-//! names only modules below it; a test holds them to that. ARCHITECTURE.md tells the life of a request.
+//! names only modules below it; a test holds them to that. Those that stand at the end are crates of their own, in the
+//! folders beside this one. ARCHITECTURE.md tells the life of a request.
 
 #[doc(hidden)]
 pub mod fuzzing;
@@ -15,25 +16,12 @@ pub mod live;
 pub mod aside;
 pub mod snapshot;
 pub mod route;
-pub mod compress;
-pub mod trial;
-pub mod cache;
-pub mod upstream;
-pub mod plugin;
-pub mod tls;
-pub mod config;
-pub mod telemetry;
-pub mod private;
-pub mod file;
-pub mod path;
-pub mod authority;
-pub mod proxy_protocol;
-pub mod address;
-pub mod descriptors;
-pub mod socket;
-pub mod frames;
-pub mod body;
-pub mod field;
-pub mod reason;
-pub mod clock;
-pub mod drain;
+
+pub use tollgate_base::{
+    address, authority, body, clock, descriptors, drain, field, file, frames, outgoing, path, proxy_protocol,
+    reason, socket, telemetry,
+};
+pub use tollgate_cache::{cache, compress};
+pub use tollgate_config::{config, tls};
+pub use tollgate_runtime::{plugin, trial};
+pub use tollgate_upstream::upstream;

@@ -27,7 +27,10 @@ use crate::{
     drain::Drain,
     listen::{Acceptors, BindError, Bound, Sockets, bind},
     live::{Gauge, Worker},
-    plugin::{self, Compiler, Digest, Ended, Engine, EngineSettings, Judgement, TakeBackError, Versions},
+    plugin::{
+        self, Compiler, Digest, Ended, Engine, EngineError, EngineSettings, Judgement, TakeBackError,
+        Versions,
+    },
     proxy::{self, Explanation, Question, Unexplained},
     snapshot::{Builder, Candidate, Loaded, Loads, Snapshot, Unneeded, files_named_beside},
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
@@ -138,8 +141,8 @@ pub enum Error {
     Config(#[from] Problems),
     #[error(transparent)]
     Bind(#[from] BindError),
-    #[error("cannot start the plugin engine: {0}")]
-    Engine(wasmtime::Error),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     #[error("cannot start a worker")]
     Worker(#[source] io::Error),
     #[error("the proxy is stopping")]
@@ -199,7 +202,7 @@ impl Server {
         let files = named_files(&config, &settings.folder);
         let compiler = settings.compiler.clone();
         let engine = EngineSettings { workers: count, artifacts: kept.clone(), compiler };
-        let engine = Arc::new(Engine::new(&engine).map_err(Error::Engine)?);
+        let engine = Arc::new(Engine::new(&engine)?);
         let builder = Builder::new(engine, settings.folder, kept, count);
         let (builder, snapshot) = blocking(move || {
             let snapshot = builder.build(config, &source, None, Unneeded::Later);

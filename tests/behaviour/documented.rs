@@ -269,7 +269,7 @@ fn every_metric_there_is_stands_in_docs_metrics_md() {
         }
     }
     let mut source = String::new();
-    walk(&repository().join("host/src"), &mut source);
+    walk(&repository().join("host"), &mut source);
     let written = metrics_in(&source, '"');
     assert!(written.contains("tollgate_requests_total"), "{written:?}");
     assert_eq!(metrics_in(&read(&repository().join("docs/metrics.md")), '`'), written);

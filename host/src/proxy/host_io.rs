@@ -9,7 +9,8 @@ use super::context::Context;
 use crate::{
     body::{Arriving, Content, Leaving, Unread},
     clock::{Clock, Timer, before},
-    plugin::{Begun, BodyError, Exchange, HostIo, InHand, Outgoing, Received, SendError},
+    outgoing::{Outgoing, Received, SendError},
+    plugin::{Begun, BodyError, Exchange, HostIo, InHand},
 };
 
 /// What a plugin can wait for in one call of a hook, for the message that the call is about.

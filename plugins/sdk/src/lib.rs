@@ -37,7 +37,7 @@ pub mod content;
 mod document;
 mod field;
 mod message;
-#[path = "../../../host/src/field/owned.rs"]
+#[path = "../../../host/base/src/field/owned.rs"]
 mod owned;
 mod pattern;
 mod plugin;

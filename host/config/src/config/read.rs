@@ -1,0 +1,582 @@
+//! How does text become a configuration?
+//!
+//! Syntax first, then variables, then the shape of [`Config`], and every problem of the step is reported.
+//! `serde` stops at its first error; so what it complains of is taken out of the tree and it is asked
+//! again, until it is content.
+
+use std::{collections::BTreeMap, env, fmt, io, iter, marker::PhantomData, mem, ops::Range, path::Path};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned},
+};
+use toml::{
+    Spanned,
+    de::{DeArray, DeTable, DeValue, ValueDeserializer},
+};
+
+use super::{Config, Problem, Problems, Source, foreign, repeated, slip};
+use crate::file;
+
+/// More problems than anybody reads; bounds the work that a file of nonsense makes.
+const MOST: usize = 100;
+
+/// What gives variables their values.
+pub type Environment = dyn Fn(&str) -> Option<String>;
+
+/// Reads the file, with variables from the environment of the process.
+pub fn read(path: &Path) -> Result<(Config, Source), Problems> {
+    let only = |problem, text| Problems::new(Source { path: path.to_owned(), text }, vec![problem]);
+    let bytes =
+        file::read(path, file::CONFIGURATION).map_err(|error| only(unreadable(&error), String::new()))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        only(Problem::at(at..at + 1, "this is not UTF-8").help("save the file as text in UTF-8"), text)
+    })?;
+    read_text(path, text, &|name| env::var(name).ok())
+}
+
+/// Reads what was in the file at `path`, with variables from `environment`.
+pub fn read_text(path: &Path, text: String, environment: &Environment) -> Result<(Config, Source), Problems> {
+    read_document(path, text, Some(environment))
+}
+
+/// Reads a file of another kind as the configuration is read. Without an environment, strings are taken as they
+/// are written.
+pub fn read_document<T: DeserializeOwned>(
+    path: &Path,
+    text: String,
+    environment: Option<&Environment>,
+) -> Result<(T, Source), Problems> {
+    let source = Source { path: path.to_owned(), text };
+    match understand(&source.text, environment) {
+        Ok(document) => Ok((document, source)),
+        Err(problems) => Err(Problems::new(source, problems)),
+    }
+}
+
+fn unreadable(error: &io::Error) -> Problem {
+    let problem = Problem::general(format!("cannot read the file: {error}"));
+    match error.kind() {
+        io::ErrorKind::NotFound => problem.help("write it, or name another with `--config`"),
+        io::ErrorKind::IsADirectory => problem.help("name a file in this folder with `--config`"),
+        io::ErrorKind::PermissionDenied => problem.help("let the user that runs `tollgate` read it"),
+        _ => problem.help("name another with `--config`"),
+    }
+}
+
+fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>) -> Result<T, Vec<Problem>> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(match foreign::recognize(text) {
+            Some(problem) => vec![problem],
+            None => syntax_of_all(text, &errors),
+        });
+    }
+    let mut problems = Vec::new();
+    let mut gone = Vec::new();
+    let mut tree = Spanned::new(document.span(), DeValue::Table(document.into_inner()));
+
+    fill_in_all(&mut tree, environment, &mut problems);
+    problems.truncate(MOST);
+    for span in problems.iter().filter_map(|problem| problem.span.as_ref()) {
+        gone.extend(take_out(&mut tree, span));
+    }
+
+    while problems.len() < MOST {
+        let error = match T::deserialize(ValueDeserializer::from(tree.clone())) {
+            Ok(document) if problems.is_empty() => return Ok(document),
+            Ok(_) => break,
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or_default();
+        if TOO_LARGE.contains(&error.message()) && replace_number(&mut tree, &span) {
+            // Whoever takes less than the largest number there is says so next, in the place of this.
+            problems.push(Problem::at(span, format!("expected {}", up_to_largest())));
+            continue;
+        }
+        let (what, _) = parts(error.message());
+        let follows = named("missing field ", what).is_some_and(|key| {
+            gone.iter().any(|gone| gone.table == span && (gone.unknown || gone.key == key))
+        });
+        if !follows {
+            problems.retain(|problem| problem.span.as_ref() != Some(&span));
+            problems.push(explain::<T>(span.clone(), error.message()));
+        }
+        let Some(taken) = take_out(&mut tree, &span) else { break };
+        gone.push(Gone { unknown: named("unknown field ", what).is_some(), ..taken });
+    }
+    Err(problems)
+}
+
+/// What is wrong, once for each line of which it is plain what was meant.
+fn syntax_of_all(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut meant: Vec<Range<usize>> = Vec::new();
+    for error in errors.iter().take(MOST) {
+        let slip = error.span().filter(|_| error.message() != "duplicate key");
+        match slip.and_then(|span| slip::explain(text, &span)) {
+            Some(problem) => {
+                meant.extend(problem.span.clone());
+                problems.push(problem);
+            }
+            None => problems.push(syntax(text, error)),
+        }
+    }
+    // What a parser says more of such a line is about how it has gone on after the first error.
+    let is_more = |problem: &Problem| {
+        let Some(span) = &problem.span else { return false };
+        meant.iter().any(|line| line != span && line.start <= span.start && span.start <= line.end)
+    };
+    problems.retain(|problem| !is_more(problem));
+    problems
+}
+
+fn syntax(text: &str, error: &toml::de::Error) -> Problem {
+    let message = error.message().trim_end_matches('.');
+    match error.span() {
+        Some(span) if message == "duplicate key" => repeated::explain(text, span),
+        Some(span) => Problem::at(span, message),
+        None => Problem::general(message),
+    }
+}
+
+/// Fills in the variables of every string below `tree`; the places stay those of what was written.
+fn fill_in_all(
+    tree: &mut Spanned<DeValue<'_>>,
+    environment: Option<&Environment>,
+    problems: &mut Vec<Problem>,
+) {
+    let span = tree.span();
+    match tree.get_mut() {
+        DeValue::String(text) if text.contains('$') => {
+            if let Some(environment) = environment {
+                *text = fill_in(text, &span, environment, problems).into();
+            }
+        }
+        // Neither `Config` nor JSON, in which plugins get their settings, knows times: what stands without
+        // quotes is its text.
+        DeValue::Datetime(time) => *tree.get_mut() = DeValue::String(time.to_string().into()),
+        DeValue::Array(array) => {
+            array.iter_mut().for_each(|value| fill_in_all(value, environment, problems));
+        }
+        DeValue::Table(table) => {
+            table.iter_mut().for_each(|(_, value)| fill_in_all(value, environment, problems));
+        }
+        DeValue::String(_) | DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) => {}
+    }
+}
+
+/// `${NAME}` is the variable's value, `${NAME:-default}` has one where it is not set or empty, `$$` is one
+/// `$`, and a `$` before anything else is itself. Values are not looked through again.
+fn fill_in(
+    text: &str,
+    span: &Range<usize>,
+    environment: &Environment,
+    problems: &mut Vec<Problem>,
+) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        filled.push_str(before);
+        rest = after;
+        if let Some(after) = rest.strip_prefix('$') {
+            filled.push('$');
+            rest = after;
+        } else if let Some(variable) = rest.strip_prefix('{') {
+            let Some((variable, after)) = variable.split_once('}') else {
+                let problem = Problem::at(span.clone(), "`${` has no `}` to end it");
+                problems.push(problem.help("write `$${` where the text `${` is meant"));
+                break;
+            };
+            rest = after;
+            match value(variable, span, environment) {
+                Ok(value) => filled.push_str(&value),
+                Err(problem) => problems.push(problem),
+            }
+        } else {
+            filled.push('$');
+        }
+    }
+    filled + rest
+}
+
+fn value(variable: &str, span: &Range<usize>, environment: &Environment) -> Result<String, Problem> {
+    let (name, default) = match variable.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (variable, None),
+    };
+    let named = !name.starts_with(|first: char| first.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !named {
+        let message = format!("`${{{variable}}}` does not name a variable");
+        return Err(Problem::at(span.clone(), message)
+            .help("a name is of letters, digits and `_`; write `$${` where the text `${` is meant"));
+    }
+    if default.is_some_and(|default| default.contains("${")) {
+        let message = format!("the default of `{name}` holds a variable");
+        return Err(Problem::at(span.clone(), message).help("a default is taken as it is written"));
+    }
+    match (environment(name), default) {
+        (Some(value), None) => Ok(value),
+        (Some(value), Some(_)) if !value.is_empty() => Ok(value),
+        (_, Some(default)) => Ok(default.to_owned()),
+        (None, None) => {
+            Err(Problem::at(span.clone(), format!("the environment variable `{name}` is not set"))
+                .help(format!("set it, or give a default with `${{{name}:-...}}`")))
+        }
+    }
+}
+
+/// What is said of a number that no type can hold.
+const TOO_LARGE: [&str; 2] = ["u64 value was too large", "integer number overflowed"];
+
+/// `i64::MAX`, as it is written.
+const LARGEST: &str = "9223372036854775807";
+
+fn up_to_largest() -> String {
+    format!("a whole number up to {LARGEST}")
+}
+
+/// Puts the largest number that TOML knows in the place of the one at `span`.
+fn replace_number(tree: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+    let is_here = tree.span() == *span;
+    match tree.get_mut() {
+        DeValue::Table(table) => table.iter_mut().any(|(_, value)| replace_number(value, span)),
+        DeValue::Array(array) => array.iter_mut().any(|value| replace_number(value, span)),
+        value @ DeValue::Integer(_) if is_here => {
+            let Ok(mut largest) = DeTable::parse("x = 9223372036854775807") else { return false };
+            let Some(largest) = largest.get_mut().remove("x") else { return false };
+            // One that is the largest already would be asked about for ever.
+            let is_other = !matches!(value, DeValue::Integer(number) if number.as_str() == LARGEST);
+            *value = largest.into_inner();
+            is_other
+        }
+        _ => false,
+    }
+}
+
+/// A key that is no longer in the tree.
+struct Gone {
+    /// Where its table is.
+    table: Range<usize>,
+    /// Empty for the element of an array.
+    key: String,
+    /// Whether no table of this kind has it.
+    unknown: bool,
+}
+
+/// Takes the innermost key or element out whose name or value is at `span`.
+fn take_out(tree: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Gone> {
+    let own = tree.span();
+    match tree.get_mut() {
+        DeValue::Table(table) => {
+            if let Some(gone) = table.iter_mut().find_map(|(_, value)| take_out(value, span)) {
+                return Some(gone);
+            }
+            let (key, _) = table.iter().find(|(key, value)| key.span() == *span || value.span() == *span)?;
+            let key = key.get_ref().to_string();
+            table.remove(key.as_str());
+            Some(Gone { table: own, key, unknown: false })
+        }
+        DeValue::Array(array) => {
+            if let Some(gone) = array.iter_mut().find_map(|value| take_out(value, span)) {
+                return Some(gone);
+            }
+            let before = array.len();
+            let elements = mem::replace(array, DeArray::new());
+            *array = elements.into_iter().filter(|element| element.span() != *span).collect();
+            (array.len() < before).then(|| Gone { table: own, key: String::new(), unknown: false })
+        }
+        _ => None,
+    }
+}
+
+/// The keys of the whole document.
+fn keys<T: DeserializeOwned>() -> String {
+    // The type is asked by a key that it does not have, and tells those that it has.
+    let nobodys = de::value::MapDeserializer::new(iter::once(("", "")));
+    T::deserialize(nobodys).err().map(|error: de::value::Error| error.to_string()).unwrap_or_default()
+}
+
+/// Says in the words of TOML what `serde` says in those of Rust, of a part of a document of this type.
+fn explain<T: DeserializeOwned>(span: Range<usize>, message: &str) -> Problem {
+    let (what, expected) = parts(message);
+    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    if let Some(key) = named("unknown field ", what) {
+        let problem = Problem::at(span, format!("unknown key `{key}`"));
+        return problem.help(match (slip::known_elsewhere(key, &known), nearest(key, &known)) {
+            (Some("match"), _) => {
+                let example = match key {
+                    "methods" | "method" => "match = { methods = [\"GET\"] }",
+                    "headers" => "match = { headers = { x-beta = \"1\" } }",
+                    "host" | "hosts" | "domain" | "domains" | "server_name" => {
+                        "match = { host = \"a.example\" }"
+                    }
+                    _ => "match = { path = \"/api\" }",
+                };
+                format!("what requests a route takes stands in `match`: {example}")
+            }
+            (Some(here), _) => format!("here it is called `{here}`"),
+            (None, Some(near)) => format!("did you mean `{near}`?"),
+            (None, None) if keys::<T>().contains(&format!("`{key}`")) => format!(
+                "a key behind a `[table]` belongs to that table: write `{key}` at the top of the file, above the first one"
+            ),
+            (None, None) => format!("the keys of this table are `{}`", known.join("`, `")),
+        });
+    }
+    if let Some(word) = named("unknown variant ", what) {
+        let problem = Problem::at(span, format!("expected `{}`", known.join("` or `")));
+        return match nearest(word, &known) {
+            Some(near) => problem.help(format!("did you mean `{near}`?")),
+            None => problem,
+        };
+    }
+    if let Some(key) = named("missing field ", what) {
+        return Problem::at(span, format!("the key `{key}` is missing"));
+    }
+    if let Some(found) = what.strip_prefix("invalid type: ") {
+        // A table says in what it expects which keys it has, see `Table`.
+        let (expected, keys) = match expected.split_once(" with the keys ") {
+            Some((expected, keys)) => (expected, Some(keys)),
+            None => (expected, None),
+        };
+        let found = in_toml(found.split_once(' ').map_or(found, |(kind, _)| kind));
+        let problem = match in_toml(expected) {
+            // A number that is too large for what holds it has the wrong type to `serde`.
+            same if same == found => {
+                let range = match expected {
+                    "usize" | "a nonzero usize" => up_to_largest(),
+                    expected => in_range(expected),
+                };
+                Problem::at(span, format!("expected {range}"))
+            }
+            range if range.starts_with("a whole number") && found == "a whole number" => {
+                Problem::at(span, format!("expected {range}"))
+            }
+            other => Problem::at(span, format!("expected {other}, found {found}")),
+        };
+        return match (in_toml(expected), found) {
+            ("a table", "an array") | ("an array", "a table") => {
+                problem.help("a table that stands once is `[name]`, one of several is `[[name]]`")
+            }
+            ("an array", _) => problem.help("write it in brackets: `[...]`"),
+            _ => match keys {
+                Some(keys) => problem.help(format!("the keys of this table are {keys}")),
+                None => problem,
+            },
+        };
+    }
+    match what.strip_prefix("invalid value: ") {
+        Some(_) => Problem::at(span, format!("expected {}", in_range(expected))),
+        None if TOO_LARGE.contains(&message) => Problem::at(span, format!("expected {}", up_to_largest())),
+        None => Problem::at(span, message),
+    }
+}
+
+/// What was found, which is from the file and may hold any words, and what was expected, which is not.
+fn parts(message: &str) -> (&str, &str) {
+    message.rsplit_once(", expected ").unwrap_or((message, ""))
+}
+
+fn named<'a>(kind: &str, what: &'a str) -> Option<&'a str> {
+    what.strip_prefix(kind)?.strip_prefix('`')?.strip_suffix('`')
+}
+
+fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |word: &&str| strsim::osa_distance(word, found);
+    let near = *known.iter().min_by_key(|word| distance(word))?;
+    (distance(&near) <= found.chars().count().max(3) / 3).then_some(near)
+}
+
+fn in_toml(kind: &str) -> &str {
+    match kind {
+        "string" | "path string" => "a string",
+        "integer" | "u32" | "usize" | "a nonzero u32" | "a nonzero usize" | "any valid TOML value" => {
+            "a whole number"
+        }
+        "floating" => "a number with a fraction",
+        "boolean" | "a boolean" => "true or false",
+        "sequence" | "a sequence" => "an array",
+        "map" | "a map" => "a table",
+        kind if kind.starts_with("struct ") => "a table",
+        kind => kind,
+    }
+}
+
+fn in_range(kind: &str) -> String {
+    match kind {
+        "u32" => format!("a whole number from 0 to {}", u32::MAX),
+        "usize" => "a whole number, 0 or more".to_owned(),
+        "a nonzero u32" => format!("a whole number from 1 to {}", u32::MAX),
+        "a nonzero usize" => "a whole number, 1 or more".to_owned(),
+        // Which has room for any value but a whole number of more than 64 bits.
+        "any valid TOML value" => up_to_largest(),
+        kind => kind.to_owned(),
+    }
+}
+
+/// Reads a string that says more than a string; `expected` tells the operator what.
+pub fn written<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<T, D::Error> {
+    written_or(deserializer, expected, |text| read(text).ok_or(None))
+}
+
+/// The same; an error may say more than what is expected.
+pub(super) fn written_or<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    expected: &'static str,
+    read: impl Fn(&str) -> Result<T, Option<&'static str>>,
+) -> Result<T, D::Error> {
+    struct Visitor<F> {
+        expected: &'static str,
+        read: F,
+    }
+
+    impl<T, F: Fn(&str) -> Result<T, Option<&'static str>>> de::Visitor<'_> for Visitor<F> {
+        type Value = T;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str(self.expected)
+        }
+
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            (self.read)(text).map_err(|why| match why {
+                Some(why) => E::custom(why),
+                None => E::invalid_value(de::Unexpected::Other("text"), &self),
+            })
+        }
+    }
+
+    deserializer.deserialize_str(Visitor { expected, read })
+}
+
+/// Reads a table, which `serde` alone would take as an array of its values, too.
+pub fn table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Table::deserialize(deserializer).map(|table| table.0)
+}
+
+/// Reads a table as [`table`] does, where it may be left out.
+pub(super) fn optional_table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    table(deserializer).map(Some)
+}
+
+/// The same, with its place.
+pub(super) fn optional_spanned_table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Spanned<T>>, D::Error> {
+    let table = Spanned::<Table<T>>::deserialize(deserializer)?;
+    Ok(Some(Spanned::new(table.span(), table.into_inner().0)))
+}
+
+/// Reads one of several words. Left to itself, `serde` takes `{ word = [] }` too.
+pub fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::deserialize(de::IntoDeserializer::into_deserializer(String::deserialize(deserializer)?))
+}
+
+/// Reads a word as [`word`] does, for a key that may be absent.
+pub(super) fn optional_word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Spanned<T>>, D::Error> {
+    struct Word<T>(T);
+
+    impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            word(deserializer).map(Self)
+        }
+    }
+
+    let word = Spanned::<Word<T>>::deserialize(deserializer)?;
+    Ok(Some(Spanned::new(word.span(), word.into_inner().0)))
+}
+
+/// Reads tables as [`table`] does, in the order they are written.
+pub fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<Spanned<T>>, D::Error> {
+    let tables = Vec::<Spanned<Table<T>>>::deserialize(deserializer)?;
+    Ok(tables.into_iter().map(|table| Spanned::new(table.span(), table.into_inner().0)).collect())
+}
+
+/// Reads tables as [`table`] does, by their names.
+pub fn named_tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<Spanned<String>, T>, D::Error> {
+    let tables = BTreeMap::<Spanned<String>, Table<T>>::deserialize(deserializer)?;
+    Ok(tables.into_iter().map(|(name, table)| (name, table.0)).collect())
+}
+
+/// Reads one name, or several in an array.
+pub(super) fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Spanned<String>>, D::Error> {
+    enum Names {
+        One(String),
+        Several(Vec<Spanned<String>>),
+    }
+
+    impl<'de> Deserialize<'de> for Names {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Visitor;
+
+            impl<'de> de::Visitor<'de> for Visitor {
+                type Value = Names;
+
+                fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    formatter.write_str("a name, or an array of names")
+                }
+
+                fn visit_str<E: de::Error>(self, name: &str) -> Result<Names, E> {
+                    Ok(Names::One(name.to_owned()))
+                }
+
+                fn visit_seq<A: de::SeqAccess<'de>>(self, names: A) -> Result<Names, A::Error> {
+                    Vec::deserialize(de::value::SeqAccessDeserializer::new(names)).map(Names::Several)
+                }
+            }
+
+            deserializer.deserialize_any(Visitor)
+        }
+    }
+
+    let names = Spanned::<Names>::deserialize(deserializer)?;
+    let span = names.span();
+    Ok(match names.into_inner() {
+        Names::One(name) => vec![Spanned::new(span, name)],
+        Names::Several(names) => names,
+    })
+}
+
+struct Table<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> de::Visitor<'de> for Visitor<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a map")?;
+                // The type is asked by a key that it does not have, and tells those that it has.
+                let nobodys = de::value::MapDeserializer::new(iter::once(("", "")));
+                let asked = T::deserialize(nobodys).err().map(|error: de::value::Error| error.to_string());
+                let keys = asked.as_deref().and_then(|told| told.strip_prefix("unknown field ``, expected "));
+                keys.map_or(Ok(()), |keys| {
+                    write!(formatter, " with the keys {}", keys.strip_prefix("one of ").unwrap_or(keys))
+                })
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(Visitor(PhantomData)).map(Self)
+    }
+}
