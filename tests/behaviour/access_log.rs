@@ -205,6 +205,20 @@ async fn with_all_endpoints_down_warnings_are_few_and_each_line_of_the_access_lo
 }
 
 #[tokio::test]
+async fn a_warning_names_what_the_client_asked_for_and_the_upstream_that_failed() {
+    let config = "log.access = false\n[upstreams.first]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+        [upstreams.second]\nendpoints = [\"http://127.0.0.1:1\"]\n\
+        [[routes]]\nupstream = \"first\"\nplugins = [\"moves\", \"forwards\"]\n\
+        [plugins.moves]\nfile = \"guest\"\nconfig = { request = \"target\", says = \"/internal\" }\n\
+        [plugins.forwards]\nfile = \"guest\"\ngrants = { upstreams = [\"second\"] }\n\
+        config = { request = \"forward\", says = \"second\" }\n";
+    let proxy = Proxy::start_with(config, &[("guest", guest())]).await;
+    assert_eq!(proxy.get("/asked-of-the-second", &[]).await.status, 502);
+    let warning = ["request failed", "\"uri\":\"/asked-of-the-second\"", "\"upstream\":\"second\""];
+    until("the warning", || logged(&warning).len() == 1).await;
+}
+
+#[tokio::test]
 async fn what_every_request_fails_at_is_logged_for_the_first_of_them() {
     let origin = Origin::start().await;
     let config = format!(

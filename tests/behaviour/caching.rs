@@ -355,6 +355,33 @@ async fn an_operator_purges_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_client_that_was_not_asked_for_its_body_is_told_that_the_connection_ends() {
+    let origin = BareOrigin::start().await;
+    let config = format!(
+        "[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\n\
+         cache = {{ methods = [\"GET\", \"POST\"], key-body = \"1KiB\" }}\n",
+        origin.url()
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send("POST /q HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("\r\n\r\n").await;
+    upstream
+        .send(
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nCache-Control: max-age=60\r\nContent-Location: /q\r\n\r\nall",
+        )
+        .await;
+    // What it sends next could be this body, or another request.
+    let response = client.response().await;
+    assert_eq!(
+        (response.text(), response.header("connection")),
+        ("all".into(), Some("close")),
+        "{response:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_post_is_answered_by_its_body_where_a_route_says_so() {
     let origin = Origin::answering(fresh("Cache-Control: max-age=60\r\n")).await;
     let post = |body: &str, line: &str| {

@@ -131,6 +131,25 @@ async fn each_stage_says_what_it_did_and_why_others_were_not_taken() {
 }
 
 #[tokio::test]
+async fn a_body_that_the_client_has_not_sent_yet_is_no_key() {
+    let origin = Origin::start().await;
+    let config = format!(
+        "{ADMIN}[upstreams.app]\nendpoints = {}\n[[routes]]\nupstream = \"app\"\n\
+         cache = {{ methods = [\"GET\", \"POST\"], key-body = \"1KiB\" }}\n",
+        endpoints(&[&origin])
+    );
+    let proxy = Proxy::start(&config).await;
+    for (headers, decision, is_sent_on) in
+        [(json!([]), "miss", false), (json!([["expect", "100-continue"]]), "bypass", true)]
+    {
+        let question = json!({ "method": "POST", "url": "http://test/q", "headers": headers, "body": "one" });
+        let told = post(&proxy, &question.to_string(), "").await.json();
+        assert_eq!(told["cache"]["decision"], decision, "{told:#}");
+        assert_eq!(told.to_string().contains("100-continue"), is_sent_on, "{told:#}");
+    }
+}
+
+#[tokio::test]
 async fn the_cache_tells_what_it_has_and_is_not_filled() {
     let origin = Origin::answering(|_| {
         Answer::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nhi")

@@ -564,3 +564,49 @@ async fn a_proxy_that_stops_gives_up_what_takes_too_long() {
     assert!(client.is_closed().await);
     assert!(upstream.is_closed().await);
 }
+
+/// Failures that the endpoint of the upstream has to its name.
+async fn failures(proxy: &Proxy) -> u64 {
+    let told = proxy.told("/api/upstreams").await;
+    told["upstreams"][0]["endpoints"][0]["failures"].as_u64().expect("it is a number")
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_send_its_body_is_no_fault_of_the_endpoint() {
+    let origin = Origin::start().await;
+    for (upstream, status) in [
+        // The client has longer to send than the endpoint to answer.
+        ("timeouts = { response = \"50ms\" }", 408),
+        // All attempts together have less than the client.
+        ("timeouts = { response = \"50ms\" }\nretry = { timeout = \"100ms\", on = [504] }", 504),
+    ] {
+        let config = format!(
+            "{ADMIN}[upstreams.app]\nendpoints = [\"{}\"]\n{upstream}\n[[routes]]\nupstream = \"app\"\n{}",
+            origin.url(),
+            listener("timeouts = { body = \"300ms\" }")
+        );
+        let proxy = Proxy::start(&config).await;
+        for _ in 0..3 {
+            let mut client = proxy.connect().await;
+            client.send("PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nab").await;
+            assert_eq!(client.response().await.status, status, "{upstream}");
+        }
+        let mut client = Http2Client::connect(proxy.address()).await;
+        let (response, _body) = client.open(http2::request("PUT", "/", &[]), false).await;
+        assert_eq!(response.await.unwrap().status(), status, "{upstream}");
+        assert_eq!(failures(&proxy).await, 0, "{upstream}");
+    }
+
+    // One that has the whole request is waited for no longer than it may take.
+    let origin = BareOrigin::start().await;
+    let config = format!(
+        "{ADMIN}[upstreams.app]\nendpoints = [\"{}\"]\ntimeouts = {{ response = \"50ms\" }}\n[[routes]]\nupstream = \"app\"\n{}",
+        origin.url(),
+        listener("")
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nabcde").await;
+    assert_eq!(client.response().await.status, 504);
+    assert_eq!(failures(&proxy).await, 1);
+}

@@ -95,11 +95,34 @@ pub enum Arriving {
     /// Another has been put in its place.
     Made {
         content: Bytes,
-        was_read: bool,
+        /// Of the one that the client has.
+        client: Asked,
     },
 }
 
+/// Whether a client was asked for its body, which it may have waited for (RFC 9110, section 10.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// It was not, and nobody is going to.
+    Never,
+    /// It is as soon as somebody reads. That is so where no client has come, and the request is only explained.
+    OnceRead,
+    Yes,
+}
+
+impl Asked {
+    fn once_read(self) -> Self {
+        match self {
+            Self::Never => Self::Never,
+            Self::OnceRead | Self::Yes => Self::Yes,
+        }
+    }
+}
+
 impl Arriving {
+    /// Stands in its place while it is looked at.
+    const NOTHING: Self = Self::Made { content: Bytes::new(), client: Asked::Never };
+
     /// Reads it as [`Begun::poll_whole`] does.
     pub fn poll_whole(
         &mut self,
@@ -107,8 +130,7 @@ impl Arriving {
         says_end: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Bytes, Unread>> {
-        let empty = Self::Made { content: Bytes::new(), was_read: false };
-        match std::mem::replace(self, empty) {
+        match std::mem::replace(self, Self::NOTHING) {
             Self::Untouched(incoming) => {
                 let mut begun = Box::new(Begun::new(incoming));
                 let polled = begun.poll_whole(most, says_end, cx);
@@ -120,8 +142,8 @@ impl Arriving {
                 *self = Self::Begun(begun);
                 polled
             }
-            Self::Made { content, was_read } => {
-                *self = Self::Made { content: content.clone(), was_read };
+            Self::Made { content, client } => {
+                *self = Self::Made { content: content.clone(), client: client.once_read() };
                 Poll::Ready(Ok(content))
             }
         }
@@ -141,13 +163,12 @@ impl Arriving {
 
     /// Waits for the first of it, and says whether it has none. In HTTP/2 only what comes behind the head tells.
     pub async fn is_empty(&mut self) -> Result<bool, Error> {
-        let empty = Self::Made { content: Bytes::new(), was_read: false };
-        let mut begun = match std::mem::replace(self, empty) {
+        let mut begun = match std::mem::replace(self, Self::NOTHING) {
             Self::Untouched(incoming) => Box::new(Begun::new(incoming)),
             Self::Begun(begun) => begun,
-            Self::Made { content, was_read } => {
+            Self::Made { content, client } => {
                 let is_empty = content.is_empty();
-                *self = Self::Made { content, was_read };
+                *self = Self::Made { content, client: client.once_read() };
                 return Ok(is_empty);
             }
         };
@@ -158,21 +179,22 @@ impl Arriving {
 
     /// Puts another in its place.
     pub fn make(&mut self, content: Bytes) {
-        *self = Self::Made { content, was_read: self.was_read() };
+        let client = if self.was_read() { Asked::Yes } else { Asked::Never };
+        *self = Self::Made { content, client };
     }
 
     /// Whether the client has been asked for it.
     pub fn was_read(&self) -> bool {
         match self {
             Self::Untouched(_) => false,
-            Self::Begun(_) => true,
-            Self::Made { was_read, .. } => *was_read,
+            Self::Begun(begun) => begun.was_asked(),
+            Self::Made { client, .. } => *client == Asked::Yes,
         }
     }
 
     /// Whether the client may still send what nobody is going to read.
     pub fn leaves_body(&self) -> bool {
-        matches!(self, Self::Made { was_read: false, .. })
+        matches!(self, Self::Made { client: Asked::Never, .. })
     }
 }
 
@@ -248,6 +270,8 @@ pub struct Upload {
     left: Cell<u64>,
     state: Cell<UploadState>,
     passed: Cell<u64>,
+    /// The next of it has yet to come from the client.
+    is_awaited: Cell<bool>,
     /// The head of the response has come.
     is_answered: Cell<bool>,
     /// Whoever waits for `state` to leave `Held`.
@@ -308,6 +332,7 @@ impl RequestBody {
             left: Cell::new(cap),
             state: Cell::new(state),
             passed: Cell::new(0),
+            is_awaited: Cell::new(false),
             is_answered: Cell::new(false),
             waker: RefCell::new(None),
             patience: patience(),
@@ -346,6 +371,11 @@ impl Upload {
     /// Bytes that have passed so far.
     pub fn passed(&self) -> u64 {
         self.passed.get()
+    }
+
+    /// Whether it is the client that is waited for: whoever is to get the body has taken all that there was of it.
+    pub fn is_awaited(&self) -> bool {
+        self.is_awaited.get()
     }
 
     /// Whether the upstream connection can be used again as far as this body is concerned.
@@ -442,6 +472,7 @@ impl http_body::Body for RequestBody {
             _ => {}
         }
         let polled = source.poll_frame(cx);
+        upload.is_awaited.set(polled.is_pending());
         if let Some(patience) = &upload.patience
             && patience.poll_over(polled.is_pending() && !upload.is_answered.get(), cx).is_ready()
         {

@@ -36,7 +36,7 @@ use super::{
     observer::Observer,
 };
 use crate::{
-    body::Arriving,
+    body::{Arriving, Asked},
     cache::{Served, policy::Time},
     config::Listener,
     live::Worker,
@@ -149,7 +149,7 @@ async fn follow(
     if head.version != Version::HTTP_2 {
         headers::check_limits(&head, &context.connection.listener.limits)?;
     }
-    let body = Arriving::Made { content: body, was_read: true };
+    let body = Arriving::Made { content: body, client: Asked::OnceRead };
     let mut arrival = Arrival::of(context, head, body, length);
     let mut flight = match arrival.admit(observer).await? {
         Admission::Granted { route, came, is_upgrade } => arrival.set_out(route, came, is_upgrade, observer),

@@ -1,5 +1,7 @@
 //! How does an error become a response?
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Method, Response, Uri, header};
 
 use super::{
@@ -21,18 +23,20 @@ pub(super) struct Failure {
     pub leaves_body: bool,
     /// The method and the target, where no record has them.
     pub asked: Option<(Method, Uri)>,
+    /// The upstream that it was for, once that is known.
+    pub upstream: Option<Arc<str>>,
 }
 
 impl Failure {
     /// One of a request of which nothing more is known.
     pub fn of(error: Error) -> Self {
-        Self { error, request_id: None, leaves_body: false, asked: None }
+        Self { error, request_id: None, leaves_body: false, asked: None, upstream: None }
     }
 
     /// The response to the client, and a line in the log that says more.
     pub fn into_response(self, context: &Context, mut record: Option<&mut Record>) -> Response<Content> {
         let Context { connection, generation, meter, call, .. } = context;
-        let Self { error, request_id, leaves_body, asked } = self;
+        let Self { error, request_id, leaves_body, asked, upstream } = self;
         let kind = (meter.route(), error.kind());
         let Disposition { status, blame, limit, ends_connection, is_passing, .. } = error.disposition();
         connection.counts.refused_with(status);
@@ -53,9 +57,6 @@ impl Failure {
                 let asked = record.as_deref().map(Record::asked).or(asked);
                 let (method, uri) = asked.unzip();
                 let route = meter.route().map(|place| &generation.snapshot.routes[place]);
-                let upstream =
-                    route.map(|route| &*generation.snapshot.upstreams[route.upstream].upstream.name);
-                let upstream = record.as_deref().and_then(Record::upstream).or(upstream);
                 // With all upstreams down this would be a line for each request, which the access log has already.
                 sampled!(
                     warn, of: kind,
@@ -64,7 +65,7 @@ impl Failure {
                     method = method.map(Method::as_str),
                     uri = uri.map(tracing::field::display),
                     route = route.map(|route| &*route.name),
-                    upstream,
+                    upstream = upstream.as_deref(),
                     status = status.as_u16(),
                     error,
                     "request failed"

@@ -4,7 +4,7 @@
 //! above: three phases, which are methods of these two.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, request};
 
 use super::{
     context::Context, error::Error, failure::Failure, identity::Came, observer::Observer,
@@ -62,6 +62,8 @@ pub(super) struct Flight<'a> {
     pub wishes: Option<Wishes<'a>>,
     pub deadline: Option<Timer>,
     request_id: Option<HeaderValue>,
+    /// The method and the target that the client has asked for, where plugins may change them and no record has them.
+    asked: Option<(Method, Uri)>,
 }
 
 /// Whether the client waits to be asked for its body (RFC 9110, section 10.1.1).
@@ -134,6 +136,8 @@ impl<'a> Arrival<'a> {
     ) -> Flight<'a> {
         let Self { context, head, body, expect, deadline, request_id, .. } = self;
         let target = &context.generation.snapshot.upstreams[route.upstream];
+        let is_kept = observer.record().is_none() && !route.on_request.is_empty();
+        let asked = is_kept.then(|| (head.method.clone(), head.uri.clone()));
         let mut exchange =
             Exchange::new(head, came.client, came.scheme, route.name.clone(), target.upstream.name.clone());
         exchange.asked_host = came.host;
@@ -145,6 +149,7 @@ impl<'a> Arrival<'a> {
             is_upgrade,
             deadline,
             request_id,
+            asked,
             ..Flight::new(context, route, target, exchange, observer)
         };
         flight.note_what_plugins_derive();
@@ -158,7 +163,8 @@ impl<'a> Arrival<'a> {
     /// An error that ends the request here.
     pub fn failure(&self, error: Error, observer: &Observer) -> Failure {
         let asked = observer.record().is_none().then(|| (self.head.method.clone(), self.head.uri.clone()));
-        Failure { error, request_id: self.request_id.clone(), leaves_body: self.expect.leaves_body(), asked }
+        let (request_id, leaves_body) = (self.request_id.clone(), self.expect.leaves_body());
+        Failure { error, request_id, leaves_body, asked, upstream: None }
     }
 }
 
@@ -183,21 +189,22 @@ impl<'a> Flight<'a> {
             wishes: None,
             deadline: None,
             request_id: None,
+            asked: None,
         }
     }
 
     /// An error that ends the request here.
     pub fn failure(&self, error: Error) -> Failure {
-        let asked = match self.observer.record() {
-            Some(_) => None,
-            // It is not there where a call was given up.
-            None => self.exchange.there().map(|exchange| &exchange.request),
+        let asked = || {
+            let head = &self.exchange.there()?.request;
+            Some((head.method.clone(), head.uri.clone()))
         };
         Failure {
             error,
             request_id: self.request_id.clone(),
             leaves_body: self.expect.leaves_body(),
-            asked: asked.map(|head| (head.method.clone(), head.uri.clone())),
+            asked: self.asked.clone().or_else(asked),
+            upstream: Some(self.target.upstream.name.clone()),
         }
     }
 }

@@ -298,6 +298,9 @@ impl Flight<'_> {
             Lookup::Answer(mut answer) => {
                 self.exchange.keep_promises(answer.response.headers_mut());
                 self.run_response_hooks(&mut answer).await?;
+                if self.expect.leaves_body() {
+                    self.context.connection.ends_with(&mut answer.response);
+                }
                 return Ok((self.encode(answer.response, answer.kept), None));
             }
             Lookup::Ask(visit) => visit,
@@ -307,6 +310,9 @@ impl Flight<'_> {
         }
         let answer = self.send_in_time().await;
         let mut answer = self.settle(&mut visit, answer)?;
+        // What stores the response may take over what it was sent by.
+        let leaves_body =
+            self.expect == Expect::Abandoned || answer.sent.as_ref().is_some_and(Sent::leaves_body);
         if let Some(sent) = &mut answer.sent {
             sent.deadline = self.deadline.take();
         }
@@ -320,7 +326,7 @@ impl Flight<'_> {
             self.exchange.keep_promises(answer.response.headers_mut());
             self.run_response_hooks(&mut answer).await?;
         }
-        if self.expect == Expect::Abandoned || answer.sent.as_ref().is_some_and(Sent::leaves_body) {
+        if leaves_body {
             self.context.connection.ends_with(&mut answer.response);
         }
         Ok((self.encode(answer.response, answer.kept), answer.sent))

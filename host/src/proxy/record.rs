@@ -221,11 +221,6 @@ impl Record {
         (&self.method, &self.uri)
     }
 
-    /// Where it is sent, once that is known.
-    pub fn upstream(&self) -> Option<&str> {
-        self.upstream.as_deref()
-    }
-
     /// Writes the line, and tells plugins. With why it did not come to its end, if it did not.
     pub fn write(
         mut self,

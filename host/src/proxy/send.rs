@@ -105,7 +105,12 @@ impl Flight<'_> {
             };
             let answer = answer.unwrap_or_else(|source| {
                 let endpoint = name(endpoint);
-                Err(Failure::of(Error::AttemptsTimedOut { endpoint, source }, None))
+                let is_blameless = outgoing.upload.as_ref().is_some_and(|upload| upload.is_awaited());
+                Err(Failure {
+                    error: Error::AttemptsTimedOut { endpoint, source },
+                    outcome: None,
+                    is_blameless,
+                })
             });
             let Failure { error, outcome, is_blameless } = match answer {
                 Ok(answer) => {
@@ -633,8 +638,8 @@ enum SendError {
     TimedOut,
 }
 
-/// Waits for the head of the response, at most `limit` after the last of the request's body. Interim responses
-/// go to the client meanwhile.
+/// Waits for the head of the response, at most `limit` after the last of the request's body that was there to be sent:
+/// a client that sends nothing has a limit of its own. Interim responses go to the client meanwhile.
 async fn converse(
     context: &Context,
     lease: &Lease,
@@ -680,9 +685,9 @@ async fn converse(
             upload.release();
         }
         while deadline.poll(cx).is_ready() {
-            match upload.map(|upload| upload.passed()) {
-                // The time counts from the last that has been sent.
-                Some(now) if now > passed => passed = now,
+            match upload {
+                // The time counts from the last that has been sent, and only while the client has nothing to send.
+                Some(upload) if upload.is_awaited() || upload.passed() > passed => passed = upload.passed(),
                 _ => return Poll::Ready(Err(SendError::TimedOut)),
             }
             deadline.start(limit);

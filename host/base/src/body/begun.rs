@@ -21,6 +21,8 @@ pub struct Begun<B> {
     trailers: Option<HeaderMap>,
     /// What has not been read; none after its end.
     rest: Option<B>,
+    /// Whether anything of it was waited for.
+    was_asked: bool,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ where
     B::Error: Into<Error>,
 {
     pub fn new(body: B) -> Self {
-        Self { read: Read::Pieces(BytesMut::new()), trailers: None, rest: Some(body) }
+        Self { read: Read::Pieces(BytesMut::new()), trailers: None, rest: Some(body), was_asked: false }
     }
 
     /// Reads to the end, or until there are more than `most` bytes. What has been read stays, whatever comes of it,
@@ -62,6 +64,7 @@ where
             if pieces.len() > most || rest.size_hint().lower() > (most - pieces.len()) as u64 {
                 return Poll::Ready(Err(Unread::TooLarge));
             }
+            self.was_asked = true;
             match ready!(Pin::new(&mut *rest).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     // The usual case: there is one piece, and no need to copy it.
@@ -94,6 +97,7 @@ where
             if !pieces.is_empty() || self.trailers.is_some() {
                 break;
             }
+            self.was_asked = true;
             match ready!(Pin::new(&mut *rest).poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => pieces.extend_from_slice(&data),
@@ -113,9 +117,14 @@ where
     /// The whole, if all of it has been read and nothing follows but its end.
     pub fn into_whole(self) -> Result<Bytes, Self> {
         match self {
-            Self { read: Read::Whole(whole), trailers: None, rest: None } => Ok(whole),
+            Self { read: Read::Whole(whole), trailers: None, rest: None, .. } => Ok(whole),
             other => Err(other),
         }
+    }
+
+    /// Whether its sender was asked for any of it: one that is too long by what its head says is not read at all.
+    pub fn was_asked(&self) -> bool {
+        self.was_asked
     }
 
     /// Whether all of it has been read.
@@ -148,7 +157,7 @@ where
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Self { read, trailers, rest } = self.get_mut();
+        let Self { read, trailers, rest, .. } = self.get_mut();
         if read.len() > 0 {
             return Poll::Ready(Some(Ok(Frame::data(read.take()))));
         }

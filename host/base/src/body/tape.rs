@@ -144,7 +144,7 @@ impl Reading {
 mod tests {
     use std::task::Waker;
 
-    use super::*;
+    use super::{super::Asked, *};
 
     fn poll(reading: &mut Reading) -> Option<Bytes> {
         match reading.poll(&mut Context::from_waker(Waker::noop())) {
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn what_will_not_be_read_again_is_not_kept() {
         let content = Bytes::from_static(b"hello");
-        let tape = Tape::new(Arriving::Made { content: content.clone(), was_read: false }, 5);
+        let tape = Tape::new(Arriving::Made { content: content.clone(), client: Asked::Never }, 5);
         assert_eq!(poll(&mut Reading::begin(&tape)), Some(content.clone()));
         let mut again = Reading::begin(&tape);
         assert!(tape.borrow().is_whole());
