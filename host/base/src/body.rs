@@ -272,6 +272,8 @@ pub struct Upload {
     passed: Cell<u64>,
     /// The next of it has yet to come from the client.
     is_awaited: Cell<bool>,
+    /// Its head says how long it is.
+    has_length: bool,
     /// The head of the response has come.
     is_answered: Cell<bool>,
     /// Whoever waits for `state` to leave `Held`.
@@ -320,6 +322,7 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
+        let has_length = incoming.size_hint().exact().is_some();
         let state = if is_held { UploadState::Held } else { UploadState::Flowing };
         let (source, tape) = match kept {
             None => (Source::Once(incoming), None),
@@ -333,6 +336,7 @@ impl RequestBody {
             state: Cell::new(state),
             passed: Cell::new(0),
             is_awaited: Cell::new(false),
+            has_length,
             is_answered: Cell::new(false),
             waker: RefCell::new(None),
             patience: patience(),
@@ -376,6 +380,12 @@ impl Upload {
     /// Whether it is the client that is waited for: whoever is to get the body has taken all that there was of it.
     pub fn is_awaited(&self) -> bool {
         self.is_awaited.get()
+    }
+
+    /// Whether there is more to come of it for certain, and the client is waited for. Without a length it may be a stream
+    /// whose sender waits for an answer.
+    pub fn is_owed(&self) -> bool {
+        self.has_length && self.is_awaited()
     }
 
     /// Whether the upstream connection can be used again as far as this body is concerned.

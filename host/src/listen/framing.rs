@@ -201,7 +201,13 @@ impl Framing {
 
     /// The length of the head, if all of it is there. Every line of it is seen to end well.
     fn end_of_head(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
-        for place in memchr::memchr_iter(b'\n', &bytes[self.seen..]) {
+        // What is too long is so however it comes: nothing behind a limit is looked at.
+        let line = self.limits.request_line + 2;
+        if bytes.len() > line && memchr::memchr(b'\n', &bytes[..line]).is_none() {
+            return Err(Fault::LongRequestLine);
+        }
+        let most = bytes.len().min(self.limits.head);
+        for place in memchr::memchr_iter(b'\n', &bytes[self.seen.min(most)..most]) {
             let place = self.seen + place;
             if place == 0 || bytes[place - 1] != b'\r' {
                 return Err(Fault::LineEnd);
@@ -210,15 +216,11 @@ impl Framing {
                 return Err(Fault::RequestLine);
             }
             if bytes[..place - 1].ends_with(b"\r\n") {
-                return if place < self.limits.head { Ok(Some(place + 1)) } else { Err(Fault::LongHead) };
+                return Ok(Some(place + 1));
             }
         }
         // The last byte may be the CR of a line end, which is looked at with its LF.
         self.seen = bytes.len();
-        let first_line = memchr::memchr(b'\n', &bytes[..bytes.len().min(self.limits.request_line + 2)]);
-        if first_line.is_none() && bytes.len() > self.limits.request_line + 2 {
-            return Err(Fault::LongRequestLine);
-        }
         if bytes.len() >= self.limits.head {
             return Err(Fault::LongHead);
         }
@@ -227,12 +229,12 @@ impl Framing {
 
     /// RFC 9112, section 7.1: `1*HEXDIG`, and extensions that mean nothing here but must be written as such.
     fn chunk_size(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        let Some(line) = self.line(bytes)? else {
+        let Some(line) = self.line(&bytes[..bytes.len().min(CHUNK_LINE)])? else {
             return if bytes.len() > CHUNK_LINE { Err(Fault::Chunk) } else { Ok(0) };
         };
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let extension = &line[digits..line.len() - 2];
-        if !(1..=16).contains(&digits) || !are_extensions(extension) || line.len() > CHUNK_LINE {
+        if !(1..=16).contains(&digits) || !are_extensions(extension) {
             return Err(Fault::Chunk);
         }
         let size = line[..digits].iter().try_fold(0_u64, |size, &digit| {
@@ -258,12 +260,11 @@ impl Framing {
     }
 
     fn trailer(&mut self, bytes: &[u8], before: usize) -> Result<usize, Fault> {
-        let line = self.line(bytes)?;
-        let length = before + line.map_or(bytes.len(), <[u8]>::len);
-        if length > self.limits.head {
-            return Err(Fault::LongTrailers);
-        }
-        let Some(line) = line else { return Ok(0) };
+        let room = self.limits.head.saturating_sub(before);
+        let Some(line) = self.line(&bytes[..bytes.len().min(room)])? else {
+            return if bytes.len() > room { Err(Fault::LongTrailers) } else { Ok(0) };
+        };
+        let length = before + line.len();
         self.expects = match line {
             b"\r\n" => Expects::Head { may_be_empty: true },
             [b' ' | b'\t', ..] => return Err(Fault::Header),
@@ -605,6 +606,21 @@ mod tests {
             "X: a\r\n".repeat(10_000)
         );
         assert_eq!(whole(trailers.as_bytes()), Err(Fault::LongTrailers));
+    }
+
+    #[test]
+    fn what_is_too_long_is_so_however_it_comes_and_whatever_stands_behind_it() {
+        const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let long = "x".repeat(40_000);
+        for (request, expected) in [
+            (format!("GET /{long}\n"), Fault::LongRequestLine),
+            (format!("GET / HTTP/1.1\r\nX: {long}\n"), Fault::LongHead),
+            (format!("{CHUNKED}1;{long}\n"), Fault::Chunk),
+            (format!("{CHUNKED}0\r\nX: {long}\n"), Fault::LongTrailers),
+        ] {
+            assert_eq!(whole(request.as_bytes()), Err(expected), "{request:.80}");
+            assert_eq!(piecemeal(request.as_bytes()), Err(expected), "{request:.80}");
+        }
     }
 
     proptest::proptest! {

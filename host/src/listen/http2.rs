@@ -433,6 +433,8 @@ struct Line<S> {
     writing: Timer,
     write_pace: Pace,
     ends: Ends,
+    /// The last stream whose head was refused, by h2.
+    refused_head: u32,
     /// Whether a frame of the client has come.
     has_begun: bool,
     /// Why the connection ends, which the client is told.
@@ -461,6 +463,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             writing: worker.clock.timer(),
             write_pace: Pace::default(),
             ends,
+            refused_head: 0,
             worker,
             connection,
             has_begun: false,
@@ -563,7 +566,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             Poll::Ready(written) => written?,
         };
         self.writing.stop();
-        let Self { outgoing, allowance, connection, write_pace, worker, ends, .. } = self;
+        let Self { outgoing, allowance, connection, write_pace, worker, ends, refused_head, .. } = self;
         if !write_pace.pass(written, connection.listener.min_rates.write(), &worker.clock) {
             connection.give_up(Limit::WriteRate);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")));
@@ -583,7 +586,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                                 connection.counts.reached(Limit::Streams);
                                 "the connection has too many streams"
                             }
-                            // h2 has found it, and nobody else has seen the request.
+                            // A request with content whose head is too large was answered, and is reset behind that.
+                            PROTOCOL_ERROR if *refused_head == frame.stream => return,
+                            // h2 has found it.
                             PROTOCOL_ERROR => "the request is malformed",
                             _ => return,
                         };
@@ -593,6 +598,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                         Some(left) => ends.set(left),
                         // The one answer that h2 gives by itself is that to a head which is too large.
                         None => {
+                            *refused_head = frame.stream;
                             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                             connection.counts.refused_with(status);
                             connection.counts.reached(Limit::Headers);

@@ -591,7 +591,8 @@ impl Acceptor {
 
     /// There is no place for a connection.
     fn turn_away(&self, arrival: Arrival, client: Client, limit: Limit) {
-        sampled!(warn, of: limit.name(), client = %client.address, limit = limit.name(), "too many connections");
+        let listener = &arrival.listener.address;
+        sampled!(warn, of: (listener, limit.name()), %listener, client = %client.address, limit = limit.name(), "too many connections");
         self.refuse(arrival.stream, limit, arrival.tls.is_some());
     }
 

@@ -136,6 +136,14 @@ impl Error {
         hasher.finish()
     }
 
+    /// Takes out what a plugin has printed of its failure.
+    pub fn take_printed(&mut self) -> Option<String> {
+        match self {
+            Self::Plugin { source, .. } => source.take_printed(),
+            _ => None,
+        }
+    }
+
     /// The one table of what follows from each error.
     pub fn disposition(&self) -> Disposition {
         use Blame::{Client, Plugin, Proxy, Upstream};

@@ -36,7 +36,7 @@ impl Failure {
     /// The response to the client, and a line in the log that says more.
     pub fn into_response(self, context: &Context, mut record: Option<&mut Record>) -> Response<Content> {
         let Context { connection, generation, meter, call, .. } = context;
-        let Self { error, request_id, leaves_body, asked, upstream } = self;
+        let Self { mut error, request_id, leaves_body, asked, upstream } = self;
         let kind = (meter.route(), error.kind());
         let Disposition { status, blame, limit, ends_connection, is_passing, .. } = error.disposition();
         connection.counts.refused_with(status);
@@ -46,6 +46,8 @@ impl Failure {
         let refusal = call.is_some().then(|| grpc::refusal(&error, status));
         let request = request_id.as_ref().and_then(|id| id.to_str().ok());
         let client = connection.peer.address;
+        // What a plugin prints is limited in the log, and has no place in a line for each request.
+        let printed = error.take_printed();
         let error = with_sources(&error);
         if let Some(record) = record.as_deref_mut() {
             record.refused(&error);
@@ -68,6 +70,7 @@ impl Failure {
                     upstream = upstream.as_deref(),
                     status = status.as_u16(),
                     error,
+                    printed,
                     "request failed"
                 );
             }

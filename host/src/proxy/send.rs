@@ -411,7 +411,9 @@ impl Delivery for OfClient<'_> {
                 lease.suspect();
                 let outcome = outgoing.restore(request, lease).then_some(Outcome::TimedOut);
                 let error = Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed };
-                failed(Failure::of(error, outcome))
+                // Whether the endpoint is silent, or has nothing to answer yet, only the client knows.
+                let is_blameless = outgoing.upload.as_ref().is_some_and(|upload| upload.is_awaited());
+                failed(Failure { error, outcome, is_blameless })
             }
             SendError::Unsent(..) | SendError::Lost(_)
                 if let Some(error) = outgoing.fault_of_client(context) =>
@@ -638,8 +640,8 @@ enum SendError {
     TimedOut,
 }
 
-/// Waits for the head of the response, at most `limit` after the last of the request's body that was there to be sent:
-/// a client that sends nothing has a limit of its own. Interim responses go to the client meanwhile.
+/// Waits for the head of the response, at most `limit` after the last of the request's body. A client that owes more of it
+/// has a limit of its own. Interim responses go to the client meanwhile.
 async fn converse(
     context: &Context,
     lease: &Lease,
@@ -686,8 +688,8 @@ async fn converse(
         }
         while deadline.poll(cx).is_ready() {
             match upload {
-                // The time counts from the last that has been sent, and only while the client has nothing to send.
-                Some(upload) if upload.is_awaited() || upload.passed() > passed => passed = upload.passed(),
+                // The time counts from the last that has been sent, and stands still while the client owes more.
+                Some(upload) if upload.is_owed() || upload.passed() > passed => passed = upload.passed(),
                 _ => return Poll::Ready(Err(SendError::TimedOut)),
             }
             deadline.start(limit);

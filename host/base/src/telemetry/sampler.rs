@@ -2,11 +2,12 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
-    num::NonZeroU64,
+    num::{NonZeroU64, NonZeroUsize},
     time::{Duration, Instant},
 };
+
+use lru::LruCache;
 
 /// Logs a line that requests can cause, unless enough of its kind were logged of late. A kind is this line of the
 /// source and what it is `of`: the route, the plugin, the upstream. Each thread counts for itself; the field `left_out` says
@@ -46,7 +47,7 @@ pub struct Admitted {
 ///
 /// What happens to every request would otherwise fill the disk just when all upstreams are down.
 #[derive(Debug)]
-struct Sampler<K>(RefCell<HashMap<K, Said>>);
+struct Sampler<K: Eq + Hash>(RefCell<LruCache<K, Said>>);
 
 #[derive(Debug)]
 struct Said {
@@ -55,9 +56,9 @@ struct Said {
     left_out: u64,
 }
 
-impl<K> Default for Sampler<K> {
+impl<K: Eq + Hash> Default for Sampler<K> {
     fn default() -> Self {
-        Self(RefCell::default())
+        Self(RefCell::new(LruCache::new(Self::KINDS)))
     }
 }
 
@@ -65,8 +66,9 @@ impl<K: Eq + Hash> Sampler<K> {
     /// Lines of a kind in a window.
     const LINES: u32 = 5;
     const WINDOW: Duration = Duration::from_secs(10);
-    /// Kinds that are remembered. Those of a configuration are fewer, but there may be many configurations.
-    const KINDS: usize = 1024;
+    /// Kinds that are remembered: those that were met last. Those of a configuration are fewer, but there may be many
+    /// configurations.
+    const KINDS: NonZeroUsize = NonZeroUsize::new(1024).expect("it is not zero");
 
     /// Whether a line of this kind is to be written now.
     fn admit(&self, kind: K) -> Option<Admitted> {
@@ -75,10 +77,7 @@ impl<K: Eq + Hash> Sampler<K> {
 
     fn admit_at(&self, kind: K, now: Instant) -> Option<Admitted> {
         let mut said = self.0.borrow_mut();
-        if said.len() >= Self::KINDS && !said.contains_key(&kind) {
-            said.clear();
-        }
-        let said = said.entry(kind).or_insert(Said { since: now, lines: 0, left_out: 0 });
+        let said = said.get_or_insert_mut(kind, || Said { since: now, lines: 0, left_out: 0 });
         if now.duration_since(said.since) >= Self::WINDOW {
             *said = Said { since: now, lines: 0, left_out: said.left_out };
         }
@@ -118,9 +117,12 @@ mod tests {
     fn it_does_not_grow_without_end() {
         let sampler = Sampler::default();
         let now = Instant::now();
+        let often = -1;
+        while sampler.admit_at(often, now).is_some() {}
         for kind in 0..10_000 {
             assert_eq!(sampler.admit_at(kind, now), Some(Admitted { left_out: None }));
+            assert_eq!(sampler.admit_at(often, now), None, "others do not make it new");
         }
-        assert!(sampler.0.borrow().len() <= Sampler::<i32>::KINDS);
+        assert_eq!(sampler.0.borrow().len(), Sampler::<i32>::KINDS.get());
     }
 }

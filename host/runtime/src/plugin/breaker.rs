@@ -232,7 +232,7 @@ impl Drop for Breaker {
 mod tests {
     use std::{num::NonZero, time::Duration};
 
-    use super::*;
+    use super::{super::error::Trap, *};
     use crate::config::Share;
 
     thread_local!(static NOW: Cell<u64> = const { Cell::new(0) });
@@ -262,7 +262,7 @@ mod tests {
             match how {
                 '.' => breaker.leave(Hook::OnRequest, None, now),
                 'b' => breaker.leave(Hook::OnRequest, Some(&CallError::Busy(1)), now),
-                _ => breaker.leave(Hook::OnRequest, Some(&CallError::Trap(String::new())), now),
+                _ => breaker.leave(Hook::OnRequest, Some(&CallError::Trap(Trap::default())), now),
             }
             how
         };
@@ -292,7 +292,7 @@ mod tests {
     fn what_one_hook_brings_says_nothing_of_another() {
         NOW.set(0);
         let breaker = breaker();
-        let trap = CallError::Trap(String::new());
+        let trap = CallError::Trap(Trap::default());
         // Each request: whether its request hook was called, and how its response hook ended.
         let ask = |response: Option<&CallError>| {
             NOW.set(NOW.get() + 1);
@@ -332,7 +332,7 @@ mod tests {
         assert!(take(1000) && take(1000) && take(499) && take(1));
         assert_eq!(open(), 1);
         assert!(!take(1));
-        breaker.leave(Hook::OnRequest, Some(&CallError::Trap(String::new())), now);
+        breaker.leave(Hook::OnRequest, Some(&CallError::Trap(Trap::default())), now);
         breaker.leave(Hook::OnRequest, None, now);
         assert!(!take(1), "what had begun before changes nothing");
         NOW.set(104);
@@ -359,7 +359,7 @@ mod tests {
         calls(&breaker, "xxx");
         assert_eq!(open(), 1);
         // A call that had begun before it opened.
-        breaker.leave(Hook::OnRequest, Some(&CallError::Trap(String::new())), now);
+        breaker.leave(Hook::OnRequest, Some(&CallError::Trap(Trap::default())), now);
         assert_eq!((open(), shared.breaker_opened.load(Ordering::Relaxed)), (1, 1));
         NOW.set(10);
         assert_eq!(breaker.enter(Hook::OnRequest, now).unwrap(), Entry::Probe);

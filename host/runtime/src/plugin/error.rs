@@ -45,7 +45,7 @@ pub enum CallError {
     )]
     Unsent(usize),
     #[error("trapped: {0}")]
-    Trap(String),
+    Trap(Trap),
     #[error("made an answer that cannot be sent: {0}")]
     InvalidReply(#[from] InvalidReply),
     #[error("sends requests to the upstream `{0}`, which is not configured")]
@@ -63,17 +63,56 @@ pub enum CallError {
     Broken,
 }
 
+/// Why a call ended before it returned.
+#[derive(Debug, Default)]
+pub struct Trap {
+    /// What the code did that WebAssembly has a name for.
+    code: Option<wasmtime::Trap>,
+    cause: String,
+    /// What the plugin has printed of it, in one line.
+    printed: Option<String>,
+}
+
+impl Trap {
+    pub(super) fn new(error: &wasmtime::Error) -> Self {
+        let code = error.downcast_ref().copied();
+        Self { code, cause: error.root_cause().to_string(), printed: None }
+    }
+
+    pub(super) fn with_printed(self, printed: Option<String>) -> Self {
+        Self { printed, ..self }
+    }
+}
+
+impl std::fmt::Display for Trap {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cause, printed, .. } = self;
+        match printed {
+            Some(printed) => write!(formatter, "{cause} ({printed})"),
+            None => formatter.write_str(cause),
+        }
+    }
+}
+
 impl CallError {
-    /// What tells failures apart of which the log says the same: the kind, and of a trap its cause without what the plugin
-    /// has printed of it, which may be another each time.
+    /// What tells failures apart of which the log says the same. There are few, however much the plugin has a hand in the words
+    /// of the error.
     pub fn kind(&self) -> u64 {
-        let trap = match self {
-            Self::Trap(text) => text.split(" (").next(),
+        let code = match self {
+            Self::Trap(trap) => trap.code.map(|code| code as u8),
             _ => None,
         };
         let mut hasher = DefaultHasher::new();
-        (discriminant(self), trap).hash(&mut hasher);
+        (discriminant(self), code).hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// Takes what the plugin has printed of its end out of the error, for whoever is not to show it.
+    pub fn take_printed(&mut self) -> Option<String> {
+        match self {
+            Self::Trap(trap) => trap.printed.take(),
+            _ => None,
+        }
     }
 }
 

@@ -7,7 +7,13 @@ use std::{
 
 use wasmtime::ResourceLimiter;
 
-use super::{clocks::cpu_time, cost::Meter, error::CallError, host_io::PendingIo, shared::Shared};
+use super::{
+    clocks::cpu_time,
+    cost::Meter,
+    error::{CallError, Trap},
+    host_io::PendingIo,
+    shared::Shared,
+};
 
 /// What an instance may use, and what it has used.
 pub(super) struct Limits {
@@ -84,7 +90,7 @@ impl Limits {
             Some(Exceeded::Time) => CallError::Deadline(self.time),
             Some(Exceeded::Memory) => CallError::Memory(self.memory),
             Some(Exceeded::MemoryInAll(most)) => CallError::MemoryInAll(most),
-            None => CallError::Trap(error.root_cause().to_string()),
+            None => CallError::Trap(Trap::new(error)),
         }
     }
 }

@@ -115,6 +115,8 @@ impl LogLines {
     const OF_A_CALL: u32 = 64;
     /// Bytes of what is kept of standard error.
     const KEPT: usize = 1 << 10;
+    /// Bytes of what is shown of it.
+    const LAST_WORDS: usize = 512;
 
     /// Lines go to the journal, if there is one, and to the proxy's log otherwise.
     pub fn new(journal: Option<Arc<Journal>>, shared: Arc<Shared>, rate: u64) -> Self {
@@ -133,18 +135,17 @@ impl LogLines {
 
     /// Logs what was printed.
     pub fn print(&self, line: &Line<'_>, is_error: bool) {
-        if is_error {
-            let mut errors = self.errors();
-            let room = Self::KEPT.saturating_sub(errors.len());
-            errors.push_str(&line.text[..line.text.floor_char_boundary(room)]);
-            errors.push('\n');
+        if is_error && self.left.load(Ordering::Relaxed) > 0 {
+            keep_end(&mut self.errors(), line.text, Self::KEPT);
         }
         self.write(log::Level::Info, line, None);
     }
 
     /// What the call has said of its end on standard error, in one line.
     pub fn last_words(&self) -> Option<String> {
-        last_words(&self.errors()).map(|words| escaped(&words, |_| false).into_owned())
+        let words = last_words(&self.errors())?;
+        let words = &words[..words.floor_char_boundary(Self::LAST_WORDS)];
+        Some(escaped(words, |_| false).into_owned())
     }
 
     fn errors(&self) -> MutexGuard<'_, String> {
@@ -191,6 +192,15 @@ impl LogLines {
     }
 }
 
+/// Appends a line to what was printed, of which the last `most` bytes are kept.
+fn keep_end(printed: &mut String, line: &str, most: usize) {
+    let line = &line[line.ceil_char_boundary(line.len().saturating_sub(most - 1))..];
+    let excess = (printed.len() + line.len() + 1).saturating_sub(most);
+    printed.drain(..printed.ceil_char_boundary(excess));
+    printed.push_str(line);
+    printed.push('\n');
+}
+
 /// The message of a panic in what was printed on standard error, or else its last line.
 fn last_words(printed: &str) -> Option<String> {
     let is_note = |line: &&str| line.starts_with("note: ") || line.starts_with("stack backtrace:");
@@ -231,5 +241,20 @@ mod tests {
         ] {
             assert_eq!(last_words(printed).as_deref(), words, "{printed:?}");
         }
+    }
+
+    #[test]
+    fn of_what_is_printed_the_end_is_kept() {
+        let mut printed = String::new();
+        for (line, kept) in
+            [("ab", "ab\n"), ("", "ab\n\n"), ("cdef", "b\n\ncdef\n"), ("ghäijklm", "äijklm\n")]
+        {
+            keep_end(&mut printed, line, 8);
+            assert_eq!(printed, kept, "{line}");
+        }
+        for _ in 0..100_000 {
+            keep_end(&mut printed, "x", 8);
+        }
+        assert!(printed.len() <= 8 && printed.capacity() < 64, "{printed:?}");
     }
 }

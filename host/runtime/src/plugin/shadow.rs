@@ -391,7 +391,7 @@ mod tests {
     use bytes::Bytes;
     use http::StatusCode;
 
-    use super::*;
+    use super::{super::error::Trap, *};
     use crate::{address::Caller, plugin::Reply};
 
     fn exchange(target: &str, headers: &[(&'static str, &'static str)]) -> Exchange {
@@ -411,7 +411,7 @@ mod tests {
     fn whatever_a_candidate_does_otherwise_is_found() {
         use RequestVerdict::{Forward, Next, Reply};
         let same = exchange("/a", &[("x-a", "1")]);
-        let failed = || Err(CallError::Trap(String::new()));
+        let failed = || Err(CallError::Trap(Trap::default()));
         let mut noted = exchange("/a", &[("x-a", "1")]);
         noted.set_note("consumer".to_owned(), "demo".to_owned());
         let mut made = exchange("/a", &[("x-a", "1")]);

@@ -74,9 +74,9 @@ impl State {
 
     /// What went wrong, in words for the log; of a trap with what the plugin has printed of it.
     pub fn blame(&self, error: &wasmtime::Error) -> CallError {
-        match (self.limits.blame(error), self.log_lines.last_words()) {
-            (CallError::Trap(trap), Some(words)) => CallError::Trap(format!("{trap} ({words})")),
-            (error, _) => error,
+        match self.limits.blame(error) {
+            CallError::Trap(trap) => CallError::Trap(trap.with_printed(self.log_lines.last_words())),
+            error => error,
         }
     }
 

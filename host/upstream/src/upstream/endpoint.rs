@@ -64,8 +64,14 @@ pub struct Endpoint {
     pub(super) errors: AtomicU32,
     /// Answers since somebody looked, times 2^32, and those of 500 and above; where they count.
     pub(super) interval: AtomicU64,
-    /// Of all requests that it ever got, and of those without an answer: how many there were when somebody looked.
+    /// Of all requests to it that have ended, and of those without an answer: how many there were when somebody looked.
     pub(super) looked_at: Mutex<(u64, u64)>,
+    /// How often it has become healthy. What a request meets that began before says nothing of it now.
+    pub(super) recoveries: AtomicU32,
+    /// Requests without an answer that began before it last became healthy.
+    pub(super) outdated_failures: AtomicU64,
+    /// What the last request without an answer has met.
+    pub(super) last_failure: Mutex<Option<Arc<str>>>,
     /// Connections of all workers, where they are limited.
     pub(super) connections: Arc<Connections>,
     /// A request tries whether it is well again.
@@ -123,6 +129,9 @@ impl Endpoint {
             errors: AtomicU32::new(0),
             interval: AtomicU64::new(0),
             looked_at: Mutex::default(),
+            recoveries: AtomicU32::new(0),
+            outdated_failures: AtomicU64::new(0),
+            last_failure: Mutex::default(),
             connections: Connections::new(),
             is_tried: AtomicBool::new(false),
             has_proved_itself: AtomicBool::new(false),
@@ -218,17 +227,37 @@ impl Endpoint {
         }
     }
 
+    pub(super) fn note_failure(&self, error: Arc<str>) {
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    /// What the last request without an answer has met.
+    pub(super) fn last_failure(&self) -> Option<Arc<str>> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is healthy again: what it did before is over.
+    pub(super) fn recovered(&self) {
+        self.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.failures.store(0, Ordering::Relaxed);
+        self.errors.store(0, Ordering::Relaxed);
+        self.measured();
+    }
+
     /// What requests have met since the last call.
     pub(super) fn measured(&self) -> Measured {
         let counted = self.interval.swap(0, Ordering::Relaxed);
-        let now = (self.requests(), self.lost_in_all());
+        let requests = self.requests.load(Ordering::Relaxed);
+        let ended = (requests / BEGUN).saturating_sub(requests % BEGUN);
+        let lost = self.lost_in_all().saturating_sub(self.outdated_failures.load(Ordering::Relaxed));
+        let now = (ended, lost);
         let before = std::mem::replace(
             &mut *self.looked_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
             now,
         );
         let since = |now: u64, before: u64| u32::try_from(now.saturating_sub(before)).unwrap_or(u32::MAX);
         Measured {
-            brought: since(now.0, before.0),
+            ended: since(now.0, before.0),
             lost: since(now.1, before.1),
             requests: (counted >> 32) as u32,
             errors: counted as u32,
@@ -246,6 +275,8 @@ pub(super) fn is_same_tls(one: Option<&Arc<Origination>>, other: Option<&Arc<Ori
 pub struct InFlight {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) trial: Trial,
+    /// How often the endpoint had become healthy when the request began.
+    recoveries: u32,
 }
 
 /// Whether a request tells that an ejected endpoint is well again.
@@ -263,7 +294,7 @@ pub(super) enum Trial {
 impl InFlight {
     pub(super) fn new(endpoint: Arc<Endpoint>, trial: Trial) -> Self {
         endpoint.requests.fetch_add(BEGUN + 1, Ordering::Relaxed);
-        Self { endpoint, trial }
+        Self::begun(endpoint, trial)
     }
 
     /// None if as many as `most` are in flight.
@@ -274,7 +305,17 @@ impl InFlight {
             endpoint.requests.fetch_sub(BEGUN + 1, Ordering::Relaxed);
             return None;
         }
-        Some(Self { endpoint: endpoint.clone(), trial })
+        Some(Self::begun(endpoint.clone(), trial))
+    }
+
+    fn begun(endpoint: Arc<Endpoint>, trial: Trial) -> Self {
+        let recoveries = endpoint.recoveries.load(Ordering::Relaxed);
+        Self { endpoint, trial, recoveries }
+    }
+
+    /// Whether the endpoint has become healthy since the request began.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.recoveries != self.endpoint.recoveries.load(Ordering::Relaxed)
     }
 
     pub fn endpoint(&self) -> &Arc<Endpoint> {

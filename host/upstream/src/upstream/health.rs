@@ -79,6 +79,14 @@ impl Reason {
             Self::Slow => "much slower than the others",
         }
     }
+
+    /// Whether it is found by comparing what endpoints have done in an interval.
+    fn is_of_an_interval(self) -> bool {
+        match self {
+            Self::NoConnection | Self::NoAnswer | Self::Errors => false,
+            Self::FailureRate | Self::ErrorRate | Self::Slow => true,
+        }
+    }
 }
 
 /// What is known of the health of one endpoint.
@@ -183,10 +191,13 @@ impl Health {
                 }
             }
             Event::Failing(reason, last) => {
-                self.last_error = Some(match last {
-                    Some(last) => format!("{}: {last}", reason.text()).into(),
-                    None => reason.text().into(),
-                });
+                // What stands out again while it is left out is no news.
+                if self.ejection.is_none() || !reason.is_of_an_interval() {
+                    self.last_error = Some(match last {
+                        Some(last) => format!("{}: {last}", reason.text()).into(),
+                        None => reason.text().into(),
+                    });
+                }
                 if reason == Reason::NoConnection && settings.health.is_some() {
                     // What a check would find as well, and is to find over.
                     self.checked = Checked::Unwell;
@@ -316,12 +327,12 @@ pub fn outliers(measured: &[Measured], settings: &config::Outlier) -> Vec<(usize
     // Two cannot tell which of them is the odd one out.
     let middle = (latencies.len() >= 3).then(|| latencies[(latencies.len() - 1) / 2]);
     let sum = |of: fn(&Measured) -> u32| measured.iter().map(|one| u64::from(of(one))).sum::<u64>() as f64;
-    let (lost, brought) = (sum(|one| one.lost), sum(|one| one.brought));
+    let (lost, ended) = (sum(|one| one.lost), sum(|one| one.ended));
     // What all endpoints fail at is the fault of none.
     let stands_out = |one: &Measured| {
-        let rate = f64::from(one.lost) / f64::from(one.brought);
-        let of_others = (lost - f64::from(one.lost)) / (brought - f64::from(one.brought)).max(1.0);
-        one.brought >= settings.min_requests.max(1)
+        let rate = f64::from(one.lost) / f64::from(one.ended);
+        let of_others = (lost - f64::from(one.lost)) / (ended - f64::from(one.ended)).max(1.0);
+        one.ended >= settings.min_requests.max(1)
             && rate > settings.failure_rate.get()
             && rate > 2.0 * of_others
     };
@@ -346,8 +357,8 @@ pub fn outliers(measured: &[Measured], settings: &config::Outlier) -> Vec<(usize
 /// What requests to one endpoint met in an interval.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// Requests that it got, and those without an answer.
-    pub brought: u32,
+    /// Requests that have ended, and those of them without an answer.
+    pub ended: u32,
     pub lost: u32,
     /// Requests that ended, where answers are looked at.
     pub requests: u32,
@@ -567,7 +578,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_fails_more_often_than_the_others_is_an_outlier() {
-        let one = |brought, lost| Measured { brought, lost, ..Measured::default() };
+        let one = |ended, lost| Measured { ended, lost, ..Measured::default() };
         for (measured, expected) in [
             (&[one(100, 50), one(100, 0), one(100, 0)][..], &[(0, Reason::FailureRate)][..]),
             (&[one(100, 30), one(100, 0)], &[]),

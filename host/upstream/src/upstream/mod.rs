@@ -524,6 +524,12 @@ impl Upstream {
     /// A request has got no answer from an endpoint; `error` says what it has met.
     pub fn failed(&self, request: &InFlight, reason: Reason, error: impl FnOnce() -> String) {
         let endpoint = request.endpoint();
+        if request.is_outdated() {
+            endpoint.outdated_failures.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let error: Arc<str> = error().into();
+        endpoint.note_failure(error.clone());
         let failures = endpoint.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if self.is_measured {
             // Who gets no answer is not better off than who gets an error.
@@ -536,7 +542,7 @@ impl Upstream {
         if request.trial == Trial::Claimed {
             self.note(endpoint, Event::TrialFailed);
         } else if most > 0 && failures.is_multiple_of(most) {
-            self.note(endpoint, Event::Failing(reason, Some(error().into())));
+            self.note(endpoint, Event::Failing(reason, Some(error)));
         }
     }
 
@@ -595,9 +601,7 @@ impl Upstream {
             endpoint.has_proved_itself.store(false, Ordering::Relaxed);
         }
         if let Some(Transition { to: State::Healthy, .. }) = transition {
-            // What took it out is over: it has all its failures in a row before it again.
-            endpoint.failures.store(0, Ordering::Relaxed);
-            endpoint.errors.store(0, Ordering::Relaxed);
+            endpoint.recovered();
         }
         if let Some(Transition { from, to }) = transition {
             let (upstream, endpoint) = (&self.name, endpoint.authority.as_str());
@@ -633,12 +637,14 @@ impl Upstream {
         self.roster().all().iter().filter_map(next).min()
     }
 
-    /// Judges what requests have met since the last time, where that is configured.
+    /// Judges what requests have met since the last time.
     fn judge(&self) {
         let roster = self.roster.load_full();
         let measured: Vec<Measured> = roster.all().iter().map(|entry| entry.endpoint.measured()).collect();
         for (place, reason) in outliers(&measured, &self.settings.outlier) {
-            self.note(&roster.all()[place].endpoint, Event::Failing(reason, None));
+            let endpoint = &roster.all()[place].endpoint;
+            let cause = if reason == Reason::FailureRate { endpoint.last_failure() } else { None };
+            self.note(endpoint, Event::Failing(reason, cause));
         }
     }
 

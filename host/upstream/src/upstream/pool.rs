@@ -183,14 +183,19 @@ impl Pool {
         let mut closed = Vec::new();
         for Shelf { endpoint, connections: idle, .. } in self.idle.borrow_mut().values_mut() {
             let waiting = &endpoint.connections;
-            // One that nobody can use makes room for one that can be: it is closed, and as many as are waited for.
+            if waiting.has_waiting() {
+                closed.extend(idle.extract_if(.., |idle| idle.free.sender.is_closed()).map(|idle| idle.free));
+            }
+            // A connection that nobody who waits can use is closed, which makes room for a new one; no more of them than
+            // are waited for. One that does not count makes no room.
             let mut room = 0;
-            while waiting.waiting() > room && !idle.is_empty() {
+            while waiting.waiting() > room {
                 let wanted = waiting.wanted();
                 let fits = |idle: &Idle| Some(idle.introduction) == wanted && idle.free.may_be_handed_over();
-                let oldest = 0;
-                let Idle { free, introduction, .. } =
-                    idle.remove(idle.iter().rposition(fits).unwrap_or(oldest));
+                let counts = |idle: &Idle| idle.free.memory.borrow().is_counted;
+                let found = idle.iter().rposition(fits).or_else(|| idle.iter().position(counts));
+                let Some(found) = found else { break };
+                let Idle { free, introduction, .. } = idle.remove(found);
                 if let Some(left) = self.hand_over(endpoint, introduction, free) {
                     closed.push(left);
                     room += 1;

@@ -123,13 +123,22 @@ struct State {
     /// Whether it has answered a request.
     has_answered: Cell<bool>,
     /// Where connections are limited: told when a stream comes free,
-    freed: Option<Rc<Notify>>,
+    freed: Option<Freed>,
     /// and there while there are no streams.
     idle_mark: RefCell<Option<IdleMark>>,
     idle_since: Cell<Tick>,
     heard: Heard,
     /// What drives the connection, until `most` is known.
     driver: RefCell<Option<Waker>>,
+}
+
+/// Who is told when a stream comes free.
+#[derive(Debug)]
+struct Freed {
+    /// Who waits for a stream.
+    stream: Rc<Notify>,
+    /// The pool, if it was the last: who waits for a connection of their own may have this one's place.
+    connection: Arc<Notify>,
 }
 
 /// One stream of a connection.
@@ -246,7 +255,8 @@ impl Shares {
             group.is_queued.set(false);
             let made = match permit {
                 Ok(permit) => {
-                    let freed = is_limited.then(|| group.freed.clone());
+                    let freed =
+                        is_limited.then(|| Freed { stream: group.freed.clone(), connection: worker.clone() });
                     let connecting = connect(
                         &endpoint,
                         introduction,
@@ -411,10 +421,14 @@ impl Drop for Share {
         streams.set(streams.get() - 1);
         idle_since.set(clock.now());
         if let Some(freed) = freed {
+            freed.stream.notify_one();
             if streams.get() == 0 {
-                idle_mark.replace(Some(self.connection.endpoint.connections.idle()));
+                let connections = &self.connection.endpoint.connections;
+                idle_mark.replace(Some(connections.idle()));
+                if connections.has_waiting() {
+                    freed.connection.notify_one();
+                }
             }
-            freed.notify_one();
         }
     }
 }
@@ -550,7 +564,7 @@ async fn connect(
     timeouts: &UpstreamTimeouts,
     (clock, drain, scratch): (&Clock, &Drain, &Scratch),
     permit: Option<ConnectionPermit>,
-    freed: Option<Rc<Notify>>,
+    freed: Option<Freed>,
 ) -> Result<Made, ConnectError> {
     let limit = timeouts.connect.get() / 2;
     let stream = dial_patiently(endpoint, introduction, protocol, permit, clock, limit).await?;

@@ -1,7 +1,7 @@
 //! What becomes of an upstream as requests and checks tell of its endpoints.
 
 use super::*;
-use crate::members::Members;
+use crate::{members::Members, telemetry::Writer};
 
 fn settings(count: u16, more: &str) -> config::Upstream {
     let endpoints = (1..=count).map(|port| format!("\"http://127.0.0.1:{port}\"")).collect::<Vec<_>>();
@@ -140,6 +140,32 @@ fn an_endpoint_without_a_connection_is_left_out_until_a_trial() {
     let trial = roster.begin_trial(true, outlier).expect("whoever broke off has told nothing");
     upstream.answered(&trial, StatusCode::OK, None);
     assert_eq!(ports(&upstream), [1, 2, 3]);
+}
+
+#[test]
+fn what_began_before_an_endpoint_was_healthy_again_says_nothing_of_it() {
+    let upstream = upstream(3, "outlier = { eject = '1ms', min-requests = 5 }");
+    let endpoint = upstream.roster().all()[0].endpoint.clone();
+    let hang = || InFlight::new(endpoint.clone(), Trial::No);
+    let hanging: Vec<_> = (0..20).map(|_| hang()).collect();
+    fail(&upstream, 0, 5, Reason::NoAnswer);
+    let until = endpoint.health().trial_from(&upstream.settings).unwrap();
+    upstream.pass_time(until);
+    upstream.answered(&InFlight::new(endpoint.clone(), Trial::Claimed), StatusCode::OK, None);
+    assert_eq!(ports(&upstream), [1, 2, 3]);
+    for request in hanging {
+        endpoint.lost(Writer::ALONE);
+        upstream.failed(&request, Reason::NoAnswer, || "it was gone".to_owned());
+    }
+    upstream.judge();
+    assert_eq!(ports(&upstream), [1, 2, 3]);
+    // What fails now does.
+    for _ in 0..10 {
+        endpoint.lost(Writer::ALONE);
+        drop(hang());
+    }
+    upstream.judge();
+    assert_eq!(ports(&upstream), [2, 3]);
 }
 
 #[test]
