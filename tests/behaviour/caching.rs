@@ -376,7 +376,7 @@ async fn a_client_that_was_not_asked_for_its_body_is_told_that_the_connection_en
     let response = client.response().await;
     assert_eq!(
         (response.text(), response.header("connection")),
-        ("all".into(), Some("close")),
+        ("all", Some("close")),
         "{response:?}"
     );
 }

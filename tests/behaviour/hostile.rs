@@ -39,7 +39,7 @@ const MISDEEDS: [(&str, &str); 14] = [
     ("loop-calling", "ran longer than 10 ms"),
     ("grow", "wanted more than 32"),
     ("trap", "trapped: wasm trap: wasm `unreachable` instruction executed"),
-    ("trap", ": the guest panics on purpose)"),
+    ("trap", ": the guest panics on purpose"),
     ("unreachable", "trapped: wasm trap: wasm `unreachable` instruction executed"),
     ("exit", "trapped: Exited with i32 exit status 1"),
     ("recurse", "trapped: wasm trap: out of bounds memory access"),

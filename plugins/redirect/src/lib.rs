@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use tollgate_plugin_sdk::{
-    OnRequest, Pattern, Plugin, Reply, Template, Verdict, config, log, request,
+    OnRequest, Pattern, Plugin, Problem, Reply, Template, Verdict, config, log, request,
     template::{Beginning, Variable},
 };
 
@@ -98,8 +98,13 @@ impl OnRequest for Redirect {
         let asked = Asked { scheme: &scheme, host: &host, path: &path, query: query.as_deref() };
         let Some((status, location)) = self.location(&asked, Variable::value) else { return Verdict::Next };
         if !is_location(&location) {
+            // Let through, it would be served where the rule says that it is not.
             log::write(log::Level::Warn, "no URL can be made of this request");
-            return Verdict::Next;
+            let problem = match location.len() > LONGEST {
+                true => Problem::new(414, "URI Too Long", "this target is too long to be redirected"),
+                false => Problem::new(400, "Bad Request", "this target cannot be redirected"),
+            };
+            return Verdict::Reply(problem.reply());
         }
         Verdict::Reply(Reply { status, headers: vec![("location".to_owned(), location)], body: Vec::new() })
     }
@@ -116,12 +121,18 @@ impl Redirect {
                 && rule.scheme.is_none_or(|scheme| (scheme == Scheme::Https) == (asked.scheme == "https"));
             let location = rule.from.replace(asked.path, &rule.to, &value).filter(|_| is_meant)?;
             let location = match asked.query {
-                Some(query) if rule.keep_query && !location.contains('?') => format!("{location}?{query}"),
+                Some(query) if rule.keep_query && !location.contains('?') => with_query(&location, query),
                 _ => location,
             };
             Some((rule.status.0, location))
         })
     }
+}
+
+/// The URL with this query, in front of its fragment if it has one (RFC 3986, section 3).
+fn with_query(url: &str, query: &str) -> String {
+    let (url, fragment) = url.split_at(url.find('#').unwrap_or(url.len()));
+    format!("{url}?{query}{fragment}")
 }
 
 /// Why nothing that the template becomes could be told to a client.
@@ -169,6 +180,7 @@ mod tests {
                 {"scheme":"http","host":"secure\\..*","to":"https://{authority}{path}"},
                 {"from":"/old/(.*)","to":"/new/{1}","status":301},
                 {"from":"/find","to":"/search?all","status":302},
+                {"from":"/docs","to":"/manual#top"},
                 {"host":"example\\.org","to":"https://example.com{path}","keep-query":false}
             ]}"#,
         )
@@ -177,6 +189,8 @@ mod tests {
             ("http", "secure.example", "/a", Some("b"), Some((308, "https://{authority}{path}?b"))),
             ("https", "secure.example", "/a", None, None),
             ("http", "a.example", "/old/b", Some("c=d"), Some((301, "/new/b?c=d"))),
+            ("http", "a.example", "/docs", Some("c=d"), Some((308, "/manual?c=d#top"))),
+            ("http", "a.example", "/docs", None, Some((308, "/manual#top"))),
             ("http", "a.example", "/find", Some("c=d"), Some((302, "/search?all"))),
             ("http", "example.org", "/x", Some("c=d"), Some((308, "https://example.com{path}"))),
             ("http", "a.example", "/x", None, None),

@@ -173,12 +173,18 @@ pub fn method_override(header: impl Fn(&str) -> Option<String>, query: Option<&s
     by_header.or_else(|| {
         // Some servers take a semicolon for an ampersand, as HTML 4.01 asked for (appendix B.2.2).
         let has_it = |query: &str| {
-            parameters(&query.replace(';', "&")).iter().any(|(name, _)| name == METHOD_PARAMETER)
+            parameters(&query.replace(';', "&")).iter().any(|(name, _)| as_php_reads(name) == METHOD_PARAMETER)
         };
-        // Most queries have no underscore, and none written by `%`, and need no list.
-        let may_have_it = |query: &&str| query.contains(['_', '%']);
+        // Most queries do not have the word, nor anything written by `%`, and need no list.
+        let may_have_it = |query: &&str| query.contains('%') || query.contains("method");
         query.filter(may_have_it).is_some_and(has_it).then_some(METHOD_PARAMETER)
     })
+}
+
+/// The name that a parameter has in PHP: a space, a dot or a bracket in it is an underscore there, and spaces in front are
+/// left out.
+fn as_php_reads(name: &str) -> String {
+    name.trim_start_matches(' ').replace([' ', '.', '['], "_")
 }
 
 /// Names and values of a query, in order, decoded as browsers encode forms (application/x-www-form-urlencoded of the URL
@@ -294,6 +300,8 @@ mod tests {
             ("a=1&%5Fmethod=DELETE", true),
             ("_method", true),
             ("a=1;_method=PUT", true),
+            (".method=PUT", true),
+            ("+[method=PUT", true),
             ("_methods=1&method=2", false),
             ("", false),
         ] {
