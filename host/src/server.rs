@@ -318,11 +318,16 @@ impl Server {
     /// stays as it is. When it returns, new requests see the new generation on every worker.
     pub async fn replace(self: &Arc<Self>, config: Config, source: Source) -> Result<Arc<Snapshot>, Error> {
         let _one_at_a_time = self.replacing.lock().await;
-        self.replace_alone(config, source).await
+        self.replace_alone(config, source, Unneeded::Later).await
     }
 
     /// The same for whoever holds `replacing`.
-    async fn replace_alone(self: &Arc<Self>, config: Config, source: Source) -> Result<Arc<Snapshot>, Error> {
+    async fn replace_alone(
+        self: &Arc<Self>,
+        config: Config,
+        source: Source,
+        unneeded: Unneeded,
+    ) -> Result<Arc<Snapshot>, Error> {
         *self.files.lock().expect("no holder of this lock panics") =
             named_files(&config, &self.builder.folder);
         if self.drain.has_started() {
@@ -334,8 +339,7 @@ impl Server {
         }
         let server = self.clone();
         let previous = before.snapshot.clone();
-        let building =
-            blocking(move || server.builder.build(config, &source, Some(&previous), Unneeded::Later));
+        let building = blocking(move || server.builder.build(config, &source, Some(&previous), unneeded));
         let snapshot = tokio::select! {
             built = building => Arc::new(built?),
             // What is being compiled ends with the process, and nobody waits for it.
@@ -380,7 +384,8 @@ impl Server {
             move || server.builder.versions.take_back(&name, from)
         });
         let to = version.await?.digest;
-        let result = self.replace_alone(before.config.clone(), before.source.clone()).await;
+        // It is asked for, whether anything needs it or not.
+        let result = self.replace_alone(before.config.clone(), before.source.clone(), Unneeded::Now).await;
         let refused = match &result {
             Err(error) => with_sources(error),
             Ok(snapshot) => match snapshot.plugin(name) {
@@ -400,21 +405,35 @@ impl Server {
 
     /// Loads what lies in the drop folder and nothing needs, once what is needed is in force. Runs until the drain starts.
     async fn load_unneeded(self: Arc<Self>) {
+        /// Between two attempts, where files have changed meanwhile; longer each time.
+        const PAUSE: Duration = Duration::from_millis(250);
+        const LONGEST_PAUSE: Duration = Duration::from_secs(60);
         let mut changes = self.changes();
         let loading = async {
+            let mut pause = PAUSE;
             loop {
                 let snapshot = self.snapshot();
                 if !snapshot.untried.is_empty() {
                     let (server, tried) = (self.clone(), snapshot.clone());
                     blocking(move || server.builder.try_unneeded(&tried)).await;
-                    let _one_at_a_time = self.replacing.lock().await;
+                    let one_at_a_time = self.replacing.lock().await;
                     // Another has come into force meanwhile, which has its own to try.
                     if !Arc::ptr_eq(&self.snapshot(), &snapshot) {
                         continue;
                     }
-                    let replaced = self.replace_alone(snapshot.config.clone(), snapshot.source.clone()).await;
-                    match replaced {
-                        Ok(_) => continue,
+                    let (config, source) = (snapshot.config.clone(), snapshot.source.clone());
+                    match self.replace_alone(config, source, Unneeded::Later).await {
+                        Ok(replaced) if replaced.untried.is_empty() => {
+                            pause = PAUSE;
+                            continue;
+                        }
+                        // Somebody is still writing.
+                        Ok(_) => {
+                            drop(one_at_a_time);
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(LONGEST_PAUSE);
+                            continue;
+                        }
                         Err(error) => {
                             let error = with_sources(&error);
                             tracing::warn!(error, "plugins that nothing needs were not loaded");
@@ -489,7 +508,8 @@ impl Server {
                 tracing::warn!(%digest, %error, "cannot record that the version was rolled back");
             }
         }
-        if let Err(error) = self.replace_alone(now.config.clone(), now.source.clone()).await {
+        if let Err(error) = self.replace_alone(now.config.clone(), now.source.clone(), Unneeded::Later).await
+        {
             let error = with_sources(&error);
             tracing::error!(plugin = name, error, "cannot end what was tried, which is tried again");
         }
@@ -503,7 +523,7 @@ impl Server {
         if !self.builder.versions.allow(name, None) {
             return Err(RollBackError::NothingTakenBack);
         }
-        let result = self.replace_alone(before.config.clone(), before.source.clone()).await;
+        let result = self.replace_alone(before.config.clone(), before.source.clone(), Unneeded::Now).await;
         result.map_err(|error| RollBackError::Replace(error.into()))
     }
 

@@ -48,7 +48,12 @@ impl DemoArguments {
         let all = self.addresses();
         for (place, (flag, address)) in all.iter().enumerate() {
             let is_same = |(_, other): &&(&str, SocketAddr)| {
-                other.port() == address.port() && address.port() != 0 && other.is_ipv4() == address.is_ipv4()
+                let (one, two) = (other.ip(), address.ip());
+                let overlap = one == two || one.is_unspecified() || two.is_unspecified();
+                other.port() == address.port()
+                    && address.port() != 0
+                    && one.is_ipv4() == two.is_ipv4()
+                    && overlap
             };
             if let Some((other, _)) = all[..place].iter().find(is_same) {
                 let port = address.port();

@@ -173,7 +173,9 @@ pub fn method_override(header: impl Fn(&str) -> Option<String>, query: Option<&s
     by_header.or_else(|| {
         // Some servers take a semicolon for an ampersand, as HTML 4.01 asked for (appendix B.2.2).
         let has_it = |query: &str| {
-            parameters(&query.replace(';', "&")).iter().any(|(name, _)| as_php_reads(name) == METHOD_PARAMETER)
+            parameters(&query.replace(';', "&"))
+                .iter()
+                .any(|(name, _)| as_php_reads(name) == METHOD_PARAMETER)
         };
         // Most queries do not have the word, nor anything written by `%`, and need no list.
         let may_have_it = |query: &&str| query.contains('%') || query.contains("method");
