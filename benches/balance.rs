@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use tollgate::{
     address::Caller,
     config,
-    plugin::{Capabilities, Compiler, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
+    plugin::{Capabilities, Compiler, Engine, EngineSettings, Exchange, ExchangeSlot, Plugin, Slot},
     telemetry::Writer,
     upstream::{Roster, Tls, Upstream},
 };
@@ -33,10 +33,16 @@ fn roster(count: u32) -> Arc<Roster> {
     Upstream::new("app".into(), &settings, Tls::default(), None).roster().clone()
 }
 
-fn exchange() -> InHand {
+fn exchange() -> ExchangeSlot {
     let request = http::Request::get("/").header("x-user", "somebody");
     let (parts, ()) = request.body(()).expect("the request is valid").into_parts();
-    InHand::new(Exchange::new(parts, Caller::Ip([127, 0, 0, 1].into()), "http", "route".into(), "app".into()))
+    ExchangeSlot::new(Exchange::new(
+        parts,
+        Caller::Ip([127, 0, 0, 1].into()),
+        "http",
+        "route".into(),
+        "app".into(),
+    ))
 }
 
 fn picks(criterion: &mut Criterion) {

@@ -7,8 +7,8 @@ use tollgate::{
     address::Caller,
     config,
     plugin::{
-        CallContext, CallError, Capabilities, Compiler, Engine, EngineSettings, Exchange, InHand, NoHostIo,
-        Plugin, RequestVerdict, Slot, at_once,
+        CallContext, CallError, Capabilities, Compiler, Engine, EngineSettings, Exchange, ExchangeSlot,
+        NoHostIo, Plugin, RequestVerdict, Slot, at_once,
     },
     telemetry::Writer,
     upstream::{Tls, Upstream},
@@ -36,12 +36,12 @@ fn slot(engine: &Engine, component: &[u8], settings: &str) -> Slot {
 }
 
 /// Calls the hook as the proxy does. Nothing is waited for.
-fn on_request(slot: &Slot, exchange: &mut InHand) -> Result<RequestVerdict, CallError> {
+fn on_request(slot: &Slot, exchange: &mut ExchangeSlot) -> Result<RequestVerdict, CallError> {
     at_once(slot.on_request(exchange, CallContext::new(&mut NoHostIo)))
 }
 
 /// A request with 15 headers.
-fn exchange() -> InHand {
+fn exchange() -> ExchangeSlot {
     let mut request = http::Request::get("/api/v1/users?page=2").header("host", "example.com");
     for number in 0..12 {
         request =
@@ -50,7 +50,13 @@ fn exchange() -> InHand {
     let request =
         request.header("x-api-key", "k1").header("x-request-id", "0123456789abcdef0123456789abcdef");
     let (parts, ()) = request.body(()).expect("the request is valid").into_parts();
-    InHand::new(Exchange::new(parts, Caller::Ip([127, 0, 0, 1].into()), "http", "route".into(), "app".into()))
+    ExchangeSlot::new(Exchange::new(
+        parts,
+        Caller::Ip([127, 0, 0, 1].into()),
+        "http",
+        "route".into(),
+        "app".into(),
+    ))
 }
 
 fn calls(criterion: &mut Criterion) {
@@ -67,7 +73,7 @@ fn calls(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("call");
     group.throughput(Throughput::Elements(CALLS));
     group.bench_function("api-key, so many times", |bencher| {
-        let calls = |exchange: &mut InHand| (0..CALLS).for_each(|_| drop(on_request(&key, exchange)));
+        let calls = |exchange: &mut ExchangeSlot| (0..CALLS).for_each(|_| drop(on_request(&key, exchange)));
         bencher.iter_batched_ref(self::exchange, calls, BatchSize::SmallInput);
     });
     group.finish();

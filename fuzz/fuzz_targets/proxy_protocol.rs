@@ -3,12 +3,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tollgate::proxy_protocol::{Introduction, LONGEST};
+use tollgate::proxy_protocol::{ProxyHeader, LONGEST};
 
 fuzz_target!(|bytes: &[u8]| {
-    let whole = Introduction::read(bytes);
+    let whole = ProxyHeader::read(bytes);
     let first =
-        (0..=bytes.len()).map(|end| Introduction::read(&bytes[..end])).find(|read| !matches!(read, Ok(None)));
+        (0..=bytes.len()).map(|end| ProxyHeader::read(&bytes[..end])).find(|read| !matches!(read, Ok(None)));
     match first {
         Some(first) => assert_eq!(first, whole, "more bytes have changed it: {bytes:?}"),
         None => assert_eq!(whole, Ok(None)),
@@ -16,9 +16,9 @@ fuzz_target!(|bytes: &[u8]| {
     match whole {
         Ok(Some((introduction, length))) => {
             assert!(length <= bytes.len() && length <= LONGEST);
-            assert_eq!(Introduction::read(&bytes[..length - 1]), Ok(None), "it ends where it is said to end");
+            assert_eq!(ProxyHeader::read(&bytes[..length - 1]), Ok(None), "it ends where it is said to end");
             let written = introduction.write();
-            assert_eq!(Introduction::read(&written), Ok(Some((introduction, written.len()))));
+            assert_eq!(ProxyHeader::read(&written), Ok(Some((introduction, written.len()))));
         }
         Ok(None) => assert!(bytes.len() < LONGEST, "there is an end to waiting"),
         Err(_) => {}

@@ -13,7 +13,7 @@ pub mod server;
 pub mod listen;
 pub mod proxy;
 pub mod live;
-pub mod aside;
+pub mod tasks;
 pub mod snapshot;
 pub mod route;
 
@@ -23,5 +23,5 @@ pub use tollgate_base::{
 };
 pub use tollgate_cache::{cache, compress};
 pub use tollgate_config::{config, tls};
-pub use tollgate_runtime::{plugin, trial};
+pub use tollgate_runtime::{plugin, plugin_tests};
 pub use tollgate_upstream::upstream;

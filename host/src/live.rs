@@ -31,14 +31,14 @@ pub struct Generation {
     /// The worker, as it counts.
     pub writer: Writer,
     /// By place, as in the snapshot's list of plugins.
-    seats: Vec<Seat>,
+    plugins: Vec<PluginSlots>,
     /// The same of candidates in the shadow of plugins.
     shadows: Vec<Rc<Slot>>,
 }
 
 /// The instances of a plugin on this worker.
 #[derive(Debug)]
-struct Seat {
+struct PluginSlots {
     in_force: Rc<Slot>,
     /// Of the version that is tried beside it.
     candidate: Option<Rc<Slot>>,
@@ -55,10 +55,13 @@ impl Generation {
         let slots = |slots: Vec<&Rc<Slot>>| -> HashMap<_, _> {
             slots.into_iter().map(|slot| (Arc::as_ptr(slot.plugin()), slot.clone())).collect()
         };
-        let seats = previous.iter().flat_map(|previous| &previous.seats);
-        let seats = seats.flat_map(|seat| [Some(&seat.in_force), seat.candidate.as_ref()]).flatten();
-        let (seated, shadowing) =
-            (slots(seats.collect()), slots(previous.iter().flat_map(|previous| &previous.shadows).collect()));
+        let plugins = previous.iter().flat_map(|previous| &previous.plugins);
+        let plugins =
+            plugins.flat_map(|instances| [Some(&instances.in_force), instances.candidate.as_ref()]).flatten();
+        let (seated, shadowing) = (
+            slots(plugins.collect()),
+            slots(previous.iter().flat_map(|previous| &previous.shadows).collect()),
+        );
         let slot = |plugin: &Arc<Plugin>| match seated.get(&Arc::as_ptr(plugin)) {
             Some(slot) => Rc::clone(slot),
             None => Rc::new(Slot::new(plugin.clone(), writer).with_offload(offload.clone())),
@@ -68,28 +71,28 @@ impl Generation {
             Some(slot) => Rc::clone(slot),
             None => Rc::new(Slot::new(plugin.clone(), writer)),
         };
-        let seats = snapshot.plugins.iter().map(|loaded| Seat {
+        let plugins = snapshot.plugins.iter().map(|loaded| PluginSlots {
             in_force: slot(&loaded.plugin),
             candidate: loaded.candidate.as_ref().map(|candidate| slot(&candidate.plugin)),
         });
-        let seats = seats.collect();
+        let plugins = plugins.collect();
         let shadows = snapshot.shadows.iter().map(|shown| shadow(&shown.plugin)).collect();
-        Self { snapshot, writer, seats, shadows }
+        Self { snapshot, writer, plugins, shadows }
     }
 
     /// The instance of the plugin at a place of the snapshot's list.
-    pub fn slot(&self, place: usize) -> &Slot {
-        &self.seats[place].in_force
+    pub fn slot(&self, index: usize) -> &Slot {
+        &self.plugins[index].in_force
     }
 
     /// The same of the candidate at a place of the snapshot's list of shadows.
-    pub fn shadow(&self, place: usize) -> &Slot {
-        &self.shadows[place]
+    pub fn shadow(&self, index: usize) -> &Slot {
+        &self.shadows[index]
     }
 
     /// The same of the version that is tried beside it, if there is one.
-    pub fn candidate(&self, place: usize) -> Option<&Slot> {
-        self.seats[place].candidate.as_deref()
+    pub fn candidate(&self, index: usize) -> Option<&Slot> {
+        self.plugins[index].candidate.as_deref()
     }
 }
 

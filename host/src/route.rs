@@ -70,8 +70,8 @@ impl Table {
         if let Some(same) = node.entries.iter().find(|other| other.asks_the_same(&entry)) {
             return Err(same.route);
         }
-        let place = node.entries.partition_point(|other| other.rank() >= entry.rank());
-        node.entries.insert(place, entry);
+        let index = node.entries.partition_point(|other| other.rank() >= entry.rank());
+        node.entries.insert(index, entry);
         Ok(())
     }
 

@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::Address,
-    aside::Aside,
     config::{self, Config, Problems, Source},
     descriptors,
     drain::Drain,
@@ -33,9 +32,10 @@ use crate::{
     },
     proxy::{self, Explanation, Question, Unexplained},
     snapshot::{Builder, Candidate, Loaded, Loads, Snapshot, Unneeded, files_named_beside},
+    tasks::TaskThread,
     telemetry::{Counter, Writer, traffic::ListenerTraffic, with_sources},
     tls::Termination,
-    upstream::Keepers,
+    upstream::Maintenance,
 };
 
 /// A proxy that runs.
@@ -47,10 +47,10 @@ pub struct Server {
     /// Told when the proxy leaves: `/readyz` says so, and listeners close after `drain-delay`.
     leaving: CancellationToken,
     connections: Gauge,
-    keepers: Keepers,
-    plugin_keepers: plugin::Keepers,
+    upstream_maintenance: Maintenance,
+    plugin_maintenance: plugin::Maintenance,
     /// Not there before a plugin needs it.
-    aside: Mutex<Option<Aside>>,
+    tasks: Mutex<Option<TaskThread>>,
     /// Held while a generation is replaced: one at a time.
     replacing: tokio::sync::Mutex<()>,
     current: Mutex<Current>,
@@ -227,9 +227,9 @@ impl Server {
             drain,
             leaving: CancellationToken::new(),
             connections,
-            keepers: Keepers::default(),
-            plugin_keepers: plugin::Keepers::default(),
-            aside: Mutex::default(),
+            upstream_maintenance: Maintenance::default(),
+            plugin_maintenance: plugin::Maintenance::default(),
+            tasks: Mutex::default(),
             replacing: tokio::sync::Mutex::default(),
             current: Mutex::new(current.clone()),
             in_force: watch::Sender::new(current.snapshot.number),
@@ -605,9 +605,9 @@ impl Server {
                 tracing::error!("a worker panicked");
             }
         }
-        let aside = self.aside.lock().expect("no holder of this lock panics").take();
-        if let Some(aside) = aside
-            && !blocking(move || aside.join()).await
+        let tasks = self.tasks.lock().expect("no holder of this lock panics").take();
+        if let Some(tasks) = tasks
+            && !blocking(move || tasks.join()).await
         {
             tracing::error!("the thread beside the workers panicked");
         }
@@ -616,18 +616,18 @@ impl Server {
     /// Has the upstreams, the plugins and the cache of a snapshot looked after, and no others.
     fn keep(&self, snapshot: &Arc<Snapshot>) {
         let upstreams = snapshot.upstreams.iter().map(|target| &target.upstream);
-        self.keepers.update(upstreams, &self.builder.folder.as_path().into(), &self.drain);
+        self.upstream_maintenance.update(upstreams, &self.builder.folder.as_path().into(), &self.drain);
         let plugins = snapshot.plugins.iter().map(|loaded| &loaded.plugin);
         let shadows = snapshot.shadows.iter().map(|shadow| &shadow.plugin);
-        self.plugin_keepers.update(plugins.chain(shadows), &self.drain);
-        let mut aside = self.aside.lock().expect("no holder of this lock panics");
-        match &*aside {
-            Some(aside) => aside.replace(snapshot.clone()),
-            None if Aside::is_needed(snapshot) => {
+        self.plugin_maintenance.update(plugins.chain(shadows), &self.drain);
+        let mut tasks = self.tasks.lock().expect("no holder of this lock panics");
+        match &*tasks {
+            Some(tasks) => tasks.replace(snapshot.clone()),
+            None if TaskThread::is_needed(snapshot) => {
                 // It counts beside the workers.
                 let writer = Writer { number: self.workers.len(), of: self.workers.len() + 1 };
-                match Aside::start(snapshot.clone(), writer, self.drain.clone()) {
-                    Ok(started) => *aside = Some(started),
+                match TaskThread::start(snapshot.clone(), writer, self.drain.clone()) {
+                    Ok(started) => *tasks = Some(started),
                     Err(error) => tracing::error!(%error, "cannot start a thread, no plugin ticks"),
                 }
             }
@@ -726,13 +726,13 @@ fn bind_all(
     let bound = bind(listeners(snapshot), before, workers, is_only_v6).map_err(|error| {
         let mut listeners = snapshot.config.listeners.iter();
         let written = listeners.find(|listener| listener.get_ref().address == error.address);
-        let place = written.and_then(|written| snapshot.source.line_of(&written.span()));
-        BindError { place, ..error }
+        let index = written.and_then(|written| snapshot.source.line_of(&written.span()));
+        BindError { index, ..error }
     })?;
     let admin = bind_admin(snapshot, admin_before).map_err(|error| {
         let admin = snapshot.config.admin.as_ref();
-        let place = admin.and_then(|admin| snapshot.source.line_of(&admin.span()));
-        BindError { place, ..error }
+        let index = admin.and_then(|admin| snapshot.source.line_of(&admin.span()));
+        BindError { index, ..error }
     })?;
     Ok((bound, admin))
 }

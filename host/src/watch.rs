@@ -279,25 +279,25 @@ mod tests {
         for name in ["etc", "middle", "store", "releases/2"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
-        let place = |name: &str| root.join(name);
-        let folders = |name: &str| folders_of(&place(name));
+        let index = |name: &str| root.join(name);
+        let folders = |name: &str| folders_of(&index(name));
         let among =
-            |found: &BTreeSet<PathBuf>, names: &[&str]| names.iter().all(|name| found.contains(&place(name)));
-        fs::write(place("store/v1.toml"), "").unwrap();
-        symlink(place("store/v1.toml"), place("middle/current.toml")).unwrap();
-        symlink("../middle/current.toml", place("etc/config.toml")).unwrap();
+            |found: &BTreeSet<PathBuf>, names: &[&str]| names.iter().all(|name| found.contains(&index(name)));
+        fs::write(index("store/v1.toml"), "").unwrap();
+        symlink(index("store/v1.toml"), index("middle/current.toml")).unwrap();
+        symlink("../middle/current.toml", index("etc/config.toml")).unwrap();
         assert!(among(&folders("etc/config.toml"), &["etc", "middle", "store"]));
-        assert_eq!(folders("store/v1.toml"), BTreeSet::from([place("store")]));
+        assert_eq!(folders("store/v1.toml"), BTreeSet::from([index("store")]));
         // A folder on the way is a link.
-        fs::write(place("releases/2/a.toml"), "").unwrap();
-        symlink("releases/2", place("current")).unwrap();
+        fs::write(index("releases/2/a.toml"), "").unwrap();
+        symlink("releases/2", index("current")).unwrap();
         let found = folders("current/a.toml");
         assert!(among(&found, &["", "current", "releases/2"]), "{found:?}");
         // Links that lead nowhere, and in circles.
-        symlink("gone/b.toml", place("etc/b.toml")).unwrap();
+        symlink("gone/b.toml", index("etc/b.toml")).unwrap();
         assert!(among(&folders("etc/b.toml"), &["etc", "etc/gone"]));
-        symlink("d", place("etc/c")).unwrap();
-        symlink("c", place("etc/d")).unwrap();
+        symlink("d", index("etc/c")).unwrap();
+        symlink("c", index("etc/d")).unwrap();
         assert!(among(&folders("etc/c"), &["etc"]));
         assert_eq!(folders_of(Path::new("config.toml")), BTreeSet::from([PathBuf::from(".")]));
     }

@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 use tollgate::{
     address::Caller,
-    plugin::{Capabilities, Compiler, Engine, EngineSettings, Exchange, InHand, Plugin, Slot},
+    plugin::{Capabilities, Compiler, Engine, EngineSettings, Exchange, ExchangeSlot, Plugin, Slot},
     telemetry::Writer,
     upstream::{Tls, Upstream},
 };
@@ -648,7 +648,7 @@ async fn ten_thousand_endpoints_are_prepared_within_the_limits_of_every_balancer
         let (request, ()) = http::Request::get("/a").body(()).expect("it is valid").into_parts();
         let exchange =
             Exchange::new(request, Caller::Ip([127, 0, 0, 1].into()), "http", "route".into(), "many".into());
-        let pick = slot.pick(&mut InHand::new(exchange), &roster, &[]);
+        let pick = slot.pick(&mut ExchangeSlot::new(exchange), &roster, &[]);
         assert!(matches!(pick, Ok(Some(_))), "{name}: {pick:?}");
     }
 }

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use rustix::process::Signal;
-use tollgate::trial::{TestFile, Trial};
+use tollgate::plugin_tests::{PluginUnderTest, TestFile};
 use tollgate_tests::{Executable, Proxy, Response, block_agents, privacy_body_router, privacy_router, until};
 
 use crate::{
     TOLLGATE,
-    trial::{differences, load, repository},
+    plugin_tests::{differences, load, repository},
 };
 
 /// A backend that registers with the proxy.
@@ -122,6 +122,6 @@ fn the_plugin_of_the_tutorial_passes_its_tests() {
     let (mut file, _) = TestFile::read(&path).unwrap_or_else(|problems| panic!("{problems}"));
     // Without optimisation the host takes ten times as long for what it does in a call.
     file.limits.time = file.limits.time.max(tollgate::config::Duration::from_millis(100));
-    let trial = Trial { name: "block-agents".to_owned(), code: load(&block_agents()) };
+    let trial = PluginUnderTest { name: "block-agents".to_owned(), code: load(&block_agents()) };
     assert_eq!(differences(&trial.run(&file)), []);
 }

@@ -57,7 +57,7 @@ mod sticky;
 mod stopping;
 mod ticks;
 mod tls;
-mod trial;
+mod plugin_tests;
 mod upgrades;
 mod upstream_protocol;
 mod waiting;

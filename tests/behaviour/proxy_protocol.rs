@@ -10,7 +10,7 @@ use tokio::{
     process::{Child, Command},
 };
 use tokio_rustls::TlsAcceptor;
-use tollgate::proxy_protocol::Introduction;
+use tollgate::proxy_protocol::ProxyHeader;
 use tollgate_tests::{
     Answer, Authority, BareOrigin, Client, Origin, Proxy, Secure, guest,
     http2::{self, Http2Client},
@@ -211,12 +211,12 @@ async fn somebody_has_to_be_trusted() {
 }
 
 /// What the proxy says first on its next connection, and the rest of it.
-async fn introduction(origin: &BareOrigin) -> (Introduction, Client) {
+async fn introduction(origin: &BareOrigin) -> (ProxyHeader, Client) {
     let mut stream = origin.accept().await.into_stream();
     let mut header = Vec::new();
     loop {
         header.push(soon("a header", stream.read_u8()).await.unwrap());
-        if let Some((introduction, _)) = Introduction::read(&header).expect("it is a header") {
+        if let Some((introduction, _)) = ProxyHeader::read(&header).expect("it is a header") {
             assert!(header.starts_with(b"\r\n\r\n\0\r\nQUIT\n"), "it is of version 2");
             return (introduction, Client::over(stream));
         }
@@ -250,7 +250,7 @@ async fn an_upstream_is_told_whose_connection_it_is() {
     let (mut one, source) = client_of(&proxy).await;
     one.send(GET).await;
     let (introduction_of_one, mut upstream_of_one) = introduction(&origin).await;
-    assert_eq!(introduction_of_one, Introduction::Client { source, destination });
+    assert_eq!(introduction_of_one, ProxyHeader::Client { source, destination });
     answer(&mut upstream_of_one, "one").await;
     assert_eq!(one.response().await.text(), "one");
     // Nobody else's requests go over it, and the client's own do.
@@ -259,7 +259,7 @@ async fn an_upstream_is_told_whose_connection_it_is() {
         let (mut other, source) = client_of(&proxy).await;
         other.send(GET).await;
         let (introduction, mut upstream) = introduction(&origin).await;
-        assert_eq!(introduction, Introduction::Client { source, destination });
+        assert_eq!(introduction, ProxyHeader::Client { source, destination });
         answer(&mut upstream, "other").await;
         assert_eq!(other.response().await.text(), "other");
         others.push((other, upstream));
@@ -306,7 +306,7 @@ async fn what_the_proxy_was_told_it_tells() {
     let origin = BareOrigin::start().await;
     let config = telling(&origin.url(), "") + &listener(TRUSTED);
     let proxy = Proxy::start(&config).await;
-    let expected = Introduction::Client {
+    let expected = ProxyHeader::Client {
         source: "203.0.113.7:56324".parse().unwrap(),
         destination: "198.51.100.2:443".parse().unwrap(),
     };
@@ -318,7 +318,7 @@ async fn what_the_proxy_was_told_it_tells() {
     client.send(GET).await;
     let told = introduction(&origin).await.0;
     let source = "192.0.2.99:0".parse().unwrap();
-    assert_eq!(told, Introduction::Client { source, destination: "198.51.100.2:443".parse().unwrap() });
+    assert_eq!(told, ProxyHeader::Client { source, destination: "198.51.100.2:443".parse().unwrap() });
 }
 
 #[tokio::test]
@@ -330,7 +330,7 @@ async fn of_who_comes_by_a_socket_of_unix_nothing_is_told() {
     let _proxy = Proxy::start(&(telling(&origin.url(), "") + &listener)).await;
     let mut client = Client::over(UnixStream::connect(&path).await.unwrap());
     client.send(GET).await;
-    assert_eq!(introduction(&origin).await.0, Introduction::Unknown);
+    assert_eq!(introduction(&origin).await.0, ProxyHeader::Unknown);
 }
 
 #[tokio::test]
@@ -344,7 +344,7 @@ async fn an_upstream_is_told_before_hands_are_shaken() {
     let (mut client, source) = client_of(&proxy).await;
     client.send(GET).await;
     let (introduction, upstream) = introduction(&origin).await;
-    assert_eq!(introduction, Introduction::Client { source, destination: proxy.address() });
+    assert_eq!(introduction, ProxyHeader::Client { source, destination: proxy.address() });
     let acceptor = TlsAcceptor::from(Arc::new(authority.vouch(&["127.0.0.1"]).server(None)));
     let stream = soon("a handshake", acceptor.accept(upstream.into_stream())).await.unwrap();
     answer(&mut Client::over(stream), "secret").await;
@@ -363,7 +363,7 @@ async fn a_connection_of_http2_is_one_clients_too() {
         let (first, _) = client.open(http2::request("GET", "/first", &[]), true).await;
         let (second, _) = client.open(http2::request("GET", "/second", &[]), true).await;
         let (introduction, upstream) = introduction(&origin).await;
-        assert_eq!(introduction, Introduction::Client { source, destination: proxy.address() });
+        assert_eq!(introduction, ProxyHeader::Client { source, destination: proxy.address() });
         let mut upstream = h2::server::handshake(upstream.into_stream()).await.unwrap();
         for _ in 0..2 {
             let (_, mut respond) = soon("a request", upstream.accept()).await.unwrap().unwrap();
@@ -384,7 +384,7 @@ async fn checks_speak_for_nobody() {
         let health = format!("health = {{ interval = \"50ms\", {check} }}");
         let _proxy = Proxy::start(&telling(&origin.url(), &health)).await;
         let (introduction, mut upstream) = introduction(&origin).await;
-        assert_eq!(introduction, Introduction::Own);
+        assert_eq!(introduction, ProxyHeader::Own);
         if check.contains("http") {
             assert!(upstream.read_until("\r\n\r\n").await.starts_with("GET / HTTP/1.1\r\n"));
         } else {

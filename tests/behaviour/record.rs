@@ -3,13 +3,13 @@
 use std::fs;
 
 use serde_json::json;
-use tollgate::trial::{TestFile, Trial};
+use tollgate::plugin_tests::{PluginUnderTest, TestFile};
 use tollgate_tests::{
     Answer, Client, Executable, Origin, Proxy, Then, endpoints, guest, logged, shipped, told_guest, until,
     waiting_guest,
 };
 
-use crate::{TOLLGATE, trial::load};
+use crate::{TOLLGATE, plugin_tests::load};
 
 const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
 
@@ -324,7 +324,7 @@ async fn answers_that_did_not_come_are_recorded_as_that_and_calls_that_were_give
     assert!(!text.contains("\nhttp = []") || text.matches("http = []").count() == 1, "{text}");
     let (file, _) = TestFile::read_text(&proxy.folder().join("a.test.toml"), text.to_owned())
         .unwrap_or_else(|problems| panic!("{problems}"));
-    let report = Trial { name: "asking".into(), code: load(&waiting_guest()) }.run(&file);
+    let report = PluginUnderTest { name: "asking".into(), code: load(&waiting_guest()) }.run(&file);
     assert!(report.has_passed(), "{report:?}");
 }
 
@@ -365,13 +365,13 @@ async fn both_sides_of_a_request_are_one_case_with_what_others_did_between() {
         assert!(cases[case].contains(words), "{words}: {}", cases[case]);
     }
     file.config = toml::toml! { request = "obey" response = "mark" says = "both" };
-    let report = Trial { name: "both".into(), code: load(&guest()) }.run(&file);
+    let report = PluginUnderTest { name: "both".into(), code: load(&guest()) }.run(&file);
     assert!(report.has_passed(), "{report:?}");
 }
 
 /// Whether the plugin of this name in the executable passes, as `tollgate plugin test` would find.
 fn replay(plugin: &str, file: &TestFile) -> bool {
-    let report = Trial { name: plugin.to_owned(), code: load(&shipped(plugin)) }.run(file);
+    let report = PluginUnderTest { name: plugin.to_owned(), code: load(&shipped(plugin)) }.run(file);
     assert_eq!(report.cases.len(), file.cases.len());
     report.has_passed()
 }

@@ -7,13 +7,13 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 use tollgate::{
     config::Duration,
     plugin::shipped::SHIPPED,
-    trial::{TestFile, Trial},
+    plugin_tests::{PluginUnderTest, TestFile},
 };
 use tollgate_tests::shipped;
 
 use crate::{
     TOLLGATE,
-    trial::{differences, load, repository},
+    plugin_tests::{differences, load, repository},
 };
 
 /// A test for each of these plugins, and one that there is no other.
@@ -68,7 +68,7 @@ fn keeps_its_promises(name: &str) {
         // Without optimisation the host takes ten times as long for what it does in a call.
         file.limits.time = file.limits.time.max(Duration::from_millis(100));
     }
-    let trial = Trial { name: name.to_owned(), code: load(&shipped(name)) };
+    let trial = PluginUnderTest { name: name.to_owned(), code: load(&shipped(name)) };
     assert_eq!(differences(&trial.run(&file)), [], "{name}");
     let conformance = trial.conformance(Some(&file));
     assert!(conformance.has_passed(), "{name}: {:#?}", conformance.findings);

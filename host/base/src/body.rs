@@ -28,7 +28,7 @@ use hyper::body::Incoming;
 use tape::{Found, Reading, Tape};
 
 use crate::{
-    clock::{Pace, Rate, Timer},
+    clock::{MinimumRate, Rate, Timer},
     field::Names,
 };
 
@@ -253,7 +253,7 @@ pub struct Patience {
     pub limit: Duration,
     /// How much has to come while it is waited for.
     pub rate: Rate,
-    pub pace: RefCell<Pace>,
+    pub min_rate: RefCell<MinimumRate>,
 }
 
 #[derive(Debug)]
@@ -354,7 +354,7 @@ impl Patience {
             self.timer.stop();
             return Poll::Pending;
         }
-        self.pace.borrow_mut().wait(self.timer.clock());
+        self.min_rate.borrow_mut().wait(self.timer.clock());
         if !self.timer.is_running() {
             self.timer.start(self.limit);
         }
@@ -363,7 +363,7 @@ impl Patience {
 
     /// Whether this much is enough for the time that it has taken.
     fn is_kept(&self, bytes: usize) -> bool {
-        self.pace.borrow_mut().pass(bytes, self.rate, self.timer.clock())
+        self.min_rate.borrow_mut().pass(bytes, self.rate, self.timer.clock())
     }
 }
 
@@ -440,7 +440,7 @@ impl Upload {
     fn account(&self, bytes: usize) -> Result<(), Error> {
         if let Some(patience) = &self.patience {
             if self.is_answered.get() {
-                patience.pace.take();
+                patience.min_rate.take();
             } else if !patience.is_kept(bytes) {
                 self.state.set(UploadState::Slow);
                 return Err(Error::Slow);
@@ -586,7 +586,7 @@ pub enum Content {
 pub struct Pieces {
     pieces: Arc<[Bytes]>,
     /// The piece that goes next.
-    place: usize,
+    index: usize,
     /// Bytes of it that do not go.
     skipped: usize,
     left: u64,
@@ -595,19 +595,19 @@ pub struct Pieces {
 impl Pieces {
     /// From the first byte named to before the second, which is not beyond the end.
     pub fn part(pieces: Arc<[Bytes]>, from: u64, to: u64) -> Self {
-        let (mut place, mut skipped) = (0, from);
+        let (mut index, mut skipped) = (0, from);
         while let Some(length) =
-            pieces.get(place).map(|piece| piece.len() as u64).filter(|length| skipped >= *length)
+            pieces.get(index).map(|piece| piece.len() as u64).filter(|length| skipped >= *length)
         {
             skipped -= length;
-            place += 1;
+            index += 1;
         }
-        Self { pieces, place, skipped: skipped as usize, left: to.saturating_sub(from) }
+        Self { pieces, index, skipped: skipped as usize, left: to.saturating_sub(from) }
     }
 
     /// Whether they are of these, from the first byte on.
     pub fn begin(&self, pieces: &Arc<[Bytes]>) -> bool {
-        Arc::ptr_eq(&self.pieces, pieces) && self.place == 0 && self.skipped == 0
+        Arc::ptr_eq(&self.pieces, pieces) && self.index == 0 && self.skipped == 0
     }
 
     /// Bytes that are still to go.
@@ -616,10 +616,10 @@ impl Pieces {
     }
 
     fn next(&mut self) -> Option<Bytes> {
-        let piece = self.pieces.get(self.place).filter(|_| self.left > 0)?;
+        let piece = self.pieces.get(self.index).filter(|_| self.left > 0)?;
         let end = piece.len().min(self.skipped + usize::try_from(self.left).unwrap_or(usize::MAX));
         let piece = piece.slice(self.skipped..end);
-        self.place += 1;
+        self.index += 1;
         self.skipped = 0;
         self.left -= piece.len() as u64;
         Some(piece)

@@ -189,14 +189,14 @@ pub struct Rate {
 
 /// Tells whether who is waited for keeps up with a [`Rate`]. Time counts only while it is waited for.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct MinimumRate {
     /// Since then nothing has passed.
     since: Option<Tick>,
     waited: Duration,
     passed: u64,
 }
 
-impl Pace {
+impl MinimumRate {
     /// Nothing passes, since the other side is not ready.
     pub fn wait(&mut self, clock: &Clock) {
         self.since.get_or_insert(clock.now());
@@ -311,7 +311,7 @@ mod tests {
     fn only_waiting_counts_against_a_pace() {
         let clock = Clock::default();
         let rate = Rate { bytes: 100, window: Duration::from_secs(1) };
-        let mut pace = Pace::default();
+        let mut pace = MinimumRate::default();
         for (waited, idle, bytes, expected) in [
             // In ticks, of which there are 50 a second.
             (50, 0, 100, true),

@@ -339,11 +339,11 @@ mod tests {
         let data = frame(0, 0, 1, &[0; 50]);
         let all = [head, rest, data].concat();
         let mut frames = Frames::default();
-        for (place, byte) in all.iter().enumerate() {
+        for (index, byte) in all.iter().enumerate() {
             frames.follow(&[*byte], |_| {});
-            let is_inside_head = place + 1 < 29 + 12;
-            let is_inside_header = (29 + 12..29 + 12 + 9 + 8 - 1).contains(&place);
-            assert_eq!(frames.is_inside(), is_inside_head || is_inside_header, "after byte {place}");
+            let is_inside_head = index + 1 < 29 + 12;
+            let is_inside_header = (29 + 12..29 + 12 + 9 + 8 - 1).contains(&index);
+            assert_eq!(frames.is_inside(), is_inside_head || is_inside_header, "after byte {index}");
         }
     }
 

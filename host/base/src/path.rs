@@ -188,7 +188,7 @@ pub fn shortened(segment: &str) -> Option<&str> {
     let name = without_parameters(segment);
     let mut name = match name.find(":$").or_else(|| name.find("::$")) {
         // A stream of NTFS: `admin::$INDEX_ALLOCATION`.
-        Some(place) => &name[..place],
+        Some(index) => &name[..index],
         None => name,
     };
     // Windows has no names that end so.

@@ -10,7 +10,7 @@ use std::{
 
 /// What a header says of the connection that it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Introduction {
+pub enum ProxyHeader {
     /// It is the sender's own, such as a check of health: LOCAL.
     Own,
     /// It is somebody's of whom nothing is known that would mean anything here: UNKNOWN.
@@ -55,7 +55,7 @@ const TCP6: u8 = 0x21;
 /// The checksum among what follows the addresses of version 2: its type, and its length.
 const CRC32C: (u8, usize) = (0x03, 4);
 
-impl Introduction {
+impl ProxyHeader {
     /// Reads the header that these bytes begin with, and says how long it is. None as long as it is not all there.
     ///
     /// It does not matter in what pieces the bytes come: what is not whole yet and can become a header is no fault.
@@ -110,7 +110,7 @@ fn octets(address: SocketAddr) -> [u8; 16] {
 }
 
 /// Version 1: `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443`, and CR LF.
-fn read_line(bytes: &[u8]) -> Result<Option<(Introduction, usize)>, Fault> {
+fn read_line(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Fault> {
     let most = &bytes[..bytes.len().min(LONGEST_LINE)];
     let Some(end) = memchr::memchr(b'\n', most) else {
         return if bytes.len() < LONGEST_LINE { Ok(None) } else { Err(Fault::TooLong) };
@@ -120,7 +120,7 @@ fn read_line(bytes: &[u8]) -> Result<Option<(Introduction, usize)>, Fault> {
     let mut words = line.split(' ').skip(1);
     let introduction = match words.next() {
         // Whatever else stands in the line is to be ignored.
-        Some("UNKNOWN") => return Ok(Some((Introduction::Unknown, end + 1))),
+        Some("UNKNOWN") => return Ok(Some((ProxyHeader::Unknown, end + 1))),
         Some("TCP4") => client::<Ipv4Addr>(&mut words),
         Some("TCP6") => client::<Ipv6Addr>(&mut words),
         _ => None,
@@ -130,7 +130,7 @@ fn read_line(bytes: &[u8]) -> Result<Option<(Introduction, usize)>, Fault> {
 }
 
 /// The addresses of both ends, and their ports.
-fn client<'a, A>(words: &mut impl Iterator<Item = &'a str>) -> Option<Introduction>
+fn client<'a, A>(words: &mut impl Iterator<Item = &'a str>) -> Option<ProxyHeader>
 where
     A: FromStr,
     (A, u16): Into<SocketAddr>,
@@ -145,11 +145,11 @@ where
         word.parse::<u16>().ok().filter(|_| is_plain)
     };
     let (source, destination) = ((source, port()?).into(), (destination, port()?).into());
-    Some(Introduction::Client { source, destination })
+    Some(ProxyHeader::Client { source, destination })
 }
 
 /// Version 2.
-fn read_binary(bytes: &[u8]) -> Result<Option<(Introduction, usize)>, Fault> {
+fn read_binary(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Fault> {
     let Some((fixed, rest)) = bytes.split_at_checked(FIXED) else { return Ok(None) };
     let [command, family, length @ ..] = &fixed[SIGNATURE.len()..] else { return Err(Fault::Malformed) };
     // Version, family and transport of which nobody has heard are nobody's.
@@ -163,7 +163,7 @@ fn read_binary(bytes: &[u8]) -> Result<Option<(Introduction, usize)>, Fault> {
     let Some(content) = rest.get(..length) else { return Ok(None) };
     let whole = FIXED + length;
     if *command == LOCAL {
-        return Ok(Some((Introduction::Own, whole)));
+        return Ok(Some((ProxyHeader::Own, whole)));
     }
     let size = match family >> 4 {
         1 => 12,
@@ -173,30 +173,30 @@ fn read_binary(bytes: &[u8]) -> Result<Option<(Introduction, usize)>, Fault> {
     };
     let (addresses, more) = content.split_at_checked(size).ok_or(Fault::Malformed)?;
     check(&bytes[..whole], more)?;
-    let port = |place: usize| u16::from_be_bytes([addresses[place], addresses[place + 1]]);
+    let port = |index: usize| u16::from_be_bytes([addresses[index], addresses[index + 1]]);
     let introduction = match *family {
         TCP4 => {
-            let address = |place: usize| Ipv4Addr::from(array(&addresses[place..place + 4]));
-            Introduction::Client {
+            let address = |index: usize| Ipv4Addr::from(array(&addresses[index..index + 4]));
+            ProxyHeader::Client {
                 source: (address(0), port(8)).into(),
                 destination: (address(4), port(10)).into(),
             }
         }
         TCP6 => {
-            let address = |place: usize| Ipv6Addr::from(array(&addresses[place..place + 16]));
-            Introduction::Client {
+            let address = |index: usize| Ipv6Addr::from(array(&addresses[index..index + 16]));
+            ProxyHeader::Client {
                 source: (address(0), port(32)).into(),
                 destination: (address(16), port(34)).into(),
             }
         }
         // Of sockets in another's file system, or of datagrams, there is nothing to be made.
-        _ => Introduction::Unknown,
+        _ => ProxyHeader::Unknown,
     };
     Ok(Some((introduction, whole)))
 }
 
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    std::array::from_fn(|place| bytes[place])
+    std::array::from_fn(|index| bytes[index])
 }
 
 /// Walks through what follows the addresses: types, lengths and values. Nothing of it is used but the checksum, which
@@ -210,9 +210,9 @@ fn check(whole: &[u8], mut more: &[u8]) -> Result<(), Fault> {
             if length != CRC32C.1 {
                 return Err(Fault::Malformed);
             }
-            let place = whole.len() - rest.len();
+            let index = whole.len() - rest.len();
             let zeros = [0; CRC32C.1];
-            let sum = crc32c(&[&whole[..place], &zeros, &whole[place + zeros.len()..]]);
+            let sum = crc32c(&[&whole[..index], &zeros, &whole[index + zeros.len()..]]);
             if sum.to_be_bytes() != value {
                 return Err(Fault::Malformed);
             }
@@ -234,8 +234,8 @@ fn crc32c(pieces: &[&[u8]]) -> u32 {
 mod tests {
     use super::*;
 
-    fn client(source: &str, destination: &str) -> Introduction {
-        Introduction::Client { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
+    fn client(source: &str, destination: &str) -> ProxyHeader {
+        ProxyHeader::Client { source: source.parse().unwrap(), destination: destination.parse().unwrap() }
     }
 
     /// A header of version 2.
@@ -251,13 +251,13 @@ mod tests {
         for (line, expected) in [
             ("PROXY TCP4 192.0.2.1 198.51.100.2 56324 443", client("192.0.2.1:56324", "198.51.100.2:443")),
             ("PROXY TCP6 2001:db8::1 ::1 0 65535", client("[2001:db8::1]:0", "[::1]:65535")),
-            ("PROXY UNKNOWN", Introduction::Unknown),
-            ("PROXY UNKNOWN ffff::1 whatever \u{fc}", Introduction::Unknown),
+            ("PROXY UNKNOWN", ProxyHeader::Unknown),
+            ("PROXY UNKNOWN ffff::1 whatever \u{fc}", ProxyHeader::Unknown),
         ] {
             let bytes = format!("{line}\r\nGET / HTTP/1.1\r\n");
-            assert_eq!(Introduction::read(bytes.as_bytes()), Ok(Some((expected, line.len() + 2))), "{line}");
+            assert_eq!(ProxyHeader::read(bytes.as_bytes()), Ok(Some((expected, line.len() + 2))), "{line}");
             for end in 0..line.len() + 2 {
-                assert_eq!(Introduction::read(&bytes.as_bytes()[..end]), Ok(None), "{line} {end}");
+                assert_eq!(ProxyHeader::read(&bytes.as_bytes()[..end]), Ok(None), "{line} {end}");
             }
         }
     }
@@ -285,16 +285,16 @@ mod tests {
             "PROXY UNKNOWNS",
             "PROXY TCP4 192.0.2.1 198.51.100.2 1 2\r",
         ] {
-            let read = Introduction::read(format!("{line}\r\n").as_bytes());
+            let read = ProxyHeader::read(format!("{line}\r\n").as_bytes());
             assert_eq!(read, Err(Fault::Malformed), "{line}");
         }
         let bare = b"PROXY TCP4 192.0.2.1 198.51.100.2 1 2\n";
-        assert_eq!(Introduction::read(bare), Err(Fault::Malformed));
+        assert_eq!(ProxyHeader::read(bare), Err(Fault::Malformed));
         let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(LONGEST_LINE - 16));
         assert_eq!(long.len(), LONGEST_LINE);
-        assert!(Introduction::read(long.as_bytes()).is_ok_and(|read| read.is_some()));
+        assert!(ProxyHeader::read(long.as_bytes()).is_ok_and(|read| read.is_some()));
         let longer = long.replace("\r\n", "x\r\n");
-        assert_eq!(Introduction::read(longer.as_bytes()), Err(Fault::TooLong));
+        assert_eq!(ProxyHeader::read(longer.as_bytes()), Err(Fault::TooLong));
     }
 
     #[test]
@@ -308,9 +308,9 @@ mod tests {
             "\x16\x03\x01",
             "PRI * HTTP/2.0\r\n",
         ] {
-            assert_eq!(Introduction::read(bytes.as_bytes()), Err(Fault::Absent), "{bytes}");
+            assert_eq!(ProxyHeader::read(bytes.as_bytes()), Err(Fault::Absent), "{bytes}");
         }
-        assert_eq!(Introduction::read(b""), Ok(None));
+        assert_eq!(ProxyHeader::read(b""), Ok(None));
     }
 
     #[test]
@@ -322,19 +322,19 @@ mod tests {
             (PROXY, TCP4, ADDRESSES.to_vec(), four),
             (PROXY, TCP4, [&ADDRESSES[..], &no_op, &no_op].concat(), four),
             (PROXY, TCP6, six, client("[2001:db8::]:1", "[::1]:2")),
-            (PROXY, UNSPECIFIED, Vec::new(), Introduction::Unknown),
-            (PROXY, UNSPECIFIED, no_op.to_vec(), Introduction::Unknown),
-            (PROXY, 0x12, ADDRESSES.to_vec(), Introduction::Unknown),
-            (PROXY, 0x31, vec![b'/'; 216], Introduction::Unknown),
-            (LOCAL, UNSPECIFIED, Vec::new(), Introduction::Own),
-            (LOCAL, TCP4, ADDRESSES.to_vec(), Introduction::Own),
-            (LOCAL, TCP4, b"whatever it is".to_vec(), Introduction::Own),
+            (PROXY, UNSPECIFIED, Vec::new(), ProxyHeader::Unknown),
+            (PROXY, UNSPECIFIED, no_op.to_vec(), ProxyHeader::Unknown),
+            (PROXY, 0x12, ADDRESSES.to_vec(), ProxyHeader::Unknown),
+            (PROXY, 0x31, vec![b'/'; 216], ProxyHeader::Unknown),
+            (LOCAL, UNSPECIFIED, Vec::new(), ProxyHeader::Own),
+            (LOCAL, TCP4, ADDRESSES.to_vec(), ProxyHeader::Own),
+            (LOCAL, TCP4, b"whatever it is".to_vec(), ProxyHeader::Own),
         ] {
             let header = binary(command, family, &content);
             let bytes = [&header[..], b"GET /"].concat();
-            assert_eq!(Introduction::read(&bytes), Ok(Some((expected, header.len()))), "{header:?}");
+            assert_eq!(ProxyHeader::read(&bytes), Ok(Some((expected, header.len()))), "{header:?}");
             for end in 0..header.len() {
-                assert_eq!(Introduction::read(&bytes[..end]), Ok(None), "{header:?} {end}");
+                assert_eq!(ProxyHeader::read(&bytes[..end]), Ok(None), "{header:?} {end}");
             }
         }
     }
@@ -359,12 +359,12 @@ mod tests {
             (PROXY, UNSPECIFIED, &[3, 0, 4, 1, 2, 3, 4]),
         ] {
             let header = binary(command, family, content);
-            assert_eq!(Introduction::read(&header), Err(Fault::Malformed), "{header:?}");
+            assert_eq!(ProxyHeader::read(&header), Err(Fault::Malformed), "{header:?}");
         }
         let long = binary(PROXY, UNSPECIFIED, &vec![0; LONGEST - FIXED + 1]);
-        assert_eq!(Introduction::read(&long[..FIXED]), Err(Fault::TooLong), "before it has come");
+        assert_eq!(ProxyHeader::read(&long[..FIXED]), Err(Fault::TooLong), "before it has come");
         let long = binary(LOCAL, UNSPECIFIED, &vec![0; LONGEST - FIXED]);
-        assert_eq!(Introduction::read(&long), Ok(Some((Introduction::Own, LONGEST))));
+        assert_eq!(ProxyHeader::read(&long), Ok(Some((ProxyHeader::Own, LONGEST))));
     }
 
     #[test]
@@ -374,31 +374,31 @@ mod tests {
         let content = [&ADDRESSES[..], &[4, 0, 1, 7], &[3, 0, 4, 0, 0, 0, 0], &[4, 0, 1, 7]].concat();
         let mut header = binary(PROXY, TCP4, &content);
         let sum = crc32c(&[&header]).to_be_bytes();
-        let place = header.len() - 8;
-        header[place..place + 4].copy_from_slice(&sum);
+        let index = header.len() - 8;
+        header[index..index + 4].copy_from_slice(&sum);
         let expected = client("192.0.2.1:56324", "198.51.100.2:443");
-        assert_eq!(Introduction::read(&header), Ok(Some((expected, header.len()))));
+        assert_eq!(ProxyHeader::read(&header), Ok(Some((expected, header.len()))));
         // Without its type it is none.
-        for place in (FIXED..header.len()).filter(|at| at + 3 != place) {
+        for index in (FIXED..header.len()).filter(|at| at + 3 != index) {
             let mut damaged = header.clone();
-            damaged[place] ^= 1;
-            assert_ne!(Introduction::read(&damaged), Ok(Some((expected, header.len()))), "{place}");
+            damaged[index] ^= 1;
+            assert_ne!(ProxyHeader::read(&damaged), Ok(Some((expected, header.len()))), "{index}");
         }
     }
 
     #[test]
     fn what_is_written_is_what_is_read() {
         for introduction in [
-            Introduction::Own,
-            Introduction::Unknown,
+            ProxyHeader::Own,
+            ProxyHeader::Unknown,
             client("192.0.2.1:56324", "198.51.100.2:443"),
             client("[2001:db8::1]:1", "[2001:db8::2]:2"),
         ] {
             let header = introduction.write();
-            assert_eq!(Introduction::read(&header), Ok(Some((introduction, header.len()))));
+            assert_eq!(ProxyHeader::read(&header), Ok(Some((introduction, header.len()))));
         }
         let both = client("192.0.2.1:1", "[2001:db8::2]:2").write();
-        let read = Introduction::read(&both).unwrap().unwrap().0;
+        let read = ProxyHeader::read(&both).unwrap().unwrap().0;
         assert_eq!(read, client("[::ffff:192.0.2.1]:1", "[2001:db8::2]:2"));
     }
 }

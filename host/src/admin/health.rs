@@ -45,7 +45,7 @@ struct Needed {
 
 fn upstreams(snapshot: &Snapshot) -> Vec<Needed> {
     let needed: BTreeSet<usize> = snapshot.routes.iter().map(|route| route.upstream).collect();
-    let upstreams = needed.into_iter().map(|place| &snapshot.upstreams[place].upstream);
+    let upstreams = needed.into_iter().map(|index| &snapshot.upstreams[index].upstream);
     let told = upstreams.map(|upstream| Needed {
         name: upstream.name.to_string(),
         is_usable: upstream.is_usable(),

@@ -53,7 +53,7 @@ use crate::{
 };
 use problem::Problem;
 use recent::Recent;
-use room::{Room, Seated};
+use room::{Admitted, Room};
 
 /// From one request to the end of the head of the next.
 const HEAD: Duration = Duration::from_secs(10);
@@ -183,7 +183,7 @@ async fn accept(server: &Arc<Server>, router: &Router, room: &Arc<Room>, listene
 /// What a connection is told for which there is no place.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
-async fn serve(server: Arc<Server>, router: Router, stream: TcpStream, seated: &Seated) {
+async fn serve(server: Arc<Server>, router: Router, stream: TcpStream, seated: &Admitted) {
     let service = service_fn(async |request: Request<Incoming>| {
         seated.begin();
         let answer = match access::check(&server, &request) {
@@ -199,7 +199,7 @@ async fn serve(server: Arc<Server>, router: Router, stream: TcpStream, seated: &
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(router: &Router, request: Request<Incoming>, room: &Room) -> Answer {
+async fn answer(router: &Router, request: Request<Incoming>, room: &Room) -> AdminResponse {
     let (head, body) = request.into_parts();
     if PROBES.contains(&head.uri.path()) {
         // Nobody waits for a body that a probe may still send.
@@ -223,9 +223,9 @@ async fn answer(router: &Router, request: Request<Incoming>, room: &Room) -> Ans
     }
 }
 
-async fn ask(router: &Router, request: Request<Body>) -> Answer {
+async fn ask(router: &Router, request: Request<Body>) -> AdminResponse {
     let Ok(answer) = TowerToHyperService::new(router.clone()).call(request).await;
     answer
 }
 
-type Answer = Response<Body>;
+type AdminResponse = Response<Body>;

@@ -45,7 +45,7 @@ struct Plugin {
     /// The version that is tried beside the one in force.
     canary: Option<Canary>,
     /// Candidates that are shown what it is shown, by their files.
-    shadows: BTreeMap<String, Shown>,
+    shadows: BTreeMap<String, ShadowStatus>,
     /// Cases of its own tests that it has passed before it came into force.
     tests_passed: Option<usize>,
     /// Those that have served, the last one last.
@@ -71,7 +71,7 @@ struct Plugin {
 /// A candidate, and how often it would have decided otherwise.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Shown {
+struct ShadowStatus {
     digest: String,
     calls: u64,
     /// Calls that decided otherwise, or failed.
@@ -85,7 +85,7 @@ struct Shown {
     memory_bytes: usize,
 }
 
-impl Shown {
+impl ShadowStatus {
     fn of(shadow: &Shadow) -> Self {
         let by_kind = |hook| {
             let kinds = DifferenceKind::ALL.into_iter();
@@ -308,7 +308,7 @@ fn plugin(context: &Context, snapshot: &Snapshot, loaded: &Loaded) -> Plugin {
             .shadows
             .iter()
             .filter(|shadow| shadow.of == plugin.name)
-            .map(|shadow| (shadow.file.clone(), Shown::of(shadow)))
+            .map(|shadow| (shadow.file.clone(), ShadowStatus::of(shadow)))
             .collect(),
         tests_passed: loaded.tested.map(|tested| tested.cases),
         versions: history

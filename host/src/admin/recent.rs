@@ -13,10 +13,10 @@ use crate::telemetry::Distribution;
 
 /// What is remembered.
 #[derive(Debug, Default)]
-pub(super) struct Recent(Mutex<Memory>);
+pub(super) struct Recent(Mutex<Lines>);
 
 #[derive(Debug, Default)]
-struct Memory {
+struct Lines {
     /// By the name of what it is about.
     all: HashMap<String, Remembered>,
     /// When what nobody asks about was forgotten last. Not each time: there may be thousands of endpoints.
@@ -50,7 +50,7 @@ impl Recent {
 
     fn since_at(&self, name: &str, now: Sample, at: Instant) -> Sample {
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Memory { all, cleared } = &mut *memory;
+        let Lines { all, cleared } = &mut *memory;
         let is_kept = |remembered: &Remembered| at.duration_since(remembered.last.0) < Self::KEPT;
         if cleared.is_none_or(|cleared| at.duration_since(cleared) >= Self::SPAN) {
             all.retain(|_, remembered| is_kept(remembered));

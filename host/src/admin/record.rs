@@ -14,8 +14,8 @@ use super::problem::Problem;
 use crate::{
     config::Duration,
     plugin::{Hook, Recorded},
+    plugin_tests::recorded::{self, Written},
     server::{Server, blocking},
-    trial::recorded::{self, Written},
 };
 
 /// How long, and how much.
@@ -48,7 +48,7 @@ fn hundred() -> NonZero<usize> {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) struct Answer {
+pub(super) struct RecordingStatus {
     plugin: String,
     digest: String,
     origin: String,
@@ -69,7 +69,7 @@ pub(super) async fn record(
     State(server): State<Arc<Server>>,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<Answer>, Problem> {
+) -> Result<Json<RecordingStatus>, Problem> {
     let problem = |detail: &str| Problem::new(StatusCode::BAD_REQUEST, detail);
     let wanted: Wanted = serde_json::from_slice(&body)
         .map_err(|error| problem(&format!("this does not say what is to be recorded: {error}")))?;
@@ -112,7 +112,7 @@ pub(super) async fn record(
     let written = blocking(move || recorded::cases(&calls, &keep, &recorded)).await;
     let Written { text, cases, left } = written;
     tracing::info!(plugin = name, cases, left, "recorded");
-    Ok(Json(Answer {
+    Ok(Json(RecordingStatus {
         plugin: name,
         digest: plugin.code.digest().to_string(),
         origin: loaded.origin.to_string(),

@@ -29,13 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The places that there are.
 #[derive(Debug)]
 pub(super) struct Room {
-    seats: Mutex<Vec<Arc<Seat>>>,
+    open: Mutex<Vec<Arc<OpenConnection>>>,
     requests: Arc<Semaphore>,
 }
 
 /// The place of a connection.
 #[derive(Debug)]
-struct Seat {
+struct OpenConnection {
     client: IpAddr,
     /// Since when it has had no request in hand; none while it has one.
     waiting: Mutex<Option<Instant>>,
@@ -43,7 +43,7 @@ struct Seat {
     gone: CancellationToken,
 }
 
-impl Seat {
+impl OpenConnection {
     fn waiting(&self) -> MutexGuard<'_, Option<Instant>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,30 +51,30 @@ impl Seat {
 
 /// A connection that has a place, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Seated {
-    seat: Arc<Seat>,
+pub(super) struct Admitted {
+    connection: Arc<OpenConnection>,
     room: Arc<Room>,
 }
 
 impl Room {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { seats: Mutex::default(), requests: Arc::new(Semaphore::new(REQUESTS)) })
+        Arc::new(Self { open: Mutex::default(), requests: Arc::new(Semaphore::new(REQUESTS)) })
     }
 
     /// A place for a connection of this client. None if all others have a request in hand.
-    pub fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Seated> {
-        let mut seats = self.seats();
-        let of_client = |seat: &Arc<Seat>| seat.client == client;
-        if seats.iter().filter(|seat| of_client(seat)).count() >= OF_ONE_CLIENT {
-            make_room(&mut seats, of_client)?;
+    pub fn enter(self: &Arc<Self>, client: IpAddr) -> Option<Admitted> {
+        let mut open = self.open();
+        let of_client = |connection: &Arc<OpenConnection>| connection.client == client;
+        if open.iter().filter(|connection| of_client(connection)).count() >= OF_ONE_CLIENT {
+            make_room(&mut open, of_client)?;
         }
-        if seats.len() >= CONNECTIONS {
-            make_room(&mut seats, |_| true)?;
+        if open.len() >= CONNECTIONS {
+            make_room(&mut open, |_| true)?;
         }
         let waiting = Mutex::new(Some(Instant::now()));
-        let seat = Arc::new(Seat { client, waiting, gone: CancellationToken::new() });
-        seats.push(seat.clone());
-        Some(Seated { seat, room: self.clone() })
+        let connection = Arc::new(OpenConnection { client, waiting, gone: CancellationToken::new() });
+        open.push(connection.clone());
+        Some(Admitted { connection, room: self.clone() })
     }
 
     /// A place for a request that may take its time.
@@ -82,26 +82,31 @@ impl Room {
         self.requests.clone().try_acquire_owned().ok()
     }
 
-    fn seats(&self) -> MutexGuard<'_, Vec<Arc<Seat>>> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open(&self) -> MutexGuard<'_, Vec<Arc<OpenConnection>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Has the connection go that has waited longest. None if there is no such one.
-fn make_room(seats: &mut Vec<Arc<Seat>>, may_go: impl Fn(&Arc<Seat>) -> bool) -> Option<()> {
-    let waiting = |seat: &Arc<Seat>| may_go(seat).then(|| *seat.waiting()).flatten();
-    let longest = seats.iter().enumerate().filter_map(|(place, seat)| Some((waiting(seat)?, place)));
-    let (_, place) = longest.min()?;
-    seats.swap_remove(place).gone.cancel();
+fn make_room(
+    open: &mut Vec<Arc<OpenConnection>>,
+    may_go: impl Fn(&Arc<OpenConnection>) -> bool,
+) -> Option<()> {
+    let waiting =
+        |connection: &Arc<OpenConnection>| may_go(connection).then(|| *connection.waiting()).flatten();
+    let longest =
+        open.iter().enumerate().filter_map(|(index, connection)| Some((waiting(connection)?, index)));
+    let (_, index) = longest.min()?;
+    open.swap_remove(index).gone.cancel();
     Some(())
 }
 
-impl Seated {
+impl Admitted {
     /// Runs what serves the connection, until it ends or has to make room.
     pub async fn serve(&self, serving: impl Future<Output = ()>) {
         let patience = async {
             loop {
-                let waiting = *self.seat.waiting();
+                let waiting = *self.connection.waiting();
                 let until = waiting.unwrap_or_else(Instant::now) + PATIENCE;
                 if waiting.is_some() && until <= Instant::now() {
                     return;
@@ -112,18 +117,18 @@ impl Seated {
         tokio::select! {
             () = serving => {}
             () = patience => {}
-            () = self.seat.gone.cancelled() => {}
+            () = self.connection.gone.cancelled() => {}
         }
     }
 
     /// A request has come whole.
     pub fn begin(&self) {
-        *self.seat.waiting() = None;
+        *self.connection.waiting() = None;
     }
 
     /// There is an answer to it.
     pub fn end(&self) {
-        *self.seat.waiting() = Some(Instant::now());
+        *self.connection.waiting() = Some(Instant::now());
     }
 
     /// The places that there are.
@@ -132,9 +137,9 @@ impl Seated {
     }
 }
 
-impl Drop for Seated {
+impl Drop for Admitted {
     fn drop(&mut self) {
-        self.room.seats().retain(|seat| !Arc::ptr_eq(seat, &self.seat));
+        self.room.open().retain(|connection| !Arc::ptr_eq(connection, &self.connection));
     }
 }
 
@@ -152,14 +157,14 @@ mod tests {
         let held: Vec<_> = (0..OF_ONE_CLIENT).map(|_| room.enter(client(1)).unwrap()).collect();
         held[0].begin();
         let another = room.enter(client(1)).expect("there is always a place");
-        assert!(!held[0].seat.gone.is_cancelled(), "it has a request in hand");
-        assert!(held[1].seat.gone.is_cancelled(), "it has waited longest");
-        assert!(held[2..].iter().all(|seated| !seated.seat.gone.is_cancelled()));
-        assert_eq!(room.seats().len(), OF_ONE_CLIENT);
+        assert!(!held[0].connection.gone.is_cancelled(), "it has a request in hand");
+        assert!(held[1].connection.gone.is_cancelled(), "it has waited longest");
+        assert!(held[2..].iter().all(|seated| !seated.connection.gone.is_cancelled()));
+        assert_eq!(room.open().len(), OF_ONE_CLIENT);
         let others: Vec<_> = (0..OF_ONE_CLIENT).map(|_| room.enter(client(2)).unwrap()).collect();
-        assert_eq!(others.iter().filter(|seated| seated.seat.gone.is_cancelled()).count(), 0);
+        assert_eq!(others.iter().filter(|seated| seated.connection.gone.is_cancelled()).count(), 0);
         drop((held, others, another));
-        assert_eq!(room.seats().len(), 0);
+        assert_eq!(room.open().len(), 0);
     }
 
     #[test]
@@ -167,8 +172,8 @@ mod tests {
         let room = Room::new();
         let held: Vec<_> = (0..=255).map(|number| room.enter(client(number)).unwrap()).collect();
         let _another = room.enter(client(7)).unwrap();
-        assert!(held[0].seat.gone.is_cancelled());
-        assert_eq!(room.seats().len(), CONNECTIONS);
+        assert!(held[0].connection.gone.is_cancelled());
+        assert_eq!(room.open().len(), CONNECTIONS);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     config,
     server::Server,
     snapshot::{Snapshot, Target},
-    upstream::{self, Entry, RegisterError, Registered, Told},
+    upstream::{self, Entry, RegisterError, Registered, SourceReport},
 };
 
 #[derive(Debug, Serialize)]
@@ -101,7 +101,7 @@ fn upstream(context: &Context, snapshot: &Snapshot, target: &Target) -> Upstream
         balance: target
             .balancers
             .iter()
-            .map(|place| snapshot.plugins[*place].plugin.name.to_string())
+            .map(|index| snapshot.plugins[*index].plugin.name.to_string())
             .collect(),
         is_usable: upstream.is_usable(),
         is_panicking: roster.is_panicking(),
@@ -122,7 +122,7 @@ fn recent(context: &Context, upstream: &str, entry: &Entry) -> Sample {
     context.recent.since(&name, Sample { count: endpoint.requests(), durations: endpoint.durations() })
 }
 
-fn discovery(source: upstream::Source, told: &Told) -> Source {
+fn discovery(source: upstream::Source, told: &SourceReport) -> Source {
     Source {
         source: source.name(),
         endpoints: told.endpoints(),
@@ -262,7 +262,7 @@ pub(super) async fn take_out(
 
 fn find(server: &Server, name: &str) -> Result<Arc<upstream::Upstream>, Problem> {
     let snapshot = server.snapshot();
-    let place = snapshot.upstream(name);
-    let place = place.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "there is no such upstream"))?;
-    Ok(snapshot.upstreams[place].upstream.clone())
+    let index = snapshot.upstream(name);
+    let index = index.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "there is no such upstream"))?;
+    Ok(snapshot.upstreams[index].upstream.clone())
 }

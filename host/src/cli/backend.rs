@@ -153,16 +153,16 @@ impl Backend {
     }
 }
 
-async fn answer(about: &About, request: Request<Incoming>) -> Response<Answer> {
+async fn answer(about: &About, request: Request<Incoming>) -> Response<Reply> {
     sleep(about.delay).await;
     let (head, mut body) = request.into_parts();
     let path = head.uri.path();
     let number = |prefix| path.strip_prefix(prefix).and_then(|rest| rest.parse::<u64>().ok());
     if path == "/stream" {
-        return Response::new(Answer::stream());
+        return Response::new(Reply::stream());
     }
     if let Some(count) = number("/bytes/") {
-        return with_type("application/octet-stream", Answer::Zeros(count));
+        return with_type("application/octet-stream", Reply::Zeros(count));
     }
     if path == "/slow" {
         sleep(Duration::from_secs(2)).await;
@@ -190,7 +190,7 @@ async fn answer(about: &About, request: Request<Incoming>) -> Response<Answer> {
         "body": { "length": length, "sha256": digest },
     });
     let text = format!("{received:#}\n");
-    let mut response = with_type("application/json", Answer::Whole(Some(text.into())));
+    let mut response = with_type("application/json", Reply::Whole(Some(text.into())));
     if let Some(status) =
         number("/status/").and_then(|number| StatusCode::from_u16(number.try_into().ok()?).ok())
         && !status.is_informational()
@@ -207,14 +207,14 @@ fn headers(headers: &HeaderMap) -> Value {
     headers.keys().map(|name| (name.as_str().to_owned(), values(name))).collect()
 }
 
-fn with_type(content_type: &'static str, body: Answer) -> Response<Answer> {
+fn with_type(content_type: &'static str, body: Reply) -> Response<Reply> {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 
 /// What a backend sends.
-enum Answer {
+enum Reply {
     Whole(Option<Bytes>),
     /// So many bytes that are all zero.
     Zeros(u64),
@@ -225,7 +225,7 @@ enum Answer {
     },
 }
 
-impl Answer {
+impl Reply {
     const PAUSE: Duration = Duration::from_millis(100);
 
     fn stream() -> Self {
@@ -233,7 +233,7 @@ impl Answer {
     }
 }
 
-impl Body for Answer {
+impl Body for Reply {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -173,8 +173,8 @@ impl Framing {
                 self.seen = bytes.len();
                 Ok(None)
             }
-            Some(place) => {
-                let line = &bytes[..=self.seen + place];
+            Some(index) => {
+                let line = &bytes[..=self.seen + index];
                 self.seen = 0;
                 line.ends_with(b"\r\n").then_some(Some(line)).ok_or(Fault::LineEnd)
             }
@@ -207,16 +207,16 @@ impl Framing {
             return Err(Fault::LongRequestLine);
         }
         let most = bytes.len().min(self.limits.head);
-        for place in memchr::memchr_iter(b'\n', &bytes[self.seen.min(most)..most]) {
-            let place = self.seen + place;
-            if place == 0 || bytes[place - 1] != b'\r' {
+        for index in memchr::memchr_iter(b'\n', &bytes[self.seen.min(most)..most]) {
+            let index = self.seen + index;
+            if index == 0 || bytes[index - 1] != b'\r' {
                 return Err(Fault::LineEnd);
             }
-            if place < 2 {
+            if index < 2 {
                 return Err(Fault::RequestLine);
             }
-            if bytes[..place - 1].ends_with(b"\r\n") {
-                return Ok(Some(place + 1));
+            if bytes[..index - 1].ends_with(b"\r\n") {
+                return Ok(Some(index + 1));
             }
         }
         // The last byte may be the CR of a line end, which is looked at with its LF.

@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::wire::Scratch;
 use crate::{
     body::{self, ClientBody, Unwanted},
-    clock::{Pace, Timer},
+    clock::{MinimumRate, Timer},
     config::ListenerLimits,
     frames::{Allowance, Code, Frame, Frames, Kind, PREFACE},
     live::Worker,
@@ -61,11 +61,11 @@ const RESETS_BY_ERROR: usize = 100;
 const PIECE: usize = 32 << 10;
 
 /// How long a client may take to go, once it has been asked to.
-const FAREWELL: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The same in bytes that are read and thrown away: more than the buffers of two sockets hold, so that a client that has
 /// stopped sending by then is told why.
-const FAREWELL_BYTES: u64 = 8 << 20;
+const LINGER_BYTES: u64 = 8 << 20;
 
 /// Serves a connection to its end. `begun` has come from it already.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(
@@ -159,7 +159,7 @@ fn header_list_size(limits: &ListenerLimits) -> u32 {
 /// has still to read the answer.
 async fn read_on(mut body: Incoming, worker: Rc<Worker>) {
     let reading = async {
-        let mut left = FAREWELL_BYTES;
+        let mut left = LINGER_BYTES;
         while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
             let length = frame.data_ref().map_or(0, Bytes::len) as u64;
             let Some(rest) = left.checked_sub(length) else { return };
@@ -167,7 +167,7 @@ async fn read_on(mut body: Incoming, worker: Rc<Worker>) {
         }
     };
     // Who sends on for longer has had the time to read it.
-    let _ = worker.clock.within(FAREWELL, reading).await;
+    let _ = worker.clock.within(LINGER, reading).await;
 }
 
 /// Writes down that a request was refused by h2.
@@ -260,7 +260,7 @@ impl Open {
     fn end(&self) {
         self.is_ending.set(true);
         if self.count.get() == 0 {
-            self.idle.start(FAREWELL);
+            self.idle.start(LINGER);
         }
     }
 }
@@ -279,7 +279,7 @@ struct OpenStream {
     progress: Rc<Progress>,
     /// There once it was the client's turn.
     writing: Option<Timer>,
-    pace: Pace,
+    min_rate: MinimumRate,
     /// Its client does not read.
     is_given_up: bool,
 }
@@ -288,7 +288,7 @@ impl OpenStream {
     fn new(open: Rc<Open>, progress: Rc<Progress>) -> Self {
         open.count.set(open.count.get() + 1);
         open.idle.stop();
-        Self { open, progress, writing: None, pace: Pace::default(), is_given_up: false }
+        Self { open, progress, writing: None, min_rate: MinimumRate::default(), is_given_up: false }
     }
 
     /// Ready when the client has not taken anything for too long, or too little.
@@ -298,14 +298,14 @@ impl OpenStream {
             if let Some(timer) = &self.writing {
                 timer.stop();
             }
-            if !self.pace.pass(taken, connection.listener.min_rates.write(), &worker.clock) {
+            if !self.min_rate.pass(taken, connection.listener.min_rates.write(), &worker.clock) {
                 return Poll::Ready(Limit::WriteRate);
             }
         }
         if self.progress.turn.get() == Turn::Other {
             return Poll::Pending;
         }
-        self.pace.wait(&worker.clock);
+        self.min_rate.wait(&worker.clock);
         let timer = self.writing.get_or_insert_with(|| worker.clock.timer());
         if !timer.is_running() {
             timer.start(connection.listener.timeouts.write.get());
@@ -324,7 +324,7 @@ impl Drop for OpenStream {
         self.open.count.set(left);
         if left == 0 {
             self.open.idle.start(match self.open.is_ending.get() {
-                true => FAREWELL,
+                true => LINGER,
                 false => self.open.connection.listener.timeouts.idle.get(),
             });
         }
@@ -431,7 +431,7 @@ struct Line<S> {
     allowance: Allowance,
     reading: Timer,
     writing: Timer,
-    write_pace: Pace,
+    write_rate: MinimumRate,
     ends: Ends,
     /// The last stream whose head was refused, by h2.
     refused_head: u32,
@@ -461,7 +461,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             allowance: Allowance::new(&worker.clock),
             reading: worker.clock.timer(),
             writing: worker.clock.timer(),
-            write_pace: Pace::default(),
+            write_rate: MinimumRate::default(),
             ends,
             refused_head: 0,
             worker,
@@ -558,7 +558,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
                 if !self.writing.is_running() {
                     self.writing.start(self.connection.listener.timeouts.write.get());
                 }
-                self.write_pace.wait(&self.worker.clock);
+                self.write_rate.wait(&self.worker.clock);
                 ready!(self.writing.poll(cx));
                 self.connection.give_up(Limit::WriteTime);
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")));
@@ -566,8 +566,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             Poll::Ready(written) => written?,
         };
         self.writing.stop();
-        let Self { outgoing, allowance, connection, write_pace, worker, ends, refused_head, .. } = self;
-        if !write_pace.pass(written, connection.listener.min_rates.write(), &worker.clock) {
+        let Self { outgoing, allowance, connection, write_rate, worker, ends, refused_head, .. } = self;
+        if !write_rate.pass(written, connection.listener.min_rates.write(), &worker.clock) {
             connection.give_up(Limit::WriteRate);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads too slowly")));
         }
@@ -614,7 +614,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
 
     /// Says why, if it is the client's fault; and reads on for a moment, so that what was said is not lost to a reset.
     async fn close(mut self) {
-        let farewell = async {
+        let lingering_close = async {
             if let Some(code) = self.fault {
                 self.connection.counts.ended_with(code as u32);
                 if self.outgoing.is_between() {
@@ -623,13 +623,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             }
             self.stream.shutdown().await?;
             if !self.is_closed {
-                let mut rest = (&mut self.stream).take(FAREWELL_BYTES);
+                let mut rest = (&mut self.stream).take(LINGER_BYTES);
                 tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
             }
             Ok::<_, io::Error>(())
         };
         // A client that is gone does not miss it.
-        let _ = self.worker.clock.within(FAREWELL, farewell).await;
+        let _ = self.worker.clock.within(LINGER, lingering_close).await;
     }
 }
 

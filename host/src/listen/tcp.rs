@@ -40,7 +40,7 @@ use crate::{
     descriptors,
     live::{Counted, Gauge, Worker},
     proxy::{Connection, Peer},
-    proxy_protocol::{Fault, Introduction},
+    proxy_protocol::{Fault, ProxyHeader},
     socket::Socket,
     telemetry::{
         Part, PerWorker, sampled,
@@ -54,21 +54,21 @@ pub(super) const BACKLOG: i32 = 1024;
 
 /// Cannot accept connections.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}{}: {error}; {}", self.place(), self.remedy())]
+#[error("cannot listen on {address}{}: {error}; {}", self.index(), self.remedy())]
 pub struct BindError {
     pub address: Address,
     /// The file and the line that name the address, where that is known.
-    pub place: Option<String>,
+    pub index: Option<String>,
     pub error: io::Error,
 }
 
 impl BindError {
     fn new(address: Address, error: io::Error) -> Self {
-        Self { address, place: None, error }
+        Self { address, index: None, error }
     }
 
-    fn place(&self) -> String {
-        self.place.as_ref().map_or_else(String::new, |place| format!(" ({place})"))
+    fn index(&self) -> String {
+        self.index.as_ref().map_or_else(String::new, |index| format!(" ({index})"))
     }
 
     /// What to do about it.
@@ -149,8 +149,8 @@ pub fn bind(
             let is_as_wanted = address.ip().is_none_or(|ip| bound.sockets.is_only_v6 == is_only_v6(ip));
             bound.listener.address == *address && is_as_wanted
         };
-        let place = free.iter().position(is_it)?;
-        Some(free.remove(place).sockets.clone())
+        let index = free.iter().position(is_it)?;
+        Some(free.remove(index).sockets.clone())
     };
     // A port that this proxy has already may be bound on another address beside the old one.
     let is_ours = |port| {
@@ -331,8 +331,8 @@ impl Acceptors {
                     running
                 }
                 None => {
-                    let place = self.prepared.iter().position(|(prepared, _)| *prepared == sockets);
-                    let socket = place.map(|place| self.prepared.swap_remove(place).1);
+                    let index = self.prepared.iter().position(|(prepared, _)| *prepared == sockets);
+                    let socket = index.map(|index| self.prepared.swap_remove(index).1);
                     self.start(bound, socket)
                 }
             };
@@ -360,7 +360,7 @@ impl Acceptors {
             server: self.server.clone(),
             bound: current,
             counts: Part::new(bound.sockets.counts.clone(), self.server.worker().writer),
-            farewells: Gauge::default(),
+            lingering: Gauge::default(),
         });
         self.server.worker().drain.spawn_local(async move {
             stop.run_until_cancelled(acceptor.run(&socket)).await;
@@ -386,7 +386,7 @@ struct Acceptor {
     bound: Rc<RefCell<Bound>>,
     counts: Part<ListenerCounts>,
     /// Connections that were refused and are being told so.
-    farewells: Gauge,
+    lingering: Gauge,
 }
 
 /// A connection that was accepted, and what holds for it.
@@ -523,10 +523,10 @@ impl Acceptor {
                 }
             };
             let client = match introduction {
-                Introduction::Own => own,
+                ProxyHeader::Own => own,
                 // It comes from whoever is trusted, and on behalf of somebody who may not be.
-                Introduction::Unknown => Client { is_trusted: false, ..own },
-                Introduction::Client { source, destination } => {
+                ProxyHeader::Unknown => Client { is_trusted: false, ..own },
+                ProxyHeader::Client { source, destination } => {
                     let address = Caller::Ip(source);
                     let is_trusted = arrival.listener.trusted_proxies.holds(address.client());
                     Client { address, destination: Some(destination), is_trusted }
@@ -598,7 +598,7 @@ impl Acceptor {
 
     fn refuse(&self, stream: Socket, limit: Limit, is_secure: bool) {
         /// Of connections at once that are told why they are refused: those take a file descriptor each, too.
-        const FAREWELLS: usize = 64;
+        const LINGERING: usize = 64;
         self.counts.refused.add(1);
         self.counts.reached(limit);
         if is_secure {
@@ -609,7 +609,7 @@ impl Acceptor {
             Limit::ConnectionsPerAddress => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let Some(told) = self.farewells.enter(FAREWELLS) else { return };
+        let Some(told) = self.lingering.enter(LINGERING) else { return };
         self.counts.refused_with(status);
         let worker = self.server.worker();
         let clock = worker.clock.clone();
@@ -621,9 +621,9 @@ impl Acceptor {
 }
 
 /// What a connection begins with, where it has to say whose it is. What comes after that is still to be read.
-async fn introduction(stream: &mut Socket) -> Result<Introduction, RefusedHeader> {
+async fn introduction(stream: &mut Socket) -> Result<ProxyHeader, RefusedHeader> {
     loop {
-        match Introduction::read(stream.held()) {
+        match ProxyHeader::read(stream.held()) {
             Ok(Some((introduction, length))) => {
                 stream.drop_held(length);
                 return Ok(introduction);

@@ -56,8 +56,8 @@ pub(super) async fn open(
 
 /// Tells a client that speaks HTTP in clear what is spoken here.
 pub(super) async fn refuse(mut stream: Socket, clock: &Clock) {
-    const FAREWELL: Duration = Duration::from_secs(2);
-    const FAREWELL_BYTES: u64 = 256 << 10;
+    const LINGER: Duration = Duration::from_secs(2);
+    const LINGER_BYTES: u64 = 256 << 10;
     const DOCUMENT: &str = "{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\
                             \"detail\":\"this port speaks TLS: use https\"}\n";
     let status = StatusCode::BAD_REQUEST;
@@ -66,12 +66,12 @@ pub(super) async fn refuse(mut stream: Socket, clock: &Clock) {
          content-length: {}\r\n\r\n{DOCUMENT}",
         DOCUMENT.len()
     );
-    let farewell = async {
+    let lingering_close = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
         // Reads what the client has to say, so that the answer is not lost to a reset.
-        tokio::io::copy(&mut stream.take(FAREWELL_BYTES), &mut tokio::io::sink()).await
+        tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await
     };
     // A client that is gone does not miss it.
-    let _ = clock.within(FAREWELL, farewell).await;
+    let _ = clock.within(LINGER, lingering_close).await;
 }

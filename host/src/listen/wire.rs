@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::framing::Framing;
 use crate::{
-    clock::{Clock, Pace, Timer},
+    clock::{Clock, MinimumRate, Timer},
     frames::PREFACE,
     proxy::{Connection, Turn},
     reason::reason,
@@ -49,8 +49,8 @@ pub(super) struct Wire<S> {
     reading: Timer,
     writing: Timer,
     /// How fast the body of a request comes, and how fast a response is taken.
-    body_pace: Pace,
-    write_pace: Pace,
+    body_rate: MinimumRate,
+    write_rate: MinimumRate,
     /// An interim response that is being written.
     interim: Bytes,
     is_closed: bool,
@@ -80,8 +80,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             passed: 0,
             reading: clock.timer(),
             writing: clock.timer(),
-            body_pace: Pace::default(),
-            write_pace: Pace::default(),
+            body_rate: MinimumRate::default(),
+            write_rate: MinimumRate::default(),
             interim: Bytes::new(),
             is_closed: false,
             refused: None,
@@ -125,10 +125,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 return self.poll_closed();
             }
             if self.framing.expects_head() {
-                self.body_pace = Pace::default();
+                self.body_rate = MinimumRate::default();
             } else {
                 let rate = self.connection.listener.min_rates.body();
-                if !self.body_pace.pass(came.len(), rate, self.reading.clock()) {
+                if !self.body_rate.pass(came.len(), rate, self.reading.clock()) {
                     let limit = Some(Limit::BodyRate);
                     let fault = self.fault(StatusCode::REQUEST_TIMEOUT, limit, "the body comes too slowly");
                     return Poll::Ready(Err(fault));
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             (false, false) => (timeouts.body, Some(Limit::BodyTime)),
         };
         if !self.framing.expects_head() {
-            self.body_pace.wait(self.reading.clock());
+            self.body_rate.wait(self.reading.clock());
         }
         if !self.reading.is_running() {
             self.reading.start(time.get());
@@ -259,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn poll_writing_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.write_pace.wait(self.writing.clock());
+        self.write_rate.wait(self.writing.clock());
         if !self.writing.is_running() {
             self.writing.start(self.connection.listener.timeouts.write.get());
         }
@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn note_written(&mut self, bytes: usize) -> io::Result<()> {
         self.writing.stop();
         let rate = self.connection.listener.min_rates.write();
-        if self.write_pace.pass(bytes, rate, self.writing.clock()) {
+        if self.write_rate.pass(bytes, rate, self.writing.clock()) {
             return Ok(());
         }
         self.connection.give_up(Limit::WriteRate);
@@ -308,12 +308,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Ends the connection: answers a request that was refused before hyper saw it. If the client may still be
     /// sending, reads on for a moment, so that the answer is not lost to a reset (RFC 9112, section 9.6).
     pub async fn close(mut self, clock: &Clock) {
-        const FAREWELL: std::time::Duration = std::time::Duration::from_secs(2);
+        const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
         // More than the buffers of two sockets hold: who has stopped sending by then sees the answer.
-        const FAREWELL_BYTES: u64 = 8 << 20;
+        const LINGER_BYTES: u64 = 8 << 20;
         let fault = self.turn.fault();
         let may_be_sending = fault.is_some() || !self.framing.expects_head() || !self.kept.is_empty();
-        let farewell = async {
+        let lingering_close = async {
             // What is wrong with a body is answered by whoever reads the body.
             let is_unanswered = self.framing.expects_head() && !self.turn.is_busy();
             if let Some(status) = fault.filter(|_| is_unanswered) {
@@ -322,13 +322,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             self.stream.shutdown().await?;
             if may_be_sending && !self.is_closed {
-                let mut rest = (&mut self.stream).take(FAREWELL_BYTES);
+                let mut rest = (&mut self.stream).take(LINGER_BYTES);
                 tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
             }
             Ok::<_, io::Error>(())
         };
         // A client that is gone does not miss it.
-        let _ = clock.within(FAREWELL, farewell).await;
+        let _ = clock.within(LINGER, lingering_close).await;
     }
 }
 
@@ -414,7 +414,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         }
         // hyper flushes when it has nothing more to write.
         if wire.turn.set_written() {
-            wire.write_pace = Pace::default();
+            wire.write_rate = MinimumRate::default();
             if wire.kept.is_empty() && !wire.is_closed {
                 // hyper need not come back to read before something happens: the time begins here.
                 wire.reading.stop();

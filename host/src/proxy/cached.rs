@@ -25,7 +25,7 @@ use crate::{
     cache::{
         Cache, Rules,
         encoded::Kept,
-        fill::{Filling, Followed, Lead, Outcome},
+        fill::{FillResult, Filling, Followed, Lead},
         key::Key,
         policy::{self, Asked, Judgement, RequestDirectives, Reuse, Time, Update},
         status::{self, Forward, Served},
@@ -48,11 +48,11 @@ pub(super) enum Lookup {
     /// This is the answer.
     Answer(Answer),
     /// The upstream is to be asked. With what the cache wants to know then; nothing on routes that do not cache.
-    Ask(Option<Box<Visit>>),
+    Ask(Option<Box<CacheLookup>>),
 }
 
 /// A request on its way through the cache.
-pub(super) struct Visit {
+pub(super) struct CacheLookup {
     cache: Arc<Cache>,
     writer: Writer,
     key: Key,
@@ -122,24 +122,24 @@ impl Flight<'_> {
             return Ok(Lookup::Ask(None));
         };
         let cache = &context.generation.snapshot.cache;
-        let mut visit = Visit::new(context, rules, target, exchange);
+        let mut lookup = CacheLookup::new(context, rules, target, exchange);
         if let Some(forward) =
-            visit.is_kept_out(context, rules, &exchange.request, body.as_mut(), deadline).await?
+            lookup.is_kept_out(context, rules, &exchange.request, body.as_mut(), deadline).await?
         {
-            return Ok(visit.ask(forward, exchange));
+            return Ok(lookup.ask(forward, exchange));
         }
         let head = &exchange.request;
         let wait =
             target.upstream.settings.retry.timeout.map_or(cache.wait, |limit| limit.get().min(cache.wait));
         for _ in 0..TURNS {
             let now = Time::now();
-            let resource = visit.select(context, &head.headers, wait, deadline).await?;
-            visit.forward = match visit.judged(rules, exchange, resource.as_ref(), now) {
+            let resource = lookup.select(context, &head.headers, wait, deadline).await?;
+            lookup.forward = match lookup.judged(rules, exchange, resource.as_ref(), now) {
                 Judged::Answers { stored, served, is_renewed } => {
-                    if is_renewed && let Filling::Lead(lead) = cache.store.fill(&visit.key) {
+                    if is_renewed && let Filling::Lead(lead) = cache.store.fill(&lookup.key) {
                         renew(context, route, target, exchange, &stored, lead);
                     }
-                    return Ok(Lookup::Answer(visit.answered(
+                    return Ok(Lookup::Answer(lookup.answered(
                         &head.headers,
                         stored,
                         served,
@@ -150,31 +150,31 @@ impl Flight<'_> {
                 Judged::Refused => return Err(Error::OnlyIfCached),
                 Judged::Asks(forward) => forward,
             };
-            let conditions = visit
+            let conditions = lookup
                 .stored
                 .as_ref()
-                .filter(|_| !visit.is_question)
+                .filter(|_| !lookup.is_question)
                 .and_then(|stored| policy::conditional_headers(&stored.headers));
             let has_conditions = has_conditions(&head.headers);
             let may_lead = head.method != Method::HEAD
                 && (conditions.is_some() || !has_conditions)
                 && !resource.is_some_and(|resource| resource.passes(now))
                 && !is_authorized(exchange)
-                && visit.obstacle(&head.headers).is_none();
+                && lookup.obstacle(&head.headers).is_none();
             if may_lead {
-                match cache.store.fill(&visit.key) {
+                match cache.store.fill(&lookup.key) {
                     Filling::Lead(lead) => {
                         // What another has fetched may have been stored since the store was looked at.
-                        let newer = cache.store.get(&visit.key).is_some_and(|resource| {
+                        let newer = cache.store.get(&lookup.key).is_some_and(|resource| {
                             let is_other = |stored: &Arc<Stored>| {
-                                visit.stored.as_ref().is_none_or(|before| !Arc::ptr_eq(before, stored))
+                                lookup.stored.as_ref().is_none_or(|before| !Arc::ptr_eq(before, stored))
                             };
                             resource.select(&head.headers).is_some_and(is_other)
                         });
                         if newer {
                             continue;
                         }
-                        visit.lead = Some(lead);
+                        lookup.lead = Some(lead);
                     }
                     Filling::Follow(fill) => {
                         let followed = Box::pin(fill.followed(cache.waiters, |coming| {
@@ -184,14 +184,14 @@ impl Flight<'_> {
                         match followed.map_err(|_| Error::DeadlineExceeded)? {
                             Ok(Some(Followed::Coming(coming))) => {
                                 return Ok(Lookup::Answer(Answer::from_cache(
-                                    visit.read_along(&coming, observer),
+                                    lookup.read_along(&coming, observer),
                                 )));
                             }
-                            Ok(Some(Followed::Over(Outcome::Stored(stored))))
+                            Ok(Some(Followed::Over(FillResult::Stored(stored))))
                                 if stored.selection.matches(&head.headers) =>
                             {
                                 let served = Served::Collapsed;
-                                return Ok(Lookup::Answer(visit.answered(
+                                return Ok(Lookup::Answer(lookup.answered(
                                     &head.headers,
                                     stored,
                                     served,
@@ -200,27 +200,29 @@ impl Flight<'_> {
                                 )));
                             }
                             // Either of another variant, or somebody else's turn.
-                            Ok(Some(Followed::Over(Outcome::Stored(_) | Outcome::Abandoned))) => continue,
-                            Ok(Some(Followed::Over(Outcome::Passed)) | None) | Err(_) => {}
+                            Ok(Some(Followed::Over(FillResult::Stored(_) | FillResult::Abandoned))) => {
+                                continue;
+                            }
+                            Ok(Some(Followed::Over(FillResult::Passed)) | None) | Err(_) => {}
                         }
                     }
                 }
             }
-            visit.request = head.headers.clone();
+            lookup.request = head.headers.clone();
             if let Some(conditions) = conditions
                 && head.method == Method::GET
             {
-                visit.validates = true;
+                lookup.validates = true;
                 policy::with_conditions(&mut exchange.request.headers, conditions);
             }
             break;
         }
-        if visit.request.is_empty() {
-            visit.request = exchange.request.headers.clone();
+        if lookup.request.is_empty() {
+            lookup.request = exchange.request.headers.clone();
         }
-        visit.observe(exchange);
-        visit.asked = Time::now();
-        Ok(Lookup::Ask(Some(Box::new(visit))))
+        lookup.observe(exchange);
+        lookup.asked = Time::now();
+        Ok(Lookup::Ask(Some(Box::new(lookup))))
     }
 }
 
@@ -254,14 +256,14 @@ impl Flight<'_> {
         let Self { context, route, target, exchange, body, .. } = self;
         let Some(rules) = route.cache.as_ref().filter(|_| !self.is_upgrade) else { return Ok(None) };
         let head = &exchange.request;
-        let mut visit = Visit::new(context, rules, target, exchange);
+        let mut lookup = CacheLookup::new(context, rules, target, exchange);
         let now = Time::now();
-        let what = match visit.is_kept_out(context, rules, head, body.as_mut(), None).await? {
+        let what = match lookup.is_kept_out(context, rules, head, body.as_mut(), None).await? {
             Some(forward) => Ok(Served::Forwarded(forward)),
             None => {
-                let wait = visit.cache.wait;
-                let resource = visit.select(context, &head.headers, wait, None).await?;
-                match visit.judged(rules, exchange, resource.as_ref(), now) {
+                let wait = lookup.cache.wait;
+                let resource = lookup.select(context, &head.headers, wait, None).await?;
+                match lookup.judged(rules, exchange, resource.as_ref(), now) {
                     Judged::Answers { served, .. } => Ok(served),
                     Judged::Refused => Err(Error::OnlyIfCached),
                     Judged::Asks(forward) => Ok(Served::Forwarded(forward)),
@@ -269,15 +271,15 @@ impl Flight<'_> {
             }
         };
         if let Ok(Served::Forwarded(forward)) = what {
-            visit.forward = forward;
+            lookup.forward = forward;
         }
-        visit.request = head.headers.clone();
-        visit.observe(exchange);
-        let obstacle = visit.obstacle(&visit.request).or(visit.is_authorized.then_some(
+        lookup.request = head.headers.clone();
+        lookup.observe(exchange);
+        let obstacle = lookup.obstacle(&lookup.request).or(lookup.is_authorized.then_some(
             "the request came with credentials, and only a response that says it is for others is stored",
         ));
-        let stored = visit.stored.take().map(|stored| (stored, now));
-        Ok(Some(Foreseen { stored, key: visit.key, what, obstacle }))
+        let stored = lookup.stored.take().map(|stored| (stored, now));
+        Ok(Some(Foreseen { stored, key: lookup.key, what, obstacle }))
     }
 }
 
@@ -326,13 +328,13 @@ async fn digest(context: &Context, body: &mut Arriving, length: usize) -> Result
 
 impl Flight<'_> {
     /// Looks at what came back: is it what is to be sent?
-    pub(super) fn settle(
+    pub(super) fn on_upstream_response(
         &mut self,
-        visit: &mut Option<Box<Visit>>,
+        lookup: &mut Option<Box<CacheLookup>>,
         answer: Result<(Response<Incoming>, Sent), Error>,
     ) -> Result<Answer, Error> {
         let Self { observer, route, exchange, .. } = self;
-        let (Some(present), Some(rules)) = (visit.as_deref_mut(), &route.cache) else {
+        let (Some(present), Some(rules)) = (lookup.as_deref_mut(), &route.cache) else {
             return answer.map(|(response, sent)| Answer::from_upstream(response, sent));
         };
         if present.validates {
@@ -350,11 +352,11 @@ impl Flight<'_> {
                     Some(stored) => {
                         let (name, error) = (&*route.name, with_sources(&error));
                         sampled!(warn, of: (name, kind), route = name, error, "stale response served");
-                        Ok(take(visit).settled(stored, Served::Stale, route, observer))
+                        Ok(take(lookup).settled(stored, Served::Stale, route, observer))
                     }
                     None => {
                         if let Some(lead) = present.lead.take() {
-                            lead.end(Outcome::Passed);
+                            lead.end(FillResult::Passed);
                         }
                         Err(error)
                     }
@@ -364,12 +366,12 @@ impl Flight<'_> {
         if present.validates && response.status() == StatusCode::NOT_MODIFIED {
             // Nothing follows, so that its connection is free.
             sent.finish();
-            let present = take(visit);
+            let present = take(lookup);
             return Ok(present.validated(rules, response.headers(), now, route, observer));
         }
         let is_error = matches!(response.status().as_u16(), 500 | 502 | 503 | 504);
         if let Some(stored) = present.substitute(is_error, false, now) {
-            return Ok(take(visit).settled(stored, Served::Stale, route, observer));
+            return Ok(take(lookup).settled(stored, Served::Stale, route, observer));
         }
         Ok(Answer::from_upstream(response, sent))
     }
@@ -377,21 +379,21 @@ impl Flight<'_> {
 
 impl Flight<'_> {
     /// Has a response stored, if it may be, while it goes to the client; and what it puts out of date forgotten.
-    pub(super) fn keep(&mut self, visit: Option<Box<Visit>>, answer: &mut Answer) {
+    pub(super) fn store_response(&mut self, lookup: Option<Box<CacheLookup>>, answer: &mut Answer) {
         let Self { context, observer, route, exchange, .. } = self;
-        let (Some(visit), Some(rules)) = (visit, route.cache.as_ref()) else { return };
+        let (Some(lookup), Some(rules)) = (lookup, route.cache.as_ref()) else { return };
         let nothing = Response::new(Content::Whole(Bytes::new()));
         let (mut head, body) = std::mem::replace(&mut answer.response, nothing).into_parts();
         let now = Time::now();
-        if visit.method == Method::HEAD {
-            visit.head(rules, &head, now);
-        } else if !visit.is_question && policy::invalidates(&visit.method, head.status) {
-            visit.invalidate(rules, &head, now);
+        if lookup.method == Method::HEAD {
+            lookup.head(rules, &head, now);
+        } else if !lookup.is_question && policy::invalidates(&lookup.method, head.status) {
+            lookup.invalidate(rules, &head, now);
         }
-        let served = Served::Forwarded(visit.forward);
-        visit.told(served, observer);
-        let Some((freshness, selection, headers)) = visit.storable(rules, exchange, &head, now) else {
-            visit.pass(&head, now);
+        let served = Served::Forwarded(lookup.forward);
+        lookup.told(served, observer);
+        let Some((freshness, selection, headers)) = lookup.storable(rules, exchange, &head, now) else {
+            lookup.pass(&head, now);
             status::tell(&mut head.headers, served, None, now);
             answer.response = Response::from_parts(head, body);
             return;
@@ -414,12 +416,13 @@ impl Flight<'_> {
                 Some(sent) => {
                     observer.served_by(sent.endpoint(), sent.attempts);
                     answer.endpoint = Some(sent.endpoint().address.clone());
-                    visit.store_along(context, stored, incoming, sent)
+                    lookup.store_along(context, stored, incoming, sent)
                 }
                 None => Content::Streaming(incoming),
             },
             Content::Whole(bytes) => {
-                visit.store(Stored { body: StoredBody::new(vec![Bytes::copy_from_slice(&bytes)]), ..stored });
+                lookup
+                    .store(Stored { body: StoredBody::new(vec![Bytes::copy_from_slice(&bytes)]), ..stored });
                 Content::Whole(bytes)
             }
             // What hooks have made of a body passes through.
@@ -438,11 +441,11 @@ enum Renewed {
 }
 
 /// The visit that is known to be there.
-fn take(visit: &mut Option<Box<Visit>>) -> Box<Visit> {
-    visit.take().expect("only a visit comes here")
+fn take(lookup: &mut Option<Box<CacheLookup>>) -> Box<CacheLookup> {
+    lookup.take().expect("only a lookup comes here")
 }
 
-impl Visit {
+impl CacheLookup {
     fn new(context: &Context, rules: &Rules, target: &Target, exchange: &Exchange) -> Self {
         let head = &exchange.request;
         let directives = match rules.terms.ignores_request_directives {
@@ -639,7 +642,7 @@ impl Visit {
             Update::Other => (stored.clone(), true),
         };
         if let Some(lead) = self.lead.take() {
-            lead.end(if is_for_all { Outcome::Stored(renewed.clone()) } else { Outcome::Passed });
+            lead.end(if is_for_all { FillResult::Stored(renewed.clone()) } else { FillResult::Passed });
         }
         self.settled(renewed, Served::Revalidated, route, observer)
     }
@@ -679,15 +682,15 @@ fn renew(
     (renewing.certificate, renewing.taint) = (exchange.certificate.clone(), exchange.taint.clone());
     renewing.asked_host = exchange.asked_host.clone();
     let mut exchange = renewing;
-    let mut visit = Visit::new(context, rules, target, &exchange);
-    visit.stored = Some(stored.clone());
-    visit.lead = Some(lead);
-    visit.forward = Forward::Stale;
-    visit.asked = Time::now();
-    visit.request = exchange.request.headers.clone();
-    visit.observe(&exchange);
+    let mut lookup = CacheLookup::new(context, rules, target, &exchange);
+    lookup.stored = Some(stored.clone());
+    lookup.lead = Some(lead);
+    lookup.forward = Forward::Stale;
+    lookup.asked = Time::now();
+    lookup.request = exchange.request.headers.clone();
+    lookup.observe(&exchange);
     if let Some(conditions) = policy::conditional_headers(&stored.headers) {
-        visit.validates = true;
+        lookup.validates = true;
         policy::with_conditions(&mut exchange.request.headers, conditions);
     }
     // As on a connection of HTTP/2, which has no place for interim responses.
@@ -709,15 +712,15 @@ fn renew(
         let (route, target) = (&snapshot.routes[route], &snapshot.upstreams[target]);
         let mut observer = Observer::Nobody;
         let mut flight = Flight::new(&context, route, target, RecordedExchange::new(exchange), &mut observer);
-        let mut visit = Some(Box::new(visit));
+        let mut lookup = Some(Box::new(lookup));
         let answer = flight.send().await;
-        let Ok(mut answer) = flight.settle(&mut visit, answer) else { return };
-        if visit.is_some()
+        let Ok(mut answer) = flight.on_upstream_response(&mut lookup, answer) else { return };
+        if lookup.is_some()
             && route.cache.as_ref().is_some_and(Rules::stores_what_hooks_made)
             && hooks::on_response(&context, route, &mut flight.exchange, &mut answer).await.is_err()
         {
             return;
         }
-        flight.keep(visit, &mut answer);
+        flight.store_response(lookup, &mut answer);
     });
 }

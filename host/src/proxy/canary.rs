@@ -9,13 +9,13 @@ use crate::plugin::{CallError, Exchange, Side, Slot};
 /// The version that decides for the plugin at a place, and which of two that is, if there are two.
 pub(super) fn version<'a>(
     context: &'a Context,
-    place: usize,
+    index: usize,
     exchange: &Exchange,
 ) -> (&'a Slot, Option<Side>) {
     let generation = &context.generation;
-    let in_force = generation.slot(place);
-    let Some(candidate) = generation.candidate(place) else { return (in_force, None) };
-    let side = context.meter.versions.side(generation, place, exchange);
+    let in_force = generation.slot(index);
+    let Some(candidate) = generation.candidate(index) else { return (in_force, None) };
+    let side = context.meter.versions.side(generation, index, exchange);
     // What is explained counts for neither.
     let counted = exchange.is_traffic().then_some(side);
     match side {
@@ -25,8 +25,8 @@ pub(super) fn version<'a>(
 }
 
 /// Counts a call, if the plugin at this place has two versions.
-pub(super) fn called(context: &Context, place: usize, side: Option<Side>, error: Option<&CallError>) {
+pub(super) fn called(context: &Context, index: usize, side: Option<Side>, error: Option<&CallError>) {
     if let Some(side) = side {
-        context.meter.versions.called(&context.generation, place, side, error);
+        context.meter.versions.called(&context.generation, index, side, error);
     }
 }

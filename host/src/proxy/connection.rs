@@ -14,7 +14,7 @@ use super::identity::Peer;
 use crate::{
     address::Caller,
     config::Listener,
-    proxy_protocol::Introduction,
+    proxy_protocol::ProxyHeader,
     telemetry::{
         Part,
         traffic::{Limit, ListenerCounts},
@@ -110,8 +110,8 @@ impl Connection {
 
     /// What an upstream is told of a connection that is made for this client of the connection: without a port, where
     /// that is another's client.
-    pub(super) fn introduction(&self, client: Caller<IpAddr>) -> Introduction {
-        let Caller::Ip(address) = client else { return Introduction::Unknown };
+    pub(super) fn introduction(&self, client: Caller<IpAddr>) -> ProxyHeader {
+        let Caller::Ip(address) = client else { return ProxyHeader::Unknown };
         let own = match self.peer.address {
             Caller::Ip(own) if own.ip().to_canonical() == address => own.port(),
             _ => 0,
@@ -120,7 +120,7 @@ impl Connection {
         let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let destination = self.peer.destination.or_else(|| self.listener.address.ip()).unwrap_or(unknown);
         let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
-        Introduction::Client { source, destination }
+        ProxyHeader::Client { source, destination }
     }
 
     /// The status for what the client has sent and must not have, or has not sent in time.
@@ -139,7 +139,7 @@ impl Connection {
 /// The request of HTTP/1 whose turn it is, as the wire sees it.
 #[derive(Default)]
 pub struct Turn {
-    stage: Cell<Stage>,
+    stage: Cell<TurnState>,
     fault: Cell<Option<StatusCode>>,
     interim: RefCell<Vec<Bytes>>,
     version: Cell<&'static [u8]>,
@@ -153,7 +153,7 @@ impl std::fmt::Debug for Turn {
 
 /// How far the answer to the last request has come.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum TurnState {
     #[default]
     Idle,
     Answering,
@@ -163,7 +163,7 @@ enum Stage {
 impl Turn {
     /// Whether a request is being answered.
     pub fn is_busy(&self) -> bool {
-        self.stage.get() != Stage::Idle
+        self.stage.get() != TurnState::Idle
     }
 
     /// A request has come.
@@ -171,7 +171,7 @@ impl Turn {
         // While an earlier response is being written, nobody can tell where the next begins.
         let is_known = version == Version::HTTP_10 && !self.is_busy();
         self.version.set(if is_known { b"HTTP/1.1" } else { b"" });
-        self.stage.set(Stage::Answering);
+        self.stage.set(TurnState::Answering);
     }
 
     /// What is to be written in the place of as many of the next bytes, if those are hyper's `HTTP/1.0`: the version in a
@@ -188,14 +188,14 @@ impl Turn {
 
     /// The last of the response has been made; not all of it need have been written.
     pub fn set_answered(&self) {
-        self.stage.set(Stage::Writing);
+        self.stage.set(TurnState::Writing);
     }
 
     /// Everything has been written that was made. Whether a response has ended with it.
     pub fn set_written(&self) -> bool {
-        let has_ended = self.stage.get() == Stage::Writing;
+        let has_ended = self.stage.get() == TurnState::Writing;
         if has_ended {
-            self.stage.set(Stage::Idle);
+            self.stage.set(TurnState::Idle);
         }
         has_ended
     }

@@ -27,10 +27,10 @@ impl Decision {
             RequestVerdict::Next => Ok(Self::Next),
             RequestVerdict::Reply(reply) => Ok(Self::Reply(reply)),
             RequestVerdict::Forward(name) => {
-                let place =
+                let index =
                     snapshot.upstream(&name).ok_or_else(|| CallError::UnknownUpstream(brief(&name)))?;
-                match snapshot.may_forward(plugin, route, place) {
-                    true => Ok(Self::Forward(place)),
+                match snapshot.may_forward(plugin, route, index) {
+                    true => Ok(Self::Forward(index)),
                     false => Err(CallError::UpstreamNotGranted(brief(&name))),
                 }
             }

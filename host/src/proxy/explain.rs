@@ -40,7 +40,7 @@ use crate::{
     cache::{Served, policy::Time},
     config::Listener,
     live::Worker,
-    plugin::InHand,
+    plugin::ExchangeSlot,
     snapshot::{Snapshot, Target},
     telemetry::{Part, PerWorker, with_sources},
     tls::{HandshakeError, Protocol},
@@ -102,15 +102,15 @@ pub async fn explain(worker: Rc<Worker>, question: Question) -> Result<Explanati
     /// Plugins may wait, each as long as its table says.
     const LONGEST: Duration = Duration::from_secs(60);
     let generation = worker.generation();
-    let place = listener(&generation.snapshot, &question)?;
+    let index = listener(&generation.snapshot, &question)?;
     let request = request(&question)?;
     let mut report = Explanation {
         generation: generation.snapshot.number,
         worker: worker.writer.number,
-        listener: generation.snapshot.config.listeners[place].get_ref().address.to_string(),
+        listener: generation.snapshot.config.listeners[index].get_ref().address.to_string(),
         ..Explanation::default()
     };
-    let connection = match connection(&worker, &generation.snapshot, place, &question)? {
+    let connection = match connection(&worker, &generation.snapshot, index, &question)? {
         Ok(connection) => connection,
         Err(error) => {
             let reason = Some(error.to_string());
@@ -226,7 +226,7 @@ fn cache(foreseen: &Foreseen, micros: f64) -> Cached {
 }
 
 /// Which endpoint would get it, as [`super::send`] would find it first. Nobody is occupied by it.
-fn pick(context: &Context, target: &Target, exchange: &mut InHand) -> Picked {
+fn pick(context: &Context, target: &Target, exchange: &mut ExchangeSlot) -> Picked {
     let snapshot = &context.generation.snapshot;
     let upstream = &target.upstream;
     let roster = upstream.roster();
@@ -236,8 +236,8 @@ fn pick(context: &Context, target: &Target, exchange: &mut InHand) -> Picked {
     let mut tried = Vec::new();
     let chosen = loop {
         match hooks::choose(context, target, &roster, exchange, &tried) {
-            Some((place, _)) if is_full(roster.usable()[place].endpoint.active()) => {
-                tried.push(u32::try_from(place).unwrap_or(u32::MAX));
+            Some((index, _)) if is_full(roster.usable()[index].endpoint.active()) => {
+                tried.push(u32::try_from(index).unwrap_or(u32::MAX));
             }
             chosen => break chosen,
         }
@@ -263,7 +263,7 @@ fn pick(context: &Context, target: &Target, exchange: &mut InHand) -> Picked {
         micros,
         upstream: upstream.name.to_string(),
         balance: names(snapshot, target.balancers.iter().copied()),
-        endpoint: chosen.map(|(place, _)| roster.usable()[place].endpoint.authority.to_string()),
+        endpoint: chosen.map(|(index, _)| roster.usable()[index].endpoint.authority.to_string()),
         by: chosen.and_then(|(_, by)| names(snapshot, by).pop()),
         is_panicking: roster.is_panicking(),
         limit: upstream.load().map(|load| Limited {
@@ -313,17 +313,17 @@ fn listener(snapshot: &Snapshot, question: &Question) -> Result<usize, Unexplain
 fn connection(
     worker: &Worker,
     snapshot: &Snapshot,
-    place: usize,
+    index: usize,
     question: &Question,
 ) -> Result<Result<Connection, HandshakeError>, Unexplained> {
-    let listener = Arc::new(snapshot.config.listeners[place].get_ref().clone());
+    let listener = Arc::new(snapshot.config.listeners[index].get_ref().clone());
     let address = SocketAddr::new(question.client.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0);
     let caller = crate::address::Caller::from(address);
     let is_trusted = listener.trusted_proxies.holds(caller.client());
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     let mut peer = Peer::new(caller, scheme, is_trusted);
     let counts = Part::new(Arc::<PerWorker<_>>::default(), worker.writer);
-    let termination = snapshot.terminations[place].as_ref();
+    let termination = snapshot.terminations[index].as_ref();
     let chain = question.client_certificate.as_deref().map(|pem| {
         let chain: Vec<_> =
             CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().unwrap_or_default();

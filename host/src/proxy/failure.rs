@@ -58,7 +58,7 @@ impl Failure {
                 let asked = asked.as_ref().map(|(method, uri)| (method, uri));
                 let asked = record.as_deref().map(Record::asked).or(asked);
                 let (method, uri) = asked.unzip();
-                let route = meter.route().map(|place| &generation.snapshot.routes[place]);
+                let route = meter.route().map(|index| &generation.snapshot.routes[index]);
                 // With all upstreams down this would be a line for each request, which the access log has already.
                 sampled!(
                     warn, of: kind,

@@ -41,14 +41,14 @@ pub(super) fn elements(field: &[u8]) -> Option<Vec<Element>> {
         }
         has_pair = true;
         let element = elements.last_mut()?;
-        let place = match name.to_ascii_lowercase().as_slice() {
+        let index = match name.to_ascii_lowercase().as_slice() {
             b"for" => &mut element.client,
             b"proto" => &mut element.scheme,
             b"host" => &mut element.host,
             _ => continue,
         };
         // Each may stand once in an element.
-        if place.replace(value).is_some() {
+        if index.replace(value).is_some() {
             return None;
         }
     }

@@ -89,12 +89,12 @@ impl Found {
             1 << 2 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 18 | 1 << 19;
         let is_of_length =
             LENGTHS.checked_shr(name.as_str().len() as u32).is_some_and(|lengths| lengths & 1 == 1);
-        let place = HOP_FIELDS.iter().position(|field| is_of_length && field == name);
-        place.map_or(0, |place| 1 << place)
+        let index = HOP_FIELDS.iter().position(|field| is_of_length && field == name);
+        index.map_or(0, |index| 1 << index)
     }
 
     fn has(&self, name: &HeaderName) -> bool {
-        HOP_FIELDS.iter().position(|field| field == name).is_some_and(|place| self.0 & (1 << place) != 0)
+        HOP_FIELDS.iter().position(|field| field == name).is_some_and(|index| self.0 & (1 << index) != 0)
     }
 
     /// Removes what is not a client's to say, under whatever name a server may take for it.
@@ -127,8 +127,8 @@ impl Found {
         if self.has(&header::CONNECTION) {
             remove_named(headers);
         }
-        for (place, name) in HOP_FIELDS.iter().enumerate() {
-            if self.0 & (1 << place) != 0 {
+        for (index, name) in HOP_FIELDS.iter().enumerate() {
+            if self.0 & (1 << index) != 0 {
                 headers.remove(name);
             }
         }

@@ -24,7 +24,7 @@ use crate::{
     clock::Timer,
     config::Failure,
     plugin::{
-        CallContext, CallError, Compare, Decided, Hook, InHand, Reply, RequestHook, ResponseHead,
+        CallContext, CallError, Compare, Decided, ExchangeSlot, Hook, Reply, RequestHook, ResponseHead,
         ResponseHook, ResponseVerdict, RouteCalls, Slot,
     },
     reason::put_reason,
@@ -38,7 +38,7 @@ use crate::{
 pub(super) async fn on_request(
     context: &Context,
     route: &Route,
-    exchange: &mut InHand,
+    exchange: &mut ExchangeSlot,
     mut body: Option<&mut Arriving>,
     deadline: Option<&Timer>,
     observer: &mut Observer,
@@ -66,7 +66,7 @@ fn ask<'a: 'e, 'e>(
     context: &'a Context,
     route: &'e Route,
     step: &'a Step,
-    exchange: &'e mut InHand,
+    exchange: &'e mut ExchangeSlot,
     body: Option<&'e mut Arriving>,
     deadline: Option<&'e Timer>,
 ) -> impl Future<Output = (&'a Slot, Result<Decision, CallError>)> {
@@ -74,9 +74,9 @@ fn ask<'a: 'e, 'e>(
     let io = MessageIo::new(context, step.place, body, deadline);
     call::<RequestHook, _>(step, exchange, io, |verdict, io, exchange| {
         let generation = &io.context.generation;
-        let decision = Decision::of(verdict, generation, io.place, route)?;
-        if let Decision::Forward(place) = &decision {
-            exchange.upstream = generation.snapshot.upstreams[*place].upstream.name.clone();
+        let decision = Decision::of(verdict, generation, io.index, route)?;
+        if let Decision::Forward(index) = &decision {
+            exchange.upstream = generation.snapshot.upstreams[*index].upstream.name.clone();
         }
         Ok(decision)
     })
@@ -88,9 +88,9 @@ fn ask<'a: 'e, 'e>(
 /// A function that returns a block, so that what it is given is held once while the hook runs.
 fn call<'a: 'e, 'e, H: Compare, D>(
     step: &'a Step,
-    exchange: &'e mut InHand,
+    exchange: &'e mut ExchangeSlot,
     mut io: MessageIo<'a, 'e>,
-    decide: impl FnOnce(H::Verdict, &MessageIo<'a, 'e>, &mut InHand) -> Result<D, CallError> + 'e,
+    decide: impl FnOnce(H::Verdict, &MessageIo<'a, 'e>, &mut ExchangeSlot) -> Result<D, CallError> + 'e,
 ) -> impl Future<Output = (&'a Slot, Result<D, CallError>)>
 where
     for<'v> &'v H::Verdict: Into<Decided>,
@@ -98,7 +98,7 @@ where
     let context = io.context;
     let (slot, side) = canary::version(context, step.place, exchange);
     let shadow = step.shadow.filter(|_| exchange.is_traffic());
-    let shadow = shadow.map(|place| Box::new(ShadowCall::new(context, place, exchange)));
+    let shadow = shadow.map(|index| Box::new(ShadowCall::new(context, index, exchange)));
     let calls = step.calls.of(context.generation.writer);
     calls.calls.add(1);
     if let Some(taint) = &mut exchange.taint {
@@ -115,7 +115,7 @@ where
             shadow.compare::<H>(io.context, &verdict, exchange);
         }
         let decided = verdict.and_then(|verdict| decide(verdict, &io, exchange));
-        canary::called(io.context, io.place, side, decided.as_ref().err());
+        canary::called(io.context, io.index, side, decided.as_ref().err());
         (slot, decided)
     }
 }
@@ -124,7 +124,7 @@ where
 pub(super) fn on_response<'e>(
     context: &'e Context,
     route: &'e Route,
-    exchange: &'e mut InHand,
+    exchange: &'e mut ExchangeSlot,
     answer: &'e mut Answer,
 ) -> impl Future<Output = Result<(), Error>> {
     let is_done = answer.from_cache && route.cache.as_ref().is_some_and(Rules::stores_what_hooks_made);
@@ -151,11 +151,11 @@ pub(super) fn on_response<'e>(
 pub(super) fn on_reply<'e>(
     context: &'e Context,
     route: &'e Route,
-    exchange: &'e mut InHand,
+    exchange: &'e mut ExchangeSlot,
     reply: Reply,
 ) -> impl Future<Output = Result<Response<Content>, Error>> {
     let mut response = into_response(reply);
-    exchange.keep_promises(response.headers_mut());
+    exchange.apply_response_headers(response.headers_mut());
     async move {
         if route.on_response.is_empty() {
             return Ok(response);
@@ -170,7 +170,7 @@ pub(super) fn on_reply<'e>(
 fn run<'e>(
     context: &'e Context,
     route: &'e Route,
-    exchange: &'e mut InHand,
+    exchange: &'e mut ExchangeSlot,
     content: Content,
     deadline: Option<&'e Timer>,
 ) -> impl Future<Output = Result<(Response<Content>, bool), Error>> {
@@ -214,10 +214,10 @@ pub(super) fn pick(
     context: &Context,
     target: &Target,
     roster: &Arc<Roster>,
-    exchange: &mut InHand,
+    exchange: &mut ExchangeSlot,
     tried: &[u32],
 ) -> Option<usize> {
-    choose(context, target, roster, exchange, tried).map(|(place, _)| place)
+    choose(context, target, roster, exchange, tried).map(|(index, _)| index)
 }
 
 /// The same with the balancer that chose it, a place in the snapshot's list; none if it was the host.
@@ -225,13 +225,13 @@ pub(super) fn choose(
     context: &Context,
     target: &Target,
     roster: &Arc<Roster>,
-    exchange: &mut InHand,
+    exchange: &mut ExchangeSlot,
     tried: &[u32],
 ) -> Option<(usize, Option<usize>)> {
     if tried.len() >= roster.usable().len() {
         return None;
     }
-    let is_untried = |place: &usize| !tried.contains(&(*place as u32));
+    let is_untried = |index: &usize| !tried.contains(&(*index as u32));
     let picked = target.balancers.iter().find_map(|balancer| {
         let (slot, side) = canary::version(context, *balancer, exchange);
         let recorded = slot.plugin().begin_recording(Hook::Pick, exchange);
@@ -250,7 +250,7 @@ pub(super) fn choose(
             }
             None
         });
-        picked.filter(is_untried).map(|place| (place, Some(*balancer)))
+        picked.filter(is_untried).map(|index| (index, Some(*balancer)))
     });
     picked.or_else(|| Some((roster.least_loaded_of_two(tried)?, None)))
 }

@@ -10,14 +10,14 @@ use crate::{
     body::{Arriving, Content, Leaving, Unread},
     clock::{Clock, Timer, before},
     outgoing::{Outgoing, Received, SendError},
-    plugin::{Begun, BodyError, Exchange, HostIo, InHand},
+    plugin::{Begun, BodyError, Exchange, ExchangeSlot, HostIo},
 };
 
 /// What a plugin can wait for in one call of a hook, for the message that the call is about.
 pub(super) struct MessageIo<'a, 'e> {
     pub context: &'a Context,
     /// The plugin's, in the snapshot's list.
-    pub place: usize,
+    pub index: usize,
     body: Body<'e>,
     /// Until when the client waits, if it has said so.
     deadline: Option<&'e Timer>,
@@ -58,8 +58,8 @@ impl LeavingBody {
 
 impl<'a, 'e> MessageIo<'a, 'e> {
     /// Of a plugin, by its place in the snapshot's list.
-    pub fn new(context: &'a Context, place: usize, body: Body<'e>, deadline: Option<&'e Timer>) -> Self {
-        Self { context, place, body, deadline, recorded: None }
+    pub fn new(context: &'a Context, index: usize, body: Body<'e>, deadline: Option<&'e Timer>) -> Self {
+        Self { context, index, body, deadline, recorded: None }
     }
 }
 
@@ -67,7 +67,7 @@ impl HostIo for MessageIo<'_, '_> {
     async fn send(&mut self, request: Outgoing) -> Result<Received, SendError> {
         let written = self.recorded.as_ref().map(|_| request.clone());
         let Context { worker, generation, .. } = self.context;
-        let origins = &generation.snapshot.plugins[self.place].origins;
+        let origins = &generation.snapshot.plugins[self.index].origins;
         let sending = origins.send(&worker.pool, &worker.clock, request);
         let answer = before(self.deadline, sending).await.unwrap_or(Err(SendError::TimedOut));
         if let (Some(recorded), Some(written)) = (&mut self.recorded, written) {
@@ -92,7 +92,7 @@ impl HostIo for MessageIo<'_, '_> {
         self.has_read(read)
     }
 
-    fn replace_body(&mut self, exchange: &mut InHand) {
+    fn replace_body(&mut self, exchange: &mut ExchangeSlot) {
         match &mut self.body {
             // There is nothing that it could stand in the place of.
             Body::None => drop(exchange.take_made_request_body()),

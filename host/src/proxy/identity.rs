@@ -87,7 +87,7 @@ pub(super) fn identify(
     let mut came = Came { client: peer.address.client(), scheme, host: None };
     let mut is_known = false;
     if peer.is_trusted {
-        let told = Told::by(headers, trusted);
+        let told = Claims::by(headers, trusted);
         if let Some(address) = told.client {
             came.client = Caller::Ip(address);
         }
@@ -141,7 +141,7 @@ pub(super) fn identify(
 }
 
 /// What a trusted proxy says of its client.
-struct Told {
+struct Claims {
     client: Option<IpAddr>,
     scheme: Option<&'static str>,
     host: Option<HeaderValue>,
@@ -158,7 +158,7 @@ enum Forwarded {
     Differs,
 }
 
-impl Told {
+impl Claims {
     /// `X-Forwarded-For` counts before `Forwarded`: a proxy that sets the one may pass on what a client has put into
     /// the other. Where both name the same client, each completes the other.
     fn by(headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
@@ -185,10 +185,10 @@ impl Told {
             other => other,
         };
         // What the proxy says that has spoken to the client.
-        let element = elements.iter().rev().nth(by_elements.place).filter(|_| is_same);
+        let element = elements.iter().rev().nth(by_elements.index).filter(|_| is_same);
         let members = way.split(|&byte| byte == b',').count();
-        let scheme = scheme_of(member(&joined(headers, &X_FORWARDED_PROTO), members, by_way.place));
-        let host = host_of(member(&joined(headers, &X_FORWARDED_HOST), members, by_way.place));
+        let scheme = scheme_of(member(&joined(headers, &X_FORWARDED_PROTO), members, by_way.index));
+        let host = host_of(member(&joined(headers, &X_FORWARDED_HOST), members, by_way.index));
         let way = match has_way {
             true => way.into_owned(),
             false => {
@@ -213,7 +213,7 @@ impl Told {
 struct Entry {
     address: Option<IpAddr>,
     /// Counted from the right.
-    place: usize,
+    index: usize,
 }
 
 impl Entry {
@@ -224,10 +224,10 @@ impl Entry {
         trusted: &TrustedProxies,
         address_of: impl Fn(E) -> Option<IpAddr>,
     ) -> Self {
-        let mut found = Self { address: None, place: 0 };
-        for (place, entry) in entries.enumerate() {
+        let mut found = Self { address: None, index: 0 };
+        for (index, entry) in entries.enumerate() {
             let Some(address) = address_of(entry) else { break };
-            found = Self { address: Some(address), place };
+            found = Self { address: Some(address), index };
             if !trusted.holds(Caller::Ip(address)) {
                 break;
             }
@@ -238,11 +238,11 @@ impl Entry {
 
 /// What a list says of the original client. Where each proxy has added to it as to `X-Forwarded-For`, that is what
 /// stands at the same place; otherwise what was said first.
-fn member(list: &[u8], members: usize, place: usize) -> Option<&[u8]> {
+fn member(list: &[u8], members: usize, index: usize) -> Option<&[u8]> {
     let said =
         || list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|member| !member.is_empty());
-    let place = if said().count() == members { members - 1 - place } else { 0 };
-    said().nth(place)
+    let index = if said().count() == members { members - 1 - index } else { 0 };
+    said().nth(index)
 }
 
 /// WebSockets have schemes of their own, which some proxies say.
@@ -299,7 +299,7 @@ fn is_request_id(value: &HeaderValue) -> bool {
 pub(super) fn new_request_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let number = fastrand::u128(..);
-    let digits: [u8; 32] = std::array::from_fn(|place| DIGITS[(number >> (124 - 4 * place)) as usize & 15]);
+    let digits: [u8; 32] = std::array::from_fn(|index| DIGITS[(number >> (124 - 4 * index)) as usize & 15]);
     HeaderValue::from_bytes(&digits).expect("hexadecimal digits are visible ASCII")
 }
 

@@ -33,8 +33,8 @@ impl Meter {
     }
 
     /// Notes the route that takes it.
-    pub fn routed(&self, place: usize) {
-        self.route.set(Some(place));
+    pub fn routed(&self, index: usize) {
+        self.route.set(Some(index));
     }
 
     /// The route that takes it, if one does.

@@ -240,7 +240,7 @@ impl<'a> Arrival<'a> {
             let reason = "it came by plain HTTP, and the listener redirects to HTTPS";
             return Ok(Admission::Answered { response, reason });
         }
-        if !secure::is_at_the_right_door(connection, &self.head) {
+        if !secure::is_authority_served(connection, &self.head) {
             return Err(Error::Misdirected);
         }
         if prepared.is_last_hop {
@@ -276,8 +276,8 @@ impl Flight<'_> {
         }
         match decided {
             Decision::Next => Ok(None),
-            Decision::Forward(place) => {
-                self.target = &self.context.generation.snapshot.upstreams[place];
+            Decision::Forward(index) => {
+                self.target = &self.context.generation.snapshot.upstreams[index];
                 self.observer.goes_to_upstream(&self.exchange);
                 Ok(None)
             }
@@ -294,22 +294,22 @@ impl Flight<'_> {
 
     /// The third phase: the response, from the cache or from an endpoint, as the response hooks leave it.
     async fn answer(&mut self) -> Result<(Response<Content>, Option<Sent>), Error> {
-        let mut visit = match self.lookup().await? {
+        let mut lookup = match self.lookup().await? {
             Lookup::Answer(mut answer) => {
-                self.exchange.keep_promises(answer.response.headers_mut());
+                self.exchange.apply_response_headers(answer.response.headers_mut());
                 self.run_response_hooks(&mut answer).await?;
                 if self.expect.leaves_body() {
                     self.context.connection.ends_with(&mut answer.response);
                 }
                 return Ok((self.encode(answer.response, answer.kept), None));
             }
-            Lookup::Ask(visit) => visit,
+            Lookup::Ask(lookup) => lookup,
         };
         if let Some(body) = &self.body {
             self.expect.before_sending(body, &mut self.exchange.request.headers);
         }
         let answer = self.send_in_time().await;
-        let mut answer = self.settle(&mut visit, answer)?;
+        let mut answer = self.on_upstream_response(&mut lookup, answer)?;
         // What stores the response may take over what it was sent by.
         let leaves_body =
             self.expect == Expect::Abandoned || answer.sent.as_ref().is_some_and(Sent::leaves_body);
@@ -318,12 +318,12 @@ impl Flight<'_> {
         }
         if self.route.cache.as_ref().is_some_and(Rules::stores_what_hooks_made) && !self.is_upgrade {
             self.run_response_hooks(&mut answer).await?;
-            self.keep(visit, &mut answer);
+            self.store_response(lookup, &mut answer);
             // What request hooks want on the response to this client is in nothing that others get.
-            self.exchange.keep_promises(answer.response.headers_mut());
+            self.exchange.apply_response_headers(answer.response.headers_mut());
         } else {
-            self.keep(visit, &mut answer);
-            self.exchange.keep_promises(answer.response.headers_mut());
+            self.store_response(lookup, &mut answer);
+            self.exchange.apply_response_headers(answer.response.headers_mut());
             self.run_response_hooks(&mut answer).await?;
         }
         if leaves_body {
@@ -346,7 +346,7 @@ impl Flight<'_> {
 fn find_route<'a>(context: &'a Context, request: &request::Parts) -> Option<&'a Route> {
     let snapshot = &context.generation.snapshot;
     let host = request.headers.get(header::HOST).map(authority::host_name).unwrap_or_default();
-    let place = snapshot.table.find(&host, request.uri.path(), &request.method, &request.headers)?;
-    context.meter.routed(place);
-    Some(&snapshot.routes[place])
+    let index = snapshot.table.find(&host, request.uri.path(), &request.method, &request.headers)?;
+    context.meter.routed(index);
+    Some(&snapshot.routes[index])
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cache::Served,
-    plugin::{CallError, Exchange, InHand},
+    plugin::{CallError, Exchange, ExchangeSlot},
     snapshot::{Route, Step},
     upstream::Endpoint,
 };
@@ -149,7 +149,7 @@ impl Observer {
         before: Option<Box<Before>>,
         context: &Context,
         (route, number, step): (&Route, usize, &Step),
-        exchange: &InHand,
+        exchange: &ExchangeSlot,
         decided: Result<&Decision, &CallError>,
     ) {
         if let (Some(before), Some(explanation)) = (before, self.explanation()) {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cache::Served,
-    plugin::{Completed, Exchange, InHand, Outcomes},
+    plugin::{Completed, Exchange, ExchangeSlot, Outcomes},
     snapshot::Route,
     telemetry::traffic::Bytes,
     upstream::Endpoint,
@@ -72,27 +72,27 @@ type Notes = Rc<Cell<Vec<(String, String)>>>;
 
 /// The exchange of a request of which plugins may be told when it has ended.
 pub(super) struct RecordedExchange {
-    exchange: InHand,
+    exchange: ExchangeSlot,
     notes: Option<Notes>,
 }
 
 impl RecordedExchange {
     /// One of which nobody is told.
     pub fn new(exchange: Exchange) -> Self {
-        Self { exchange: InHand::new(exchange), notes: None }
+        Self { exchange: ExchangeSlot::new(exchange), notes: None }
     }
 }
 
 impl Deref for RecordedExchange {
-    type Target = InHand;
+    type Target = ExchangeSlot;
 
-    fn deref(&self) -> &InHand {
+    fn deref(&self) -> &ExchangeSlot {
         &self.exchange
     }
 }
 
 impl DerefMut for RecordedExchange {
-    fn deref_mut(&mut self) -> &mut InHand {
+    fn deref_mut(&mut self) -> &mut ExchangeSlot {
         &mut self.exchange
     }
 }
@@ -169,7 +169,7 @@ impl Record {
             notes: notes.clone(),
             upstream: Duration::ZERO,
         });
-        RecordedExchange { exchange: InHand::new(exchange), notes: Some(notes) }
+        RecordedExchange { exchange: ExchangeSlot::new(exchange), notes: Some(notes) }
     }
 
     /// Notes whose request it is, how it came, and the id that it goes by.

@@ -14,7 +14,7 @@ use crate::{
 
 /// What became of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum AttemptOutcome {
     /// Nothing of it reached an endpoint.
     Unsent,
     /// It may have, and no answer came back.
@@ -30,7 +30,7 @@ pub(super) enum Outcome {
 /// What is known when an attempt has ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
     /// Attempts so far, this one included.
     pub made: usize,
     /// Sending it twice does no harm, and it is all there.
@@ -48,10 +48,10 @@ pub(super) struct Attempt {
 pub(super) fn again(policy: &config::Retry, attempt: Attempt, chance: f64) -> Option<Duration> {
     let Attempt { outcome, made, is_repeatable, has_others, left } = attempt;
     let is_wanted = match outcome {
-        Outcome::Unsent => true,
-        Outcome::Lost => is_repeatable,
-        Outcome::TimedOut => is_repeatable && policy.on.contains(&StatusCode::GATEWAY_TIMEOUT),
-        Outcome::Answered { status, .. } => is_repeatable && policy.on.contains(&status),
+        AttemptOutcome::Unsent => true,
+        AttemptOutcome::Lost => is_repeatable,
+        AttemptOutcome::TimedOut => is_repeatable && policy.on.contains(&StatusCode::GATEWAY_TIMEOUT),
+        AttemptOutcome::Answered { status, .. } => is_repeatable && policy.on.contains(&status),
     };
     if !is_wanted || made > policy.attempts as usize {
         return None;
@@ -59,11 +59,11 @@ pub(super) fn again(policy: &config::Retry, attempt: Attempt, chance: f64) -> Op
     let doublings = u32::try_from(made - 1).unwrap_or(u32::MAX);
     let bound = policy.backoff.get().saturating_mul(2_u32.saturating_pow(doublings));
     let mut wait = bound.min(policy.backoff_max.get()).mul_f64(chance);
-    if outcome == Outcome::Unsent && has_others {
+    if outcome == AttemptOutcome::Unsent && has_others {
         // Nobody is the worse for it.
         wait = Duration::ZERO;
     }
-    if let Outcome::Answered { retry_after: Some(after), .. } = outcome
+    if let AttemptOutcome::Answered { retry_after: Some(after), .. } = outcome
         && !has_others
     {
         if left.is_none() && after > policy.backoff_max.get() {
@@ -94,20 +94,20 @@ mod tests {
     }
 
     const LOST: Attempt =
-        Attempt { outcome: Outcome::Lost, made: 1, is_repeatable: true, has_others: true, left: None };
+        Attempt { outcome: AttemptOutcome::Lost, made: 1, is_repeatable: true, has_others: true, left: None };
 
-    fn answered(status: u16, retry_after: Option<u64>) -> Outcome {
+    fn answered(status: u16, retry_after: Option<u64>) -> AttemptOutcome {
         let status = StatusCode::from_u16(status).unwrap();
-        Outcome::Answered { status, retry_after: retry_after.map(Duration::from_secs) }
+        AttemptOutcome::Answered { status, retry_after: retry_after.map(Duration::from_secs) }
     }
 
     #[test]
     fn only_what_can_do_no_harm_is_sent_again() {
         let policy = policy("on = [503, 504]");
         for (outcome, if_repeatable, otherwise) in [
-            (Outcome::Unsent, true, true),
-            (Outcome::Lost, true, false),
-            (Outcome::TimedOut, true, false),
+            (AttemptOutcome::Unsent, true, true),
+            (AttemptOutcome::Lost, true, false),
+            (AttemptOutcome::TimedOut, true, false),
             (answered(503, None), true, false),
             (answered(502, None), false, false),
             (answered(200, None), false, false),
@@ -117,7 +117,7 @@ mod tests {
                 assert_eq!(decision.is_some(), expected, "{outcome:?} {is_repeatable}");
             }
         }
-        let timed_out = Attempt { outcome: Outcome::TimedOut, ..LOST };
+        let timed_out = Attempt { outcome: AttemptOutcome::TimedOut, ..LOST };
         assert_eq!(again(&self::policy("on = [503]"), timed_out, 0.5), None);
     }
 
@@ -147,7 +147,7 @@ mod tests {
             let decision = again(&policy, Attempt { made, ..LOST }, chance);
             assert_eq!(decision, Some(Duration::from_millis(expected)), "{made} {chance}");
         }
-        let unsent = Attempt { outcome: Outcome::Unsent, ..LOST };
+        let unsent = Attempt { outcome: AttemptOutcome::Unsent, ..LOST };
         assert_eq!(again(&policy, unsent, 1.0), Some(Duration::ZERO), "to another at once");
         let alone = Attempt { has_others: false, ..unsent };
         assert_eq!(again(&policy, alone, 1.0), Some(Duration::from_millis(20)));

@@ -37,7 +37,7 @@ pub(super) fn redirect(
 
 /// Whether the request is for a host that its connection is good for (RFC 9110, section 15.5.20). A trusted proxy
 /// brings requests for all hosts over whatever connection it has.
-pub(super) fn is_at_the_right_door(connection: &Connection, request: &request::Parts) -> bool {
+pub(super) fn is_authority_served(connection: &Connection, request: &request::Parts) -> bool {
     let Some(session) = connection.tls.as_ref().filter(|_| !connection.peer.is_trusted()) else {
         return true;
     };

@@ -21,7 +21,7 @@ use super::{
     flight::{Expect, Flight},
     headers, hooks,
     malformed::BadResponse,
-    retry::{self, Attempt, Outcome},
+    retry::{self, Attempt, AttemptOutcome},
     sent::Sent,
     upgrade::Expected,
 };
@@ -30,8 +30,8 @@ use crate::{
     cache::policy::Time,
     clock::{Clock, Elapsed, TICK, Tick, before},
     field::Names,
-    plugin::{Exchange, InHand},
-    proxy_protocol::Introduction,
+    plugin::{Exchange, ExchangeSlot},
+    proxy_protocol::ProxyHeader,
     snapshot::{Route, Target},
     telemetry::{traffic::Limit, with_sources},
     upstream::{
@@ -77,7 +77,7 @@ impl Flight<'_> {
             (false, Expect::Nothing | Expect::Abandoned) => Expects::Nothing,
         };
         let Self { context, observer, route, target, exchange, body, .. } = self;
-        let exchange: &mut InHand = exchange;
+        let exchange: &mut ExchangeSlot = exchange;
         let upstream = &target.upstream;
         let clock = &context.worker.clock;
         let since = (!route.on_complete.is_empty()).then(Instant::now);
@@ -118,8 +118,11 @@ impl Flight<'_> {
                     upstream.answered(&in_flight, status, endpoint.ends(writer, timed));
                     if upstream.settings.retry.on.contains(&status)
                         && let retry_after = retry::retry_after(answer.response.headers(), Time::now)
-                        && let Some(wait) =
-                            attempts.again(endpoint, &outgoing, Outcome::Answered { status, retry_after })
+                        && let Some(wait) = attempts.again(
+                            endpoint,
+                            &outgoing,
+                            AttemptOutcome::Answered { status, retry_after },
+                        )
                         && outgoing.restore(&mut exchange.request, &answer.lease)
                     {
                         observer.attempt_failed(endpoint, attempts.made);
@@ -195,15 +198,15 @@ impl Attempts<'_> {
         &mut self,
         context: &Context,
         target: &Target,
-        exchange: &mut InHand,
+        exchange: &mut ExchangeSlot,
         outgoing: &Outgoing,
     ) -> Option<InFlight> {
         let roster = self.upstream.roster();
         self.made += 1;
         if self.made == 1
-            && let Some(trial) = roster.begin_trial(outgoing.is_repeatable(), &self.upstream.settings.outlier)
+            && let Some(probe) = roster.begin_probe(outgoing.is_repeatable(), &self.upstream.settings.outlier)
         {
-            return Some(trial);
+            return Some(probe);
         }
         let mut tried = roster.places(&self.tried);
         if !tried.is_empty() && tried.len() >= roster.usable().len() {
@@ -216,17 +219,17 @@ impl Attempts<'_> {
         let most = self.upstream.settings.limits.endpoint_requests;
         // Where the client has logged in on a connection, its requests go there while they can.
         if self.made == 1
-            && let [place, ..] = roster.places(&context.connection.client.endpoints())[..]
-            && let Some(in_flight) = roster.begin(place as usize, false, most)
+            && let [index, ..] = roster.places(&context.connection.client.endpoints())[..]
+            && let Some(in_flight) = roster.begin(index as usize, false, most)
         {
             return Some(in_flight);
         }
         // Each time round there is one less to pick.
         loop {
-            let place = hooks::pick(context, target, &roster, exchange, &tried)?;
-            match roster.begin(place, self.made > 1, most) {
+            let index = hooks::pick(context, target, &roster, exchange, &tried)?;
+            match roster.begin(index, self.made > 1, most) {
                 Some(in_flight) => return Some(in_flight),
-                None => tried.push(place as u32),
+                None => tried.push(index as u32),
             }
         }
     }
@@ -246,7 +249,12 @@ impl Attempts<'_> {
     }
 
     /// After what time there is to be another attempt, if there is to be one.
-    fn again(&mut self, endpoint: &Endpoint, outgoing: &Outgoing, outcome: Outcome) -> Option<Duration> {
+    fn again(
+        &mut self,
+        endpoint: &Endpoint,
+        outgoing: &Outgoing,
+        outcome: AttemptOutcome,
+    ) -> Option<Duration> {
         self.tried.push(endpoint.id());
         let roster = self.upstream.roster();
         let attempt = Attempt {
@@ -262,7 +270,7 @@ impl Attempts<'_> {
 }
 
 /// What an endpoint has answered.
-struct Answer {
+struct Answered {
     response: Response<Incoming>,
     lease: Lease,
     /// Whether the connection can carry another request after this.
@@ -273,21 +281,21 @@ struct Answer {
 /// Why an attempt has brought no answer. Without an outcome, no further attempt can help.
 struct Failure {
     error: Error,
-    outcome: Option<Outcome>,
+    outcome: Option<AttemptOutcome>,
     /// Whether it says nothing of the endpoint, whatever the error.
     is_blameless: bool,
 }
 
 impl Failure {
-    fn of(error: Error, outcome: Option<Outcome>) -> Self {
+    fn of(error: Error, outcome: Option<AttemptOutcome>) -> Self {
         Self { error, outcome, is_blameless: false }
     }
 }
 
 /// Lets go of an answer that nobody will see. Its connection is kept if the rest of it is short and there.
-async fn discard(context: &Context, answer: Answer, outgoing: &Outgoing) {
+async fn discard(context: &Context, answer: Answered, outgoing: &Outgoing) {
     const MOST: usize = 64 << 10;
-    let Answer { response, lease, is_reusable, switched: _ } = answer;
+    let Answered { response, lease, is_reusable, switched: _ } = answer;
     if !is_reusable || outgoing.upload.is_some() {
         return;
     }
@@ -312,23 +320,23 @@ async fn send_to(
     context: &Context,
     target: &Target,
     endpoint: &Arc<Endpoint>,
-    exchange: &mut InHand,
+    exchange: &mut ExchangeSlot,
     outgoing: &mut Outgoing,
-) -> Result<Answer, Failure> {
+) -> Result<Answered, Failure> {
     let mut request = OfClient { context, target, endpoint, exchange, outgoing };
     let delivered = deliver(&context.worker.pool, &target.upstream, endpoint, &mut request).await;
     let endpoint = || name(endpoint);
     match delivered {
         Ok((lease, Accepted { response, is_reusable, switched })) => {
-            Ok(Answer { response, lease, is_reusable, switched })
+            Ok(Answered { response, lease, is_reusable, switched })
         }
         Err(NotDelivered::NoConnection(source)) => {
             // What the proxy itself is short of, it is short of for every endpoint.
-            let outcome = (!source.is_shortage()).then_some(Outcome::Unsent);
+            let outcome = (!source.is_shortage()).then_some(AttemptOutcome::Unsent);
             Err(Failure::of(Error::Connect { endpoint: endpoint(), source }, outcome))
         }
         Err(NotDelivered::Unread(source)) => {
-            Err(Failure::of(Error::Send { endpoint: endpoint(), source }, Some(Outcome::Unsent)))
+            Err(Failure::of(Error::Send { endpoint: endpoint(), source }, Some(AttemptOutcome::Unsent)))
         }
         Err(NotDelivered::Failed(failure)) => Err(failure),
     }
@@ -339,7 +347,7 @@ struct OfClient<'a> {
     context: &'a Context,
     target: &'a Target,
     endpoint: &'a Arc<Endpoint>,
-    exchange: &'a mut InHand,
+    exchange: &'a mut ExchangeSlot,
     outgoing: &'a mut Outgoing,
 }
 
@@ -409,7 +417,7 @@ impl Delivery for OfClient<'_> {
         match error {
             SendError::TimedOut => {
                 lease.suspect();
-                let outcome = outgoing.restore(request, lease).then_some(Outcome::TimedOut);
+                let outcome = outgoing.restore(request, lease).then_some(AttemptOutcome::TimedOut);
                 let error = Error::ResponseTimedOut { endpoint: name(endpoint), source: Elapsed };
                 // Whether the endpoint is silent, or has nothing to answer yet, only the client knows.
                 let is_blameless = outgoing.upload.as_ref().is_some_and(|upload| upload.is_awaited());
@@ -429,13 +437,13 @@ impl Delivery for OfClient<'_> {
             SendError::Lost(source) if lease.is_refused(&source) && outgoing.restore_all(request, lease) => {
                 let is_blameless = lease.has_retired(&source);
                 let error = Error::Send { endpoint: name(endpoint), source };
-                failed(Failure { error, outcome: Some(Outcome::Unsent), is_blameless })
+                failed(Failure { error, outcome: Some(AttemptOutcome::Unsent), is_blameless })
             }
             SendError::Lost(source) if lease.is_unread() && outgoing.restore_all(request, lease) => {
                 Err(NotDelivered::Unread(source))
             }
             SendError::Lost(source) => {
-                let outcome = outgoing.restore(request, lease).then_some(Outcome::Lost);
+                let outcome = outgoing.restore(request, lease).then_some(AttemptOutcome::Lost);
                 failed(Failure::of(Error::Send { endpoint: name(endpoint), source }, outcome))
             }
         }
@@ -450,7 +458,8 @@ fn refused(
     outgoing: &mut Outgoing,
     request: &mut request::Parts,
 ) -> Failure {
-    let outcome = (!source.is_of_content() && outgoing.restore(request, lease)).then_some(Outcome::Lost);
+    let outcome =
+        (!source.is_of_content() && outgoing.restore(request, lease)).then_some(AttemptOutcome::Lost);
     Failure::of(Error::BadResponse { endpoint: name(endpoint), source }, outcome)
 }
 
@@ -500,7 +509,7 @@ struct Outgoing {
     /// Its credentials are those of the connection that it goes over.
     authenticates: bool,
     /// What the endpoint is told of whose connection it is, where it wants to know.
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
 }
 
 impl Outgoing {
@@ -538,7 +547,7 @@ impl Outgoing {
                 // The messages of a call come when there is something to say.
                 rate.bytes = 0;
             }
-            Some(Patience { timer: worker.clock.timer(), limit, rate, pace: RefCell::default() })
+            Some(Patience { timer: worker.clock.timer(), limit, rate, min_rate: RefCell::default() })
         };
         // In HTTP/1 nothing comes behind a body whose length is known.
         let may_have_trailers = head.version == Version::HTTP_2

@@ -4,21 +4,23 @@
 //! counts and lines in the log.
 
 use super::context::Context;
-use crate::plugin::{CallContext, CallError, Compare, Exchange, InHand, ReadBodies, Shadow, Slot, at_once};
+use crate::plugin::{
+    CallContext, CallError, Compare, Exchange, ExchangeSlot, ReadBodies, Shadow, Slot, at_once,
+};
 
 /// A call of a candidate that is to come, with the message as it was before the plugin was called.
 pub(super) struct ShadowCall<'a> {
     shadow: &'a Shadow,
     slot: &'a Slot,
-    exchange: InHand,
+    exchange: ExchangeSlot,
 }
 
 impl<'a> ShadowCall<'a> {
     /// Of the candidate at a place in the snapshot's list.
-    pub fn new(context: &'a Context, place: usize, exchange: &Exchange) -> Self {
+    pub fn new(context: &'a Context, index: usize, exchange: &Exchange) -> Self {
         let generation = &context.generation;
-        let shadow = &generation.snapshot.shadows[place];
-        Self { shadow, slot: generation.shadow(place), exchange: InHand::new(exchange.copy()) }
+        let shadow = &generation.snapshot.shadows[index];
+        Self { shadow, slot: generation.shadow(index), exchange: ExchangeSlot::new(exchange.copy()) }
     }
 
     /// Has the candidate decide, and compares. `verdict` and `exchange` are what the plugin has made of the message.

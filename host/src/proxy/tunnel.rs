@@ -121,8 +121,8 @@ async fn copy<C: AsyncRead + AsyncWrite + Unpin, U: AsyncRead + AsyncWrite + Unp
     silence: Duration,
     open: &mut Open,
 ) {
-    let mut up = Way { held: begun, ..Way::default() };
-    let mut down = Way::default();
+    let mut up = Direction { held: begun, ..Direction::default() };
+    let mut down = Direction::default();
     timer.start(silence);
     let copied = poll_fn(|cx| {
         let before = (up.passed, down.passed, up.stage, down.stage);
@@ -140,7 +140,7 @@ async fn copy<C: AsyncRead + AsyncWrite + Unpin, U: AsyncRead + AsyncWrite + Unp
         counts.up.add(up.passed - before.0);
         counts.down.add(down.passed - before.1);
         open.passed = Passed { of_request: up.passed, of_response: down.passed };
-        if up.stage == Stage::Over && down.stage == Stage::Over {
+        if up.stage == CopyState::Over && down.stage == CopyState::Over {
             return Poll::Ready(Ok(()));
         }
         if before != (up.passed, down.passed, up.stage, down.stage) {
@@ -150,7 +150,7 @@ async fn copy<C: AsyncRead + AsyncWrite + Unpin, U: AsyncRead + AsyncWrite + Unp
                 // learns of it at the same time, and perhaps after this.
                 cx.waker().wake_by_ref();
             }
-        } else if up.stage != Stage::Reading
+        } else if up.stage != CopyState::Reading
             && let Poll::Ready(Err(error)) = Pin::new(&mut *client).poll_flush(cx)
         {
             return Poll::Ready(Err((Cut::TunnelBroke, error)));
@@ -167,8 +167,8 @@ async fn copy<C: AsyncRead + AsyncWrite + Unpin, U: AsyncRead + AsyncWrite + Unp
 
 /// One way through a tunnel.
 #[derive(Default)]
-struct Way {
-    stage: Stage,
+struct Direction {
+    stage: CopyState,
     /// What has been read and not been taken.
     held: Bytes,
     passed: u64,
@@ -177,7 +177,7 @@ struct Way {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum CopyState {
     #[default]
     Reading,
     /// One side has ended, and the other is to know.
@@ -185,7 +185,7 @@ enum Stage {
     Over,
 }
 
-impl Way {
+impl Direction {
     /// Ready when this way is over.
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
@@ -201,13 +201,13 @@ impl Way {
                 self.held.advance(written);
             }
             match self.stage {
-                Stage::Reading => {}
-                Stage::Ending => {
+                CopyState::Reading => {}
+                CopyState::Ending => {
                     ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
-                    self.stage = Stage::Over;
+                    self.stage = CopyState::Over;
                     return Poll::Ready(Ok(()));
                 }
-                Stage::Over => return Poll::Ready(Ok(())),
+                CopyState::Over => return Poll::Ready(Ok(())),
             }
             let mut buffer = ReadBuf::new(scratch);
             match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
@@ -219,13 +219,13 @@ impl Way {
                     }
                     return Poll::Pending;
                 }
-                // TLS without a farewell. Whether all has come is for the protocol in the tunnel to say.
+                // TLS without `close_notify`. Whether all has come is for the protocol in the tunnel to say.
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {}
                 Poll::Ready(read) => read?,
             }
             let came = buffer.filled();
             if came.is_empty() {
-                self.stage = Stage::Ending;
+                self.stage = CopyState::Ending;
                 continue;
             }
             let written = match Pin::new(&mut *to).poll_write(cx, came) {

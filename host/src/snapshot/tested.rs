@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config},
     file,
     plugin::{Code, Digest},
-    trial::{CaseReport, Report, TestFile, Trial},
+    plugin_tests::{CaseReport, PluginUnderTest, Report, TestFile},
 };
 
 /// The tests that a version has passed.
@@ -50,7 +50,7 @@ pub(super) fn test(
     if passed == Some(tested) {
         return Ok(passed);
     }
-    let report = Trial { name: name.to_owned(), code: code.clone() }.run_until(&tests, until);
+    let report = PluginUnderTest { name: name.to_owned(), code: code.clone() }.run_until(&tests, until);
     if report.cases.len() < tests.cases.len() {
         return Err(PluginError::NoTime(config.limits.plugin_start.get()));
     }

@@ -33,7 +33,7 @@ pub use expect::Expect;
 pub use happen::{Answer, Endpoint, Request, Response};
 use tollgate::{
     plugin::{Code, Compiler, Engine, EngineSettings, shipped},
-    trial::{TestFile, Trial, subject::Component},
+    plugin_tests::{PluginUnderTest, TestFile, subject::Component},
 };
 pub use toml;
 use toml::{Table, Value};
@@ -222,7 +222,7 @@ impl Case {
             Ok((file, _)) => file,
             Err(problems) => panic!("what is said makes no sense:\n{problems}"),
         };
-        let report = Trial { name, code }.run(&file);
+        let report = PluginUnderTest { name, code }.run(&file);
         let mut text = String::new();
         for (number, step) in report.cases.iter().flat_map(|case| &case.steps).enumerate() {
             for difference in &step.differences {

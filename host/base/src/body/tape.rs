@@ -41,7 +41,7 @@ pub(super) struct Reading {
     tape: Rc<RefCell<Tape>>,
     number: u32,
     /// Pieces that it has read of those that are kept.
-    place: usize,
+    index: usize,
 }
 
 impl Tape {
@@ -90,7 +90,7 @@ impl Reading {
     pub fn begin(tape: &Rc<RefCell<Tape>>) -> Self {
         let mut inner = tape.borrow_mut();
         inner.reader += 1;
-        Self { tape: tape.clone(), number: inner.reader, place: 0 }
+        Self { tape: tape.clone(), number: inner.reader, index: 0 }
     }
 
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Found, Error>>> {
@@ -98,8 +98,8 @@ impl Reading {
         if tape.reader != self.number {
             return Poll::Ready(Some(Err(Error::Abandoned)));
         }
-        if let Some(piece) = tape.kept.get(self.place) {
-            self.place += 1;
+        if let Some(piece) = tape.kept.get(self.index) {
+            self.index += 1;
             return Poll::Ready(Some(Ok(Found::Again(match piece.clone() {
                 Piece::Data(data) => Frame::data(data),
                 Piece::Trailers(trailers) => Frame::trailers(trailers),
@@ -120,13 +120,13 @@ impl Reading {
             (None, None) => return Poll::Ready(Some(Ok(Found::New(frame)))),
         };
         tape.keep(piece);
-        self.place = tape.kept.len();
+        self.index = tape.kept.len();
         Poll::Ready(Some(Ok(Found::New(frame))))
     }
 
     pub fn is_at_end(&self) -> bool {
         let tape = self.tape.borrow();
-        tape.has_ended && self.place >= tape.kept.len()
+        tape.has_ended && self.index >= tape.kept.len()
     }
 
     /// Whether a body of HTTP/2 that gives nothing more has not come to its end.

@@ -143,8 +143,8 @@ impl Distribution {
         let wanted = self.count() as f64 * share;
         let mut below = 0;
         let mut last = None;
-        for (place, &count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
-            let (from, to) = (lower_bound(place), lower_bound(place + 1));
+        for (index, &count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
+            let (from, to) = (lower_bound(index), lower_bound(index + 1));
             // Taken to be spread evenly over the bucket.
             let within = ((wanted - below as f64) / count as f64).clamp(0.0, 1.0);
             last = Some(Duration::from_nanos(from + ((to - from) as f64 * within) as u64));
@@ -175,10 +175,10 @@ mod tests {
         for nanoseconds in
             (0..40_u32).flat_map(|shift| (-1..=1).map(move |off| (125_u64 << shift).wrapping_add_signed(off)))
         {
-            let place = bucket(nanoseconds);
-            assert!(lower_bound(place) <= nanoseconds, "{nanoseconds} is in {place}");
+            let index = bucket(nanoseconds);
+            assert!(lower_bound(index) <= nanoseconds, "{nanoseconds} is in {index}");
             assert!(
-                place == BUCKETS - 1 || nanoseconds < lower_bound(place + 1) || place == 1,
+                index == BUCKETS - 1 || nanoseconds < lower_bound(index + 1) || index == 1,
                 "{nanoseconds}"
             );
         }

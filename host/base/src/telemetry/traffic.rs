@@ -261,8 +261,8 @@ impl ListenerCounts {
 
     /// Notes a TLS handshake that has ended well. `version` is `1.2` or `1.3`.
     pub fn shook_hands(&self, version: &str, is_resumed: bool) {
-        if let Some(place) = VERSIONS.iter().position(|known| *known == version) {
-            self.handshakes[place][usize::from(is_resumed)].add(1);
+        if let Some(index) = VERSIONS.iter().position(|known| *known == version) {
+            self.handshakes[index][usize::from(is_resumed)].add(1);
         }
     }
 
@@ -293,7 +293,7 @@ impl ListenerCounts {
     /// What all workers have refused, by status.
     pub fn refusals(counts: &PerWorker<Self>) -> impl Iterator<Item = (u16, u64)> {
         (0..200_u16)
-            .map(|place| (Self::FIRST + place, counts.sum(|part| &part.refusals[usize::from(place)])))
+            .map(|index| (Self::FIRST + index, counts.sum(|part| &part.refusals[usize::from(index)])))
             .filter(|(_, count)| *count > 0)
     }
 }
@@ -308,8 +308,8 @@ pub fn write_routes(page: &mut Page, routes: &[Counted<'_, RouteCounts>]) {
     const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
     page.counter("tollgate_requests_total", "Requests that were answered.", |family| {
         for (route, counts) in routes {
-            for (place, class) in CLASSES.iter().enumerate() {
-                let count = counts.sum(|part| &part.responses[place]);
+            for (index, class) in CLASSES.iter().enumerate() {
+                let count = counts.sum(|part| &part.responses[index]);
                 family.row(&[("route", route), ("status", class)], count);
             }
         }
@@ -437,8 +437,8 @@ pub fn write_listeners(page: &mut Page, listeners: &[ListenerTraffic]) {
     let mut each = |name, help, count: fn(&ListenerCounts) -> &[Tally; CODES.len()]| {
         page.counter(name, help, |family| {
             for listener in listeners {
-                for (place, code) in CODES.iter().enumerate() {
-                    let count = listener.counts.sum(|part| &count(part)[place]);
+                for (index, code) in CODES.iter().enumerate() {
+                    let count = listener.counts.sum(|part| &count(part)[index]);
                     if count > 0 {
                         family.row(&[("listener", &listener.address), ("code", code)], count);
                     }

@@ -56,13 +56,13 @@ impl Encoded {
     }
 
     fn form(&self, encoding: Encoding) -> &Form {
-        let place = match encoding {
+        let index = match encoding {
             Encoding::Gzip => 0,
             Encoding::Deflate => 1,
             Encoding::Brotli => 2,
             Encoding::Zstd => 3,
         };
-        &self.0[place]
+        &self.0[index]
     }
 }
 

@@ -334,10 +334,10 @@ mod tests {
         for length in 0..whole.len() {
             assert!(read(file(&whole[..length])).is_err(), "the first {length} bytes");
         }
-        for place in 0..whole.len() {
+        for index in 0..whole.len() {
             let mut damaged = whole.clone();
-            damaged[place] ^= 0x10;
-            assert!(read(file(&damaged)).is_err(), "byte {place}");
+            damaged[index] ^= 0x10;
+            assert!(read(file(&damaged)).is_err(), "byte {index}");
         }
         assert!(read(file(&[&whole[..], b"x"].concat())).is_err());
         assert!(read(file(&[0xff; 100])).is_err());

@@ -32,17 +32,17 @@ pub struct Fill(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    stage: Stage,
+    stage: FillState,
     wakers: Slab<Waker>,
 }
 
 #[derive(Debug, Clone, Default)]
-enum Stage {
+enum FillState {
     #[default]
     Asking,
     /// The response comes, and everybody it is for may read along.
     Coming(Arc<Coming>),
-    Over(Outcome),
+    Over(FillResult),
 }
 
 /// A response that is being stored.
@@ -58,7 +58,7 @@ pub struct Coming {
 
 /// How a fetch has ended.
 #[derive(Debug, Clone)]
-pub enum Outcome {
+pub enum FillResult {
     Stored(Arc<Stored>),
     /// It is nothing that others could use.
     Passed,
@@ -70,7 +70,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub enum Followed {
     Coming(Arc<Coming>),
-    Over(Outcome),
+    Over(FillResult),
 }
 
 /// The right to fetch, and the duty to tell the followers. If it is dropped, they are told that nobody does.
@@ -89,31 +89,31 @@ impl Lead {
 
     /// Lets followers read along.
     pub fn share(&self, coming: Coming) {
-        self.fill.enter(Stage::Coming(Arc::new(coming)));
+        self.fill.enter(FillState::Coming(Arc::new(coming)));
     }
 
     /// Tells the followers how it has ended.
-    pub fn end(mut self, outcome: Outcome) {
+    pub fn end(mut self, outcome: FillResult) {
         self.tell(outcome);
     }
 
-    fn tell(&mut self, outcome: Outcome) {
+    fn tell(&mut self, outcome: FillResult) {
         self.has_told = true;
         self.store.filled(&self.key, &self.fill);
-        self.fill.enter(Stage::Over(outcome));
+        self.fill.enter(FillState::Over(outcome));
     }
 }
 
 impl Drop for Lead {
     fn drop(&mut self) {
         if !self.has_told {
-            self.tell(Outcome::Abandoned);
+            self.tell(FillResult::Abandoned);
         }
     }
 }
 
 impl Fill {
-    fn enter(&self, stage: Stage) {
+    fn enter(&self, stage: FillState) {
         let wakers = {
             let mut waiting = lock(&self.0);
             waiting.stage = stage;
@@ -133,11 +133,11 @@ impl Fill {
         poll_fn(|cx| {
             let mut waiting = lock(&self.0);
             match &waiting.stage {
-                Stage::Over(outcome) => return Poll::Ready(Some(Followed::Over(outcome.clone()))),
-                Stage::Coming(coming) if may_follow(coming) => {
+                FillState::Over(outcome) => return Poll::Ready(Some(Followed::Over(outcome.clone()))),
+                FillState::Coming(coming) if may_follow(coming) => {
                     return Poll::Ready(Some(Followed::Coming(coming.clone())));
                 }
-                Stage::Coming(_) | Stage::Asking => {}
+                FillState::Coming(_) | FillState::Asking => {}
             }
             let known = place.key.is_some();
             if !known && waiting.wakers.len() >= most {
@@ -454,14 +454,14 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(first.as_mut().poll(&mut cx).is_pending());
         assert!(matches!(now(fill.followed(1, |_| true)), Poll::Ready(None)), "one waits already");
-        lead.end(Outcome::Passed);
-        assert!(matches!(first.poll(&mut cx), Poll::Ready(Some(Followed::Over(Outcome::Passed)))));
+        lead.end(FillResult::Passed);
+        assert!(matches!(first.poll(&mut cx), Poll::Ready(Some(Followed::Over(FillResult::Passed)))));
         let Filling::Lead(lead) = store.fill(&key) else { panic!("it is over") };
         let Filling::Follow(fill) = store.fill(&key) else { panic!("somebody asks") };
         drop(lead);
         assert!(matches!(
             now(fill.followed(1, |_| true)),
-            Poll::Ready(Some(Followed::Over(Outcome::Abandoned)))
+            Poll::Ready(Some(Followed::Over(FillResult::Abandoned)))
         ));
     }
 }

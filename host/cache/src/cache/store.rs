@@ -177,7 +177,7 @@ impl Store {
             }
             self.put_in_memory(key, stored.clone());
         }
-        lead.end(super::fill::Outcome::Passed);
+        lead.end(super::fill::FillResult::Passed);
         stored
     }
 
@@ -206,8 +206,8 @@ impl Store {
         const SMALL: u64 = 64 << 10;
         let mut is_there = false;
         self.change(key, |known| {
-            if let Some(place) = known.variants.iter().position(|stored| Arc::ptr_eq(stored, before)) {
-                known.variants.remove(place);
+            if let Some(index) = known.variants.iter().position(|stored| Arc::ptr_eq(stored, before)) {
+                known.variants.remove(index);
                 known.variants.retain(|other| other.selection != renewed.selection);
                 known.variants.insert(0, renewed.clone());
                 is_there = true;

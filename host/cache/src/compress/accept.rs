@@ -32,25 +32,25 @@ impl Accept {
 
     fn add(&mut self, element: &[u8]) {
         let (name, weight) = match element.iter().position(|&byte| byte == b';') {
-            Some(place) => {
-                (element[..place].trim_ascii_end(), weight(element[place + 1..].trim_ascii_start()))
+            Some(index) => {
+                (element[..index].trim_ascii_end(), weight(element[index + 1..].trim_ascii_start()))
             }
             None => (element, Some(1000)),
         };
-        let place = if name == b"*" {
+        let index = if name == b"*" {
             &mut self.others
         } else if name.eq_ignore_ascii_case(b"identity") {
             if weight.is_none() {
                 return;
             }
             &mut self.identity
-        } else if let Some(place) = find(name) {
-            &mut self.weights[place]
+        } else if let Some(index) = find(name) {
+            &mut self.weights[index]
         } else {
             return;
         };
         let weight = weight.unwrap_or(0);
-        *place = Some(place.map_or(weight, |before| before.min(weight)));
+        *index = Some(index.map_or(weight, |before| before.min(weight)));
     }
 
     /// Whether the client can read this.
@@ -79,8 +79,8 @@ impl Accept {
     }
 
     fn weight(&self, encoding: Encoding) -> u16 {
-        let place = Encoding::ALL.iter().position(|other| *other == encoding);
-        place.and_then(|place| self.weights[place]).or(self.others).unwrap_or(0)
+        let index = Encoding::ALL.iter().position(|other| *other == encoding);
+        index.and_then(|index| self.weights[index]).or(self.others).unwrap_or(0)
     }
 }
 
@@ -93,7 +93,7 @@ fn find(name: &[u8]) -> Option<usize> {
 
 /// The one encoding that this value of `Content-Encoding` names.
 pub(super) fn named(name: &[u8]) -> Option<Encoding> {
-    find(name.trim_ascii()).map(|place| Encoding::ALL[place])
+    find(name.trim_ascii()).map(|index| Encoding::ALL[index])
 }
 
 /// Reads `q=0.5` (RFC 9110, section 12.4.2).
@@ -106,7 +106,7 @@ fn weight(parameter: &[u8]) -> Option<u16> {
         _ => return None,
     };
     let thousandths =
-        (0..3).fold(0, |sum, place| sum * 10 + digits.get(place).map_or(0, |digit| u16::from(digit - b'0')));
+        (0..3).fold(0, |sum, index| sum * 10 + digits.get(index).map_or(0, |digit| u16::from(digit - b'0')));
     match whole {
         b'0' => Some(thousandths),
         b'1' if thousandths == 0 => Some(1000),

@@ -56,13 +56,13 @@ pub(super) struct Coded {
     filled: usize,
     /// Bytes worked through since the other tasks had a turn.
     worked: usize,
-    stage: Stage,
+    stage: CodingState,
     /// Trailers that do not describe the bytes of the body.
     trailers: Option<HeaderMap>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum CodingState {
     /// Nothing is in the codec that could be had from it.
     Flushed,
     Working,
@@ -96,7 +96,7 @@ impl Coded {
             output: vec![0; BUFFER].into(),
             filled: 0,
             worked: 0,
-            stage: Stage::Flushed,
+            stage: CodingState::Flushed,
             trailers: None,
         }
     }
@@ -104,15 +104,15 @@ impl Coded {
     /// Brings more of the source into `input`. Ready if that has changed anything.
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.source.is_end_stream() {
-            self.stage = Stage::Ending;
+            self.stage = CodingState::Ending;
             return Poll::Ready(Ok(()));
         }
         match std::task::ready!(Pin::new(&mut self.source).poll_frame(cx)).transpose()? {
-            None => self.stage = Stage::Ending,
+            None => self.stage = CodingState::Ending,
             Some(frame) => match frame.into_data() {
                 Ok(data) => self.input = data,
                 Err(frame) => {
-                    self.stage = Stage::Ending;
+                    self.stage = CodingState::Ending;
                     self.trailers = frame.into_trailers().ok().map(without_digests);
                 }
             },
@@ -125,30 +125,30 @@ impl Coded {
         let mut output = WriteBuffer::new_initialized(&mut self.output[self.filled..]);
         let mut taken = 0;
         let is_done = match self.stage {
-            Stage::Flushed | Stage::Working => {
+            CodingState::Flushed | CodingState::Working => {
                 let piece = &self.input[..self.input.len().min(PIECE)];
                 let mut piece = PartialBuffer::new(piece);
                 self.codec.work(&mut piece, &mut output)?;
                 taken = piece.written_len();
                 self.input.advance(taken);
-                self.stage = Stage::Working;
+                self.stage = CodingState::Working;
                 false
             }
-            Stage::Flushing => {
+            CodingState::Flushing => {
                 let is_done = self.codec.flush(&mut output)?;
                 if is_done {
-                    self.stage = Stage::Flushed;
+                    self.stage = CodingState::Flushed;
                 }
                 is_done
             }
-            Stage::Ending => {
+            CodingState::Ending => {
                 let is_done = self.codec.finish(&mut output)?;
                 if is_done {
-                    self.stage = Stage::Ended;
+                    self.stage = CodingState::Ended;
                 }
                 is_done
             }
-            Stage::Ended => true,
+            CodingState::Ended => true,
         };
         self.worked += taken.max(output.written_len());
         self.filled += output.written_len();
@@ -169,7 +169,7 @@ impl Body for Coded {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let body = self.get_mut();
         loop {
-            if body.stage == Stage::Ended {
+            if body.stage == CodingState::Ended {
                 return Poll::Ready(body.trailers.take().map(Frame::trailers).map(Ok));
             }
             if body.worked >= PIECE {
@@ -177,9 +177,9 @@ impl Body for Coded {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            if body.input.is_empty() && matches!(body.stage, Stage::Flushed | Stage::Working) {
+            if body.input.is_empty() && matches!(body.stage, CodingState::Flushed | CodingState::Working) {
                 match (body.poll_input(cx), body.stage) {
-                    (Poll::Pending, Stage::Working) => body.stage = Stage::Flushing,
+                    (Poll::Pending, CodingState::Working) => body.stage = CodingState::Flushing,
                     (Poll::Pending, _) => return Poll::Pending,
                     (Poll::Ready(Err(error)), _) => return Poll::Ready(Some(Err(error))),
                     (Poll::Ready(Ok(())), _) if body.input.is_empty() => continue,
@@ -198,7 +198,7 @@ impl Body for Coded {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.stage == Stage::Ended && self.trailers.is_none()
+        self.stage == CodingState::Ended && self.trailers.is_none()
     }
 }
 
@@ -462,7 +462,7 @@ mod tests {
 
     /// What comes of a body: up to the next pause that it does not end by itself, or to its end.
     #[derive(Debug, Default)]
-    struct Outcome {
+    struct Drained {
         bytes: Vec<u8>,
         trailers: Option<HeaderMap>,
         error: Option<Error>,
@@ -470,11 +470,11 @@ mod tests {
         yields: usize,
     }
 
-    fn drive(body: &mut Coded) -> Outcome {
+    fn drive(body: &mut Coded) -> Drained {
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(woken.clone());
         let mut cx = Context::from_waker(&waker);
-        let mut outcome = Outcome::default();
+        let mut outcome = Drained::default();
         loop {
             match Pin::new(&mut *body).poll_frame(&mut cx) {
                 Poll::Pending if woken.0.swap(0, Ordering::Relaxed) > 0 => outcome.yields += 1,
@@ -704,14 +704,14 @@ mod tests {
         #[test]
         fn no_bytes_are_too_odd_to_decode(
             bytes in proptest::collection::vec(any::<u8>(), 0..100),
-            place in 0..300_usize,
+            index in 0..300_usize,
             size in 1..50_usize,
         ) {
             for encoding in Encoding::ALL {
                 // Nonsense, and something good with a byte of nonsense in it.
                 let mut damaged = encode(&bytes, encoding);
-                let place = place % damaged.len();
-                damaged[place] ^= 1 + bytes.first().copied().unwrap_or_default() % 255;
+                let index = index % damaged.len();
+                damaged[index] ^= 1 + bytes.first().copied().unwrap_or_default() % 255;
                 for bytes in [&bytes, &damaged] {
                     let outcome = drive(&mut decoder(pieces(bytes, size), encoding));
                     prop_assert!(outcome.has_ended || outcome.error.is_some());

@@ -62,7 +62,7 @@ impl Plugin {
         Self::within(surroundings, name, code, settings, previous, warm, None)
     }
 
-    /// The same in surroundings that are not the system's own, as for a plugin on trial; and no instance begins to start after
+    /// The same in surroundings that are not the system's own, as for a plugin under test; and no instance begins to start after
     /// this moment, but for the first.
     pub fn within(
         surroundings: Surroundings,
@@ -128,7 +128,7 @@ impl Plugin {
 
     /// Bytes of what it has made that is not sent yet.
     pub fn unsent(&self) -> usize {
-        self.shared.made.bytes()
+        self.shared.unsent.bytes()
     }
 
     /// Lines that were left out of the log, since it logs too much.

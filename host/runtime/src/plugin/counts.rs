@@ -260,8 +260,8 @@ impl Metric {
         }
         self.count.add(1);
         let power = if value > 0.0 { value.log2().ceil() as i32 } else { Self::SMALLEST };
-        let place = usize::try_from(power.saturating_sub(Self::SMALLEST)).unwrap_or_default();
-        if let Some(bucket) = self.buckets.get(place) {
+        let index = usize::try_from(power.saturating_sub(Self::SMALLEST)).unwrap_or_default();
+        if let Some(bucket) = self.buckets.get(index) {
             bucket.add(1);
         }
     }
@@ -276,16 +276,16 @@ impl Metric {
         self.count.get()
     }
 
-    fn bound(place: i32) -> f64 {
-        2_f64.powi(Self::SMALLEST + place)
+    fn bound(index: i32) -> f64 {
+        2_f64.powi(Self::SMALLEST + index)
     }
 
     /// Every other bound is told, each with the observations up to it.
     pub(super) fn bounds(&self) -> impl Iterator<Item = (f64, u64)> {
         let mut below = 0;
-        let counted = (0..).zip(&self.buckets).map(move |(place, bucket)| {
+        let counted = (0..).zip(&self.buckets).map(move |(index, bucket)| {
             below += bucket.get();
-            (Self::bound(place), below)
+            (Self::bound(index), below)
         });
         counted.step_by(2)
     }

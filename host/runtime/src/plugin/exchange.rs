@@ -48,7 +48,7 @@ pub struct Exchange {
     /// Fields of the request that plugins have set or removed.
     settled: Names,
     /// Headers that plugins want on the response, each name once.
-    promised: Vec<(HeaderName, HeaderValue)>,
+    response_headers: Vec<(HeaderName, HeaderValue)>,
     /// Bytes of headers that plugins may still add.
     room: usize,
     /// What plugins have read or made of the bodies; nothing as long as none has.
@@ -92,9 +92,9 @@ impl Known {
 
 /// The exchange while a request is on its way: here, or lent to the hook that runs.
 #[derive(Debug)]
-pub struct InHand(Option<Box<Exchange>>);
+pub struct ExchangeSlot(Option<Box<Exchange>>);
 
-impl InHand {
+impl ExchangeSlot {
     pub fn new(exchange: Exchange) -> Self {
         Self(Some(Box::new(exchange)))
     }
@@ -122,7 +122,7 @@ impl InHand {
     const RETURNED: &str = "whoever borrows the exchange gives it back";
 }
 
-impl std::ops::Deref for InHand {
+impl std::ops::Deref for ExchangeSlot {
     type Target = Exchange;
 
     fn deref(&self) -> &Exchange {
@@ -130,7 +130,7 @@ impl std::ops::Deref for InHand {
     }
 }
 
-impl std::ops::DerefMut for InHand {
+impl std::ops::DerefMut for ExchangeSlot {
     fn deref_mut(&mut self) -> &mut Exchange {
         self.0.as_mut().expect(Self::RETURNED)
     }
@@ -181,7 +181,7 @@ impl Exchange {
             request_edits: 0,
             notes: Vec::new(),
             settled: Names::default(),
-            promised: Vec::new(),
+            response_headers: Vec::new(),
             room: Self::ROOM,
             bodies: None,
             recorded: UnderWay::default(),
@@ -327,25 +327,25 @@ impl Exchange {
     }
 
     /// Sets a header of the response before there is one.
-    pub(super) fn promise(&mut self, name: &str, value: String) -> Result<(), Edit> {
+    pub(super) fn set_response_header(&mut self, name: &str, value: String) -> Result<(), Edit> {
         if self.response.is_some() {
             return Err(Edit::Forbidden);
         }
         let mut bounds = Bounds { only_host: &OF_A_CONNECTION, room: &mut self.room };
         let (name, value) = bounds.check(name, value)?;
-        self.promised.retain(|(other, _)| *other != name);
-        self.promised.push((name, value));
+        self.response_headers.retain(|(other, _)| *other != name);
+        self.response_headers.push((name, value));
         Ok(())
     }
 
     /// What plugins want on the response, by name and in the order in which they said so.
-    pub fn promised(&self) -> &[(HeaderName, HeaderValue)] {
-        &self.promised
+    pub fn response_headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.response_headers
     }
 
     /// Puts on a response what plugins want there; once.
-    pub fn keep_promises(&mut self, headers: &mut HeaderMap) {
-        for (name, value) in std::mem::take(&mut self.promised) {
+    pub fn apply_response_headers(&mut self, headers: &mut HeaderMap) {
+        for (name, value) in std::mem::take(&mut self.response_headers) {
             // One with 32,768 headers has room for no other.
             let _ = headers.try_insert(name, value);
         }
@@ -557,23 +557,26 @@ mod tests {
         let added = (0..100).take_while(|_| edit.append("x-long", long.clone()).is_ok()).count();
         assert_eq!(added, 6);
         assert_eq!(edit.append("x-long", long.clone()), Err(Edit::TooLarge));
-        assert_eq!(exchange.promise("x-long", long), Err(Edit::TooLarge));
+        assert_eq!(exchange.set_response_header("x-long", long), Err(Edit::TooLarge));
     }
 
     #[test]
     fn what_is_wanted_on_the_response_is_there_once_there_is_one() {
         let mut exchange = exchange();
         for (name, value) in [("x-a", "1"), ("x-b", "2"), ("X-A", "3")] {
-            assert_eq!(exchange.promise(name, value.to_owned()), Ok(()));
+            assert_eq!(exchange.set_response_header(name, value.to_owned()), Ok(()));
         }
-        assert_eq!(exchange.promise("transfer-encoding", "chunked".to_owned()), Err(Edit::Forbidden));
+        assert_eq!(
+            exchange.set_response_header("transfer-encoding", "chunked".to_owned()),
+            Err(Edit::Forbidden)
+        );
         let mut headers = HeaderMap::new();
         headers.append("x-a", HeaderValue::from_static("0"));
         headers.append("x-a", HeaderValue::from_static("0"));
-        exchange.keep_promises(&mut headers);
+        exchange.apply_response_headers(&mut headers);
         let fields: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         assert_eq!(fields, [("x-a", b"3".as_slice()), ("x-b", b"2")]);
-        assert_eq!(exchange.promised(), []);
+        assert_eq!(exchange.response_headers(), []);
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl request::Host for State {
     }
 
     fn set_response_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {
-        Ok(self.edit()?.promise(&name, value)?)
+        Ok(self.edit()?.set_response_header(&name, value)?)
     }
 
     fn append_header(&mut self, name: String, value: String) -> Result<(), HeaderError> {

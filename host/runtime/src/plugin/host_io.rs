@@ -2,7 +2,7 @@
 //!
 //! A call that may wait knows nothing of the worker that it runs on. It leaves what it waits for in its [`PendingIo`].
 //! Whoever drives the call finds the request there, has it done by a [`HostIo`], and hands the result back. So the caller of
-//! a plugin decides what the plugin reaches: the proxy sends requests and reads bodies, a trial has them written down.
+//! a plugin decides what the plugin reaches: the proxy sends requests and reads bodies, a test has them written down.
 
 use std::{
     future::Future,
@@ -18,7 +18,7 @@ use tokio::{sync::oneshot, task::yield_now};
 use super::{
     cost::{Cost, Meter},
     epoch::epoch,
-    exchange::InHand,
+    exchange::ExchangeSlot,
     offload::OffloadThread,
 };
 use crate::outgoing::{Outgoing, Received, SendError};
@@ -43,7 +43,7 @@ pub trait HostIo {
     ) -> impl Future<Output = Result<Bytes, BodyError>>;
 
     /// The call has ended: takes the body that the plugin wants in the place of the message's own, if it has made one.
-    fn replace_body(&mut self, _exchange: &mut InHand) {}
+    fn replace_body(&mut self, _exchange: &mut ExchangeSlot) {}
 }
 
 /// Why there is no body.

@@ -24,13 +24,13 @@ use super::{
     host_io::{HostIo, NoHostIo, PendingIo, drive, drive_offloaded},
     limits::Limits,
     log_lines::{LogLines, escaped},
-    made::Keeper,
     offload::OffloadThread,
     outcome::Completed,
     room::{Place, Reservation},
     shared::Shared,
     state::State,
     surroundings::Surroundings,
+    unsent::UnsentLimit,
     wasi,
 };
 use crate::{
@@ -338,7 +338,7 @@ impl Instance {
 }
 
 /// Makes something of a verdict. What the plugin has made there is kept by the second.
-pub(super) type Checked<V, T> = fn(Option<V>, Keeper<'_>) -> Result<T, CallError>;
+pub(super) type Checked<V, T> = fn(Option<V>, UnsentLimit<'_>) -> Result<T, CallError>;
 
 /// How a call is made that leaves its worker to others meanwhile.
 #[derive(Debug, Clone, Copy)]
@@ -375,8 +375,8 @@ impl<T> Ended<T> {
         let is_fit = verdict.is_ok() && !is_worn;
         let cost = instance.cost();
         let state = instance.store.data();
-        let keeper = Keeper { made: &state.shared.made, most: state.most_unsent };
-        let result = verdict.map(|verdict| checked(verdict, keeper));
+        let unsent = UnsentLimit { unsent: &state.shared.unsent, most: state.most_unsent };
+        let result = verdict.map(|verdict| checked(verdict, unsent));
         // One that is not fit goes here, which may take its time.
         let instance = is_fit.then_some(instance);
         Self { instance, is_worn, exchange, result, cost }

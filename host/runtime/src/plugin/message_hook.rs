@@ -10,7 +10,7 @@ use super::{
     counts::Hook,
     error::CallError,
     instance::{AsyncExports, Instance},
-    made::Keeper,
+    unsent::UnsentLimit,
     verdict::{RequestVerdict, ResponseVerdict},
 };
 
@@ -29,7 +29,7 @@ pub trait MessageHook {
     fn export(exports: &AsyncExports) -> Option<TypedFunc<(), (Self::Returned,)>>;
 
     /// Checks what it has returned.
-    fn read(returned: Option<Self::Returned>, keeper: Keeper<'_>) -> Result<Self::Verdict, CallError>;
+    fn read(returned: Option<Self::Returned>, unsent: UnsentLimit<'_>) -> Result<Self::Verdict, CallError>;
 }
 
 /// `on-request`.
@@ -53,8 +53,8 @@ impl MessageHook for RequestHook {
         exports.on_request
     }
 
-    fn read(returned: Option<Self::Returned>, keeper: Keeper<'_>) -> Result<RequestVerdict, CallError> {
-        RequestVerdict::of(returned, keeper)
+    fn read(returned: Option<Self::Returned>, unsent: UnsentLimit<'_>) -> Result<RequestVerdict, CallError> {
+        RequestVerdict::of(returned, unsent)
     }
 }
 
@@ -71,7 +71,7 @@ impl MessageHook for ResponseHook {
         exports.on_response
     }
 
-    fn read(returned: Option<Self::Returned>, keeper: Keeper<'_>) -> Result<ResponseVerdict, CallError> {
-        ResponseVerdict::of(returned, keeper)
+    fn read(returned: Option<Self::Returned>, unsent: UnsentLimit<'_>) -> Result<ResponseVerdict, CallError> {
+        ResponseVerdict::of(returned, unsent)
     }
 }

@@ -201,7 +201,7 @@ impl Begun {
 
     /// What `pick` is given to choose from.
     pub fn choosing(mut self: Box<Self>, members: Arc<dyn Members>, tried: &[u32]) -> Box<Self> {
-        let conditions = (0..members.len()).map(|place| members.inspect(place)).collect();
+        let conditions = (0..members.len()).map(|index| members.inspect(index)).collect();
         // As much as is going to be said of an endpoint where it is written down.
         self.grow(members.len() * 128);
         if let Some(now) = &mut self.now {
@@ -279,8 +279,8 @@ impl UnderWay {
     /// What has been recorded by this recorder, and not of this hook yet.
     pub(super) fn take(&mut self, recorder: &Arc<Recorder>, hook: Hook) -> Option<Box<Begun>> {
         let is_it = |begun: &Begun| Arc::ptr_eq(&begun.recorder, recorder) && !begun.call.has(hook);
-        let place = self.0.iter().position(is_it)?;
-        Some(self.0.swap_remove(place).into())
+        let index = self.0.iter().position(is_it)?;
+        Some(self.0.swap_remove(index).into())
     }
 
     pub(super) fn holds(&self, recorder: &Arc<Recorder>) -> bool {

@@ -143,9 +143,9 @@ impl Shadow {
         let words = match differences {
             Ok(differences) if differences.is_empty() => return,
             Ok(differences) => {
-                let place = usize::from(hook == Hook::OnResponse);
+                let index = usize::from(hook == Hook::OnResponse);
                 for difference in &differences {
-                    counts.differences[place][difference.kind as usize].add(1);
+                    counts.differences[index][difference.kind as usize].add(1);
                 }
                 let words: Vec<String> = differences.iter().map(ToString::to_string).collect();
                 words.join("; ")
@@ -198,8 +198,8 @@ impl Shadow {
     }
 
     pub fn differences(&self, hook: Hook, kind: DifferenceKind) -> u64 {
-        let place = usize::from(hook == Hook::OnResponse);
-        self.counts.sum(|counts| &counts.differences[place][kind as usize])
+        let index = usize::from(hook == Hook::OnResponse);
+        self.counts.sum(|counts| &counts.differences[index][kind as usize])
     }
 }
 
@@ -225,9 +225,9 @@ impl Compare for RequestHook {
             Forward(_) => "forward".to_owned(),
         };
         let (one, other) = (plugin.1, candidate.1);
-        let promised = |exchange: &Exchange| exchange.promised().iter().cloned().collect();
+        let response_headers = |exchange: &Exchange| exchange.response_headers().iter().cloned().collect();
         let mut all = Vec::new();
-        of_headers(&mut all, &promised(one), &promised(other));
+        of_headers(&mut all, &response_headers(one), &response_headers(other));
         match (plugin.0, candidate.0) {
             (Ok(Next), Next) => {}
             (Ok(Reply(one)), Reply(other)) => {
@@ -284,13 +284,13 @@ fn of_verdicts(one: Option<String>, other: String) -> Vec<Difference> {
     vec![Difference { kind: DifferenceKind::Verdict, words }]
 }
 
-type Answer<'a> = (http::StatusCode, &'a HeaderMap, &'a [u8]);
+type Response<'a> = (http::StatusCode, &'a HeaderMap, &'a [u8]);
 
-fn of_reply(reply: &Reply) -> Answer<'_> {
+fn of_reply(reply: &Reply) -> Response<'_> {
     (reply.status, &reply.headers, &reply.body)
 }
 
-fn of_replies(one: Answer<'_>, other: Answer<'_>) -> Vec<Difference> {
+fn of_replies(one: Response<'_>, other: Response<'_>) -> Vec<Difference> {
     let mut all = Vec::new();
     let statuses = || format!("{}, and the candidate {}", one.0.as_u16(), other.0.as_u16());
     note(&mut all, DifferenceKind::Status, one.0 != other.0, statuses);
@@ -416,8 +416,8 @@ mod tests {
         noted.set_note("consumer".to_owned(), "demo".to_owned());
         let mut made = exchange("/a", &[("x-a", "1")]);
         made.make_request_body(Bytes::from_static(b"made"));
-        let mut promised = exchange("/a", &[("x-a", "1")]);
-        promised.promise("x-b", "1".to_owned()).expect("it can be set");
+        let mut response_headers = exchange("/a", &[("x-a", "1")]);
+        response_headers.set_response_header("x-b", "1".to_owned()).expect("it can be set");
         let framed = exchange("/a", &[("x-a", "1"), ("content-length", "4")]);
         for (plugin, candidate, other, expected) in [
             (Ok(Next), Next, &same, ""),
@@ -425,7 +425,7 @@ mod tests {
             (Ok(Next), Next, &exchange("/b", &[("x-a", "1")]), "target: another"),
             (Ok(Next), Next, &noted, "notes: others"),
             (Ok(Next), Next, &made, "body: another"),
-            (Ok(Next), Next, &promised, "headers: x-b"),
+            (Ok(Next), Next, &response_headers, "headers: x-b"),
             (Ok(Next), Next, &framed, ""),
             (
                 Ok(Next),
@@ -446,7 +446,7 @@ mod tests {
             (
                 Ok(Reply(reply(StatusCode::UNAUTHORIZED, ""))),
                 Reply(reply(StatusCode::UNAUTHORIZED, "")),
-                &promised,
+                &response_headers,
                 "headers: x-b",
             ),
         ] {

@@ -8,10 +8,10 @@ use std::sync::{
 use super::{
     counts::{Custom, PluginCounts},
     log_rate::LogRate,
-    made::Made,
     outcome::Outcomes,
     record::Recorder,
     sequences::Sequences,
+    unsent::Unsent,
 };
 use crate::telemetry::PerWorker;
 
@@ -27,7 +27,7 @@ pub struct Shared {
     /// Room that they have taken beyond what was reserved.
     pub(super) beyond: Arc<AtomicUsize>,
     /// What they have made that is not sent yet.
-    pub(super) made: Made,
+    pub(super) unsent: Unsent,
     pub(super) log_rate: LogRate,
     /// Workers that do not ask it, because it keeps failing or takes the time of others.
     pub(super) open_breakers: AtomicUsize,

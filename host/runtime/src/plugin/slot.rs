@@ -20,14 +20,14 @@ use super::{
     counts::{Hook, PluginCounts, RouteCalls},
     crowd::{Crowd, Crowded},
     error::CallError,
-    exchange::InHand,
+    exchange::ExchangeSlot,
     host_io::{HostIo, at_once},
     instance::{Ended, Instance, Terms},
-    made::Keeper,
     message_hook::{MessageHook, RequestHook, ResponseHook},
     offload::OffloadThread,
     outcome::Completed,
-    pace::Pace,
+    slow_calls::SlowCalls,
+    unsent::UnsentLimit,
     verdict::{RequestVerdict, ResponseVerdict},
 };
 use crate::{
@@ -48,7 +48,7 @@ pub struct Slot {
     /// How many there are, with those that are lent.
     there: Cell<u32>,
     breaker: Breaker,
-    pace: Pace,
+    slow_calls: SlowCalls,
     /// Where calls go that take long; they stay if absent.
     offload: Option<Rc<OffloadThread>>,
     /// For the one instance of a plugin that does not wait, while its calls are made in the background.
@@ -86,7 +86,7 @@ impl Slot {
             idle: RefCell::default(),
             there: Cell::new(0),
             breaker,
-            pace: Pace::default(),
+            slow_calls: SlowCalls::default(),
             offload: None,
             turn: Semaphore::new(1),
             in_hand: Cell::new(0),
@@ -115,18 +115,18 @@ impl Slot {
 
     /// Whether calls take so long that they are made in the background.
     fn is_slow(&self) -> bool {
-        self.offload.is_some() && (self.pace.is_slow() || self.in_hand.get() > 0)
+        self.offload.is_some() && (self.slow_calls.is_slow() || self.in_hand.get() > 0)
     }
 
     /// Keeps what the plugin makes.
-    fn keeper(&self) -> Keeper<'_> {
-        Keeper { made: &self.plugin.shared.made, most: self.plugin.limits.unsent.as_usize() }
+    fn unsent(&self) -> UnsentLimit<'_> {
+        UnsentLimit { unsent: &self.plugin.shared.unsent, most: self.plugin.limits.unsent.as_usize() }
     }
 
     /// Calls `on-request`.
     pub fn on_request<'a, I: HostIo>(
         &'a self,
-        exchange: &'a mut InHand,
+        exchange: &'a mut ExchangeSlot,
         context: CallContext<'a, I>,
     ) -> impl Future<Output = Result<RequestVerdict, CallError>> {
         self.call::<RequestHook, I>(exchange, context)
@@ -135,7 +135,7 @@ impl Slot {
     /// Calls `on-response`.
     pub fn on_response<'a, I: HostIo>(
         &'a self,
-        exchange: &'a mut InHand,
+        exchange: &'a mut ExchangeSlot,
         context: CallContext<'a, I>,
     ) -> impl Future<Output = Result<ResponseVerdict, CallError>> {
         self.call::<ResponseHook, I>(exchange, context)
@@ -152,7 +152,7 @@ impl Slot {
     )]
     pub fn call<'a, H: MessageHook, I: HostIo>(
         &'a self,
-        exchange: &'a mut InHand,
+        exchange: &'a mut ExchangeSlot,
         context: CallContext<'a, I>,
     ) -> impl Future<Output = Result<H::Verdict, CallError>> {
         async move {
@@ -169,16 +169,16 @@ impl Slot {
     /// Calls a hook on this worker, to its end.
     fn call_inline<H: MessageHook>(
         &self,
-        exchange: &mut InHand,
+        exchange: &mut ExchangeSlot,
         route: Option<&RouteCalls>,
     ) -> Result<H::Verdict, CallError> {
-        H::read(self.call_now(H::HOOK, exchange, route, H::call)?, self.keeper())
+        H::read(self.call_now(H::HOOK, exchange, route, H::call)?, self.unsent())
     }
 
     /// Calls a hook of a plugin whose calls may suspend.
     async fn call_async<H: MessageHook, I: HostIo>(
         &self,
-        exchange: &mut InHand,
+        exchange: &mut ExchangeSlot,
         CallContext { io, route }: CallContext<'_, I>,
     ) -> Result<H::Verdict, CallError> {
         let terms = self.terms();
@@ -195,7 +195,7 @@ impl Slot {
     /// Calls a hook in the background, which takes several turns of this worker and one of the thread there.
     async fn call_offloaded<H: MessageHook>(
         &self,
-        exchange: &mut InHand,
+        exchange: &mut ExchangeSlot,
         route: Option<&RouteCalls>,
     ) -> Result<H::Verdict, CallError> {
         let Some(offload) = &self.offload else { return self.call_inline::<H>(exchange, route) };
@@ -270,7 +270,7 @@ impl Slot {
         }
         self.there.set(self.there.get() + 1);
         let started = match &self.offload {
-            Some(offload) if self.pace.is_slow() => {
+            Some(offload) if self.slow_calls.is_slow() => {
                 let plugin = self.plugin.clone();
                 offload.run(move || at_once(plugin.instance())).await.0
             }
@@ -316,7 +316,7 @@ impl Slot {
     fn terms(&self) -> Terms<'_> {
         Terms {
             offload: self.offload.as_deref(),
-            is_slow: self.offload.is_some() && self.pace.is_slow(),
+            is_slow: self.offload.is_some() && self.slow_calls.is_slow(),
             recycle_after: self.plugin.recycle_after(),
         }
     }
@@ -332,11 +332,11 @@ impl Slot {
         }
         let (counts, plugin) = (self.counts(), &self.plugin.name);
         counts.offloaded.add(u64::from(cost.is_offloaded));
-        if cost.is_offloaded && self.pace.is_slow() {
-            if self.pace.timed(&cost, counts.calls(), now) {
+        if cost.is_offloaded && self.slow_calls.is_slow() {
+            if self.slow_calls.timed(&cost, counts.calls(), now) {
                 tracing::info!(%plugin, "the plugin's calls are quick again and made on this worker");
             }
-        } else if self.pace.seen(&cost, counts.calls(), now) {
+        } else if self.slow_calls.seen(&cost, counts.calls(), now) {
             tracing::info!(%plugin, "the plugin's calls take long and are made in the background of this worker");
         }
     }
@@ -344,7 +344,7 @@ impl Slot {
     /// Calls `pick`. `tried` holds the places of those that the request has failed on.
     pub fn pick(
         &self,
-        exchange: &mut InHand,
+        exchange: &mut ExchangeSlot,
         members: &Arc<impl Members + 'static>,
         tried: &[u32],
     ) -> Result<Pick, CallError> {
@@ -357,7 +357,7 @@ impl Slot {
     fn call_now<T>(
         &self,
         hook: Hook,
-        exchange: &mut InHand,
+        exchange: &mut ExchangeSlot,
         route: Option<&RouteCalls>,
         call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
@@ -370,7 +370,7 @@ impl Slot {
     fn call_instance<T>(
         &self,
         hook: Hook,
-        exchange: &mut InHand,
+        exchange: &mut ExchangeSlot,
         route: Option<&RouteCalls>,
         call: impl FnOnce(&mut Instance) -> Option<wasmtime::Result<T>>,
     ) -> Result<Option<T>, CallError> {
@@ -451,7 +451,7 @@ impl Lent<'_> {
     }
 
     /// The call has ended that took the instance.
-    fn give_back<T>(self, ended: Ended<T>, exchange: &mut InHand) -> Result<T, CallError> {
+    fn give_back<T>(self, ended: Ended<T>, exchange: &mut ExchangeSlot) -> Result<T, CallError> {
         let Ended { instance, is_worn, exchange: returned, result, cost } = ended;
         exchange.put_back(returned);
         self.end(instance, is_worn, result.as_ref().err(), cost);

@@ -82,7 +82,7 @@ impl State {
 
     /// Keeps a body that the plugin has made. None if it has made too much; then the call fails.
     pub fn keep_body(&mut self, content: Vec<u8>) -> Option<Bytes> {
-        let kept = self.shared.made.keep(content, self.most_unsent);
+        let kept = self.shared.unsent.keep(content, self.most_unsent);
         self.has_made_too_much |= kept.is_err();
         kept.ok()
     }

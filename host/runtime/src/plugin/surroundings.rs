@@ -1,6 +1,6 @@
 //! What does a plugin see of the world, where it is not the world itself?
 //!
-//! A plugin that serves has the system's clocks and the proxy's log. One on trial has what its tests say, and
+//! A plugin that serves has the system's clocks and the proxy's log. One under test has what its tests say, and
 //! leaves no trace.
 
 use std::{

@@ -4,7 +4,7 @@ use super::{
     bindings::exports::tollgate::policy::{request_hook, response_hook},
     error::CallError,
     exchange::Reply,
-    made::Keeper,
+    unsent::UnsentLimit,
 };
 
 /// What a request hook decided.
@@ -24,23 +24,29 @@ pub enum ResponseVerdict {
 }
 
 impl RequestVerdict {
-    pub(super) fn of(verdict: Option<request_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
+    pub(super) fn of(
+        verdict: Option<request_hook::Verdict>,
+        unsent: UnsentLimit<'_>,
+    ) -> Result<Self, CallError> {
         Ok(match verdict {
             None | Some(request_hook::Verdict::Next) => Self::Next,
             Some(request_hook::Verdict::Forward(upstream)) => Self::Forward(upstream),
             Some(request_hook::Verdict::Reply(reply)) => {
-                Self::Reply(Reply::new(reply.status, reply.headers, keeper.keep(reply.body)?)?)
+                Self::Reply(Reply::new(reply.status, reply.headers, unsent.keep(reply.body)?)?)
             }
         })
     }
 }
 
 impl ResponseVerdict {
-    pub(super) fn of(verdict: Option<response_hook::Verdict>, keeper: Keeper<'_>) -> Result<Self, CallError> {
+    pub(super) fn of(
+        verdict: Option<response_hook::Verdict>,
+        unsent: UnsentLimit<'_>,
+    ) -> Result<Self, CallError> {
         Ok(match verdict {
             None | Some(response_hook::Verdict::Next) => Self::Next,
             Some(response_hook::Verdict::Reply(reply)) => {
-                Self::Reply(Reply::new(reply.status, reply.headers, keeper.keep(reply.body)?)?)
+                Self::Reply(Reply::new(reply.status, reply.headers, unsent.keep(reply.body)?)?)
             }
         })
     }

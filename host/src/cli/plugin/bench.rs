@@ -13,8 +13,8 @@ use super::print::{self, Colors};
 use crate::{
     config::ByteSize,
     plugin::{Compiler, Engine, EngineSettings, Hook},
+    plugin_tests::{Picks, PluginUnderTest, Props, Step, TestFile, TestRun, settings, subject},
     telemetry::with_sources,
-    trial::{Picks, Props, Stage, Step, TestFile, Trial, settings, subject},
 };
 
 #[derive(Debug, Args)]
@@ -62,11 +62,11 @@ pub(super) async fn run(arguments: BenchArguments) -> anyhow::Result<ExitCode> {
     let code = engine.load(&bytes)?;
     say!("{}", Colors::of_terminal().bold(&subject.name));
     say!("  compile: {}, {}", print::duration(started.elapsed()), ByteSize::bytes(bytes.len()));
-    measure(&Trial { name: subject.name.clone(), code }, file, time)?;
+    measure(&PluginUnderTest { name: subject.name.clone(), code }, file, time)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()> {
+fn measure(plugin: &PluginUnderTest, file: &TestFile, time: Duration) -> anyhow::Result<()> {
     let mut starts = Vec::new();
     for (number, case) in file.cases.iter().enumerate() {
         let case = case.get_ref();
@@ -81,7 +81,7 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
         settings.limits.recycle_after = u32::MAX;
         let start = || {
             let props = Props::of(file, Some(case));
-            Stage::set(&trial.code, &trial.name, &settings, &props, case.time.unwrap_or(file.time))
+            TestRun::set(&plugin.code, &plugin.name, &settings, &props, case.time.unwrap_or(file.time))
                 .map_err(|not_set| not_set.error)
         };
         if number == 0 {
@@ -107,7 +107,7 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
                 (step.pick.is_some(), Hook::Pick),
                 (step.response.is_some(), Hook::OnResponse),
             ] {
-                if !asks || !trial.code.exports(hook) {
+                if !asks || !plugin.code.exports(hook) {
                     continue;
                 }
                 let mut calls = Vec::new();
@@ -117,7 +117,7 @@ fn measure(trial: &Trial, file: &TestFile, time: Duration) -> anyhow::Result<()>
                 }
                 say!("    {}: {}", hook.name(), Spread::of(&mut calls));
             }
-            if let Some(ended) = step.complete.as_ref().filter(|_| trial.code.exports(Hook::OnComplete)) {
+            if let Some(ended) = step.complete.as_ref().filter(|_| plugin.code.exports(Hook::OnComplete)) {
                 let mut calls = Vec::new();
                 let until = Instant::now() + time;
                 while Instant::now() < until {

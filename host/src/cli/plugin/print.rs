@@ -4,7 +4,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use crate::{
     plugin::Logged,
-    trial::{
+    plugin_tests::{
         CaseReport, Difference, Level,
         conformance::{self, Conformance, Finding, Soak},
     },

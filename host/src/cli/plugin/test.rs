@@ -17,12 +17,12 @@ use notify::{RecursiveMode, Watcher};
 use super::print::{self, Colors};
 use crate::{
     plugin::Engine,
-    telemetry::with_sources,
-    trial::{
-        Trial, bless,
+    plugin_tests::{
+        PluginUnderTest, bless,
         junit::{self, Suite},
         subject::{self, Component, Subject, SubjectError},
     },
+    telemetry::with_sources,
 };
 
 #[derive(Debug, Args)]
@@ -119,9 +119,9 @@ fn one(engine: &Engine, subject: &Subject, arguments: &TestArguments) -> anyhow:
     if arguments.conformance {
         say!("  {} C001 it can be loaded", colors.green("ok  "));
     }
-    let trial = Trial { name: subject.name.clone(), code };
+    let plugin = PluginUnderTest { name: subject.name.clone(), code };
     let file = subject.tests.as_ref().map(|(file, _)| file);
-    let report = file.filter(|_| !arguments.conformance).map(|file| trial.run(file));
+    let report = file.filter(|_| !arguments.conformance).map(|file| plugin.run(file));
     let mut result = Result::Passed;
     if let Some(report) = &report {
         report.cases.iter().for_each(|case| print::case(case, &colors));
@@ -147,7 +147,7 @@ fn one(engine: &Engine, subject: &Subject, arguments: &TestArguments) -> anyhow:
         }
         result = if blessed.left.is_empty() { Result::Passed } else { Result::Failed };
     }
-    let conformance = trial.conformance(file);
+    let conformance = plugin.conformance(file);
     print::conformance(&conformance, arguments.conformance, &colors);
     if let Some(soak) = &conformance.soak {
         print::soak(soak);

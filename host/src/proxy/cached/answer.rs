@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{Visit, set};
+use super::{CacheLookup, set};
 use crate::{
     body::Content,
     cache::{
@@ -14,7 +14,7 @@ use crate::{
     proxy::observer::Observer,
 };
 
-impl Visit {
+impl CacheLookup {
     /// What a client gets of a stored response: all of it, a part, or the word that it has it already.
     pub(super) fn answer(
         &self,

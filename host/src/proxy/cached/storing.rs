@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header, response};
 use hyper::body::Incoming;
 
-use super::{Renewed, Visit};
+use super::{CacheLookup, Renewed};
 use crate::{
     body::Content,
     cache::{
         Rules,
-        fill::{Coming, Outcome, Stream},
+        fill::{Coming, FillResult, Stream},
         key::{self, Key},
         policy::{self, Asked, Freshness, Judgement, Refusal, Selection, Time, Vary},
         status::Forward,
@@ -22,7 +22,7 @@ use crate::{
     proxy::{Context, sent::Sent},
 };
 
-impl Visit {
+impl CacheLookup {
     /// A stored response with new fields, put in the place of the old if it may be stored still.
     ///
     /// What was answered to a request that nothing may be stored for changes nothing for others: neither are its
@@ -180,7 +180,7 @@ impl Visit {
         }
         if let Some(lead) = self.lead.take() {
             self.cache.store.passes(&self.key, now);
-            lead.end(Outcome::Passed);
+            lead.end(FillResult::Passed);
         }
     }
 
@@ -190,7 +190,7 @@ impl Visit {
         let is_stored = self.cache.store.put(&self.key, stored.clone(), self.asked_for_storing());
         if let Some(lead) = self.lead.take() {
             let is_for_all = is_stored && is_shared(&stored.freshness);
-            lead.end(if is_for_all { Outcome::Stored(stored) } else { Outcome::Passed });
+            lead.end(if is_for_all { FillResult::Stored(stored) } else { FillResult::Passed });
         }
     }
 
@@ -235,7 +235,7 @@ impl Visit {
     fn give_up_lead(&mut self) {
         if let Some(lead) = self.lead.take() {
             self.cache.store.passes(&self.key, Time::now());
-            lead.end(Outcome::Passed);
+            lead.end(FillResult::Passed);
         }
     }
 
@@ -318,7 +318,7 @@ impl Visit {
     fn break_off(mut self: Box<Self>, stream: &Stream) {
         stream.break_off();
         if let Some(lead) = self.lead.take() {
-            lead.end(Outcome::Passed);
+            lead.end(FillResult::Passed);
         }
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Uri, header, request};
 use super::report::{Asked, Changed, Explanation, Near, Prepared, Routed, hidden, lines, micros};
 use crate::{
     authority,
-    plugin::{CallError, Exchange, InHand},
+    plugin::{CallError, Exchange, ExchangeSlot},
     proxy::{context::Context, decision::Decision, identity::Came},
     route::Objection,
     snapshot::{Route, Snapshot, Step},
@@ -66,15 +66,15 @@ impl Explaining {
         let micros = micros(self.since);
         let snapshot = &context.generation.snapshot;
         let near = snapshot.table.near(&host(head), head.uri.path(), &head.method, &head.headers, NEAR + 1);
-        let is_other = |place: usize| route.is_none_or(|route| !std::ptr::eq(route, &snapshot.routes[place]));
-        let near = near.into_iter().filter(|(place, _)| is_other(*place)).take(NEAR);
+        let is_other = |index: usize| route.is_none_or(|route| !std::ptr::eq(route, &snapshot.routes[index]));
+        let near = near.into_iter().filter(|(index, _)| is_other(*index)).take(NEAR);
         self.report.route = Some(Routed {
             micros,
             name: route.map(|route| route.name.to_string()),
             upstream: route.map(|route| snapshot.upstreams[route.upstream].upstream.name.to_string()),
             near: near
-                .map(|(place, objection)| Near {
-                    name: snapshot.routes[place].name.to_string(),
+                .map(|(index, objection)| Near {
+                    name: snapshot.routes[index].name.to_string(),
                     objection: match objection {
                         None => "it matches, and another is closer".to_owned(),
                         Some(Objection::Host) => "it is for another host".to_owned(),
@@ -95,7 +95,7 @@ impl Explaining {
         before: Before,
         context: &Context,
         (route, number, step): (&Route, usize, &Step),
-        exchange: &InHand,
+        exchange: &ExchangeSlot,
         decided: Result<&Decision, &CallError>,
     ) {
         let snapshot = &context.generation.snapshot;
@@ -127,15 +127,15 @@ fn host(head: &request::Parts) -> String {
     head.headers.get(header::HOST).map(|host| authority::host_name(host).into_owned()).unwrap_or_default()
 }
 
-pub(super) fn names(snapshot: &Snapshot, places: impl IntoIterator<Item = usize>) -> Vec<String> {
-    places.into_iter().map(|place| snapshot.plugins[place].plugin.name.to_string()).collect()
+pub(super) fn names(snapshot: &Snapshot, indices: impl IntoIterator<Item = usize>) -> Vec<String> {
+    indices.into_iter().map(|index| snapshot.plugins[index].plugin.name.to_string()).collect()
 }
 
 /// A request before a plugin was asked.
 pub(in crate::proxy) struct Before {
     headers: HeaderMap,
     target: Uri,
-    promised: HeaderMap,
+    response_headers: HeaderMap,
     notes: Vec<(String, String)>,
     since: Instant,
 }
@@ -145,14 +145,14 @@ impl Before {
         Self {
             headers: exchange.request.headers.clone(),
             target: exchange.request.uri.clone(),
-            promised: exchange.promised().iter().cloned().collect(),
+            response_headers: exchange.response_headers().iter().cloned().collect(),
             notes: exchange.notes().to_vec(),
             since: Instant::now(),
         }
     }
 
     /// What has changed since.
-    fn asked(self, plugin: &str, exchange: &InHand) -> Asked {
+    fn asked(self, plugin: &str, exchange: &ExchangeSlot) -> Asked {
         let micros = micros(self.since);
         let name = plugin.to_owned();
         // It is not there where a call was given up.
@@ -160,7 +160,7 @@ impl Before {
             return Asked { name, micros, verdict: "failed", ..Asked::default() };
         };
         let Changed { set, removed } = Changed::between(&self.headers, &exchange.request.headers);
-        let promised = exchange.promised().iter().cloned().collect();
+        let response_headers = exchange.response_headers().iter().cloned().collect();
         let uri = &exchange.request.uri;
         let is_new = |note: &&(String, String)| !self.notes.contains(note);
         Asked {
@@ -169,7 +169,7 @@ impl Before {
             verdict: "next",
             set,
             removed,
-            response: Changed::between(&self.promised, &promised).set,
+            response: Changed::between(&self.response_headers, &response_headers).set,
             target: (*uri != self.target).then(|| uri.to_string()),
             notes: exchange
                 .notes()

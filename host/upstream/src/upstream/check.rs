@@ -23,10 +23,10 @@ use hyper_util::rt::TokioIo;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, head, share, transport::Stream};
+use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, head, http2_pool, transport::Stream};
 use crate::{
     config::{self, CheckProtocol, Protocol},
-    proxy_protocol::Introduction,
+    proxy_protocol::ProxyHeader,
     telemetry::with_sources,
 };
 
@@ -134,13 +134,13 @@ pub(super) async fn ask_load(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, a
 }
 
 /// What an endpoint is told of whose connection a check is, where it wants to know.
-fn own(upstream: &Upstream) -> Option<Introduction> {
-    upstream.settings.proxy_protocol.then_some(Introduction::Own)
+fn own(upstream: &Upstream) -> Option<ProxyHeader> {
+    upstream.settings.proxy_protocol.then_some(ProxyHeader::Own)
 }
 
 struct Check<'a> {
     endpoint: &'a Endpoint,
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
     settings: &'a config::Health,
     /// What is said of the upstream.
     protocol: Protocol,
@@ -263,7 +263,7 @@ impl Check<'_> {
 async fn over_http2(stream: Stream, request: Request<String>) -> Result<Whole, CheckError> {
     let tasks = Tasks::default();
     let (mut sender, connection) = http2::Builder::new(tasks.clone())
-        .max_header_list_size(share::HEAD)
+        .max_header_list_size(http2_pool::HEAD)
         .handshake(TokioIo::new(stream))
         .await?;
     tasks.execute(async {

@@ -25,7 +25,7 @@ use super::{
     link::Link,
     reach,
     switched::Switched,
-    transport::{Memory, Scratch, Stream, Transport},
+    transport::{Scratch, SentHead, Stream, Transport},
 };
 use crate::{
     body::RequestBody,
@@ -33,7 +33,7 @@ use crate::{
     config::{Protocol, Reach},
     descriptors,
     drain::Drain,
-    proxy_protocol::Introduction,
+    proxy_protocol::ProxyHeader,
     tls,
 };
 
@@ -124,22 +124,23 @@ pub(super) async fn drive(
     stream: Stream,
     drain: &Drain,
     scratch: &Scratch,
-) -> Result<(Sender, Rc<RefCell<Memory>>), ConnectError> {
+) -> Result<(Sender, Rc<RefCell<SentHead>>), ConnectError> {
     let is_counted = stream.is_counted();
-    let (transport, memory) = Transport::new(stream, scratch.clone());
+    let (transport, sent_head) = Transport::new(stream, scratch.clone());
     let (sender, mut connection) = http1::handshake(transport).await?;
-    let known = memory.clone();
+    let known = sent_head.clone();
     drain.spawn_local(async move {
         let driven = poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx).map(Driven::Ended);
-            let mut memory = known.borrow_mut();
+            let mut sent_head = known.borrow_mut();
             if polled.is_pending()
-                && let Some((heir, sender)) = memory.heir_elsewhere.take_if(|(_, sender)| sender.is_ready())
+                && let Some((upgrade_sender, sender)) =
+                    sent_head.handed_over.take_if(|(_, sender)| sender.is_ready())
             {
-                return Poll::Ready(Driven::Moves(heir, sender));
+                return Poll::Ready(Driven::Moves(upgrade_sender, sender));
             }
             if is_counted && polled.is_pending() {
-                memory.driver = Some(cx.waker().clone());
+                sent_head.driver = Some(cx.waker().clone());
             }
             polled
         })
@@ -149,29 +150,29 @@ pub(super) async fn drive(
             // Somebody who was to get it is told by the drop, and waits for another.
             Driven::Ended(Err(error)) => tracing::debug!(%error, "upstream connection ended"),
             Driven::Ended(Ok(())) => {
-                let heir = known.borrow_mut().heir.take();
-                if let Some(heir) = heir {
+                let upgrade_sender = known.borrow_mut().upgrade_sender.take();
+                if let Some(upgrade_sender) = upgrade_sender {
                     let http1::Parts { io, read_buf, .. } = connection.into_parts();
                     let (stream, rest) = io.into_rest();
                     let begun =
                         if rest.is_empty() { read_buf } else { [&read_buf[..], &rest].concat().into() };
                     // Nobody wants it unless the endpoint has agreed to another protocol.
-                    let _ = heir.send(Switched::alone(stream, begun));
+                    let _ = upgrade_sender.send(Switched::alone(stream, begun));
                 }
             }
-            Driven::Moves(heir, sender) => {
+            Driven::Moves(upgrade_sender, sender) => {
                 let http1::Parts { io, read_buf, .. } = connection.into_parts();
                 drop(sender);
                 let (mut stream, rest) = io.into_rest();
                 // What has come unasked is no answer to the next request.
                 if read_buf.is_empty() && rest.is_empty() && stream.leave().is_ok() {
                     // If whoever waited has gone, it is closed.
-                    heir.give(Got::Moved(stream));
+                    upgrade_sender.give(Got::Moved(stream));
                 }
             }
         }
     });
-    Ok((sender, memory))
+    Ok((sender, sent_head))
 }
 
 /// What becomes of a connection.
@@ -185,7 +186,7 @@ enum Driven {
 /// descriptors left for it, others are asked to close what nobody uses, and it waits, for `limit` at most.
 pub(super) async fn dial_patiently(
     endpoint: &Endpoint,
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
     protocol: Protocol,
     permit: Option<ConnectionPermit>,
     clock: &Clock,
@@ -211,7 +212,7 @@ pub(super) async fn dial_patiently(
 /// is to be one.
 pub(super) async fn dial(
     endpoint: &Endpoint,
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
     protocol: Protocol,
 ) -> Result<Stream, ConnectError> {
     if let Some(path) = endpoint.authority.socket() {
@@ -274,7 +275,7 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 /// Says whose connection it is, before anything else is said.
 async fn introduce<S: AsyncWrite + Unpin>(
     stream: &mut S,
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
 ) -> Result<(), ConnectError> {
     let Some(introduction) = introduction else { return Ok(()) };
     stream.write_all(&introduction.write()).await.map_err(ConnectError::Connect)

@@ -18,7 +18,7 @@ use std::{
 use tokio::sync::{Notify, oneshot};
 
 use super::transport::Stream;
-use crate::proxy_protocol::Introduction;
+use crate::proxy_protocol::ProxyHeader;
 
 /// The connections to one endpoint, of all workers.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Wanted {
     /// The number of the worker's pool.
     pub pool: u64,
     /// A connection that begins with another is of no use.
-    pub introduction: Option<Introduction>,
+    pub introduction: Option<ProxyHeader>,
     /// Whether only a new connection is of use, as for HTTP/2.
     pub is_new: bool,
     /// Its worker has no connection to the endpoint at all, so that nothing that ends there will help.
@@ -121,7 +121,7 @@ impl Connections {
 
     /// What a connection that comes free has to begin with for the first who waits to have it. None if nobody waits, or only
     /// a new one helps.
-    pub(super) fn wanted(&self) -> Option<Option<Introduction>> {
+    pub(super) fn wanted(&self) -> Option<Option<ProxyHeader>> {
         let first = self.line().waiters.front()?.wanted;
         (!first.is_new).then_some(first.introduction)
     }
@@ -173,7 +173,7 @@ impl Connections {
 
     /// The first of the line, who is to get a connection that comes free. Nobody, if a new connection is all that helps:
     /// then this one is to be closed.
-    pub(super) fn next(&self, introduction: Option<Introduction>) -> Option<Waiter> {
+    pub(super) fn next(&self, introduction: Option<ProxyHeader>) -> Option<Waiter> {
         let mut line = self.line();
         let first = line.waiters.front()?.wanted;
         if first.is_new || first.introduction != introduction {
@@ -279,8 +279,8 @@ impl InLine {
     pub fn give_up(&mut self) -> Option<Got> {
         let waiter = {
             let mut line = self.connections.line();
-            let place = line.waiters.iter().position(|waiter| waiter.id == self.id);
-            place.and_then(|place| line.waiters.remove(place))
+            let index = line.waiters.iter().position(|waiter| waiter.id == self.id);
+            index.and_then(|index| line.waiters.remove(index))
         };
         match waiter {
             Some(_) => {

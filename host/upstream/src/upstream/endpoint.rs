@@ -274,14 +274,14 @@ pub(super) fn is_same_tls(one: Option<&Arc<Origination>>, other: Option<&Arc<Ori
 #[derive(Debug)]
 pub struct InFlight {
     pub(super) endpoint: Arc<Endpoint>,
-    pub(super) trial: Trial,
+    pub(super) probe: Probe,
     /// How often the endpoint had become healthy when the request began.
     recoveries: u32,
 }
 
 /// Whether a request tells that an ejected endpoint is well again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trial {
+pub(super) enum Probe {
     No,
     /// It was sent for that, and is the only one.
     Claimed,
@@ -292,25 +292,25 @@ pub(super) enum Trial {
 }
 
 impl InFlight {
-    pub(super) fn new(endpoint: Arc<Endpoint>, trial: Trial) -> Self {
+    pub(super) fn new(endpoint: Arc<Endpoint>, probe: Probe) -> Self {
         endpoint.requests.fetch_add(BEGUN + 1, Ordering::Relaxed);
-        Self::begun(endpoint, trial)
+        Self::begun(endpoint, probe)
     }
 
     /// None if as many as `most` are in flight.
-    pub(super) fn within(endpoint: &Arc<Endpoint>, trial: Trial, most: Option<NonZero<u32>>) -> Option<Self> {
-        let Some(most) = most else { return Some(Self::new(endpoint.clone(), trial)) };
+    pub(super) fn within(endpoint: &Arc<Endpoint>, probe: Probe, most: Option<NonZero<u32>>) -> Option<Self> {
+        let Some(most) = most else { return Some(Self::new(endpoint.clone(), probe)) };
         let before = endpoint.requests.fetch_add(BEGUN + 1, Ordering::Relaxed);
         if before % BEGUN >= u64::from(most.get()) {
             endpoint.requests.fetch_sub(BEGUN + 1, Ordering::Relaxed);
             return None;
         }
-        Some(Self::begun(endpoint.clone(), trial))
+        Some(Self::begun(endpoint.clone(), probe))
     }
 
-    fn begun(endpoint: Arc<Endpoint>, trial: Trial) -> Self {
+    fn begun(endpoint: Arc<Endpoint>, probe: Probe) -> Self {
         let recoveries = endpoint.recoveries.load(Ordering::Relaxed);
-        Self { endpoint, trial, recoveries }
+        Self { endpoint, probe, recoveries }
     }
 
     /// Whether the endpoint has become healthy since the request began.
@@ -326,7 +326,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.requests.fetch_sub(1, Ordering::Relaxed);
-        if self.trial == Trial::Claimed {
+        if self.probe == Probe::Claimed {
             self.endpoint.is_tried.store(false, Ordering::Relaxed);
         }
     }

@@ -310,16 +310,16 @@ impl Head {
         let Some(status) = status_of(bytes)? else { return Ok(None) };
         let mut line = *seen;
         let (mut lines, mut is_plain) = (0, *seen == 0);
-        for place in memchr::memchr2_iter(b'\n', b':', &bytes[*seen..]) {
-            let place = *seen + place;
-            let before = place.checked_sub(1).map_or(b'\n', |before| bytes[before]);
-            if bytes[place] == b':' {
+        for index in memchr::memchr2_iter(b'\n', b':', &bytes[*seen..]) {
+            let index = *seen + index;
+            let before = index.checked_sub(1).map_or(b'\n', |before| bytes[before]);
+            if bytes[index] == b':' {
                 is_plain &= !matches!(before, b' ' | b'\t');
                 continue;
             }
             is_plain &= before == b'\r';
-            if matches!(&bytes[line..place], [] | [b'\r']) {
-                let length = place + 1;
+            if matches!(&bytes[line..index], [] | [b'\r']) {
+                let length = index + 1;
                 if length > limits.size {
                     return Err(BadHead::TooLarge(limits.size));
                 }
@@ -330,7 +330,7 @@ impl Head {
                 }
                 return Ok(Some(Self { length, status, fields, is_plain }));
             }
-            line = place + 1;
+            line = index + 1;
             lines += 1;
             is_plain &= !matches!(bytes.get(line), Some(b' ' | b'\t'));
         }

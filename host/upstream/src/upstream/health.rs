@@ -49,8 +49,8 @@ pub enum Event {
     /// Requests have met what takes an endpoint out, and what the last of them has met, where that says more.
     Failing(Reason, Option<Arc<str>>),
     /// A request that tried out whether an ejected endpoint is well again.
-    TrialPassed,
-    TrialFailed,
+    ProbePassed,
+    ProbeFailed,
     /// It is to get no more requests.
     TakenOut,
     /// It is to get requests again.
@@ -175,7 +175,7 @@ impl Health {
                     self.checked = Checked::Well;
                     self.contrary = 0;
                 }
-                // A check is the trial, once the time is over.
+                // A check is the probe, once the time is over.
                 if self.ejection.is_some_and(|ejection| ejection.until <= now) {
                     self.readmit(now);
                 }
@@ -206,11 +206,11 @@ impl Health {
                     self.eject(now, &settings.outlier);
                 }
             }
-            Event::TrialPassed => {
+            Event::ProbePassed => {
                 self.last_healthy = Some(now);
                 self.readmit(now);
             }
-            Event::TrialFailed => {
+            Event::ProbeFailed => {
                 if self.ejection.is_some() {
                     self.readmit(now);
                     self.eject(now, &settings.outlier);
@@ -248,7 +248,7 @@ impl Health {
     }
 
     /// From when on a request may try out whether an ejected endpoint is well again. Not where checks do that.
-    pub fn trial_from(&self, settings: &config::Upstream) -> Option<Instant> {
+    pub fn probe_from(&self, settings: &config::Upstream) -> Option<Instant> {
         self.ejection.filter(|_| settings.health.is_none()).map(|ejection| ejection.until)
     }
 
@@ -267,8 +267,8 @@ impl Health {
             let tenths = self.tenths(now, settings);
             (tenths < 10).then(|| since + over * tenths / 10)
         };
-        let trial = self.trial_from(settings).filter(|from| *from > now);
-        [trial, ramp()].into_iter().flatten().min()
+        let probe = self.probe_from(settings).filter(|from| *from > now);
+        [probe, ramp()].into_iter().flatten().min()
     }
 }
 
@@ -350,7 +350,7 @@ pub fn outliers(measured: &[Measured], settings: &config::Outlier) -> Vec<(usize
         let most = f64::from(middle?) * settings.latency_factor?;
         (f64::from(one.latency_us) > most).then_some(Reason::Slow)
     };
-    let judge = |(place, one)| Some((place, reason(one)?));
+    let judge = |(index, one)| Some((index, reason(one)?));
     measured.iter().enumerate().filter_map(judge).collect()
 }
 
@@ -388,13 +388,13 @@ mod tests {
         let settings = settings(settings_text);
         let start = Instant::now();
         let mut health = Health::new(None);
-        for (place, (second, event, expected)) in story.iter().enumerate() {
+        for (index, (second, event, expected)) in story.iter().enumerate() {
             let before = health.state(&settings);
             let now = start + Duration::from_secs(*second);
             let transition = health.note(event.clone(), now, &settings);
-            assert_eq!(health.state(&settings), *expected, "after {place}: {event:?}");
+            assert_eq!(health.state(&settings), *expected, "after {index}: {event:?}");
             let told = transition.map(|transition| (transition.from, transition.to));
-            assert_eq!(told, (before != *expected).then_some((before, *expected)), "at {place}: {event:?}");
+            assert_eq!(told, (before != *expected).then_some((before, *expected)), "at {index}: {event:?}");
         }
     }
 
@@ -435,11 +435,11 @@ mod tests {
                 (2, Event::CheckPassed, State::Healthy),
             ],
         );
-        goes("", &[(0, gone, State::Ejected), (1, Event::TrialPassed, State::Healthy)]);
+        goes("", &[(0, gone, State::Ejected), (1, Event::ProbePassed, State::Healthy)]);
     }
 
     #[test]
-    fn an_ejection_ends_by_a_check_or_a_trial_after_its_time() {
+    fn an_ejection_ends_by_a_check_or_a_probe_after_its_time() {
         use State::{Ejected, Healthy};
         let errors = Event::Failing(Reason::Errors, None);
         goes(
@@ -453,7 +453,7 @@ mod tests {
         );
         goes(
             "outlier.eject = '10s'",
-            &[(0, errors, Ejected), (11, Event::TrialFailed, Ejected), (40, Event::TrialPassed, Healthy)],
+            &[(0, errors, Ejected), (11, Event::ProbeFailed, Ejected), (40, Event::ProbePassed, Healthy)],
         );
     }
 
@@ -465,23 +465,23 @@ mod tests {
         let mut health = Health::new(None);
         let mut ejected = |from: u64, event: Event| {
             health.note(event, at(from), &settings);
-            let until = health.trial_from(&settings);
+            let until = health.probe_from(&settings);
             until.map(|until| until.duration_since(start).as_secs() - from)
         };
         let failing = || Event::Failing(Reason::NoAnswer, None);
         assert_eq!(ejected(0, failing()), Some(10));
         assert_eq!(ejected(5, failing()), Some(5), "what was under way adds nothing");
-        assert_eq!(ejected(10, Event::TrialFailed), Some(20));
-        assert_eq!(ejected(30, Event::TrialFailed), Some(30), "no longer than allowed");
-        assert_eq!(ejected(60, Event::TrialPassed), None);
+        assert_eq!(ejected(10, Event::ProbeFailed), Some(20));
+        assert_eq!(ejected(30, Event::ProbeFailed), Some(30), "no longer than allowed");
+        assert_eq!(ejected(60, Event::ProbePassed), None);
         assert_eq!(ejected(80, failing()), Some(30), "well for less time than it was out");
-        assert_eq!(ejected(110, Event::TrialPassed), None);
+        assert_eq!(ejected(110, Event::ProbePassed), None);
         assert_eq!(ejected(141, failing()), Some(10), "well for longer");
     }
 
     #[test]
-    fn a_trial_without_an_ejection_changes_nothing() {
-        goes("", &[(0, Event::TrialFailed, State::Healthy), (0, Event::TrialPassed, State::Healthy)]);
+    fn a_probe_without_an_ejection_changes_nothing() {
+        goes("", &[(0, Event::ProbeFailed, State::Healthy), (0, Event::ProbePassed, State::Healthy)]);
     }
 
     #[test]
@@ -518,8 +518,8 @@ mod tests {
             assert_eq!(health.next_change(at(millis), &settings), next.map(at), "{millis}");
         }
         health.note(Event::Failing(Reason::NoAnswer, None), at(70_000), &settings);
-        assert_eq!(health.next_change(at(70_000), &settings), Some(at(80_000)), "a trial");
-        health.note(Event::TrialPassed, at(80_000), &settings);
+        assert_eq!(health.next_change(at(70_000), &settings), Some(at(80_000)), "a probe");
+        health.note(Event::ProbePassed, at(80_000), &settings);
         assert_eq!(health.tenths(at(80_000), &settings), 1);
         assert_eq!(Health::new(None).tenths(start, &settings), 10, "there from the start");
         assert_eq!(Health::new(Some(start)).tenths(start, &self::settings("")), 10, "not configured");

@@ -29,7 +29,7 @@ use crate::{
     frames::{Frames, Kind, PREFACE, Part},
 };
 
-/// Memory to read into, one for all connections of a worker.
+/// SentHead to read into, one for all connections of a worker.
 pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
 
 /// The size of a worker's [`Scratch`]: a frame, and its header.
@@ -126,8 +126,8 @@ impl Watch {
             Part::Payload { kind: Kind::Settings, bytes } => settings.read(bytes),
             Part::Payload { .. } => {}
         });
-        for place in changed {
-            bytes[place] = INTERNAL_ERROR;
+        for index in changed {
+            bytes[index] = INTERNAL_ERROR;
         }
         if settings.offers_push { Err("the endpoint offers push, which is not for servers") } else { Ok(()) }
     }

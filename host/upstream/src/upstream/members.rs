@@ -44,7 +44,7 @@ impl Source {
 
 /// What a source has said, and how it does.
 #[derive(Debug, Clone, Default)]
-pub struct Told {
+pub struct SourceReport {
     endpoints: Arc<[config::Endpoint]>,
     /// Lists that came, whether they were new or not.
     pub answers: u64,
@@ -56,7 +56,7 @@ pub struct Told {
     pub error: Option<Arc<str>>,
 }
 
-impl Told {
+impl SourceReport {
     /// How many endpoints it names, those included that others name as well.
     pub fn endpoints(&self) -> usize {
         self.endpoints.len()
@@ -111,7 +111,7 @@ struct Registration {
 /// What all sources of the upstreams of one name have said.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    told: BTreeMap<Source, Told>,
+    told: BTreeMap<Source, SourceReport>,
     /// By address, in the order of addresses.
     registered: BTreeMap<String, Registration>,
 }
@@ -166,7 +166,7 @@ impl Members {
     }
 
     /// What a source has said.
-    pub fn told(&self, source: Source) -> Told {
+    pub fn told(&self, source: Source) -> SourceReport {
         self.told.get(&source).cloned().unwrap_or_default()
     }
 

@@ -18,7 +18,7 @@ mod head;
 mod health;
 mod http2;
 mod interim;
-mod keep;
+mod maintenance;
 mod limit;
 mod link;
 mod members;
@@ -27,7 +27,7 @@ mod pool;
 mod reach;
 mod report;
 mod roster;
-mod share;
+mod http2_pool;
 mod switched;
 mod transport;
 
@@ -40,9 +40,9 @@ pub use endpoint::{Endpoint, InFlight};
 pub use head::{BadHead, HeadLimits};
 pub use health::{Event, Health, Reason, State, Transition};
 pub use interim::Interim;
-pub use keep::Keepers;
 pub use limit::{Entering, Permit};
-pub use members::{RegisterError, Registered, Source, Told};
+pub use maintenance::Maintenance;
+pub use members::{RegisterError, Registered, Source, SourceReport};
 pub use origins::Origins;
 pub use pool::{Lease, Pool, Terms};
 pub use roster::{Entry, Roster};
@@ -75,7 +75,7 @@ use crate::{
 };
 use adapt::Gradient;
 use budget::Budget;
-use endpoint::{Spoken, Trial, is_same_tls};
+use endpoint::{Probe, Spoken, is_same_tls};
 use health::{Measured, may_eject, outliers};
 use limit::Limiter;
 use members::{Members, News};
@@ -122,7 +122,7 @@ struct Shared {
     gradient: Mutex<Gradient>,
     /// Microseconds that requests took since somebody looked, times 2^24, and their number; where the limit adapts.
     timing: AtomicU64,
-    /// Told when time may have another meaning: there is something new to wait for.
+    /// SourceReport when time may have another meaning: there is something new to wait for.
     changed: watch::Sender<()>,
 }
 
@@ -290,7 +290,7 @@ impl Upstream {
     }
 
     /// The sources that it has, each with what it has said.
-    pub fn sources(&self) -> Vec<(Source, Told)> {
+    pub fn sources(&self) -> Vec<(Source, SourceReport)> {
         let common = self.shared.common();
         discover::sources(&self.settings)
             .into_iter()
@@ -407,7 +407,7 @@ impl Upstream {
     pub fn is_usable(&self) -> bool {
         let now = Instant::now();
         let is_to_be_tried = |entry: &Entry| {
-            entry.endpoint.health().trial_from(&self.settings).is_some_and(|from| from <= now)
+            entry.endpoint.health().probe_from(&self.settings).is_some_and(|from| from <= now)
         };
         let may_serve = |entry: &Entry| match entry.state {
             State::NotInitiated | State::Healthy => true,
@@ -503,12 +503,12 @@ impl Upstream {
         if self.is_measured {
             endpoint.interval.fetch_add((1 << 32) + u64::from(is_error), Ordering::Relaxed);
         }
-        match (request.trial, is_error) {
-            (Trial::No, _) => {}
-            (Trial::InPassing | Trial::Claimed, false) => self.note(endpoint, Event::TrialPassed),
-            (Trial::Claimed, true) => self.note(endpoint, Event::TrialFailed),
-            (Trial::InPassing, true) => {}
-            (Trial::Unwell, is_error) => endpoint.has_proved_itself.store(!is_error, Ordering::Relaxed),
+        match (request.probe, is_error) {
+            (Probe::No, _) => {}
+            (Probe::InPassing | Probe::Claimed, false) => self.note(endpoint, Event::ProbePassed),
+            (Probe::Claimed, true) => self.note(endpoint, Event::ProbeFailed),
+            (Probe::InPassing, true) => {}
+            (Probe::Unwell, is_error) => endpoint.has_proved_itself.store(!is_error, Ordering::Relaxed),
         }
         let most = self.settings.outlier.consecutive_errors;
         if !is_error {
@@ -536,11 +536,11 @@ impl Upstream {
             endpoint.interval.fetch_add((1 << 32) + 1, Ordering::Relaxed);
         }
         let most = self.settings.outlier.consecutive_failures;
-        if request.trial == Trial::Unwell {
+        if request.probe == Probe::Unwell {
             endpoint.has_proved_itself.store(false, Ordering::Relaxed);
         }
-        if request.trial == Trial::Claimed {
-            self.note(endpoint, Event::TrialFailed);
+        if request.probe == Probe::Claimed {
+            self.note(endpoint, Event::ProbeFailed);
         } else if most > 0 && failures.is_multiple_of(most) {
             self.note(endpoint, Event::Failing(reason, Some(error)));
         }
@@ -564,7 +564,7 @@ impl Upstream {
             return;
         }
         // Its time begins anew, though the state is the same.
-        let is_renewed = matches!(event, Event::TrialFailed);
+        let is_renewed = matches!(event, Event::ProbeFailed);
         if self.change(endpoint, event, now) || is_renewed {
             // What is put off is done by whoever keeps the upstream.
             if self.put_off(&common, now).is_none() {
@@ -641,8 +641,8 @@ impl Upstream {
     fn judge(&self) {
         let roster = self.roster.load_full();
         let measured: Vec<Measured> = roster.all().iter().map(|entry| entry.endpoint.measured()).collect();
-        for (place, reason) in outliers(&measured, &self.settings.outlier) {
-            let endpoint = &roster.all()[place].endpoint;
+        for (index, reason) in outliers(&measured, &self.settings.outlier) {
+            let endpoint = &roster.all()[index].endpoint;
             let cause = if reason == Reason::FailureRate { endpoint.last_failure() } else { None };
             self.note(endpoint, Event::Failing(reason, cause));
         }

@@ -49,11 +49,11 @@ impl Origins {
         let mut problems = Vec::new();
         let mut list = Vec::new();
         for grant in grants {
-            let (place, grant) = (grant.span(), grant.get_ref());
+            let (index, grant) = (grant.span(), grant.get_ref());
             match Origin::new(plugin, grant, folder, previous) {
                 Ok(Some(origin)) => list.push(origin),
                 Ok(None) => {
-                    problems.push(Problem::at(place, "this is no origin that a request can be sent to"));
+                    problems.push(Problem::at(index, "this is no origin that a request can be sent to"));
                 }
                 Err(faults) => problems.extend(faults),
             }
@@ -201,8 +201,8 @@ impl Delivery for OfPlugin<'_> {
 
 impl Origins {
     fn of(&self, grant: &config::HttpGrant) -> Option<&Origin> {
-        let place = self.granted.iter().position(|known| known == grant)?;
-        self.list.get(place)
+        let index = self.granted.iter().position(|known| known == grant)?;
+        self.list.get(index)
     }
 }
 

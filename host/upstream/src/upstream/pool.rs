@@ -25,11 +25,11 @@ use super::{
     connect::{ConnectError, Sender, dial_patiently, drive},
     connections::{ConnectionPermit, Got, IdleMark, InLine, Wanted},
     head::{BadHead, HeadLimits},
+    http2_pool::{self, Http2Pool, Http2Stream, Taken},
     interim::Interim,
     next,
-    share::{self, Share, Shares, Taken},
     switched::Switched,
-    transport::{Memory, Scratch, Stream},
+    transport::{Scratch, SentHead, Stream},
 };
 use crate::{
     body::RequestBody,
@@ -37,7 +37,7 @@ use crate::{
     config::Protocol,
     descriptors,
     drain::Drain,
-    proxy_protocol::Introduction,
+    proxy_protocol::ProxyHeader,
 };
 
 /// The idle connections of one worker.
@@ -53,9 +53,9 @@ pub struct Pool {
     next_handed: Cell<u64>,
     /// Tells pools apart.
     number: u64,
-    /// Told when somebody elsewhere waits for a connection.
+    /// SourceReport when somebody elsewhere waits for a connection.
     wanted: Arc<Notify>,
-    shares: Shares,
+    http2: Http2Pool,
 }
 
 /// The idle connections to one endpoint, oldest first.
@@ -69,7 +69,7 @@ struct Shelf {
 #[derive(Debug)]
 struct Idle {
     free: Free,
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
     since: Tick,
     /// Where connections are limited.
     _mark: Option<IdleMark>,
@@ -79,7 +79,7 @@ struct Idle {
 #[derive(Debug)]
 struct Free {
     sender: Sender,
-    memory: Rc<RefCell<Memory>>,
+    sent_head: Rc<RefCell<SentHead>>,
     /// The client that has authenticated it, if one has.
     owner: Option<Weak<Client>>,
 }
@@ -88,7 +88,7 @@ impl Free {
     /// Whether others may have it, also on another worker. One that a client has authenticated is nobody else's; one from
     /// before connections were limited makes no room; and of one whose last request is still being written more would follow.
     fn may_be_handed_over(&self) -> bool {
-        let Memory { is_counted, is_flushed, .. } = *self.memory.borrow();
+        let SentHead { is_counted, is_flushed, .. } = *self.sent_head.borrow();
         !self.sender.is_closed() && self.owner.is_none() && is_counted && is_flushed
     }
 }
@@ -101,7 +101,7 @@ pub struct Lease {
     switched: Option<oneshot::Receiver<Switched>>,
     endpoint: Arc<Endpoint>,
     /// What the endpoint was told of whose connection it is.
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
     /// The client that has authenticated the connection: it carries no other's requests.
     owner: Option<Weak<Client>>,
     keep: Duration,
@@ -116,7 +116,7 @@ pub struct Lease {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Terms<'a> {
     /// What the endpoint has been told of whose connection it is; the very same, where it is told.
-    pub introduction: Option<Introduction>,
+    pub introduction: Option<ProxyHeader>,
     /// Made now.
     pub is_fresh: bool,
     /// One that can go on in another protocol. Where there is a choice, HTTP/1.1 is spoken on it.
@@ -130,9 +130,9 @@ pub struct Terms<'a> {
 #[derive(Debug)]
 enum Carrier {
     /// A connection that it has to itself.
-    Alone { sender: Sender, memory: Rc<RefCell<Memory>>, is_reused: bool },
+    Alone { sender: Sender, sent_head: Rc<RefCell<SentHead>>, is_reused: bool },
     /// A stream of one.
-    Shared(Share),
+    Shared(Http2Stream),
 }
 
 impl Pool {
@@ -142,7 +142,7 @@ impl Pool {
     pub fn new(clock: Clock, drain: Drain) -> Rc<Self> {
         let wanted = Arc::new(Notify::new());
         let number = next();
-        let shares = Shares::new(clock.clone(), drain.clone(), number, wanted.clone());
+        let http2 = Http2Pool::new(clock.clone(), drain.clone(), number, wanted.clone());
         let scratch = Rc::new(RefCell::new([0; 8 << 10]));
         Rc::new(Self {
             clock,
@@ -153,7 +153,7 @@ impl Pool {
             next_handed: Cell::new(0),
             number,
             wanted,
-            shares,
+            http2,
         })
     }
 
@@ -175,7 +175,7 @@ impl Pool {
     /// There are too few file descriptors for connections that nobody uses.
     fn close_idle(&self) {
         drop(self.idle.take());
-        self.shares.close_idle();
+        self.http2.close_idle();
     }
 
     /// Somebody waits for a connection, for whom an idle one of this worker may do.
@@ -192,7 +192,7 @@ impl Pool {
             while waiting.waiting() > room {
                 let wanted = waiting.wanted();
                 let fits = |idle: &Idle| Some(idle.introduction) == wanted && idle.free.may_be_handed_over();
-                let counts = |idle: &Idle| idle.free.memory.borrow().is_counted;
+                let counts = |idle: &Idle| idle.free.sent_head.borrow().is_counted;
                 let found = idle.iter().rposition(fits).or_else(|| idle.iter().position(counts));
                 let Some(found) = found else { break };
                 let Idle { free, introduction, .. } = idle.remove(found);
@@ -204,11 +204,11 @@ impl Pool {
         }
         // Without the borrow: what ends may have others begin.
         drop(closed);
-        self.shares.let_go();
+        self.http2.let_go();
     }
 
     /// Gives a connection to whoever is first in the line, or gives it back.
-    fn hand_over(&self, endpoint: &Endpoint, introduction: Option<Introduction>, free: Free) -> Option<Free> {
+    fn hand_over(&self, endpoint: &Endpoint, introduction: Option<ProxyHeader>, free: Free) -> Option<Free> {
         if !free.may_be_handed_over() {
             return Some(free);
         }
@@ -226,11 +226,11 @@ impl Pool {
                 let taken_back = self.handed.borrow_mut().remove(&key);
                 return self.hand_over(endpoint, introduction, taken_back?);
             }
-            let Free { sender, memory, owner: _ } = free;
+            let Free { sender, sent_head, owner: _ } = free;
             let driver = {
-                let mut memory = memory.borrow_mut();
-                memory.heir_elsewhere = Some((waiter, sender));
-                memory.driver.take()
+                let mut sent_head = sent_head.borrow_mut();
+                sent_head.handed_over = Some((waiter, sender));
+                sent_head.driver.take()
             };
             if let Some(driver) = driver {
                 driver.wake();
@@ -265,18 +265,18 @@ impl Pool {
         };
         let mut stream = None;
         if endpoint.spoken(protocol) != Spoken::Http1 {
-            match self.shares.take(upstream, endpoint, introduction, protocol, is_fresh).await? {
-                Taken::Share(share) => return Ok(lease(Carrier::Shared(share), None)),
+            match self.http2.take(upstream, endpoint, introduction, protocol, is_fresh).await? {
+                Taken::Http2Stream(share) => return Ok(lease(Carrier::Shared(share), None)),
                 Taken::Alone(made) => stream = made,
             }
         }
         while !is_fresh
             && stream.is_none()
-            && let Some(Free { mut sender, memory, owner }) = self.take(endpoint, introduction, client)
+            && let Some(Free { mut sender, sent_head, owner }) = self.take(endpoint, introduction, client)
         {
             // Ready at once unless its task has still to see that the last response has ended.
             if sender.is_ready() || sender.ready().await.is_ok() {
-                return Ok(lease(Carrier::Alone { sender, memory, is_reused: true }, owner));
+                return Ok(lease(Carrier::Alone { sender, sent_head, is_reused: true }, owner));
             }
         }
         // In a box, since most requests find a connection.
@@ -298,13 +298,13 @@ impl Pool {
             None => {
                 let permit = match self.permit(upstream, endpoint, introduction, is_fresh).await? {
                     Permitted::New(permit) => permit,
-                    Permitted::Free(Free { sender, memory, owner: _ }) => {
-                        return Ok(Carrier::Alone { sender, memory, is_reused: true });
+                    Permitted::Free(Free { sender, sent_head, owner: _ }) => {
+                        return Ok(Carrier::Alone { sender, sent_head, is_reused: true });
                     }
                     Permitted::Moved(mut stream) => {
                         stream.arrive().map_err(ConnectError::Connect)?;
-                        let (sender, memory) = drive(stream, &self.drain, &self.scratch).await?;
-                        return Ok(Carrier::Alone { sender, memory, is_reused: true });
+                        let (sender, sent_head) = drive(stream, &self.drain, &self.scratch).await?;
+                        return Ok(Carrier::Alone { sender, sent_head, is_reused: true });
                     }
                 };
                 let limit = upstream.timeouts.connect.get();
@@ -314,18 +314,18 @@ impl Pool {
             }
         };
         if stream.has_agreed_on_http2() {
-            // It has not been so before. Whoever shares connections makes one that can be shared.
+            // It has not been so before. Whoever http2 connections makes one that can be shared.
             endpoint.note_spoken(true);
             drop(stream);
-            let taken = self.shares.take(upstream, endpoint, introduction, protocol, is_fresh).await?;
+            let taken = self.http2.take(upstream, endpoint, introduction, protocol, is_fresh).await?;
             return match taken {
-                Taken::Share(share) => Ok(Carrier::Shared(share)),
+                Taken::Http2Stream(share) => Ok(Carrier::Shared(share)),
                 // And now it is not.
                 Taken::Alone(_) => Err(ConnectError::Ended),
             };
         }
-        let (sender, memory) = drive(stream, &self.drain, &self.scratch).await?;
-        Ok(Carrier::Alone { sender, memory, is_reused: false })
+        let (sender, sent_head) = drive(stream, &self.drain, &self.scratch).await?;
+        Ok(Carrier::Alone { sender, sent_head, is_reused: false })
     }
 
     /// Waits until there may be one more connection, where they are limited, or until one comes free.
@@ -333,7 +333,7 @@ impl Pool {
         &self,
         upstream: &Upstream,
         endpoint: &Endpoint,
-        introduction: Option<Introduction>,
+        introduction: Option<ProxyHeader>,
         is_fresh: bool,
     ) -> Result<Permitted, ConnectError> {
         let limits = &upstream.settings.limits;
@@ -372,7 +372,7 @@ impl Pool {
     fn take(
         &self,
         endpoint: &Endpoint,
-        introduction: Option<Introduction>,
+        introduction: Option<ProxyHeader>,
         client: Option<&Rc<Client>>,
     ) -> Option<Free> {
         let mut idle = self.idle.borrow_mut();
@@ -394,12 +394,12 @@ impl Pool {
 
     fn put(&self, lease: Lease) {
         // A stream ends with its request.
-        let Carrier::Alone { sender, memory, .. } = lease.carrier else { return };
+        let Carrier::Alone { sender, sent_head, .. } = lease.carrier else { return };
         if sender.is_closed() || self.drain.has_started() {
             return;
         }
         let (endpoint, introduction) = (lease.endpoint, lease.introduction);
-        let mut free = Free { sender, memory, owner: lease.owner };
+        let mut free = Free { sender, sent_head, owner: lease.owner };
         if endpoint.connections.has_waiting() {
             // One that cannot be handed over is closed, which makes room for another.
             match self.hand_over(&endpoint, introduction, free) {
@@ -409,7 +409,7 @@ impl Pool {
             }
         }
         // It was made before connections were limited, and would be one too many for as long as it is used.
-        if lease.is_limited && !free.memory.borrow().is_counted {
+        if lease.is_limited && !free.sent_head.borrow().is_counted {
             return;
         }
         let mark = lease.is_limited.then(|| endpoint.connections.idle());
@@ -443,14 +443,14 @@ impl Pool {
             });
             !connections.is_empty()
         });
-        self.shares.sweep();
+        self.http2.sweep();
     }
 
     /// Closes the idle connections to endpoints that are no longer there.
     pub fn retain<'a>(&self, endpoints: impl Iterator<Item = &'a Arc<Endpoint>>) {
         let kept: rustc_hash::FxHashSet<u64> = endpoints.map(|endpoint| endpoint.id).collect();
         self.idle.borrow_mut().retain(|id, _| kept.contains(id));
-        self.shares.retain(|id| kept.contains(&id));
+        self.http2.retain(|id| kept.contains(&id));
     }
 }
 
@@ -479,7 +479,7 @@ impl Lease {
 
     /// Whether the endpoint has said with this error that it has done nothing with the request.
     pub fn is_refused(&self, error: &hyper::Error) -> bool {
-        self.is_shared() && share::is_refused(error)
+        self.is_shared() && http2_pool::is_refused(error)
     }
 
     /// An answer has come.
@@ -494,7 +494,7 @@ impl Lease {
     pub fn has_retired(&self, error: &hyper::Error) -> bool {
         match &self.carrier {
             Carrier::Alone { .. } => false,
-            Carrier::Shared(share) => share.has_answered() && share::is_retirement(error),
+            Carrier::Shared(share) => share.has_answered() && http2_pool::is_retirement(error),
         }
     }
 
@@ -535,24 +535,24 @@ impl Lease {
         upgrade: Option<&HeaderValue>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         match &mut self.carrier {
-            Carrier::Alone { sender, memory, .. } => {
-                let known = memory.clone();
-                let mut memory = memory.borrow_mut();
-                memory.begin(remember, self.limits);
+            Carrier::Alone { sender, sent_head, .. } => {
+                let known = sent_head.clone();
+                let mut sent_head = sent_head.borrow_mut();
+                sent_head.begin(remember, self.limits);
                 if upgrade.is_some() {
-                    let (heir, switched) = oneshot::channel();
-                    memory.heir = Some(heir);
+                    let (upgrade_sender, switched) = oneshot::channel();
+                    sent_head.upgrade_sender = Some(upgrade_sender);
                     self.switched = Some(switched);
                 }
-                drop(memory);
-                Answer::Alone { answer: sender.try_send_request(request), memory: known }
+                drop(sent_head);
+                ResponseFuture::Alone { answer: sender.try_send_request(request), sent_head: known }
             }
             Carrier::Shared(share) => {
-                share::rewrite(&mut request, &self.endpoint);
+                http2_pool::rewrite(&mut request, &self.endpoint);
                 if let Some(protocol) = upgrade {
-                    share::to_connect(&mut request, protocol);
+                    http2_pool::to_connect(&mut request, protocol);
                 }
-                Answer::Shared { answer: share.sender().try_send_request(request) }
+                ResponseFuture::Shared { answer: share.sender().try_send_request(request) }
             }
         }
     }
@@ -560,14 +560,14 @@ impl Lease {
     /// Gives a request that has come back the form in which it was sent.
     pub fn restore(&self, request: &mut Request<RequestBody>) {
         if self.is_shared() {
-            share::undo(request);
+            http2_pool::undo(request);
         }
     }
 
     /// Interim responses to the last request since the last time; the task is woken by the next.
     pub fn take_interim(&self, cx: &Context<'_>) -> Vec<Interim> {
         match &self.carrier {
-            Carrier::Alone { memory, .. } => memory.borrow_mut().reader.take_interim(cx),
+            Carrier::Alone { sent_head, .. } => sent_head.borrow_mut().reader.take_interim(cx),
             Carrier::Shared(_) => Vec::new(),
         }
     }
@@ -575,7 +575,7 @@ impl Lease {
     /// The headers of the last request, if it was to be remembered.
     pub fn remembered(&self) -> Option<HeaderMap> {
         match &self.carrier {
-            Carrier::Alone { memory, .. } => memory.borrow().headers(),
+            Carrier::Alone { sent_head, .. } => sent_head.borrow().headers(),
             Carrier::Shared(_) => None,
         }
     }
@@ -585,7 +585,7 @@ impl Lease {
     /// for such means). Of a stream that is not known.
     pub fn is_unread(&self) -> bool {
         match &self.carrier {
-            Carrier::Alone { memory, .. } => memory.borrow().is_unread,
+            Carrier::Alone { sent_head, .. } => sent_head.borrow().is_unread,
             Carrier::Shared(_) => false,
         }
     }
@@ -593,7 +593,7 @@ impl Lease {
     /// What is wrong with the head of the last response, where that is why there is none.
     pub fn bad_head(&self) -> Option<BadHead> {
         match &self.carrier {
-            Carrier::Alone { memory, .. } => memory.borrow().reader.fault(),
+            Carrier::Alone { sent_head, .. } => sent_head.borrow().reader.fault(),
             Carrier::Shared(_) => None,
         }
     }
@@ -641,13 +641,13 @@ impl Drop for Waited<'_> {
 pin_project_lite::pin_project! {
     /// The head of a response, which is waited for in one way or the other.
     #[project = Waiting]
-    enum Answer<A, B> {
-        Alone { #[pin] answer: A, memory: Rc<RefCell<Memory>> },
+    enum ResponseFuture<A, B> {
+        Alone { #[pin] answer: A, sent_head: Rc<RefCell<SentHead>> },
         Shared { #[pin] answer: B },
     }
 }
 
-impl<A, B, E> Future for Answer<A, B>
+impl<A, B, E> Future for ResponseFuture<A, B>
 where
     A: Future<Output = Result<Response<Incoming>, E>>,
     B: Future<Output = A::Output>,
@@ -656,10 +656,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<A::Output> {
         match self.project() {
-            Waiting::Alone { answer, memory } => {
+            Waiting::Alone { answer, sent_head } => {
                 let mut answered = ready!(answer.poll(cx));
                 if let Ok(response) = &mut answered
-                    && let Some(further) = memory.borrow_mut().reader.take_further()
+                    && let Some(further) = sent_head.borrow_mut().reader.take_further()
                 {
                     append(response.headers_mut(), further);
                 }

@@ -12,7 +12,7 @@ use std::{
 use smallvec::SmallVec;
 
 use super::{
-    Endpoint, InFlight, Source, Trial,
+    Endpoint, InFlight, Probe, Source,
     health::{State, Usable, usable},
 };
 use crate::{
@@ -31,7 +31,7 @@ pub struct Roster {
     /// The sum of the weights up to each of the usable, where weights differ.
     sums: Vec<u64>,
     /// Ejected ones that a request may try, and from when on.
-    trials: Vec<(Arc<Endpoint>, Instant)>,
+    probes: Vec<(Arc<Endpoint>, Instant)>,
     is_panicking: bool,
 }
 
@@ -65,15 +65,15 @@ impl Roster {
         previous: Option<&Roster>,
     ) -> Self {
         let mut tenths = Vec::with_capacity(all.len());
-        let mut trials = Vec::new();
+        let mut probes = Vec::new();
         for entry in &mut all {
             let health = entry.endpoint.health();
             entry.state = health.state(settings);
             tenths.push(health.tenths(now, settings));
             if entry.state == State::Ejected
-                && let Some(from) = health.trial_from(settings).filter(|from| *from <= now)
+                && let Some(from) = health.probe_from(settings).filter(|from| *from <= now)
             {
-                trials.push((entry.endpoint.clone(), from));
+                probes.push((entry.endpoint.clone(), from));
             }
         }
         let kind = usable(all.iter().map(|entry| entry.state), settings.panic_threshold);
@@ -100,7 +100,7 @@ impl Roster {
         let sums = if differ { usable.iter().map(add).collect() } else { Vec::new() };
         let is_panicking = kind == Usable::All && !usable.is_empty();
         let version = known.map_or(version, |known| known.version);
-        Self { upstream, version, all, usable, sums, trials, is_panicking }
+        Self { upstream, version, all, usable, sums, probes, is_panicking }
     }
 
     /// All endpoints, in the order of the configuration, then in that in which they joined.
@@ -131,12 +131,12 @@ impl Roster {
     /// if it was sent before.
     pub fn begin(&self, place: usize, is_again: bool, most: Option<NonZero<u32>>) -> Option<InFlight> {
         let entry = &self.usable[place];
-        let trial = match entry.state {
-            State::Ejected => Trial::InPassing,
-            State::Unreachable => Trial::Unwell,
-            State::NotInitiated | State::Healthy | State::Draining => Trial::No,
+        let probe = match entry.state {
+            State::Ejected => Probe::InPassing,
+            State::Unreachable => Probe::Unwell,
+            State::NotInitiated | State::Healthy | State::Draining => Probe::No,
         };
-        let in_flight = InFlight::within(&entry.endpoint, trial, most)?;
+        let in_flight = InFlight::within(&entry.endpoint, probe, most)?;
         if is_again {
             entry.endpoint.again.fetch_add(1, Ordering::Relaxed);
         }
@@ -145,15 +145,15 @@ impl Roster {
 
     /// A request to an ejected endpoint, to see whether it is well again: one at a time, and for some time only
     /// such as can go elsewhere if it is not.
-    pub fn begin_trial(&self, is_repeatable: bool, settings: &config::Outlier) -> Option<InFlight> {
-        if self.trials.is_empty() {
+    pub fn begin_probe(&self, is_repeatable: bool, settings: &config::Outlier) -> Option<InFlight> {
+        if self.probes.is_empty() {
             return None;
         }
         let now = Instant::now();
         let may = |from: Instant| is_repeatable || from + settings.eject.get() <= now;
         let claimed = |endpoint: &Endpoint| !endpoint.is_tried.swap(true, Ordering::Relaxed);
-        let (endpoint, _) = self.trials.iter().find(|(endpoint, from)| may(*from) && claimed(endpoint))?;
-        Some(InFlight::new(endpoint.clone(), Trial::Claimed))
+        let (endpoint, _) = self.probes.iter().find(|(endpoint, from)| may(*from) && claimed(endpoint))?;
+        Some(InFlight::new(endpoint.clone(), Probe::Claimed))
     }
 
     /// The host's own balancing: of two endpoints taken by chance, according to their weights, the one with

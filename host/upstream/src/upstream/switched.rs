@@ -16,24 +16,24 @@ use super::transport::Stream;
 /// A connection to an endpoint, or a stream of one of HTTP/2, on which no HTTP is spoken any more.
 #[derive(Debug)]
 pub struct Switched {
-    way: Way,
+    inner: Inner,
     /// What came right behind the answer.
     begun: Bytes,
 }
 
 #[derive(Debug)]
-enum Way {
+enum Inner {
     Alone { stream: Stream },
     Shared { stream: TokioIo<Upgraded> },
 }
 
 impl Switched {
     pub(super) fn alone(stream: Stream, begun: Bytes) -> Self {
-        Self { way: Way::Alone { stream }, begun }
+        Self { inner: Inner::Alone { stream }, begun }
     }
 
     pub(super) fn shared(stream: Upgraded) -> Self {
-        Self { way: Way::Shared { stream: TokioIo::new(stream) }, begun: Bytes::new() }
+        Self { inner: Inner::Shared { stream: TokioIo::new(stream) }, begun: Bytes::new() }
     }
 }
 
@@ -43,25 +43,25 @@ impl AsyncRead for Switched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { way, begun } = self.get_mut();
+        let Self { inner, begun } = self.get_mut();
         if !begun.is_empty() {
             let length = begun.len().min(buffer.remaining());
             buffer.put_slice(&begun[..length]);
             begun.advance(length);
             return Poll::Ready(Ok(()));
         }
-        match way {
-            Way::Alone { stream } => Pin::new(stream).poll_read(cx, buffer),
-            Way::Shared { stream } => Pin::new(stream).poll_read(cx, buffer),
+        match inner {
+            Inner::Alone { stream } => Pin::new(stream).poll_read(cx, buffer),
+            Inner::Shared { stream } => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
 
 impl AsyncWrite for Switched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().way {
-            Way::Alone { stream } => Pin::new(stream).poll_write(cx, bytes),
-            Way::Shared { stream } => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().inner {
+            Inner::Alone { stream } => Pin::new(stream).poll_write(cx, bytes),
+            Inner::Shared { stream } => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -70,23 +70,23 @@ impl AsyncWrite for Switched {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().way {
-            Way::Alone { stream } => Pin::new(stream).poll_write_vectored(cx, pieces),
-            Way::Shared { stream } => Pin::new(stream).poll_write_vectored(cx, pieces),
+        match &mut self.get_mut().inner {
+            Inner::Alone { stream } => Pin::new(stream).poll_write_vectored(cx, pieces),
+            Inner::Shared { stream } => Pin::new(stream).poll_write_vectored(cx, pieces),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().way {
-            Way::Alone { stream } => Pin::new(stream).poll_flush(cx),
-            Way::Shared { stream } => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().inner {
+            Inner::Alone { stream } => Pin::new(stream).poll_flush(cx),
+            Inner::Shared { stream } => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().way {
-            Way::Alone { stream } => Pin::new(stream).poll_shutdown(cx),
-            Way::Shared { stream } => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().inner {
+            Inner::Alone { stream } => Pin::new(stream).poll_shutdown(cx),
+            Inner::Shared { stream } => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

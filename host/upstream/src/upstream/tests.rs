@@ -17,10 +17,10 @@ fn ports(upstream: &Upstream) -> Vec<u16> {
     roster.usable().iter().filter_map(|entry| entry.endpoint.authority.port_u16()).collect()
 }
 
-fn fail(upstream: &Upstream, place: usize, times: u32, reason: Reason) {
-    let endpoint = upstream.roster().all()[place].endpoint.clone();
+fn fail(upstream: &Upstream, index: usize, times: u32, reason: Reason) {
+    let endpoint = upstream.roster().all()[index].endpoint.clone();
     for _ in 0..times {
-        upstream.failed(&InFlight::new(endpoint.clone(), Trial::No), reason, || "it is gone".to_owned());
+        upstream.failed(&InFlight::new(endpoint.clone(), Probe::No), reason, || "it is gone".to_owned());
     }
 }
 
@@ -84,7 +84,7 @@ fn an_endpoint_that_has_recovered_has_all_its_failures_before_it() {
     fail(&upstream, 0, 2, Reason::NoAnswer);
     let error = |times: u32| {
         for _ in 0..times {
-            let request = InFlight::new(endpoint.clone(), Trial::No);
+            let request = InFlight::new(endpoint.clone(), Probe::No);
             upstream.answered(&request, StatusCode::INTERNAL_SERVER_ERROR, None);
         }
     };
@@ -107,7 +107,7 @@ fn an_endpoint_that_has_recovered_has_all_its_failures_before_it() {
 fn requests_without_an_answer_count_where_the_rate_of_errors_does() {
     let upstream = upstream(3, "outlier = { error-rate = 0.3, min-requests = 4, consecutive-failures = 0 }");
     for _ in 0..4 {
-        let request = InFlight::new(upstream.roster().all()[1].endpoint.clone(), Trial::No);
+        let request = InFlight::new(upstream.roster().all()[1].endpoint.clone(), Probe::No);
         upstream.answered(&request, StatusCode::OK, None);
         upstream.failed(&request, Reason::NoAnswer, || "it is gone".to_owned());
     }
@@ -116,7 +116,7 @@ fn requests_without_an_answer_count_where_the_rate_of_errors_does() {
 }
 
 #[test]
-fn an_endpoint_without_a_connection_is_left_out_until_a_trial() {
+fn an_endpoint_without_a_connection_is_left_out_until_a_probe() {
     let upstream = upstream(3, "outlier = { eject = '1ms' }");
     let version = upstream.roster().version();
     fail(&upstream, 0, 4, Reason::NoConnection);
@@ -126,19 +126,19 @@ fn an_endpoint_without_a_connection_is_left_out_until_a_trial() {
     assert_ne!(upstream.roster().version(), version, "balancers are told");
 
     let outlier = &upstream.settings.outlier;
-    let until = upstream.roster().all()[0].endpoint.health().trial_from(&upstream.settings).unwrap();
+    let until = upstream.roster().all()[0].endpoint.health().probe_from(&upstream.settings).unwrap();
     upstream.pass_time(until);
     let roster = upstream.roster.load_full();
-    let trial = loop {
+    let probe = loop {
         // Requests that cannot be repeated wait until the ejection is long over; time passes meanwhile.
-        if let Some(trial) = roster.begin_trial(false, outlier) {
-            break trial;
+        if let Some(probe) = roster.begin_probe(false, outlier) {
+            break probe;
         }
     };
-    assert!(roster.begin_trial(true, outlier).is_none(), "one at a time");
-    drop(trial);
-    let trial = roster.begin_trial(true, outlier).expect("whoever broke off has told nothing");
-    upstream.answered(&trial, StatusCode::OK, None);
+    assert!(roster.begin_probe(true, outlier).is_none(), "one at a time");
+    drop(probe);
+    let probe = roster.begin_probe(true, outlier).expect("whoever broke off has told nothing");
+    upstream.answered(&probe, StatusCode::OK, None);
     assert_eq!(ports(&upstream), [1, 2, 3]);
 }
 
@@ -146,12 +146,12 @@ fn an_endpoint_without_a_connection_is_left_out_until_a_trial() {
 fn what_began_before_an_endpoint_was_healthy_again_says_nothing_of_it() {
     let upstream = upstream(3, "outlier = { eject = '1ms', min-requests = 5 }");
     let endpoint = upstream.roster().all()[0].endpoint.clone();
-    let hang = || InFlight::new(endpoint.clone(), Trial::No);
+    let hang = || InFlight::new(endpoint.clone(), Probe::No);
     let hanging: Vec<_> = (0..20).map(|_| hang()).collect();
     fail(&upstream, 0, 5, Reason::NoAnswer);
-    let until = endpoint.health().trial_from(&upstream.settings).unwrap();
+    let until = endpoint.health().probe_from(&upstream.settings).unwrap();
     upstream.pass_time(until);
-    upstream.answered(&InFlight::new(endpoint.clone(), Trial::Claimed), StatusCode::OK, None);
+    upstream.answered(&InFlight::new(endpoint.clone(), Probe::Claimed), StatusCode::OK, None);
     assert_eq!(ports(&upstream), [1, 2, 3]);
     for request in hanging {
         endpoint.lost(Writer::ALONE);
@@ -169,15 +169,15 @@ fn what_began_before_an_endpoint_was_healthy_again_says_nothing_of_it() {
 }
 
 #[test]
-fn a_failed_trial_leaves_it_out_for_longer() {
+fn a_failed_probe_leaves_it_out_for_longer() {
     let upstream = upstream(2, "");
     fail(&upstream, 0, 5, Reason::NoConnection);
     let until = |upstream: &Upstream| {
-        upstream.roster().all()[0].endpoint.health().trial_from(&upstream.settings).unwrap()
+        upstream.roster().all()[0].endpoint.health().probe_from(&upstream.settings).unwrap()
     };
     let first = until(&upstream);
-    let trial = InFlight::new(upstream.roster().all()[0].endpoint.clone(), Trial::Claimed);
-    upstream.failed(&trial, Reason::NoConnection, || "it is gone".to_owned());
+    let probe = InFlight::new(upstream.roster().all()[0].endpoint.clone(), Probe::Claimed);
+    upstream.failed(&probe, Reason::NoConnection, || "it is gone".to_owned());
     assert!(until(&upstream) > first + upstream.settings.outlier.eject.get() / 2);
     assert_eq!(ports(&upstream), [2]);
 }
@@ -209,7 +209,7 @@ fn errors_in_a_row_count_where_they_are_to() {
         answer(StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(ports(&upstream), [1, 2, 3]);
         upstream.answered(
-            &InFlight::new(upstream.roster().all()[0].endpoint.clone(), Trial::No),
+            &InFlight::new(upstream.roster().all()[0].endpoint.clone(), Probe::No),
             StatusCode::INTERNAL_SERVER_ERROR,
             None,
         );
@@ -221,11 +221,11 @@ fn errors_in_a_row_count_where_they_are_to() {
 fn rates_and_latencies_are_judged_by_interval() {
     let upstream =
         upstream(4, "outlier = { error-rate = 0.2, latency-factor = 2, min-requests = 10, share-max = 0.5 }");
-    for place in 0..4 {
-        let request = upstream.roster().begin(place, false, None).unwrap();
-        let after = Duration::from_millis(if place == 1 { 50 } else { 10 });
+    for index in 0..4 {
+        let request = upstream.roster().begin(index, false, None).unwrap();
+        let after = Duration::from_millis(if index == 1 { 50 } else { 10 });
         for turn in 0..10 {
-            let fails = place == 2 && turn < 3;
+            let fails = index == 2 && turn < 3;
             let status = if fails { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
             upstream.answered(&request, status, Some(after));
         }
@@ -239,7 +239,7 @@ fn rates_and_latencies_are_judged_by_interval() {
 #[test]
 fn checks_decide_who_is_there() {
     let upstream = upstream(3, "health = {}");
-    let endpoint = |place: usize| upstream.roster().all()[place].endpoint.clone();
+    let endpoint = |index: usize| upstream.roster().all()[index].endpoint.clone();
     assert_eq!(ports(&upstream), [1, 2, 3], "nobody has been checked");
     upstream.note(&endpoint(1), Event::CheckPassed);
     assert_eq!(ports(&upstream), [2], "somebody is healthy");
@@ -252,8 +252,8 @@ fn checks_decide_who_is_there() {
 fn many_changes_at_once_make_few_rosters() {
     let upstream = upstream(2000, "health = {}");
     let mut versions = std::collections::BTreeSet::new();
-    for place in 0..2000 {
-        let endpoint = upstream.roster().all()[place].endpoint.clone();
+    for index in 0..2000 {
+        let endpoint = upstream.roster().all()[index].endpoint.clone();
         upstream.note(&endpoint, Event::CheckPassed);
         versions.insert(upstream.roster().version());
     }

@@ -92,20 +92,20 @@ impl Stream {
 /// A connection to an endpoint.
 pub(super) struct Transport {
     stream: TokioIo<Stream>,
-    memory: Rc<RefCell<Memory>>,
+    sent_head: Rc<RefCell<SentHead>>,
     scratch: Scratch,
 }
 
-/// Memory to read the beginning of an answer into, one for all connections of a worker.
+/// SentHead to read the beginning of an answer into, one for all connections of a worker.
 pub(super) type Scratch = Rc<RefCell<[u8; 8 << 10]>>;
 
 /// What is known of the request on a connection: the bytes of its head, from when remembering was begun, and
 /// the head of the response to it.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct SentHead {
     pub reader: HeadReader,
     /// Who gets the connection when it goes on in another protocol.
-    pub heir: Option<oneshot::Sender<Switched>>,
+    pub upgrade_sender: Option<oneshot::Sender<Switched>>,
     is_on: bool,
     /// What hyper has given to be written.
     given: Vec<u8>,
@@ -117,7 +117,7 @@ pub(super) struct Memory {
     pub is_unread: bool,
     /// Somebody on another worker gets the connection as soon as it is idle. With what sends requests over it, since
     /// hyper ends a connection without that.
-    pub heir_elsewhere: Option<(Waiter, Sender)>,
+    pub handed_over: Option<(Waiter, Sender)>,
     /// Of whatever drives the connection.
     pub driver: Option<Waker>,
     /// Whether it counts as one of those that are limited.
@@ -127,15 +127,15 @@ pub(super) struct Memory {
 }
 
 impl Transport {
-    pub fn new(stream: Stream, scratch: Scratch) -> (Self, Rc<RefCell<Memory>>) {
-        let memory = Memory { is_counted: stream.is_counted(), ..Memory::default() };
-        let memory = Rc::new(RefCell::new(memory));
-        (Self { stream: TokioIo::new(stream), memory: memory.clone(), scratch }, memory)
+    pub fn new(stream: Stream, scratch: Scratch) -> (Self, Rc<RefCell<SentHead>>) {
+        let sent_head = SentHead { is_counted: stream.is_counted(), ..SentHead::default() };
+        let sent_head = Rc::new(RefCell::new(sent_head));
+        (Self { stream: TokioIo::new(stream), sent_head: sent_head.clone(), scratch }, sent_head)
     }
 
     /// The socket, and what has come from it and nobody has read.
     pub fn into_rest(self) -> (Stream, Vec<u8>) {
-        let rest = self.memory.borrow_mut().reader.take_rest();
+        let rest = self.sent_head.borrow_mut().reader.take_rest();
         (self.stream.into_inner(), rest)
     }
 }
@@ -148,7 +148,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Clear(stream) => Pin::new(stream).poll_read(cx, buffer),
-            // An end without a farewell is an error there: a body that has no length could have been cut short.
+            // An end without `close_notify` is an error there: a body that has no length could have been cut short.
             Self::Private(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -192,11 +192,11 @@ impl AsyncWrite for Stream {
     }
 }
 
-impl Memory {
+impl SentHead {
     /// A request is sent. Remembers what is written from now on, or nothing.
     pub fn begin(&mut self, is_on: bool, limits: HeadLimits) {
         self.reader.begin(limits);
-        self.heir = None;
+        self.upgrade_sender = None;
         self.is_on = is_on;
         self.given.clear();
         self.written = 0;
@@ -227,9 +227,9 @@ impl Read for Transport {
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let Self { stream, memory, scratch } = self.get_mut();
-        let mut memory = memory.borrow_mut();
-        let Memory { reader, written, since, is_unread, .. } = &mut *memory;
+        let Self { stream, sent_head, scratch } = self.get_mut();
+        let mut sent_head = sent_head.borrow_mut();
+        let SentHead { reader, written, since, is_unread, .. } = &mut *sent_head;
         loop {
             if reader.give(buffer.remaining(), |bytes| buffer.put_slice(bytes)) {
                 return Poll::Ready(Ok(()));
@@ -244,7 +244,7 @@ impl Read for Transport {
             let read = ready!(Pin::new(stream.inner_mut()).poll_read(cx, &mut came));
             let has_ended = match &read {
                 Ok(()) => came.filled().is_empty(),
-                // Of TLS, without a farewell.
+                // Of TLS, without `close_notify`.
                 Err(error) => error.kind() == io::ErrorKind::UnexpectedEof,
             };
             if has_ended && !reader.has_heard() {
@@ -274,20 +274,20 @@ impl Write for Transport {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, memory, .. } = self.get_mut();
-        let mut memory = memory.borrow_mut();
-        memory.is_flushed = false;
-        if memory.written == 0 {
-            memory.since = stream.inner().link().given();
+        let Self { stream, sent_head, .. } = self.get_mut();
+        let mut sent_head = sent_head.borrow_mut();
+        sent_head.is_flushed = false;
+        if sent_head.written == 0 {
+            sent_head.since = stream.inner().link().given();
         }
-        if memory.is_on {
+        if sent_head.is_on {
             // What the socket has not taken is given again.
-            let Memory { given, written, .. } = &mut *memory;
+            let SentHead { given, written, .. } = &mut *sent_head;
             given.truncate(*written);
             pieces.iter().for_each(|piece| given.extend_from_slice(piece));
         }
         let written = ready!(socket::poll_write_pieces(stream.inner_mut(), cx, pieces))?;
-        memory.written += written;
+        sent_head.written += written;
         Poll::Ready(Ok(written))
     }
 
@@ -297,9 +297,9 @@ impl Write for Transport {
 
     /// hyper asks for it when it has nothing more to write.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, memory, .. } = self.get_mut();
+        let Self { stream, sent_head, .. } = self.get_mut();
         ready!(Pin::new(stream).poll_flush(cx))?;
-        memory.borrow_mut().is_flushed = true;
+        sent_head.borrow_mut().is_flushed = true;
         Poll::Ready(Ok(()))
     }
 

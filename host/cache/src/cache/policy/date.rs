@@ -72,7 +72,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 fn month(name: &[u8; 3]) -> Option<u64> {
-    MONTHS.iter().position(|month| month.eq_ignore_ascii_case(name)).map(|place| place as u64 + 1)
+    MONTHS.iter().position(|month| month.eq_ignore_ascii_case(name)).map(|index| index as u64 + 1)
 }
 
 fn seconds(year: u64, month: u64, day: u64, time: u64) -> Option<u64> {

@@ -224,11 +224,11 @@ fn each(line: &HeaderValue, mut call: impl FnMut(&str, Option<Cow<'_, str>>)) {
 pub fn end_of_member(list: &[u8]) -> usize {
     let mut is_quoted = false;
     let mut bytes = list.iter().enumerate();
-    while let Some((place, byte)) = bytes.next() {
+    while let Some((index, byte)) = bytes.next() {
         match byte {
             b'"' => is_quoted = !is_quoted,
             b'\\' if is_quoted => drop(bytes.next()),
-            b',' if !is_quoted => return place,
+            b',' if !is_quoted => return index,
             _ => {}
         }
     }

@@ -1,7 +1,7 @@
 //! What may a plugin reach beyond the message in hand?
 //!
 //! A plugin asks for a capability by importing its interface, and gets it by a line in its table. What it is
-//! given is made by whoever loads it, so that a plugin on trial can be given something else.
+//! given is made by whoever loads it, so that a plugin under test can be given something else.
 
 mod secret;
 mod store;

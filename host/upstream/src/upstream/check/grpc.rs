@@ -90,10 +90,10 @@ fn serving_status(body: &[u8]) -> Option<u64> {
 /// The varint that a message begins with.
 fn number(message: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
-    for place in 0..10 {
+    for index in 0..10 {
         let (byte, rest) = message.split_first()?;
         *message = rest;
-        number |= u64::from(byte & 0x7f) << (7 * place);
+        number |= u64::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
             return Some(number);
         }

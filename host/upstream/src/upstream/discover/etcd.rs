@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::{
     Directory, Next,
-    gateway::{Answer, Gateway, GatewayError},
+    gateway::{Gateway, GatewayError, GatewayResponse},
     listed,
 };
 use crate::config;
@@ -153,7 +153,7 @@ impl Directory for Etcd {
 
 /// Waits for the first message that tells of a change, or that the watch is over, for which the reason may be that
 /// the revision is too old to be told from (compaction).
-async fn happens(answer: &mut Answer, read: &Read) -> Result<(), GatewayError> {
+async fn happens(answer: &mut GatewayResponse, read: &Read) -> Result<(), GatewayError> {
     loop {
         match answer.message::<Watched>().await? {
             Some(Watched { result: Some(Happened { canceled: false, events, header }) })

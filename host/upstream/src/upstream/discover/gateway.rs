@@ -58,7 +58,7 @@ pub(super) struct Gateway {
 }
 
 /// An answer whose body is still to come.
-pub(super) struct Answer {
+pub(super) struct GatewayResponse {
     server: String,
     pub headers: HeaderMap,
     body: Incoming,
@@ -80,7 +80,7 @@ impl Gateway {
         path: &str,
         body: Option<&serde_json::Value>,
         limit: Duration,
-    ) -> Result<Answer, GatewayError> {
+    ) -> Result<GatewayResponse, GatewayError> {
         let server = &self.servers[self.turn % self.servers.len()];
         let name = format!("{}://{}", server.scheme(), server.authority);
         let asking = async {
@@ -102,7 +102,7 @@ impl Gateway {
                 return Err(GatewayError::Status(name.clone(), head.status));
             }
             let buffer = BytesMut::new();
-            Ok(Answer { server: name.clone(), headers: head.headers, body, connection, buffer })
+            Ok(GatewayResponse { server: name.clone(), headers: head.headers, body, connection, buffer })
         };
         let answer = match timeout(limit, asking).await {
             Ok(answer) => answer,
@@ -137,7 +137,7 @@ impl Gateway {
     }
 }
 
-impl Answer {
+impl GatewayResponse {
     /// The whole of it.
     pub async fn json<T: DeserializeOwned>(mut self, limit: Duration) -> Result<T, GatewayError> {
         let reading = async {

@@ -21,7 +21,7 @@ use crate::drain::Drain;
 
 /// The tasks that look after upstreams.
 #[derive(Debug, Default)]
-pub struct Keepers {
+pub struct Maintenance {
     running: Mutex<Vec<(Arc<Upstream>, Task)>>,
 }
 
@@ -35,7 +35,7 @@ impl Drop for Task {
     }
 }
 
-impl Keepers {
+impl Maintenance {
     /// These upstreams are in force, and no others. Those that stay are not disturbed.
     ///
     /// `folder` is what relative paths in their settings are relative to.
@@ -50,10 +50,10 @@ impl Keepers {
         for upstream in upstreams {
             let known = before.iter().position(|(known, _)| Arc::ptr_eq(known, upstream));
             running.push(match known {
-                Some(place) => before.swap_remove(place),
+                Some(index) => before.swap_remove(index),
                 None => {
-                    let keeping = keep(upstream.clone(), folder.clone(), drain.clone());
-                    (upstream.clone(), Task(drain.spawn(keeping)))
+                    let maintaining = maintain(upstream.clone(), folder.clone(), drain.clone());
+                    (upstream.clone(), Task(drain.spawn(maintaining)))
                 }
             });
         }
@@ -66,7 +66,7 @@ const ADAPT: Duration = Duration::from_millis(200);
 /// How often it is seen whether endpoints that leave have finished.
 const SEE_OFF: Duration = Duration::from_millis(100);
 
-async fn keep(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
+async fn maintain(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
     let mut changed = upstream.shared.changed.subscribe();
     upstream.takes_over();
     let ask = |source: Source| Task(drain.spawn(discover::run(upstream.clone(), source, folder.clone())));

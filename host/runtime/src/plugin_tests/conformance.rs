@@ -8,10 +8,10 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{
-    Trial,
+    PluginUnderTest,
     check::Check,
     file::{Endpoint, Request, Response, TestFile},
-    stage::Stage,
+    run::TestRun,
     values::Moment,
     world::Props,
 };
@@ -72,10 +72,10 @@ impl Conformance {
     }
 }
 
-impl Trial {
+impl PluginUnderTest {
     /// Lets the component go through the battery, with the configuration and the requests of its tests if it has any.
     pub fn conformance(&self, file: Option<&TestFile>) -> Conformance {
-        let mut battery = Battery { trial: self, material: Material::new(file) };
+        let mut battery = Battery { plugin: self, material: Material::new(file) };
         let mut conformance = Conformance { findings: Vec::new(), soak: None };
         let accepted = battery.accepted();
         if accepted == Finding::Passed {
@@ -320,7 +320,7 @@ fn endpoint(number: u32, weight: u32) -> Endpoint {
 }
 
 struct Battery<'a> {
-    trial: &'a Trial,
+    plugin: &'a PluginUnderTest,
     material: Material,
 }
 
@@ -342,10 +342,10 @@ impl From<Fault> for Finding {
 }
 
 impl Battery<'_> {
-    fn start(&self, settings: &config::Plugin) -> Result<Stage, StartError> {
-        let mut stage = Stage::set(
-            &self.trial.code,
-            &self.trial.name,
+    fn start(&self, settings: &config::Plugin) -> Result<TestRun, StartError> {
+        let mut stage = TestRun::set(
+            &self.plugin.code,
+            &self.plugin.name,
             settings,
             &self.material.props,
             self.material.time,
@@ -355,7 +355,7 @@ impl Battery<'_> {
         Ok(stage)
     }
 
-    fn stage(&self) -> Result<Stage, Fault> {
+    fn stage(&self) -> Result<TestRun, Fault> {
         self.start(&self.material.settings).map_err(|error| blame(&error))
     }
 
@@ -364,7 +364,7 @@ impl Battery<'_> {
     fn leave_out_what_fails(&mut self) {
         let Ok(mut stage) = self.stage() else { return };
         let mut is_fine = |request: &Request, response: &Response| {
-            Hook::ALL.into_iter().filter(|hook| self.trial.code.exports(*hook)).all(|hook| {
+            Hook::ALL.into_iter().filter(|hook| self.plugin.code.exports(*hook)).all(|hook| {
                 let result = stage.call(hook, request, response, &[]);
                 // What may be the machine's fault is asked for again by the check.
                 !result.is_err_and(|error| matches!(blame_call(hook, "", &error), Fault::Plugins(_)))
@@ -384,7 +384,7 @@ impl Battery<'_> {
     }
 
     fn hooks(&self) -> Result<Finding, Fault> {
-        match Hook::ALL.iter().any(|hook| self.trial.code.exports(*hook)) {
+        match Hook::ALL.iter().any(|hook| self.plugin.code.exports(*hook)) {
             true => Ok(Finding::Passed),
             false => Err(Fault::Plugins("it exports lifecycle and no hook".into())),
         }
@@ -395,7 +395,7 @@ impl Battery<'_> {
             Ok(_) => Ok(Finding::Passed),
             Err(StartError::Refused(message)) if !self.material.is_tested => Ok(Finding::Skipped(format!(
                 "it needs one: write `config` in {}.test.toml (it says: {message})",
-                self.trial.name
+                self.plugin.name
             ))),
             Err(error) => Err(blame(&error)),
         })
@@ -436,7 +436,7 @@ impl Battery<'_> {
     ) -> Result<Finding, Fault> {
         let mut stage = self.stage()?;
         for (what, request, response) in messages {
-            for hook in Hook::ALL.into_iter().filter(|hook| self.trial.code.exports(*hook)) {
+            for hook in Hook::ALL.into_iter().filter(|hook| self.plugin.code.exports(*hook)) {
                 if let Err(error) = stage.call(hook, &request, &response, &[]) {
                     return Err(blame_call(hook, &what, &error));
                 }
@@ -516,7 +516,7 @@ impl Battery<'_> {
     }
 
     fn odd_responses(&self) -> Result<Finding, Fault> {
-        if !self.trial.code.exports(Hook::OnResponse) {
+        if !self.plugin.code.exports(Hook::OnResponse) {
             return Ok(Finding::Skipped("it has no on-response".into()));
         }
         let statuses = [200, 204, 206, 301, 304, 400, 404, 418, 500, 503, 599, 999];
@@ -528,7 +528,7 @@ impl Battery<'_> {
     }
 
     fn odd_endpoints(&self) -> Result<Finding, Fault> {
-        if !self.trial.code.exports(Hook::Pick) {
+        if !self.plugin.code.exports(Hook::Pick) {
             return Ok(Finding::Skipped("it has no pick".into()));
         }
         let mut stage = self.stage()?;
@@ -559,7 +559,7 @@ impl Battery<'_> {
         let mut settings = self.material.settings.clone();
         settings.limits.recycle_after = u32::MAX;
         let mut stage = self.start(&settings).map_err(|error| blame(&error))?;
-        let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| self.trial.code.exports(*hook)).collect();
+        let hooks: Vec<Hook> = Hook::ALL.into_iter().filter(|hook| self.plugin.code.exports(*hook)).collect();
         if hooks.is_empty() {
             return Ok(None);
         }

@@ -14,9 +14,9 @@ use super::error::CallError;
 
 /// Counts what a plugin has made, in bytes, over all its instances and generations. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Made(Arc<AtomicUsize>);
+pub(super) struct Unsent(Arc<AtomicUsize>);
 
-impl Made {
+impl Unsent {
     /// Keeps the content, and counts it until the last who has it lets it go. `most` is what there may be at once.
     pub fn keep(&self, content: Vec<u8>, most: usize) -> Result<Bytes, CallError> {
         if content.is_empty() {
@@ -25,7 +25,7 @@ impl Made {
         let more = content.capacity();
         let before = self.0.fetch_add(more, Ordering::Relaxed);
         // From here on dropping it uncounts it.
-        let counted = Counted { content, made: self.0.clone() };
+        let counted = Counted { content, unsent: self.0.clone() };
         match before.saturating_add(more) > most {
             true => Err(CallError::Unsent(most)),
             false => Ok(Bytes::from_owner(counted)),
@@ -40,20 +40,20 @@ impl Made {
 
 /// Keeps what a plugin has made, up to what it may.
 #[derive(Debug, Clone, Copy)]
-pub struct Keeper<'a> {
-    pub(super) made: &'a Made,
+pub struct UnsentLimit<'a> {
+    pub(super) unsent: &'a Unsent,
     pub(super) most: usize,
 }
 
-impl Keeper<'_> {
+impl UnsentLimit<'_> {
     pub fn keep(self, content: Vec<u8>) -> Result<Bytes, CallError> {
-        self.made.keep(content, self.most)
+        self.unsent.keep(content, self.most)
     }
 }
 
 struct Counted {
     content: Vec<u8>,
-    made: Arc<AtomicUsize>,
+    unsent: Arc<AtomicUsize>,
 }
 
 impl AsRef<[u8]> for Counted {
@@ -64,7 +64,7 @@ impl AsRef<[u8]> for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.made.fetch_sub(self.content.capacity(), Ordering::Relaxed);
+        self.unsent.fetch_sub(self.content.capacity(), Ordering::Relaxed);
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn what_is_made_counts_until_the_last_has_let_it_go() {
-        let made = Made::default();
+        let made = Unsent::default();
         let first = made.keep(vec![1; 60], 100).unwrap();
         let part = first.slice(1..3);
         assert!(matches!(made.keep(vec![2; 60], 100), Err(CallError::Unsent(100))));

@@ -1,6 +1,6 @@
 //! Does a plugin do what its tests say?
 //!
-//! [`TestFile`] is what the tests say, [`Trial::run`] lets the component go through it, and a [`Report`] is what came
+//! [`TestFile`] is what the tests say, [`PluginUnderTest::run`] lets the component go through it, and a [`Report`] is what came
 //! of it. Nothing here prints, and nothing opens a socket.
 
 mod bless;
@@ -11,7 +11,7 @@ mod expect;
 mod file;
 pub mod junit;
 pub mod recorded;
-mod stage;
+mod run;
 pub mod subject;
 mod values;
 mod words;
@@ -25,7 +25,7 @@ pub use file::{
     Answered, Case, Ended, Endpoint, Expect, Fault, Grants, Instance, Level, Picks, Request, Response,
     Scheme, SendFault, Step, StepInstance, TestFile, Verdict,
 };
-pub use stage::{NotSet, Outcome, Stage, fault};
+pub use run::{NotSet, StepOutcome, TestRun, fault};
 pub use values::{Expected, Moment};
 pub use words::header_value;
 pub use world::Props;
@@ -44,7 +44,7 @@ use crate::{
 
 /// A component that is tried.
 #[derive(Debug, Clone)]
-pub struct Trial {
+pub struct PluginUnderTest {
     /// What the plugin is called, in its own log, too.
     pub name: String,
     pub code: Arc<Code>,
@@ -69,7 +69,7 @@ pub struct CaseReport {
 #[derive(Debug)]
 pub struct StepReport {
     /// None if there was no instance for it.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<StepOutcome>,
     /// What the plugin said to its configuration, if it refused that.
     pub refusal: Option<String>,
     /// Nothing if it went as expected.
@@ -90,7 +90,7 @@ impl CaseReport {
     }
 }
 
-impl Trial {
+impl PluginUnderTest {
     /// Lets the component go through all cases of a file, in order.
     pub fn run(&self, file: &TestFile) -> Report {
         self.run_by_chance(file, 0)
@@ -111,7 +111,7 @@ impl Trial {
     }
 
     /// `stage` is that of the case before, and afterwards that of this one.
-    fn case(&self, file: &TestFile, case: &Case, seed: u64, stage: &mut Option<Stage>) -> CaseReport {
+    fn case(&self, file: &TestFile, case: &Case, seed: u64, stage: &mut Option<TestRun>) -> CaseReport {
         let started = Instant::now();
         let steps = case.steps();
         if case.instance.unwrap_or(file.instance) == Instance::Fresh {
@@ -128,7 +128,7 @@ impl Trial {
                 let (settings, props) =
                     (settings(file, case), Props { seed: Some(seed), ..Props::of(file, Some(case)) });
                 let started =
-                    Stage::set(&self.code, &self.name, &settings, &props, case.time.unwrap_or(file.time));
+                    TestRun::set(&self.code, &self.name, &settings, &props, case.time.unwrap_or(file.time));
                 started.map(|started| *stage = Some(started))
             }
         };
@@ -162,7 +162,7 @@ pub fn settings(file: &TestFile, case: &Case) -> config::Plugin {
     }
 }
 
-fn act(stage: &mut Stage, step: &Step) -> StepReport {
+fn act(stage: &mut TestRun, step: &Step) -> StepReport {
     let outcome = stage.act(step);
     let mut differences = compare(step, &outcome);
     if let Some(words) = step.expect.as_ref().and_then(|expect| expect.refused.as_ref()) {

@@ -11,7 +11,7 @@ use super::cost::Cost;
 
 /// One worker's view of one plugin.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct SlowCalls {
     is_slow: Cell<bool>,
     /// Calls that were seen running, or of a slow one those that were timed, since the count began.
     seen: Cell<u32>,
@@ -27,7 +27,7 @@ pub struct Pace {
     told: Cell<Duration>,
 }
 
-impl Pace {
+impl SlowCalls {
     /// What a call may take and not be long.
     const LONG: Duration = Duration::from_millis(2);
     /// The part of the time that long ones may take: one in so many.
@@ -143,50 +143,54 @@ mod tests {
     fn long_calls_may_take_a_hundredth_of_the_time() {
         for (milliseconds, every, is_found) in [(8, 0, true), (10, 1, false), (4, 1, false), (1, 0, false)] {
             NOW.set(100);
-            let pace = Pace::default();
+            let slow_calls = SlowCalls::default();
             // Among so many others that they are quick on average.
             let found = (1..=100).any(|number| {
                 NOW.set(NOW.get() + every);
-                pace.seen(&sample(milliseconds), number * 1000, now)
+                slow_calls.seen(&sample(milliseconds), number * 1000, now)
             });
-            assert_eq!((found, pace.is_slow()), (is_found, is_found), "{milliseconds} ms every {every} s");
+            assert_eq!(
+                (found, slow_calls.is_slow()),
+                (is_found, is_found),
+                "{milliseconds} ms every {every} s"
+            );
         }
         NOW.set(100);
-        let pace = Pace::default();
-        assert!(!pace.seen(&sample(9), 1, now), "that may have been taken from the machine");
-        assert!(pace.seen(&sample(9), 2, now));
-        assert!(!pace.seen(&sample(5), 3, now), "that is known");
+        let slow_calls = SlowCalls::default();
+        assert!(!slow_calls.seen(&sample(9), 1, now), "that may have been taken from the machine");
+        assert!(slow_calls.seen(&sample(9), 2, now));
+        assert!(!slow_calls.seen(&sample(5), 3, now), "that is known");
     }
 
     #[test]
     fn calls_that_are_not_quite_as_long_are_found_out_by_how_often_they_are_seen() {
         // Every so many calls one is seen: those of half a millisecond are one in ten.
         for (every, is_found) in [(1, true), (9, true), (11, false), (1000, false)] {
-            let pace = Pace::default();
-            let found = (1..=160).any(|number| pace.seen(&sample(0), number * every, now));
-            assert_eq!((found, pace.is_slow()), (is_found, is_found), "one of {every}");
+            let slow_calls = SlowCalls::default();
+            let found = (1..=160).any(|number| slow_calls.seen(&sample(0), number * every, now));
+            assert_eq!((found, slow_calls.is_slow()), (is_found, is_found), "one of {every}");
         }
         // One that waits is watched each time, and what it takes is known.
         for (microseconds, is_found) in [(100, false), (400, false), (600, true)] {
-            let pace = Pace::default();
+            let slow_calls = SlowCalls::default();
             let cost = known(Duration::from_micros(microseconds));
-            let found = (1..=160).any(|number| pace.seen(&cost, number, now));
-            assert_eq!((found, pace.is_slow()), (is_found, is_found), "{microseconds} us");
+            let found = (1..=160).any(|number| slow_calls.seen(&cost, number, now));
+            assert_eq!((found, slow_calls.is_slow()), (is_found, is_found), "{microseconds} us");
         }
     }
 
     #[test]
     fn what_was_slow_has_to_be_quick_for_a_while() {
         NOW.set(100);
-        let pace = Pace::default();
-        assert!(!pace.timed(&known(Duration::from_millis(0)), 0, now), "it is not in the background");
-        let slow = || assert!(pace.seen(&sample(11), 1, now));
+        let slow_calls = SlowCalls::default();
+        assert!(!slow_calls.timed(&known(Duration::from_millis(0)), 0, now), "it is not in the background");
+        let slow = || assert!(slow_calls.seen(&sample(11), 1, now));
         slow();
         // A call each second; how often the plugin is found to be quick.
         let calls = |milliseconds: u64, count: u64| {
             let call = |_| {
                 NOW.set(NOW.get() + 1);
-                pace.timed(&known(Duration::from_millis(milliseconds)), NOW.get(), now)
+                slow_calls.timed(&known(Duration::from_millis(milliseconds)), NOW.get(), now)
             };
             (0..count).map(call).filter(|is_over| *is_over).count()
         };
@@ -198,7 +202,7 @@ mod tests {
         assert_eq!(calls(0, 8), 1);
         slow();
         assert!(
-            (0..1000).all(|number| !pace.timed(&known(Duration::from_millis(0)), number, now)),
+            (0..1000).all(|number| !slow_calls.timed(&known(Duration::from_millis(0)), number, now)),
             "at once it is not"
         );
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use self::{case::Strictness, redaction::Redaction};
-use super::{TestFile, Trial};
+use super::{PluginUnderTest, TestFile};
 use crate::plugin::{Call, Plugin};
 
 /// What was written of calls.
@@ -62,7 +62,7 @@ pub fn cases(calls: &[Call], wanted: &BTreeSet<String>, plugin: &Plugin) -> Writ
 
 /// A plugin that goes through its cases once more.
 struct Rehearsal {
-    trial: Trial,
+    plugin: PluginUnderTest,
     config: toml::Table,
     /// No case is tried after this.
     until: Instant,
@@ -73,10 +73,10 @@ impl Rehearsal {
     const TIME: Duration = Duration::from_secs(20);
 
     fn of(plugin: &Plugin) -> Self {
-        let trial = Trial { name: plugin.name.to_string(), code: plugin.code.clone() };
         // What was made of a table becomes one again.
         let config = serde_json::from_str(&plugin.config).unwrap_or_default();
-        Self { trial, config, until: Instant::now() + Self::TIME }
+        let plugin = PluginUnderTest { name: plugin.name.to_string(), code: plugin.code.clone() };
+        Self { plugin, config, until: Instant::now() + Self::TIME }
     }
 
     /// The strictest form of a case that passes, whatever chance has in store; or why there is none.
@@ -104,7 +104,7 @@ impl Rehearsal {
             if Instant::now() > self.until {
                 return Err("there was no time to try it".to_owned());
             }
-            let report = self.trial.run_by_chance(&file, seed);
+            let report = self.plugin.run_by_chance(&file, seed);
             let steps = report.cases.iter().flat_map(|case| &case.steps);
             // What comes out may be anybody's secret: only the place is told.
             if let Some(difference) = steps.flat_map(|step| &step.differences).next() {

@@ -1,4 +1,4 @@
-//! What happens to a plugin that is on trial?
+//! How does a plugin go through a test?
 //!
 //! The component runs as it would in the proxy: the same engine, the same limits, the same checks of what it
 //! makes. Only what is around it is made up: the messages, the endpoints, the time.
@@ -22,22 +22,22 @@ use crate::{
     config,
     members::{Condition, Member, Members},
     plugin::{
-        CallContext, CallError, Chance, Code, Completed, Exchange, Hook, InHand, Journal, Logged, Plugin,
-        Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store, Surroundings, Time,
-        at_once,
+        CallContext, CallError, Chance, Code, Completed, Exchange, ExchangeSlot, Hook, Journal, Logged,
+        Plugin, Reply, RequestVerdict, ResponseHead, ResponseVerdict, Slot, StartError, Store, Surroundings,
+        Time, at_once,
     },
     telemetry::Writer,
 };
 
-/// The id of every request on trial.
+/// The id of every request in a test.
 pub const REQUEST_ID: HeaderValue = HeaderValue::from_static("00000000000000000000000000000000");
 
 /// An instance of a plugin, and the world it takes for real.
 #[derive(Debug)]
-pub struct Stage {
+pub struct TestRun {
     slot: Slot,
     /// The one that ticks, which has no requests.
-    aside: Slot,
+    task_slot: Slot,
     journal: Arc<Journal>,
     time: Arc<Time>,
     endpoints: Arc<Endpoints>,
@@ -46,7 +46,7 @@ pub struct Stage {
 
 /// What came of one step.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct StepOutcome {
     /// Of the last hook that decides on a request or a response; none if no such hook ran, or it failed.
     pub verdict: Option<Verdict>,
     /// The upstream of [`Verdict::Forward`].
@@ -105,7 +105,7 @@ pub fn fault(error: &CallError) -> Fault {
     }
 }
 
-impl Stage {
+impl TestRun {
     /// Starts an instance. An error is the plugin's refusal of its configuration, or its failure at the start.
     pub fn set(
         code: &Arc<Code>,
@@ -131,8 +131,8 @@ impl Stage {
         let endpoints = Endpoints::new("app", Vec::new(), 0);
         let world = World::new(props.http.clone());
         let plugin = Arc::new(plugin);
-        let (slot, aside) = (Slot::new(plugin.clone(), Writer::ALONE), Slot::new(plugin, Writer::ALONE));
-        Ok(Self { slot, aside, journal, time, endpoints, world })
+        let (slot, task_slot) = (Slot::new(plugin.clone(), Writer::ALONE), Slot::new(plugin, Writer::ALONE));
+        Ok(Self { slot, task_slot, journal, time, endpoints, world })
     }
 
     /// The place of the instance, for calls beside those of steps.
@@ -194,9 +194,9 @@ impl Stage {
                     endpoint: response.endpoint.clone(),
                     ..Completed::default()
                 };
-                at_once(self.aside.on_complete(&[completed.into()], &mut self.world))
+                at_once(self.task_slot.on_complete(&[completed.into()], &mut self.world))
             }
-            Hook::OnTick => at_once(self.aside.on_tick(&mut self.world)),
+            Hook::OnTick => at_once(self.task_slot.on_tick(&mut self.world)),
         };
         let time = started.elapsed();
         self.world.sent.clear();
@@ -209,7 +209,7 @@ impl Stage {
     pub fn tell(&mut self, ended: &[Ended]) -> Result<Duration, CallError> {
         let outcomes: Vec<_> = ended.iter().map(|ended| Arc::new(ended.completed())).collect();
         let started = Instant::now();
-        let result = at_once(self.aside.on_complete(&outcomes, &mut self.world));
+        let result = at_once(self.task_slot.on_complete(&outcomes, &mut self.world));
         let time = started.elapsed();
         self.world.sent.clear();
         self.world.unanswered.clear();
@@ -219,7 +219,7 @@ impl Stage {
 
     /// Lets the request of a step go its way through the plugin: `on-request`, `pick`, `on-response`, as far as the
     /// step asks for them and the plugin has them; then the plugin is told of what has ended.
-    pub fn act(&mut self, step: &Step) -> Outcome {
+    pub fn act(&mut self, step: &Step) -> StepOutcome {
         if let Some(by) = step.advance {
             self.time.advance(by.get());
         }
@@ -233,7 +233,7 @@ impl Stage {
             self.endpoints = self.endpoints.of(&written.upstream);
         }
         let mut exchange = exchange(&written);
-        let mut outcome = Outcome {
+        let mut outcome = StepOutcome {
             verdict: None,
             upstream: None,
             reply: None,
@@ -274,18 +274,23 @@ impl Stage {
         outcome
     }
 
-    fn run(&mut self, step: &Step, exchange: &mut InHand, outcome: &mut Outcome) -> Result<(), CallError> {
-        let Self { slot, aside, world, endpoints, .. } = self;
+    fn run(
+        &mut self,
+        step: &Step,
+        exchange: &mut ExchangeSlot,
+        outcome: &mut StepOutcome,
+    ) -> Result<(), CallError> {
+        let Self { slot, task_slot, world, endpoints, .. } = self;
         let has = |hook| slot.plugin().code.exports(hook);
         if step.tick && has(Hook::OnTick) {
-            timed(outcome, Hook::OnTick, || at_once(aside.on_tick(world)))?;
+            timed(outcome, Hook::OnTick, || at_once(task_slot.on_tick(world)))?;
         }
         if step.request.is_some() && has(Hook::OnRequest) {
             let call = || at_once(slot.on_request(exchange, CallContext::new(world)));
             match timed(outcome, Hook::OnRequest, call)? {
                 RequestVerdict::Next => outcome.verdict = Some(Verdict::Next),
                 RequestVerdict::Reply(mut reply) => {
-                    exchange.keep_promises(&mut reply.headers);
+                    exchange.apply_response_headers(&mut reply.headers);
                     outcome.verdict = Some(Verdict::Reply);
                     outcome.reply = Some(reply);
                 }
@@ -307,11 +312,11 @@ impl Stage {
             }
         }
         if let Some(response) = &step.response
-            && (has(Hook::OnResponse) || !exchange.promised().is_empty())
+            && (has(Hook::OnResponse) || !exchange.response_headers().is_empty())
         {
             let mut head = response_head(response, outcome.reply.as_ref());
             outcome.response_before = head.parts.headers.clone();
-            exchange.keep_promises(&mut head.parts.headers);
+            exchange.apply_response_headers(&mut head.parts.headers);
             exchange.response = Some(head);
             note(exchange, &response.notes);
             if let Some(reply) = &outcome.reply {
@@ -332,13 +337,13 @@ impl Stage {
             && has(Hook::OnComplete)
         {
             let outcomes: Vec<_> = ended.iter().map(|ended| Arc::new(ended.completed())).collect();
-            timed(outcome, Hook::OnComplete, || at_once(aside.on_complete(&outcomes, world)))?;
+            timed(outcome, Hook::OnComplete, || at_once(task_slot.on_complete(&outcomes, world)))?;
         }
         Ok(())
     }
 }
 
-fn timed<T>(outcome: &mut Outcome, hook: Hook, call: impl FnOnce() -> T) -> T {
+fn timed<T>(outcome: &mut StepOutcome, hook: Hook, call: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = call();
     outcome.calls.push((hook, started.elapsed()));
@@ -346,7 +351,7 @@ fn timed<T>(outcome: &mut Outcome, hook: Hook, call: impl FnOnce() -> T) -> T {
 }
 
 /// The request in hand, with what the proxy itself says of it.
-pub fn exchange(written: &Request) -> InHand {
+pub fn exchange(written: &Request) -> ExchangeSlot {
     let mut request = http::Request::new(());
     *request.method_mut() = written.method.clone();
     *request.version_mut() = written.http_version;
@@ -379,7 +384,7 @@ pub fn exchange(written: &Request) -> InHand {
     }
     headers.extend(written.headers.clone());
     let (parts, ()) = request.into_parts();
-    let mut exchange = InHand::new(Exchange::new(
+    let mut exchange = ExchangeSlot::new(Exchange::new(
         parts,
         written.client_address,
         written.scheme.as_str(),
@@ -409,7 +414,7 @@ fn response_head(written: &Response, reply: Option<&Reply>) -> ResponseHead {
     }
 }
 
-fn note(exchange: &mut InHand, notes: &BTreeMap<String, String>) {
+fn note(exchange: &mut ExchangeSlot, notes: &BTreeMap<String, String>) {
     for (name, value) in notes {
         exchange.set_note(name.clone(), value.clone());
     }

@@ -1,4 +1,4 @@
-//! What does a plugin on trial find beyond the message in hand?
+//! What does a plugin under test find beyond the message in hand?
 //!
 //! What its tests say: what is in its store, what others answer, what bodies hold. Nothing leaves the process.
 
@@ -13,10 +13,10 @@ use super::{
 use crate::{
     config::StoreGrant,
     outgoing::{Outgoing, Received, SendError},
-    plugin::{BodyError, Capabilities, Granted, HostIo, InHand, Quota, Secrets, Store},
+    plugin::{BodyError, Capabilities, ExchangeSlot, Granted, HostIo, Quota, Secrets, Store},
 };
 
-/// What a plugin is given when it is put on trial.
+/// What a plugin is given when it is tested.
 #[derive(Debug, Clone, Default)]
 pub struct Props {
     pub grants: Grants,
@@ -129,7 +129,7 @@ impl HostIo for World {
         within(&self.response_body, most)
     }
 
-    fn replace_body(&mut self, exchange: &mut InHand) {
+    fn replace_body(&mut self, exchange: &mut ExchangeSlot) {
         if let Some(content) = exchange.take_made_request_body() {
             self.request_body = content;
         }

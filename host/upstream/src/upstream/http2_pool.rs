@@ -32,7 +32,7 @@ use crate::{
     clock::{Clock, Tick},
     config::{Protocol, UpstreamTimeouts},
     drain::Drain,
-    proxy_protocol::Introduction,
+    proxy_protocol::ProxyHeader,
 };
 
 pub(super) type Sender = http2::SendRequest<RequestBody>;
@@ -49,26 +49,26 @@ pub(super) const HEAD: u32 = 2 << 20;
 
 /// The shared connections of one worker.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub(super) struct Http2Pool {
     clock: Clock,
     drain: Drain,
     scratch: Scratch,
-    groups: RefCell<FxHashMap<Whose, Rc<Group>>>,
+    groups: RefCell<FxHashMap<PoolKey, Rc<Group>>>,
     /// The number of the pool.
     pool: u64,
-    /// Told when somebody elsewhere waits for a connection.
+    /// SourceReport when somebody elsewhere waits for a connection.
     wanted: Arc<Notify>,
 }
 
-/// Who shares a connection: whoever asks an endpoint, by its id, that was told the same of whose connection it is.
-type Whose = (u64, Option<Introduction>);
+/// Who http2 a connection: whoever asks an endpoint, by its id, that was told the same of whose connection it is.
+type PoolKey = (u64, Option<ProxyHeader>);
 
 /// The connections to one endpoint.
 #[derive(Debug, Default)]
 struct Group {
     connections: RefCell<Vec<Rc<Shared>>>,
     /// The one that is being made.
-    attempt: RefCell<Option<watch::Receiver<Outcome>>>,
+    attempt: RefCell<Option<watch::Receiver<Connected>>>,
     /// One that was made, on which the endpoint would speak HTTP/1.1.
     alone: RefCell<Option<Stream>>,
     /// Where connections are limited: requests that wait for a connection or a stream,
@@ -83,7 +83,7 @@ struct Group {
 
 /// What was found for a request.
 pub(super) enum Taken {
-    Share(Share),
+    Http2Stream(Http2Stream),
     /// The endpoint has chosen HTTP/1.1. With the connection on which it did, unless another request has that.
     Alone(Option<Stream>),
 }
@@ -95,7 +95,7 @@ enum Made {
 }
 
 /// The connection that was made, if it is one that is shared.
-type Outcome = Option<Result<Option<Rc<Shared>>, Arc<ConnectError>>>;
+type Connected = Option<Result<Option<Rc<Shared>>, Arc<ConnectError>>>;
 
 /// A connection that carries several requests.
 #[derive(Debug)]
@@ -143,12 +143,12 @@ struct Freed {
 
 /// One stream of a connection.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct Http2Stream {
     connection: Rc<Shared>,
     began: Tick,
 }
 
-impl Shares {
+impl Http2Pool {
     pub fn new(clock: Clock, drain: Drain, pool: u64, wanted: Arc<Notify>) -> Self {
         Self { clock, drain, scratch: scratch(), groups: RefCell::default(), pool, wanted }
     }
@@ -160,7 +160,7 @@ impl Shares {
         &self,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        introduction: Option<Introduction>,
+        introduction: Option<ProxyHeader>,
         protocol: Protocol,
         mut fresh: bool,
     ) -> Result<Taken, ConnectError> {
@@ -177,7 +177,7 @@ impl Shares {
                 && has_turn
                 && let Some(share) = group.find(prefers_new)
             {
-                return Ok(Taken::Share(share));
+                return Ok(Taken::Http2Stream(share));
             }
             (prefers_new, fresh) = (fresh, false);
             let mut attempt = self.attempt(&group, upstream, endpoint, introduction, protocol);
@@ -231,9 +231,9 @@ impl Shares {
         group: &Rc<Group>,
         upstream: &Upstream,
         endpoint: &Arc<Endpoint>,
-        introduction: Option<Introduction>,
+        introduction: Option<ProxyHeader>,
         protocol: Protocol,
-    ) -> watch::Receiver<Outcome> {
+    ) -> watch::Receiver<Connected> {
         if let Some(attempt) = &*group.attempt.borrow() {
             return attempt.clone();
         }
@@ -312,14 +312,14 @@ impl Shares {
                     let State { streams, is_used, .. } = &*connection.state;
                     streams.get() == 0 && (is_used.get() || is_old(connection))
                 };
-                let place = match wanted.has_waiting() {
+                let index = match wanted.has_waiting() {
                     false => None,
                     true => connections
                         .iter()
                         .position(is_idle)
                         .or_else(|| connections.iter().position(is_old).filter(|_| wanted.has_starved())),
                 };
-                place.map(|place| connections.remove(place))
+                index.map(|index| connections.remove(index))
             };
             // It ends with its last request.
             if let Some(gone) = gone {
@@ -359,7 +359,7 @@ impl Shares {
 
 impl Group {
     /// The first connection that has room, so that those that are not needed grow idle; or the last.
-    fn find(&self, prefers_new: bool) -> Option<Share> {
+    fn find(&self, prefers_new: bool) -> Option<Http2Stream> {
         let connections = self.connections.borrow();
         let has_room = |connection: &&Rc<Shared>| {
             connection.is_of_use() && connection.state.streams.get() < connection.state.most.get()
@@ -368,7 +368,7 @@ impl Group {
             false => connections.iter().find(has_room),
             true => connections.iter().rev().find(has_room),
         };
-        found.map(Share::new)
+        found.map(Http2Stream::new)
     }
 }
 
@@ -380,7 +380,7 @@ impl Shared {
     }
 }
 
-impl Share {
+impl Http2Stream {
     fn new(connection: &Rc<Shared>) -> Self {
         let State { clock, streams, .. } = &*connection.state;
         streams.set(streams.get() + 1);
@@ -415,7 +415,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for Http2Stream {
     fn drop(&mut self) {
         let State { clock, streams, idle_since, freed, idle_mark, .. } = &*self.connection.state;
         streams.set(streams.get() - 1);
@@ -524,7 +524,7 @@ impl Drop for GroupWaiter {
 async fn wait(
     group: &Group,
     endpoint: &Endpoint,
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
     pool: u64,
     worker: &Arc<Notify>,
     clock: &Clock,
@@ -559,7 +559,7 @@ async fn wait(
 /// allows.
 async fn connect(
     endpoint: &Arc<Endpoint>,
-    introduction: Option<Introduction>,
+    introduction: Option<ProxyHeader>,
     protocol: Protocol,
     timeouts: &UpstreamTimeouts,
     (clock, drain, scratch): (&Clock, &Drain, &Scratch),

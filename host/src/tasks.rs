@@ -26,12 +26,12 @@ use crate::{
 
 /// The thread. It ends with the drain, or when this is dropped.
 #[derive(Debug)]
-pub struct Aside {
+pub struct TaskThread {
     in_force: watch::Sender<Arc<Snapshot>>,
     thread: thread::JoinHandle<()>,
 }
 
-impl Aside {
+impl TaskThread {
     /// Whether a snapshot has anything for it to do.
     pub fn is_needed(snapshot: &Snapshot) -> bool {
         snapshot.plugins.iter().any(is_attended)
@@ -40,7 +40,7 @@ impl Aside {
     /// Starts the thread with what this snapshot has for it.
     pub fn start(snapshot: Arc<Snapshot>, writer: Writer, drain: Drain) -> io::Result<Self> {
         let (in_force, follows) = watch::channel(snapshot);
-        let thread = thread::Builder::new().name("tollgate-aside".into()).spawn(move || {
+        let thread = thread::Builder::new().name("tollgate-tasks".into()).spawn(move || {
             make_way();
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());

@@ -12,7 +12,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderName, HeaderValue};
 
-use crate::{plugin::Secrets, trial::stage::REQUEST_ID};
+use crate::{plugin::Secrets, plugin_tests::run::REQUEST_ID};
 
 /// Headers of requests and responses whose values are kept: what messages are about, and not whose they are.
 pub const KEPT: [&str; 44] = [
@@ -106,7 +106,7 @@ impl<'a> Redaction<'a> {
         Self { wanted, secrets, placeholders: HashMap::new() }
     }
 
-    /// The id of a request is the one that every request of a trial has.
+    /// The id of a request is the one that every request of a test has.
     pub(super) fn has_id(&mut self, id: String) {
         if !id.is_empty() {
             self.placeholders.insert(id, text(Some(&REQUEST_ID)));

@@ -13,7 +13,7 @@ use super::{
     difference::{Difference, texts},
     expect::shares,
     file::{Level, Step, TestFile, Verdict},
-    stage::Outcome,
+    run::StepOutcome,
 };
 use crate::plugin::Logged;
 
@@ -107,7 +107,7 @@ fn bless_difference(
     table: &mut dyn TableLike,
     step: &Step,
     difference: &Difference,
-    outcome: &Outcome,
+    outcome: &StepOutcome,
 ) -> bool {
     let at: Vec<&str> = difference.at.iter().map(String::as_str).collect();
     let way: Vec<&str> = [&["expect"], &at[..]].concat();
@@ -204,7 +204,7 @@ fn bless_difference(
 }
 
 /// What is kept under a key afterwards.
-fn stored(outcome: &Outcome, key: &str) -> Option<Vec<u8>> {
+fn stored(outcome: &StepOutcome, key: &str) -> Option<Vec<u8>> {
     outcome.store.as_ref().and_then(|(store, now)| store.get(key, *now).ok().flatten())
 }
 
@@ -215,7 +215,7 @@ fn changed_body<'a>(before: Option<&String>, after: &'a [u8]) -> Option<&'a str>
 }
 
 /// Everything that may be expected of what has happened.
-fn whole(step: &Step, outcome: &Outcome) -> InlineTable {
+fn whole(step: &Step, outcome: &StepOutcome) -> InlineTable {
     let mut expect = InlineTable::new();
     if let Some(verdict) = outcome.verdict {
         expect.insert("verdict", verdict.to_string().into());
@@ -300,7 +300,7 @@ fn literal(text: &str) -> Value {
     if text == "*" { Value::Array([text].into_iter().collect()) } else { text.into() }
 }
 
-fn picks(outcome: &Outcome) -> Value {
+fn picks(outcome: &StepOutcome) -> Value {
     let pick = |pick: &Option<usize>| pick.map_or(Value::from(false), |place| Value::from(place as i64));
     Value::Array(outcome.picks.iter().map(pick).collect())
 }

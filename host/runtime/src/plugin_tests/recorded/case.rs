@@ -150,7 +150,7 @@ impl Case<'_, '_> {
             Caller::Ip(address) => address.to_string(),
             Caller::Unix => String::new(),
         };
-        // What the proxy says of every request is said by the trial, too.
+        // What the proxy says of every request is said in tests, too.
         let said = |name: &HeaderName, value: &HeaderValue| {
             let value = text(Some(value));
             match name.as_str() {
@@ -452,7 +452,7 @@ mod tests {
     use std::{collections::BTreeSet, net::Ipv4Addr, path::Path};
 
     use super::*;
-    use crate::{plugin::Secrets, trial::TestFile};
+    use crate::{plugin::Secrets, plugin_tests::TestFile};
 
     #[test]
     fn odd_bytes_come_back_as_they_were() {

@@ -9,7 +9,7 @@ use std::{
 
 use tollgate::{
     plugin::{Code, Compiler, Engine, EngineSettings},
-    trial::{Report, TestFile, Trial, bless, conformance::Finding},
+    plugin_tests::{PluginUnderTest, Report, TestFile, bless, conformance::Finding},
 };
 use tollgate_tests::{granted_guest, guest, shipped, told_guest, waiting_guest};
 
@@ -40,7 +40,7 @@ fn run(cases: &str) -> Report {
     // Time enough for a build without optimisation on a machine with much to do.
     let config =
         "config = { request = 'obey', response = 'obey', pick = 'obey' }\nlimits = { time = '2s' }\n";
-    Trial { name: "guest".into(), code: load(&guest()) }.run(&read(&format!("{config}{cases}")))
+    PluginUnderTest { name: "guest".into(), code: load(&guest()) }.run(&read(&format!("{config}{cases}")))
 }
 
 /// What differs, as it is shown: place, expected, actual.
@@ -78,7 +78,8 @@ fn a_plugin_that_sleeps_moves_its_clock() {
 
 /// What the battery says of the guest with this file of tests, but for what is fine.
 fn faults(tests: &str) -> Vec<(&'static str, Finding)> {
-    let found = Trial { name: "guest".into(), code: load(&guest()) }.conformance(Some(&read(tests)));
+    let found =
+        PluginUnderTest { name: "guest".into(), code: load(&guest()) }.conformance(Some(&read(tests)));
     let is_fault = |finding: &Finding| !matches!(finding, Finding::Passed | Finding::Skipped(_));
     let faults = found.findings.into_iter().filter(|(_, finding)| is_fault(finding));
     faults.map(|(check, finding)| (check.id(), finding)).collect()
@@ -101,7 +102,7 @@ fn the_battery_finds_what_is_wrong_with_a_plugin() {
          expect = {{ verdict = 'next' }}"
     );
     assert_eq!(faults(&tests), []);
-    let trial = Trial { name: "guest".into(), code: load(&guest()) };
+    let trial = PluginUnderTest { name: "guest".into(), code: load(&guest()) };
     assert!(!trial.run(&read(&tests)).has_passed());
 
     // It fails whatever it is asked.
@@ -159,7 +160,7 @@ name = "a failure"
 request = { headers = { x-do = "trap" } }
 expect = { verdict = "next" }
 "#;
-    let trial = Trial { name: "guest".into(), code: load(&guest()) };
+    let trial = PluginUnderTest { name: "guest".into(), code: load(&guest()) };
     let file = read(text);
     let blessed = bless(text, &file, &trial.run(&file)).expect("the text is TOML");
     assert_eq!(blessed.left, ["a failure"]);
@@ -193,7 +194,7 @@ name = "what is sent"
 request = { headers = { x-do = "send GET https://a.test/x" } }
 expect = { sent = [] }
 "#;
-    let trial = Trial { name: "waiting".into(), code: load(&waiting_guest()) };
+    let trial = PluginUnderTest { name: "waiting".into(), code: load(&waiting_guest()) };
     let file = read(text);
     assert_eq!(trial.run(&file).cases.iter().filter(|case| case.has_passed()).count(), 0);
     let blessed = bless(text, &file, &trial.run(&file)).expect("the text is TOML");
@@ -212,7 +213,7 @@ name = "what is stored"
 request = { headers = { x-do = "set a 1" } }
 expect = { store = { a = "2", b = "*" } }
 "#;
-    let trial = Trial { name: "granted".into(), code: load(&granted_guest()) };
+    let trial = PluginUnderTest { name: "granted".into(), code: load(&granted_guest()) };
     let file = read(text);
     let blessed = bless(text, &file, &trial.run(&file)).expect("the text is TOML");
     assert!(blessed.text.contains("store = { a = \"1\", b = false }"), "{}", blessed.text);
@@ -221,7 +222,7 @@ expect = { store = { a = "2", b = "*" } }
 
 #[test]
 fn a_client_without_an_address_and_an_upstream_without_endpoints_can_be_written() {
-    let trial = Trial { name: "guest".into(), code: load(&guest()) };
+    let trial = PluginUnderTest { name: "guest".into(), code: load(&guest()) };
     let file = read(
         "config = { pick = 'first' }\n[[case]]\nname = 'nobody is left'\nendpoints = []\n\
          request = { client-address = 'unix:' }\npick = {}\nexpect = { picks = [false] }\n\
@@ -593,7 +594,8 @@ fn a_failure_is_a_difference_unless_it_is_expected() {
 #[test]
 fn a_hook_that_is_not_there_is_a_difference() {
     let file = read("[[case]]\nname = 'no such hook'\nrequest = {}\nexpect = { verdict = 'next' }");
-    let report = Trial { name: "round-robin".into(), code: load(&shipped("round-robin")) }.run(&file);
+    let report =
+        PluginUnderTest { name: "round-robin".into(), code: load(&shipped("round-robin")) }.run(&file);
     let found = differences(&report);
     assert_eq!(
         found[0],
@@ -720,7 +722,7 @@ fn what_cannot_be_a_test_is_refused_with_its_place() {
 /// Lets another guest go through cases, and says what differs.
 fn differs_with(component: Vec<u8>, cases: &str) -> Vec<(String, String, String)> {
     let text = format!("limits = {{ time = '2s' }}\n{cases}");
-    differences(&Trial { name: "guest".into(), code: load(&component) }.run(&read(&text)))
+    differences(&PluginUnderTest { name: "guest".into(), code: load(&component) }.run(&read(&text)))
 }
 
 #[test]
@@ -841,7 +843,7 @@ fn a_plugin_on_trial_ticks_when_its_tests_say_so() {
 fn a_plugin_is_told_of_requests_that_have_ended() {
     let told = |cases: &str| {
         let file = read(&format!("limits = {{ time = '2s' }}\n{cases}"));
-        Trial { name: "told".into(), code: load(&told_guest()) }.run(&file)
+        PluginUnderTest { name: "told".into(), code: load(&told_guest()) }.run(&file)
     };
     let report = told(
         "[[case]]

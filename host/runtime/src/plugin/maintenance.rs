@@ -17,7 +17,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The tasks that look after plugins.
 #[derive(Debug, Default)]
-pub struct Keepers {
+pub struct Maintenance {
     running: Mutex<Vec<(Arc<Plugin>, Task)>>,
 }
 
@@ -31,7 +31,7 @@ impl Drop for Task {
     }
 }
 
-impl Keepers {
+impl Maintenance {
     /// These plugins are in force, and no others. Those that stay are not disturbed.
     pub fn update<'a>(&self, plugins: impl Iterator<Item = &'a Arc<Plugin>>, drain: &Drain) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,14 +39,14 @@ impl Keepers {
         for plugin in plugins.filter(|plugin| plugin.capabilities().store.is_some()) {
             let known = before.iter().position(|(known, _)| Arc::ptr_eq(known, plugin));
             running.push(match known {
-                Some(place) => before.swap_remove(place),
-                None => (plugin.clone(), Task(drain.spawn(keep(plugin.clone(), drain.clone())))),
+                Some(index) => before.swap_remove(index),
+                None => (plugin.clone(), Task(drain.spawn(maintain(plugin.clone(), drain.clone())))),
             });
         }
     }
 }
 
-async fn keep(plugin: Arc<Plugin>, drain: Drain) {
+async fn maintain(plugin: Arc<Plugin>, drain: Drain) {
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     difference::{Difference, Differences, NOTHING, compare_headers, compare_text, quoted, texts},
     file::{Expect, ExpectLog, ExpectReply, ExpectResponse, Fault, Level, Step, Verdict},
-    stage::{Outcome, fault},
+    run::{StepOutcome, fault},
     values::ExpectPick,
 };
 use crate::plugin::{Hook, Logged};
@@ -20,7 +20,7 @@ use crate::plugin::{Hook, Logged};
 const TOLERANCE: f64 = 0.02;
 
 /// How `outcome` differs from what `step` expects.
-pub fn compare(step: &Step, outcome: &Outcome) -> Vec<Difference> {
+pub fn compare(step: &Step, outcome: &StepOutcome) -> Vec<Difference> {
     let nothing = Expect::default();
     let expect = step.expect.as_ref().unwrap_or(&nothing);
     let mut found = Differences(Vec::new());
@@ -93,7 +93,7 @@ fn tell_failure(error: &crate::plugin::CallError) -> String {
 }
 
 /// What a step asks for, the plugin must be able to do.
-fn missing_hooks(step: &Step, outcome: &Outcome, found: &mut Differences) {
+fn missing_hooks(step: &Step, outcome: &StepOutcome, found: &mut Differences) {
     let ran = |hook| outcome.calls.iter().any(|(ran, _)| *ran == hook);
     let has_replied = outcome.reply.is_some();
     let only_request = step.pick.is_none() && step.response.is_none();
@@ -114,7 +114,7 @@ fn missing_hooks(step: &Step, outcome: &Outcome, found: &mut Differences) {
     }
 }
 
-fn compare_reply(expect: &ExpectReply, outcome: &Outcome, found: &mut Differences) {
+fn compare_reply(expect: &ExpectReply, outcome: &StepOutcome, found: &mut Differences) {
     let Some(reply) = &outcome.reply else {
         let verdict = outcome.verdict.map_or(NOTHING.to_owned(), |verdict| verdict.to_string());
         return found.add(&["reply"], "a reply", verdict);
@@ -186,7 +186,7 @@ fn compare_json(at: Vec<String>, expected: &toml::Value, actual: &Value, found: 
     }
 }
 
-fn compare_response(expect: &ExpectResponse, outcome: &Outcome, found: &mut Differences) {
+fn compare_response(expect: &ExpectResponse, outcome: &StepOutcome, found: &mut Differences) {
     let Some(response) = &outcome.response else {
         return found.add(&["response"], "a response", "on-response has not run");
     };
@@ -210,7 +210,7 @@ fn compare_response(expect: &ExpectResponse, outcome: &Outcome, found: &mut Diff
 }
 
 /// A request that no answer was written to is a fault, whatever is expected.
-fn compare_sent(expect: &Expect, outcome: &Outcome, found: &mut Differences) {
+fn compare_sent(expect: &Expect, outcome: &StepOutcome, found: &mut Differences) {
     for request in &outcome.unanswered {
         found.add(&["http"], "an answer to every request", format!("none to {request}"));
     }
@@ -237,7 +237,7 @@ fn compare_removed(
     }
 }
 
-fn compare_picks(step: &Step, expect: &Expect, outcome: &Outcome, found: &mut Differences) {
+fn compare_picks(step: &Step, expect: &Expect, outcome: &StepOutcome, found: &mut Differences) {
     if let Some(expected) = &expect.picks {
         let tried = step.pick.as_ref().map(|picks| picks.tried.as_slice()).unwrap_or_default();
         let mut both = expected.iter().zip(&outcome.picks);
@@ -267,7 +267,7 @@ fn compare_picks(step: &Step, expect: &Expect, outcome: &Outcome, found: &mut Di
 }
 
 /// The part of the picks that falls on each address.
-pub fn shares(outcome: &Outcome) -> BTreeMap<&str, f64> {
+pub fn shares(outcome: &StepOutcome) -> BTreeMap<&str, f64> {
     let mut shares: BTreeMap<&str, f64> =
         outcome.endpoints.iter().map(|address| (address.as_str(), 0.0)).collect();
     let one = 1.0 / outcome.picks.len().max(1) as f64;
