@@ -76,7 +76,7 @@ impl Generation {
             candidate: loaded.candidate.as_ref().map(|candidate| slot(&candidate.plugin)),
         });
         let plugins = plugins.collect();
-        let shadows = snapshot.shadows.iter().map(|shown| shadow(&shown.plugin)).collect();
+        let shadows = snapshot.shadows.iter().map(|candidate| shadow(&candidate.plugin)).collect();
         Self { snapshot, writer, plugins, shadows }
     }
 

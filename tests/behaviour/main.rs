@@ -5,7 +5,7 @@ mod admin;
 mod architecture;
 mod attempts;
 mod authenticated_connections;
-mod background;
+mod offload;
 mod bad_responses;
 mod breaker;
 mod broken_off;

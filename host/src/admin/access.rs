@@ -82,8 +82,8 @@ fn decide(
 
 fn shows(headers: &HeaderMap, token: &Token) -> bool {
     let credentials = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    let Some((scheme, shown)) = credentials.split_at_checked("Bearer ".len()) else { return false };
-    scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(shown.ct_eq(token.as_bytes()))
+    let Some((scheme, presented)) = credentials.split_at_checked("Bearer ".len()) else { return false };
+    scheme.eq_ignore_ascii_case(b"Bearer ") && bool::from(presented.ct_eq(token.as_bytes()))
 }
 
 /// Whether `Host` is a name of loopback, a loopback address, or the one that is listened on.

@@ -15,6 +15,6 @@ pub(super) async fn show(State(context): State<Context>) -> Json<Value> {
     Json(json!({
         "generation": snapshot.number,
         "file": path.display().to_string(),
-        "config": config::shown(&snapshot.source.text),
+        "config": config::redacted(&snapshot.source.text),
     }))
 }

@@ -46,12 +46,12 @@ struct Needed {
 fn upstreams(snapshot: &Snapshot) -> Vec<Needed> {
     let needed: BTreeSet<usize> = snapshot.routes.iter().map(|route| route.upstream).collect();
     let upstreams = needed.into_iter().map(|index| &snapshot.upstreams[index].upstream);
-    let told = upstreams.map(|upstream| Needed {
+    let needed = upstreams.map(|upstream| Needed {
         name: upstream.name.to_string(),
         is_usable: upstream.is_usable(),
         is_required: upstream.settings.required_for_ready,
     });
-    told.collect()
+    needed.collect()
 }
 
 /// Why requests had better go elsewhere.

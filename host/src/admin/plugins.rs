@@ -53,8 +53,8 @@ struct Plugin {
     calls: BTreeMap<&'static str, u64>,
     failures: BTreeMap<&'static str, u64>,
     cpu_seconds: f64,
-    /// Calls that were made in the background of a worker.
-    background: u64,
+    /// Calls on the offload thread of a worker.
+    offloaded: u64,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
     instances: usize,
@@ -323,7 +323,7 @@ fn plugin(context: &Context, snapshot: &Snapshot, loaded: &Loaded) -> Plugin {
         calls,
         failures: FailureKind::ALL.into_iter().map(|kind| (kind.name(), plugin.failures(kind))).collect(),
         cpu_seconds,
-        background: plugin.offloaded(),
+        offloaded: plugin.offloaded(),
         p50_ms: recent.quantile(0.5).map(milliseconds),
         p99_ms: recent.quantile(0.99).map(milliseconds),
         instances: plugin.instances(),

@@ -106,7 +106,11 @@ fn upstream(context: &Context, snapshot: &Snapshot, target: &Target) -> Upstream
         is_usable: upstream.is_usable(),
         is_panicking: roster.is_panicking(),
         verify: upstream.tls().endpoints.as_ref().map(|tls| tls.verify().name()),
-        discovery: upstream.sources().into_iter().map(|(source, told)| discovery(source, &told)).collect(),
+        discovery: upstream
+            .sources()
+            .into_iter()
+            .map(|(source, report)| discovery(source, &report))
+            .collect(),
         endpoints: roster
             .all()
             .iter()
@@ -122,15 +126,15 @@ fn recent(context: &Context, upstream: &str, entry: &Entry) -> Sample {
     context.recent.since(&name, Sample { count: endpoint.requests(), durations: endpoint.durations() })
 }
 
-fn discovery(source: upstream::Source, told: &SourceReport) -> Source {
+fn discovery(source: upstream::Source, report: &SourceReport) -> Source {
     Source {
         source: source.name(),
-        endpoints: told.endpoints(),
-        answers: told.answers,
-        failures: told.failures,
-        last_answer: told.last_answer.map(ago),
-        last_change: told.last_change.map(ago),
-        error: told.error.as_deref().map(str::to_owned),
+        endpoints: report.endpoints(),
+        answers: report.answers,
+        failures: report.failures,
+        last_answer: report.last_answer.map(ago),
+        last_change: report.last_change.map(ago),
+        error: report.error.as_deref().map(str::to_owned),
     }
 }
 

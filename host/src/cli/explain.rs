@@ -66,13 +66,13 @@ pub(super) async fn run(arguments: ExplainArguments) -> anyhow::Result<()> {
         question["client-certificate"] = certificates(&path)?.into();
     }
     let admin = admin.open()?.patient(PATIENCE);
-    let told = admin.ask(Method::POST, "/api/explain", Some(&question)).await?;
-    expect(&told, "outcome", &admin)?;
+    let explanation = admin.ask(Method::POST, "/api/explain", Some(&question)).await?;
+    expect(&explanation, "outcome", &admin)?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&told)?);
+        say!("{}", serde_json::to_string_pretty(&explanation)?);
     } else {
         say!("{} {url}", method.to_ascii_uppercase());
-        for line in lines(&told) {
+        for line in lines(&explanation) {
             say!("{line}");
         }
     }
@@ -102,21 +102,21 @@ fn pair(line: &str) -> anyhow::Result<(&str, &str)> {
 }
 
 /// What is told, for a person: a stage a line, and below it what there is to say of it.
-fn lines(told: &Value) -> Vec<String> {
+fn lines(explanation: &Value) -> Vec<String> {
     let mut page = Page::default();
     page.stage(
         "listener",
         &Value::Null,
-        &format!("{}, generation {}", text(told, "listener"), told["generation"]),
+        &format!("{}, generation {}", text(explanation, "listener"), explanation["generation"]),
     );
-    if let Some(prepared) = present(told, "prepared") {
+    if let Some(prepared) = present(explanation, "prepared") {
         let query = prepared["query"].as_str().map(|query| format!("?{query}")).unwrap_or_default();
         let (host, path) = (text(prepared, "host"), text(prepared, "path"));
         let (scheme, client) = (text(prepared, "scheme"), text(prepared, "client"));
         page.stage("prepare", prepared, &format!("{path}{query} on {host}, by {scheme}, for {client}"));
         page.changes(prepared);
     }
-    if let Some(route) = present(told, "route") {
+    if let Some(route) = present(explanation, "route") {
         let found = match route["name"].as_str() {
             Some(name) => format!("{name}, to {}", text(route, "upstream")),
             None => "none".to_owned(),
@@ -126,7 +126,7 @@ fn lines(told: &Value) -> Vec<String> {
             page.more(&format!("not {}: {}", text(near, "name"), text(near, "objection")));
         }
     }
-    for asked in items(told, "plugins") {
+    for asked in items(explanation, "plugins") {
         let verdict = match text(asked, "verdict") {
             "reply" => format!("replies {}", asked["status"]),
             "forward" => format!("sends it to {}", text(asked, "upstream")),
@@ -149,10 +149,10 @@ fn lines(told: &Value) -> Vec<String> {
         }
         page.logs(asked);
     }
-    if let list @ [_, ..] = items(told, "not-asked") {
+    if let list @ [_, ..] = items(explanation, "not-asked") {
         page.more(&format!("not asked: {}", names(list)));
     }
-    if let Some(cache) = present(told, "cache") {
+    if let Some(cache) = present(explanation, "cache") {
         let forward = cache["forward"].as_str().map(|forward| format!(" ({forward})")).unwrap_or_default();
         page.stage("cache", cache, &format!("{}{forward}", text(cache, "decision")));
         page.more(&format!("key {}", text(cache, "key").escape_debug()));
@@ -163,11 +163,11 @@ fn lines(told: &Value) -> Vec<String> {
             page.more(&format!("the answer is not stored: {obstacle}"));
         }
     }
-    if let Some(compression) = present(told, "compression") {
+    if let Some(compression) = present(explanation, "compression") {
         let encoding = compression["encoding"].as_str().map(|name| format!(" {name}")).unwrap_or_default();
         page.stage("compress", compression, &format!("{}{encoding}", text(compression, "decision")));
     }
-    if let Some(pick) = present(told, "pick") {
+    if let Some(pick) = present(explanation, "pick") {
         let by = pick["by"].as_str().unwrap_or("the proxy itself");
         let chosen = match pick["endpoint"].as_str() {
             Some(endpoint) => format!("{endpoint} of {}, by {by}", text(pick, "upstream")),
@@ -190,7 +190,7 @@ fn lines(told: &Value) -> Vec<String> {
         }
         page.logs(pick);
     }
-    let outcome = &told["outcome"];
+    let outcome = &explanation["outcome"];
     let reason = outcome["reason"].as_str().unwrap_or_default();
     let end = match text(outcome, "verdict") {
         "sent" => {
@@ -200,8 +200,8 @@ fn lines(told: &Value) -> Vec<String> {
         verdict if outcome["status"].is_null() => format!("{verdict}: {reason}"),
         verdict => format!("{verdict}: {} ({reason})", outcome["status"]),
     };
-    page.stage("outcome", told, &end);
-    if let list @ [_, ..] = items(told, "response-hooks") {
+    page.stage("outcome", explanation, &end);
+    if let list @ [_, ..] = items(explanation, "response-hooks") {
         page.more(&format!("its response would pass {}", names(list)));
     }
     page.lines
@@ -238,20 +238,20 @@ impl Page {
     }
 }
 
-fn present<'a>(told: &'a Value, key: &str) -> Option<&'a Value> {
-    told.get(key).filter(|value| !value.is_null())
+fn present<'a>(explanation: &'a Value, key: &str) -> Option<&'a Value> {
+    explanation.get(key).filter(|value| !value.is_null())
 }
 
-fn text<'a>(told: &'a Value, key: &str) -> &'a str {
-    told[key].as_str().unwrap_or_default()
+fn text<'a>(explanation: &'a Value, key: &str) -> &'a str {
+    explanation[key].as_str().unwrap_or_default()
 }
 
-fn items<'a>(told: &'a Value, key: &str) -> &'a [Value] {
-    told[key].as_array().map_or(&[], Vec::as_slice)
+fn items<'a>(explanation: &'a Value, key: &str) -> &'a [Value] {
+    explanation[key].as_array().map_or(&[], Vec::as_slice)
 }
 
-fn fields<'a>(told: &'a Value, key: &str) -> impl Iterator<Item = (&'a str, String)> {
-    let fields = told[key].as_object().into_iter().flatten();
+fn fields<'a>(explanation: &'a Value, key: &str) -> impl Iterator<Item = (&'a str, String)> {
+    let fields = explanation[key].as_object().into_iter().flatten();
     fields.map(|(name, value)| (name.as_str(), value.as_str().unwrap_or_default().escape_debug().to_string()))
 }
 

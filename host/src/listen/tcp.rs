@@ -609,12 +609,12 @@ impl Acceptor {
             Limit::ConnectionsPerAddress => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let Some(told) = self.lingering.enter(LINGERING) else { return };
+        let Some(lingering) = self.lingering.enter(LINGERING) else { return };
         self.counts.refused_with(status);
         let worker = self.server.worker();
         let clock = worker.clock.clone();
         worker.drain.spawn_local(async move {
-            let _told = told;
+            let _lingering = lingering;
             let _ = clock.within(Duration::from_secs(1), refuse(stream, status)).await;
         });
     }

@@ -391,7 +391,7 @@ impl Flight<'_> {
             lookup.invalidate(rules, &head, now);
         }
         let served = Served::Forwarded(lookup.forward);
-        lookup.told(served, observer);
+        lookup.report(served, observer);
         let Some((freshness, selection, headers)) = lookup.storable(rules, exchange, &head, now) else {
             lookup.pass(&head, now);
             status::tell(&mut head.headers, served, None, now);
@@ -575,7 +575,7 @@ impl CacheLookup {
         matches!(judged, Judgement::Store { .. })
     }
 
-    fn told(&self, served: Served, observer: &mut Observer) {
+    fn report(&self, served: Served, observer: &mut Observer) {
         self.cache.count(served, self.writer);
         observer.cached(served);
     }

@@ -46,7 +46,7 @@ use crate::{
     tls::{HandshakeError, Protocol},
 };
 use collect::names;
-use report::{Cached, Candidate, Compression, Limited, Outcome, Picked, Verdict, lines, micros, shown};
+use report::{Cached, Candidate, Compression, Limited, Outcome, Picked, Verdict, lines, micros, redacted};
 
 /// A request that has not come.
 #[derive(Debug, Clone, Deserialize)]
@@ -202,7 +202,7 @@ async fn follow(
         upstream: Some(flight.target.upstream.name.to_string()),
         endpoint: Some(endpoint),
         target: Some(flight.exchange.request.uri.to_string()),
-        headers: shown(&flight.exchange.request.headers),
+        headers: redacted(&flight.exchange.request.headers),
         ..Outcome::default()
     })
 }
@@ -281,8 +281,9 @@ fn listener(snapshot: &Snapshot, question: &Question) -> Result<usize, Unexplain
     let listeners: Vec<&Listener> = snapshot.config.listeners.iter().map(toml::Spanned::get_ref).collect();
     let all = || {
         let scheme = |listener: &Listener| if listener.tls.is_some() { "https" } else { "http" };
-        let shown = listeners.iter().map(|listener| format!("{} ({})", listener.address, scheme(listener)));
-        shown.collect::<Vec<_>>().join(", ")
+        let redacted =
+            listeners.iter().map(|listener| format!("{} ({})", listener.address, scheme(listener)));
+        redacted.collect::<Vec<_>>().join(", ")
     };
     if let Some(address) = &question.listener {
         let is_it = |listener: &&Listener| listener.address.to_string() == *address;

@@ -623,7 +623,7 @@ mod tests {
             )
         };
         let own = "10.0.0.1";
-        for (fields, client, scheme, host, way) in [
+        for (fields, client, scheme, host, hops) in [
             (&[][..], own, "http", "", own),
             (&[("x-forwarded-proto", "https")], own, "https", "", own),
             (&[("x-forwarded-proto", "https, https")], own, "https", "", own),
@@ -674,7 +674,7 @@ mod tests {
                 "1.1.1.1, 10.0.0.1",
             ),
         ] {
-            let expected = (client.to_owned(), scheme, host.to_owned(), way.to_owned());
+            let expected = (client.to_owned(), scheme, host.to_owned(), hops.to_owned());
             assert_eq!(came(fields), expected, "{fields:?}");
         }
     }

@@ -87,27 +87,27 @@ pub(super) fn identify(
     let mut came = Came { client: peer.address.client(), scheme, host: None };
     let mut is_known = false;
     if peer.is_trusted {
-        let told = Claims::by(headers, trusted);
-        if let Some(address) = told.client {
+        let claims = Claims::by(headers, trusted);
+        if let Some(address) = claims.client {
             came.client = Caller::Ip(address);
         }
-        came.scheme = told.scheme.unwrap_or(scheme);
-        came.host = told.host;
-        let mut way = told.way;
+        came.scheme = claims.scheme.unwrap_or(scheme);
+        came.host = claims.host;
+        let mut hops = claims.hops;
         if let Some(address) = &peer.address_value {
-            if !way.is_empty() {
-                way.extend_from_slice(b", ");
+            if !hops.is_empty() {
+                hops.extend_from_slice(b", ");
             }
-            way.extend_from_slice(address.as_bytes());
+            hops.extend_from_slice(address.as_bytes());
         }
-        if !way.is_empty() {
-            let way =
-                HeaderValue::from_maybe_shared(Bytes::from(way)).map_err(|_| BadRequest::TooManyHeaders)?;
-            headers.try_insert(X_FORWARDED_FOR, way).map_err(room)?;
+        if !hops.is_empty() {
+            let hops =
+                HeaderValue::from_maybe_shared(Bytes::from(hops)).map_err(|_| BadRequest::TooManyHeaders)?;
+            headers.try_insert(X_FORWARDED_FOR, hops).map_err(room)?;
         }
         let mut ids = headers.get_all(X_REQUEST_ID).iter();
         is_known = ids.next().is_some_and(is_request_id) && ids.next().is_none();
-        match told.has_forwarded {
+        match claims.has_forwarded {
             Forwarded::Absent => {}
             Forwarded::Agrees => append_forwarded(headers, peer)?,
             // Whoever believes it would believe somebody else.
@@ -146,7 +146,7 @@ struct Claims {
     scheme: Option<&'static str>,
     host: Option<HeaderValue>,
     /// The addresses that the request has passed, as `X-Forwarded-For` has them.
-    way: Vec<u8>,
+    hops: Vec<u8>,
     has_forwarded: Forwarded,
 }
 
@@ -162,8 +162,8 @@ impl Claims {
     /// `X-Forwarded-For` counts before `Forwarded`: a proxy that sets the one may pass on what a client has put into
     /// the other. Where both name the same client, each completes the other.
     fn by(headers: &HeaderMap, trusted: &TrustedProxies) -> Self {
-        let way = joined(headers, &X_FORWARDED_FOR);
-        let by_way = Entry::original(way.rsplit(|&byte| byte == b','), trusted, |entry| {
+        let hops = joined(headers, &X_FORWARDED_FOR);
+        let by_way = Entry::original(hops.rsplit(|&byte| byte == b','), trusted, |entry| {
             std::str::from_utf8(entry.trim_ascii()).ok().and_then(parse_address)
         });
         let elements = headers.contains_key(header::FORWARDED).then(|| {
@@ -178,7 +178,7 @@ impl Claims {
         let by_elements = Entry::original(elements.iter().rev(), trusted, |element| {
             element.client.as_deref().and_then(parse_address)
         });
-        let has_way = !way.trim_ascii().is_empty();
+        let has_way = !hops.trim_ascii().is_empty();
         let is_same = !has_way || by_way.address == by_elements.address;
         let has_forwarded = match has_forwarded {
             Forwarded::Agrees if !is_same => Forwarded::Differs,
@@ -186,11 +186,11 @@ impl Claims {
         };
         // What the proxy says that has spoken to the client.
         let element = elements.iter().rev().nth(by_elements.index).filter(|_| is_same);
-        let members = way.split(|&byte| byte == b',').count();
+        let members = hops.split(|&byte| byte == b',').count();
         let scheme = scheme_of(member(&joined(headers, &X_FORWARDED_PROTO), members, by_way.index));
         let host = host_of(member(&joined(headers, &X_FORWARDED_HOST), members, by_way.index));
-        let way = match has_way {
-            true => way.into_owned(),
+        let hops = match has_way {
+            true => hops.into_owned(),
             false => {
                 let known =
                     elements.iter().rev().map(|element| element.client.as_deref().and_then(parse_address));
@@ -203,7 +203,7 @@ impl Claims {
             client: if has_way { by_way.address } else { by_elements.address },
             scheme: scheme.or_else(|| scheme_of(element?.scheme.as_deref().map(str::as_bytes))),
             host: host.or_else(|| host_of(element?.host.as_deref().map(str::as_bytes))),
-            way,
+            hops,
             has_forwarded,
         }
     }

@@ -54,7 +54,7 @@ pub(super) struct Record {
 
 /// What plugins are told beyond the line in the log, and who is.
 struct Completion {
-    told: Arc<[Arc<Outcomes>]>,
+    listeners: Arc<[Arc<Outcomes>]>,
     target: String,
     notes: Notes,
     /// How long it took to get an answer from the upstream.
@@ -164,7 +164,7 @@ impl Record {
     pub fn follow(&mut self, exchange: Exchange, route: &Route) -> RecordedExchange {
         let notes = Notes::default();
         self.completion = Some(Completion {
-            told: route.on_complete.clone(),
+            listeners: route.on_complete.clone(),
             target: exchange.request.uri.to_string(),
             notes: notes.clone(),
             upstream: Duration::ZERO,
@@ -298,7 +298,7 @@ impl Record {
             upstream_duration: completion.upstream,
             notes: completion.notes.take(),
         });
-        completion.told.iter().for_each(|outcomes| outcomes.leave(outcome.clone()));
+        completion.listeners.iter().for_each(|outcomes| outcomes.leave(outcome.clone()));
     }
 }
 

@@ -173,12 +173,12 @@ impl Page {
     }
 
     fn family(&mut self, name: &'static str, kind: &str, help: &str, rows: impl FnOnce(&mut Rows<'_>)) {
-        let shown = match self.format {
+        let escaped = match self.format {
             Format::Prometheus => name,
             Format::OpenMetrics => name.strip_suffix("_total").unwrap_or(name),
         };
         let start = self.text.len();
-        self.write(format_args!("# HELP {shown} {help}\n# TYPE {shown} {kind}\n"));
+        self.write(format_args!("# HELP {escaped} {help}\n# TYPE {escaped} {kind}\n"));
         let head = self.text.len();
         rows(&mut Rows { name, page: self });
         if self.text.len() == head {

@@ -51,8 +51,8 @@ impl Key {
     /// The scheme and host are those that the upstream is told: `scheme`, unless a trusted proxy in front has
     /// said otherwise.
     pub fn new(rules: &KeyRules, scheme: &str, target: &Uri, headers: &HeaderMap, upstream: &str) -> Self {
-        let told = told_scheme(headers);
-        let (scheme, authority) = (told.map_or_else(|| lower(scheme), Cow::Borrowed), host(headers));
+        let overridden = forwarded_scheme(headers);
+        let (scheme, authority) = (overridden.map_or_else(|| lower(scheme), Cow::Borrowed), host(headers));
         let query = target.query().and_then(|query| relevant(&rules.query, query));
         let path = target.path();
         // As long as it gets to be on most routes, so that it need not be moved to become a key.
@@ -62,7 +62,7 @@ impl Key {
         push_url(&mut text, &scheme, &authority, path, query.as_deref());
         text.push('\n');
         text.push_str(upstream);
-        push_told(&mut text, headers, told.is_some());
+        push_overrides(&mut text, headers, overridden.is_some());
         for name in &rules.headers {
             push_field(&mut text, name.as_str(), headers.get_all(name).iter());
             for other in other_spellings(headers, name) {
@@ -123,7 +123,7 @@ impl Key {
 
 /// The scheme and the host that the upstream is told of.
 pub fn origin<'a>(scheme: &'a str, headers: &'a HeaderMap) -> (Cow<'a, str>, Cow<'a, str>) {
-    (told_scheme(headers).map_or_else(|| lower(scheme), Cow::Borrowed), host(headers))
+    (forwarded_scheme(headers).map_or_else(|| lower(scheme), Cow::Borrowed), host(headers))
 }
 
 fn host(headers: &HeaderMap) -> Cow<'_, str> {
@@ -131,10 +131,10 @@ fn host(headers: &HeaderMap) -> Cow<'_, str> {
 }
 
 /// The scheme that `X-Forwarded-Proto` names; none if it is absent, or says anything but one of the two.
-fn told_scheme(headers: &HeaderMap) -> Option<&'static str> {
+fn forwarded_scheme(headers: &HeaderMap) -> Option<&'static str> {
     let mut lines = headers.get_all(X_FORWARDED_PROTO).iter();
-    let told = lines.next().filter(|_| lines.next().is_none())?.as_bytes();
-    ["http", "https"].into_iter().find(|scheme| told.eq_ignore_ascii_case(scheme.as_bytes()))
+    let overridden = lines.next().filter(|_| lines.next().is_none())?.as_bytes();
+    ["http", "https"].into_iter().find(|scheme| overridden.eq_ignore_ascii_case(scheme.as_bytes()))
 }
 
 fn lower(text: &str) -> Cow<'_, str> {
@@ -158,7 +158,7 @@ fn push_url(text: &mut String, scheme: &str, authority: &str, path: &str, query:
 
 /// What else the upstream is told of the target: nothing, for most requests. `has_scheme` says that the URL has the
 /// scheme that the upstream is told.
-fn push_told(text: &mut String, headers: &HeaderMap, has_scheme: bool) {
+fn push_overrides(text: &mut String, headers: &HeaderMap, has_scheme: bool) {
     let hosts = headers.get_all(X_FORWARDED_HOST);
     if !hosts.iter().eq(headers.get(header::HOST)) && headers.contains_key(X_FORWARDED_HOST) {
         push_field(text, X_FORWARDED_HOST.as_str(), hosts.iter());

@@ -17,7 +17,7 @@ mod repeated;
 mod retry;
 mod route;
 mod schema;
-mod shown;
+mod redacted;
 mod slip;
 #[cfg(test)]
 mod tests;
@@ -41,10 +41,10 @@ pub use plugin::{
 };
 pub use problem::{Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
+pub use redacted::{is_secret, redacted};
 pub use retry::Retry;
 pub use route::{HostPattern, Match, Route, ShadowOf, UpgradeProtocol};
 pub use schema::schema;
-pub use shown::{is_secret, shown};
 pub use tls::{
     CertificateFiles, CertificateName, ClientAuth, ForwardedCertificate, ListenerTls, Roots, TlsVersion,
     UpstreamTls, Verify,

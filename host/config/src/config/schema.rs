@@ -158,12 +158,12 @@ const FILLINGS: [Given<'static>; 5] = [
 /// takes none of this, those behind it are not found.
 fn required(place: &[Step]) -> Vec<&'static str> {
     let mut filled: Vec<(&'static str, Given<'static>)> = Vec::new();
-    let mut told = probe(place, &Given::Filled(&filled));
-    while let Err(Error::Missing(key)) = told {
+    let mut answer = probe(place, &Given::Filled(&filled));
+    while let Err(Error::Missing(key)) = answer {
         let fillings = FILLINGS.into_iter().find_map(|filling| {
             filled.push((key, filling));
-            let told = probe(place, &Given::Filled(&filled));
-            let is_taken = match told {
+            let answer = probe(place, &Given::Filled(&filled));
+            let is_taken = match answer {
                 Ok(()) => true,
                 Err(Error::Missing(next)) => next != key,
                 Err(_) => false,
@@ -171,13 +171,13 @@ fn required(place: &[Step]) -> Vec<&'static str> {
             if !is_taken {
                 filled.pop();
             }
-            is_taken.then_some(told)
+            is_taken.then_some(answer)
         });
         let Some(next) = fillings else {
             filled.push((key, Given::Items));
             break;
         };
-        told = next;
+        answer = next;
     }
     filled.into_iter().map(|(key, _)| key).collect()
 }
@@ -469,10 +469,10 @@ impl<'de> de::MapAccess<'de> for Spanned<'_> {
 }
 
 /// Gives each key the comment above it, and what it is if it is not written.
-fn describe(schema: &mut Value, shown: &str) {
+fn describe(schema: &mut Value, redacted: &str) {
     let (mut table, mut comment): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     let mut known = BTreeSet::new();
-    for line in shown.lines() {
+    for line in redacted.lines() {
         let written = line.strip_prefix("# ").unwrap_or(line);
         let is_comment = line.starts_with('#');
         let name = written.strip_prefix('[').and_then(|name| name.strip_suffix(']'));

@@ -539,13 +539,13 @@ fn a_slip_or_a_word_from_elsewhere_is_told_with_what_to_write() {
     ] {
         let written = format!("{rest}{written}");
         let found = text(&written).expect_err(&written);
-        let told: Vec<_> =
+        let said: Vec<_> =
             found.iter().map(|problem| (problem.message.clone(), problem.help.clone())).collect();
         let is_it = |problem: &&Problem| problem.span.clone().is_some_and(|span| &written[span] == line);
-        let problem = found.iter().find(is_it).unwrap_or_else(|| panic!("{line} is not in {told:?}"));
-        assert_eq!(problem.help.as_deref(), Some(help), "{written}: {told:?}");
+        let problem = found.iter().find(is_it).unwrap_or_else(|| panic!("{line} is not in {said:?}"));
+        assert_eq!(problem.help.as_deref(), Some(help), "{written}: {said:?}");
         let others = found.iter().filter(|problem| !is_it(problem)).count();
-        assert!(others <= usize::from(help.starts_with("here")), "{written}: {told:?}");
+        assert!(others <= usize::from(help.starts_with("here")), "{written}: {said:?}");
     }
 }
 

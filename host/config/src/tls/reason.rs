@@ -43,8 +43,8 @@ pub(super) fn sentence(error: &CertificateError) -> String {
 
 /// What a type of an error is called: `Other(OtherError(CaUsedAsEndEntity))` is `CaUsedAsEndEntity`.
 fn other_name(error: &CertificateError) -> String {
-    let shown = format!("{error:?}");
-    let innermost = shown.rsplit('(').next().unwrap_or_default();
+    let redacted = format!("{error:?}");
+    let innermost = redacted.rsplit('(').next().unwrap_or_default();
     innermost.trim_end_matches(')').to_owned()
 }
 

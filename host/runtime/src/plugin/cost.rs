@@ -66,7 +66,7 @@ impl Meter {
 /// What a call has taken that has ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
-    /// Processor time: as it was timed in the background, or else as a sample, which is nothing unless an epoch ended
+    /// Processor time: as it was timed on the offload thread, or else as a sample, which is nothing unless an epoch ended
     /// meanwhile.
     pub computed: Duration,
     pub slept: Duration,
@@ -74,7 +74,7 @@ pub(super) struct Cost {
     pub seen_for: Duration,
     /// How long it has waited.
     pub waited: Duration,
-    /// It was made in the background, from its beginning or in the end.
+    /// It was made on the offload thread, from its beginning or in the end.
     pub is_offloaded: bool,
 }
 

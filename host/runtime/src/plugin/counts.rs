@@ -19,7 +19,7 @@ pub struct PluginCounts {
     pub(super) failures: [Tally; FailureKind::ALL.len()],
     /// Instances that have done their service.
     pub(super) recycled: Tally,
-    /// Calls that were made in the background.
+    /// Calls on the offload thread.
     pub(super) offloaded: Tally,
     pub(super) durations: Histogram,
     /// Nanoseconds of these in which calls waited, and their worker did something else.

@@ -20,7 +20,7 @@ pub(super) struct Crowd {
     /// How long a call has its instance, in the mean of late.
     held: Cell<Duration>,
     /// When it was told last.
-    told: Cell<Option<Duration>>,
+    warned: Cell<Option<Duration>>,
 }
 
 /// What the operator is told.
@@ -61,10 +61,10 @@ impl Crowd {
     /// call may take, which is what is known before the first has ended.
     pub fn refuse(&self, most: u32, longest: Duration, now: Duration) -> Option<Crowded> {
         self.refused.set(self.refused.get().saturating_add(1));
-        if self.told.get().is_some_and(|told| now.saturating_sub(told) < Self::PERIOD) {
+        if self.warned.get().is_some_and(|warned| now.saturating_sub(warned) < Self::PERIOD) {
             return None;
         }
-        self.told.set(Some(now));
+        self.warned.set(Some(now));
         let held = if self.held.get().is_zero() { longest } else { self.held.get() };
         // A rate over less than a second is of a burst.
         let seconds = now.saturating_sub(self.since.get()).as_secs_f64().max(1.0);
@@ -88,19 +88,19 @@ mod tests {
     fn the_number_that_would_be_enough_is_told_now_and_then() {
         let crowd = Crowd::default();
         // Twenty requests in a second, each of which has its instance for two seconds.
-        let mut told = Vec::new();
+        let mut warned = Vec::new();
         for number in 0..400 {
             let now = ms(100_000 + number * 50);
             crowd.arrive(now);
             if number % 2 == 0 {
                 crowd.leave(ms(2000));
             } else {
-                told.extend(crowd.refuse(16, ms(5000), now));
+                warned.extend(crowd.refuse(16, ms(5000), now));
             }
         }
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert_eq!((told[1].held, told[1].enough), (ms(2000), 40), "{told:?}");
-        assert!(told[1].refused > 90, "{told:?}");
+        assert_eq!(warned.len(), 2, "{warned:?}");
+        assert_eq!((warned[1].held, warned[1].enough), (ms(2000), 40), "{warned:?}");
+        assert!(warned[1].refused > 90, "{warned:?}");
     }
 
     #[test]
@@ -109,8 +109,8 @@ mod tests {
         for _ in 0..17 {
             crowd.arrive(ms(50_000));
         }
-        let told = crowd.refuse(16, ms(5000), ms(50_000));
-        assert_eq!(told, Some(Crowded { refused: 1, held: ms(5000), enough: 85 }));
+        let warned = crowd.refuse(16, ms(5000), ms(50_000));
+        assert_eq!(warned, Some(Crowded { refused: 1, held: ms(5000), enough: 85 }));
         assert_eq!(crowd.refuse(16, ms(5000), ms(50_001)), None);
     }
 

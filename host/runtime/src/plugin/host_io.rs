@@ -92,7 +92,7 @@ struct Contents {
     until: Option<Instant>,
     /// How long the call has been away from the thread.
     waited: Duration,
-    /// What it has taken in the background.
+    /// What it has taken on the offload thread.
     offloaded: Duration,
 }
 
@@ -207,7 +207,7 @@ pub(super) async fn drive<T>(
 /// A call that can go on wherever it is taken.
 pub(super) type Portable<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// The same, in the background from the moment at which the call has used up two turns here, so that it has computed for an
+/// The same, on the offload thread from the moment at which the call has used up two turns here, so that it has computed for an
 /// epoch; or from its beginning, if it `is_slow`.
 pub(super) async fn drive_offloaded<T: Send + 'static>(
     mut call: Portable<T>,

@@ -17,7 +17,7 @@ pub(super) struct LogRate {
     dropped: AtomicU64,
     untold: AtomicU64,
     /// When somebody was told last, in seconds.
-    told: AtomicU64,
+    warned: AtomicU64,
 }
 
 /// Whether a line may be written.
@@ -52,9 +52,9 @@ impl LogRate {
         self.untold.fetch_add(1, Ordering::Relaxed);
         // From 1, so that the first is told of at once.
         let second = now.as_secs() + 1;
-        let told = self.told.load(Ordering::Relaxed);
-        let is_first = second > told
-            && self.told.compare_exchange(told, second, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let warned = self.warned.load(Ordering::Relaxed);
+        let is_first = second > warned
+            && self.warned.compare_exchange(warned, second, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         match is_first {
             true => Allowed::NoAndSay(self.untold.swap(0, Ordering::Relaxed)),
             false => Allowed::No,

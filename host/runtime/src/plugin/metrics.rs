@@ -18,7 +18,7 @@ impl Plugin {
         self.counts().sum(|part| &part.failures[kind as usize])
     }
 
-    /// Calls that were made in the background of their worker, since they take long.
+    /// Calls on the offload threads of workers, since they take long.
     pub fn offloaded(&self) -> u64 {
         self.counts().sum(|part| &part.offloaded)
     }
@@ -52,8 +52,8 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
             }
         }
     });
-    let help = "Calls that were made in the background of their worker, since they take long.";
-    page.counter("tollgate_plugin_background_calls_total", help, |family| {
+    let help = "Calls on the offload threads of workers, since they take long.";
+    page.counter("tollgate_plugin_offloaded_calls_total", help, |family| {
         for plugin in plugins.clone() {
             family.row(&[("plugin", &plugin.name)], plugin.offloaded());
         }
@@ -92,10 +92,10 @@ pub fn write_plugins<'a>(page: &mut Page, plugins: impl Iterator<Item = &'a Plug
             family.row(&[("plugin", &plugin.name)], plugin.breaker_opened());
         }
     });
-    let told = plugins.clone().filter(|plugin| plugin.code.exports(Hook::OnComplete));
+    let completing = plugins.clone().filter(|plugin| plugin.code.exports(Hook::OnComplete));
     page.counter("tollgate_plugin_outcomes_total", "Requests that have ended, to be told to it.", |family| {
-        for plugin in told {
-            family.row(&[("plugin", &plugin.name), ("outcome", "told")], plugin.outcomes().told());
+        for plugin in completing {
+            family.row(&[("plugin", &plugin.name), ("outcome", "told")], plugin.outcomes().delivered());
             family.row(&[("plugin", &plugin.name), ("outcome", "dropped")], plugin.outcomes().dropped());
         }
     });

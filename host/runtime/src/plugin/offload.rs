@@ -29,7 +29,7 @@ pub fn make_way() {
     const NICE: i32 = 10;
     // On Linux it is the thread's own.
     if let Err(error) = setpriority_process(None, NICE) {
-        tracing::warn!(%error, "calls of plugins in the background have the priority of requests");
+        tracing::warn!(%error, "offloaded calls of plugins have the priority of requests");
     }
 }
 
@@ -70,7 +70,7 @@ impl OffloadThread {
                 drop(catch_unwind(AssertUnwindSafe(job)));
             }
         };
-        let started = thread::Builder::new().name("tollgate-behind".into()).spawn(work);
+        let started = thread::Builder::new().name("tollgate-slow".into()).spawn(work);
         started
             .inspect_err(
                 |error| tracing::error!(%error, "calls of plugins that take long hold up their worker"),

@@ -75,7 +75,7 @@ pub struct Outcomes {
     waiting: Mutex<Waiting>,
     /// There is something, or enough for a whole batch.
     there: Notify,
-    told: Counter,
+    delivered: Counter,
     dropped: Counter,
 }
 
@@ -150,8 +150,8 @@ impl Outcomes {
     }
 
     /// How many the plugin has been told.
-    pub fn told(&self) -> u64 {
-        self.told.get()
+    pub fn delivered(&self) -> u64 {
+        self.delivered.get()
     }
 
     /// How many it will never be told: there was no room, or the call failed.
@@ -167,7 +167,7 @@ impl Outcomes {
 impl Batch<'_> {
     /// The plugin has been told.
     pub fn was_told(mut self) {
-        self.outcomes.told.add(self.list.len() as u64);
+        self.outcomes.delivered.add(self.list.len() as u64);
         self.list.clear();
     }
 }
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(batch.list.len(), Outcomes::BATCH);
         batch.was_told();
         drop(outcomes.batch().await);
-        assert_eq!((outcomes.told(), outcomes.dropped()), (256, 3 + 256));
+        assert_eq!((outcomes.delivered(), outcomes.dropped()), (256, 3 + 256));
         while !outcomes.take().list.is_empty() {}
         assert_eq!(outcomes.dropped(), 3 + Outcomes::MOST as u64 - 256);
     }

@@ -219,7 +219,7 @@ impl Compare for RequestHook {
         candidate: (&RequestVerdict, &Exchange),
     ) -> Vec<Difference> {
         use RequestVerdict::{Forward, Next, Reply};
-        let told = |verdict: &RequestVerdict| match verdict {
+        let summary = |verdict: &RequestVerdict| match verdict {
             Next => "next".to_owned(),
             Reply(reply) => format!("reply {}", reply.status.as_u16()),
             Forward(_) => "forward".to_owned(),
@@ -237,7 +237,7 @@ impl Compare for RequestHook {
             (Ok(Forward(one)), Forward(other)) => {
                 note(&mut all, DifferenceKind::Upstream, one != other, || "another".to_owned());
             }
-            (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
+            (one, other) => return of_verdicts(one.as_ref().ok().map(summary), summary(other)),
         }
         of_headers(&mut all, &one.request.headers, &other.request.headers);
         let unread = || one.request_as_it_came();
@@ -254,14 +254,14 @@ impl Compare for ResponseHook {
         candidate: (&ResponseVerdict, &Exchange),
     ) -> Vec<Difference> {
         use ResponseVerdict::{Next, Reply};
-        let told = |verdict: &ResponseVerdict| match verdict {
+        let summary = |verdict: &ResponseVerdict| match verdict {
             Next => "next".to_owned(),
             Reply(reply) => format!("reply {}", reply.status.as_u16()),
         };
         match (plugin.0, candidate.0) {
             (Ok(Next), Next) => {}
             (Ok(Reply(one)), Reply(other)) => return of_replies(of_reply(one), of_reply(other)),
-            (one, other) => return of_verdicts(one.as_ref().ok().map(told), told(other)),
+            (one, other) => return of_verdicts(one.as_ref().ok().map(summary), summary(other)),
         }
         let mut all = match (&plugin.1.response, &candidate.1.response) {
             (Some(one), Some(other)) => of_replies(

@@ -51,7 +51,7 @@ pub struct Slot {
     slow_calls: SlowCalls,
     /// Where calls go that take long; they stay if absent.
     offload: Option<Rc<OffloadThread>>,
-    /// For the one instance of a plugin that does not wait, while its calls are made in the background.
+    /// For the one instance of a plugin that does not wait, while its calls are offloaded.
     turn: Semaphore,
     /// Requests that have one, or wait for it.
     in_hand: Cell<u32>,
@@ -75,7 +75,7 @@ impl<'a, I> CallContext<'a, I> {
 }
 
 impl Slot {
-    /// Requests that may be in hand in the background, of a plugin that has one instance.
+    /// Requests that may be offloaded at once, of a plugin that has one instance.
     const IN_HAND: u32 = 256;
 
     pub fn new(plugin: Arc<Plugin>, writer: Writer) -> Self {
@@ -113,7 +113,7 @@ impl Slot {
         self.plugin.counts().of(self.writer)
     }
 
-    /// Whether calls take so long that they are made in the background.
+    /// Whether calls take so long that they are offloaded.
     fn is_slow(&self) -> bool {
         self.offload.is_some() && (self.slow_calls.is_slow() || self.in_hand.get() > 0)
     }
@@ -141,7 +141,7 @@ impl Slot {
         self.call::<ResponseHook, I>(exchange, context)
     }
 
-    /// Calls a hook about a message: on this worker to its end, on this worker in several turns, or in the background, as
+    /// Calls a hook about a message: on this worker to its end, on this worker in several turns, or on the offload thread, as
     /// the plugin and its pace ask for it.
     ///
     /// Most calls are made to their end here, and the future of such a call never suspends. The other ways have large
@@ -192,7 +192,7 @@ impl Slot {
         verdict
     }
 
-    /// Calls a hook in the background, which takes several turns of this worker and one of the thread there.
+    /// Calls a hook on the offload thread, which takes several turns of this worker and one of the thread there.
     async fn call_offloaded<H: MessageHook>(
         &self,
         exchange: &mut ExchangeSlot,
@@ -337,7 +337,7 @@ impl Slot {
                 tracing::info!(%plugin, "the plugin's calls are quick again and made on this worker");
             }
         } else if self.slow_calls.seen(&cost, counts.calls(), now) {
-            tracing::info!(%plugin, "the plugin's calls take long and are made in the background of this worker");
+            tracing::info!(%plugin, "the plugin's calls take long and are offloaded on this worker");
         }
     }
 
@@ -409,7 +409,7 @@ impl Drop for GivenUp {
     }
 }
 
-/// One of the requests that are in hand in the background, for as long as it lives.
+/// One of the requests that are offloaded, for as long as it lives.
 struct InHandOffloaded<'a>(&'a Cell<u32>);
 
 impl<'a> InHandOffloaded<'a> {

@@ -2,7 +2,7 @@
 //!
 //! A call that is quick is never timed. What is known of them comes from those that ran when an epoch ended: how long
 //! they ran on, and how many were not seen in between. A plugin is slow whose long calls hold the worker for more than a
-//! hundredth of the time, or whose calls take long on average. Then they go to the background, where each is timed, until
+//! hundredth of the time, or whose calls take long on average. Then they are offloaded, and each is timed, until
 //! they are quick. One long call says nothing: what a hypervisor takes meanwhile looks the same.
 
 use std::{cell::Cell, time::Duration};
@@ -24,7 +24,7 @@ pub struct SlowCalls {
     /// What long ones have taken, beyond their part of the time while the plugin is quick.
     long: Cell<Duration>,
     /// When that was told last.
-    told: Cell<Duration>,
+    last_seen: Cell<Duration>,
 }
 
 impl SlowCalls {
@@ -41,7 +41,7 @@ impl SlowCalls {
     /// How long a plugin has to be quick until it is taken to be.
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Whether its calls belong into the background.
+    /// Whether its calls are to be offloaded.
     pub fn is_slow(&self) -> bool {
         self.is_slow.get()
     }
@@ -57,7 +57,7 @@ impl SlowCalls {
         let mut is_slow = false;
         if time >= Self::LONG {
             let now = now();
-            let free = now.saturating_sub(self.told.replace(now)) / Self::PART;
+            let free = now.saturating_sub(self.last_seen.replace(now)) / Self::PART;
             self.long.set(self.long.get().saturating_sub(free) + time);
             is_slow = self.long.get() > Self::MORE;
         }
@@ -75,7 +75,7 @@ impl SlowCalls {
         is_slow
     }
 
-    /// A call, the last of so many, has taken this in the background. Whether that is how the plugin was found to be
+    /// A call, the last of so many, has taken this on the offload thread. Whether that is how the plugin was found to be
     /// quick again.
     pub fn timed(&self, cost: &Cost, calls: u64, now: fn() -> Duration) -> bool {
         if !self.is_slow() {
@@ -98,7 +98,7 @@ impl SlowCalls {
             && self.took.get() / self.seen.get() < Self::MEAN / 2;
         self.is_slow.set(!is_quick);
         self.long.set(Duration::ZERO);
-        self.told.set(now);
+        self.last_seen.set(now);
         self.begin(calls, now);
         is_quick
     }
@@ -183,7 +183,7 @@ mod tests {
     fn what_was_slow_has_to_be_quick_for_a_while() {
         NOW.set(100);
         let slow_calls = SlowCalls::default();
-        assert!(!slow_calls.timed(&known(Duration::from_millis(0)), 0, now), "it is not in the background");
+        assert!(!slow_calls.timed(&known(Duration::from_millis(0)), 0, now), "it is not offloaded");
         let slow = || assert!(slow_calls.seen(&sample(11), 1, now));
         slow();
         // A call each second; how often the plugin is found to be quick.

@@ -45,7 +45,7 @@ pub(super) struct State {
     pub most_unsent: usize,
     /// This call has made more.
     pub has_made_too_much: bool,
-    /// Whether nobody waits any more for a call in the background.
+    /// Whether nobody waits any more for an offloaded call.
     pub given_up: Option<Arc<AtomicBool>>,
     /// Where it leaves what it waits for, if it may wait at all.
     pub pending_io: Option<Arc<PendingIo>>,
@@ -124,8 +124,8 @@ impl State {
 
     /// The time, for what the plugin keeps.
     pub fn now(&self) -> Duration {
-        let told = self.surroundings.time.as_ref();
-        told.map_or_else(now, |time| time.now())
+        let given = self.surroundings.time.as_ref();
+        given.map_or_else(now, |time| time.now())
     }
 
     pub fn members(&self, upstream: &str) -> Option<&Arc<dyn Members>> {

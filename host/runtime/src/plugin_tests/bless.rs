@@ -110,7 +110,7 @@ fn bless_difference(
     outcome: &StepOutcome,
 ) -> bool {
     let at: Vec<&str> = difference.at.iter().map(String::as_str).collect();
-    let way: Vec<&str> = [&["expect"], &at[..]].concat();
+    let path: Vec<&str> = [&["expect"], &at[..]].concat();
     let headers = |headers: &http::HeaderMap, name: &str| Some(header(&texts(headers, name)));
     let expect = step.expect.as_ref();
     let still_removed = |names: &[String], before: &http::HeaderMap, after: &http::HeaderMap| {
@@ -199,7 +199,7 @@ fn bless_difference(
     if at == ["reply"] {
         set(table, &["expect", "verdict"], outcome.verdict.map(|verdict| verdict.to_string().into()));
     }
-    set(table, &way, value);
+    set(table, &path, value);
     true
 }
 
@@ -336,8 +336,8 @@ fn toml_of(json: &Json) -> Option<Value> {
 }
 
 /// Sets or removes what is at the end of the way. Tables that are missing on it are made.
-fn set(table: &mut dyn TableLike, way: &[&str], value: Option<Value>) {
-    match way {
+fn set(table: &mut dyn TableLike, path: &[&str], value: Option<Value>) {
+    match path {
         [] => {}
         [key] => {
             let existing =

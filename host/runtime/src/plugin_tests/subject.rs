@@ -175,10 +175,10 @@ const CARGO: [&str; 4] = ["build", "--release", "--target", "wasm32-wasip2"];
 
 /// Builds a package and says where its component is.
 fn package(folder: &Path) -> Result<PathBuf, SubjectError> {
-    let told = format!("cargo {}", CARGO.join(" "));
+    let command_line = format!("cargo {}", CARGO.join(" "));
     let mut cargo = Command::new("cargo");
     cargo.args(CARGO).arg("--message-format=json-render-diagnostics").current_dir(folder);
-    let output = run(&mut cargo, &told)?;
+    let output = run(&mut cargo, &command_line)?;
     // The last is that of the package itself: what it depends on comes before it.
     let artifacts = output.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let files = artifacts
@@ -187,15 +187,15 @@ fn package(folder: &Path) -> Result<PathBuf, SubjectError> {
     let mut files = files.filter_map(|file| file.as_str().map(PathBuf::from));
     files
         .rfind(|file| file.extension().is_some_and(|extension| extension == "wasm"))
-        .ok_or(SubjectError::NoArtifact { command: told })
+        .ok_or(SubjectError::NoArtifact { command: command_line })
 }
 
 /// Runs a command to its end, and returns what it printed.
-fn run(command: &mut Command, told: &str) -> Result<String, SubjectError> {
+fn run(command: &mut Command, command_line: &str) -> Result<String, SubjectError> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| SubjectError::Run { command: told.to_owned(), source })?;
+        .map_err(|source| SubjectError::Run { command: command_line.to_owned(), source })?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(printed);
@@ -203,5 +203,5 @@ fn run(command: &mut Command, told: &str) -> Result<String, SubjectError> {
     // Cargo's standard output is for programs.
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     let output = if errors.trim().is_empty() { printed } else { errors };
-    Err(SubjectError::Build { command: told.to_owned(), output: output.trim_end().to_owned() })
+    Err(SubjectError::Build { command: command_line.to_owned(), output: output.trim_end().to_owned() })
 }

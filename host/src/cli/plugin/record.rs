@@ -57,9 +57,9 @@ pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> 
         "for": format!("{}ms", time.as_millis()), "sample": sample, "most": most, "bodies": bodies, "keep": keep,
     });
     let path = format!("/api/plugins/{}/record", encoded(&name));
-    let told = admin.ask(Method::POST, &path, Some(&wanted)).await?;
-    let [cases, left] = ["cases", "left"].map(|key| told[key].as_u64().unwrap_or_default());
-    let calls = &told["calls"];
+    let recording = admin.ask(Method::POST, &path, Some(&wanted)).await?;
+    let [cases, left] = ["cases", "left"].map(|key| recording[key].as_u64().unwrap_or_default());
+    let calls = &recording["calls"];
     if cases + left == 0 {
         say!("nothing recorded: there were {calls} calls");
         return Ok(ExitCode::from(1));
@@ -67,9 +67,11 @@ pub(super) async fn run(arguments: RecordArguments) -> anyhow::Result<ExitCode> 
     // It may have been written to meanwhile.
     let text = match there(&output)? {
         Some(text) => format!("{}\n\n", text.trim_end()),
-        None => head(&name, told["origin"].as_str().unwrap_or_default(), &admin.get("/api/config").await?),
+        None => {
+            head(&name, recording["origin"].as_str().unwrap_or_default(), &admin.get("/api/config").await?)
+        }
     };
-    let text = format!("{text}{}\n", told["text"].as_str().unwrap_or_default().trim_end());
+    let text = format!("{text}{}\n", recording["text"].as_str().unwrap_or_default().trim_end());
     fs::write(&output, text).with_context(|| format!("cannot write {}", output.display()))?;
     let comments = match left {
         0 => String::new(),

@@ -26,13 +26,13 @@ pub(super) async fn run(arguments: RollbackArguments) -> anyhow::Result<ExitCode
     let path = format!("/api/plugins/{}/rollback", encoded(&name));
     let method = if undo { Method::DELETE } else { Method::POST };
     let answer = admin.ask(method, &path, None).await?;
-    let told = |key: &str| answer[key].as_str().unwrap_or("an unknown version").to_owned();
+    let field = |key: &str| answer[key].as_str().unwrap_or("an unknown version").to_owned();
     // With the place, since there may be several proxies on this machine.
     let place = admin.address();
     if undo {
-        say!("{name}: version {} serves in the proxy with the admin API on {place}", told("digest"));
+        say!("{name}: version {} serves in the proxy with the admin API on {place}", field("digest"));
     } else {
-        let (to, from) = (told("to"), told("from"));
+        let (to, from) = (field("to"), field("from"));
         say!("{name}: version {to} serves in the place of {from} in the proxy with the admin API on {place}");
     }
     Ok(ExitCode::SUCCESS)

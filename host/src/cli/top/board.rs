@@ -299,7 +299,7 @@ fn listeners(rates: &Rates<'_>) -> Sheet {
             whole(&connections["accepted"]),
             whole(&connections["refused"]),
             whole(&listener["requests"]),
-            shown(rates.of(&format!("listener {address}"), requests)),
+            cell(rates.of(&format!("listener {address}"), requests)),
         ]
     };
     Sheet {
@@ -323,11 +323,11 @@ fn upstreams(rates: &Rates<'_>) -> Sheet {
                 address.clone(),
                 text(endpoint, "state"),
                 whole(&endpoint["active"]),
-                shown(rates.of(&format!("endpoint {name} {address}"), requests)),
-                shown(endpoint["share"].as_f64().map(|share| share * 100.0)),
+                cell(rates.of(&format!("endpoint {name} {address}"), requests)),
+                cell(endpoint["share"].as_f64().map(|share| share * 100.0)),
                 whole(&endpoint["failures"]),
-                shown(endpoint["p50-ms"].as_f64()),
-                shown(endpoint["p99-ms"].as_f64()),
+                cell(endpoint["p50-ms"].as_f64()),
+                cell(endpoint["p99-ms"].as_f64()),
                 endpoint["last-healthy"].as_str().unwrap_or("-").to_owned(),
             ]);
         }
@@ -364,10 +364,10 @@ fn plugins(rates: &Rates<'_>) -> Sheet {
                 None => text(&plugin["last-load"], "outcome"),
             },
             text(&plugin["breaker"], "state"),
-            shown(rates.of(&format!("calls {name}"), sum(&plugin["calls"]))),
+            cell(rates.of(&format!("calls {name}"), sum(&plugin["calls"]))),
             format!("{}", sum(&plugin["failures"])),
-            shown(plugin["p99-ms"].as_f64()),
-            shown(cpu.map(|seconds| seconds * 100.0)),
+            cell(plugin["p99-ms"].as_f64()),
+            cell(cpu.map(|seconds| seconds * 100.0)),
             whole(&plugin["instances"]),
             format!("{}", plugin["memory-bytes"].as_u64().unwrap_or_default() >> 10),
         ]
@@ -414,7 +414,7 @@ fn sum(value: &Value) -> f64 {
 }
 
 /// Three digits or so; a dash for what is not known.
-fn shown(value: Option<f64>) -> String {
+fn cell(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
         Some(value) if value >= 100.0 || value == 0.0 => format!("{value:.0}"),

@@ -24,7 +24,7 @@ impl CacheLookup {
         observer: &mut Observer,
     ) -> Response<Content> {
         let now = Time::now();
-        self.told(served, observer);
+        self.report(served, observer);
         let length = stored.body.len();
         let mut response = Response::new(Content::Whole(bytes::Bytes::new()));
         let is_conditional = self.method != Method::POST;
@@ -72,7 +72,7 @@ impl CacheLookup {
 
     /// What another request fetches, while it comes.
     pub(super) fn read_along(&self, coming: &Coming, observer: &mut Observer) -> Response<Content> {
-        self.told(Served::Collapsed, observer);
+        self.report(Served::Collapsed, observer);
         let content = Content::Changed(Box::new(coming.stream.reader(Some(coming.length))));
         let mut response = Response::new(content);
         *response.status_mut() = coming.status;

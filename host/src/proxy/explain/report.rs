@@ -225,7 +225,7 @@ impl Outcome {
             verdict: Verdict::Answered,
             status: Some(head.status.as_u16()),
             reason: Some(reason.to_owned()),
-            headers: shown(&head.headers),
+            headers: redacted(&head.headers),
             ..Self::default()
         }
     }
@@ -270,7 +270,7 @@ impl Changed {
 }
 
 /// All fields, those that speak of a secret without their values.
-pub(in crate::proxy) fn shown(headers: &HeaderMap) -> BTreeMap<String, String> {
+pub(in crate::proxy) fn redacted(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers.keys().map(|name| field(headers, name)).collect()
 }
 

@@ -24,8 +24,9 @@ pub fn write_upstreams<'a>(page: &mut Page, upstreams: impl Iterator<Item = &'a 
     let sources: Vec<_> = rosters
         .iter()
         .flat_map(|(upstream, _)| {
-            let told = upstream.sources().into_iter();
-            told.map(|(source, told)| ([("upstream", &*upstream.name), ("source", source.name())], told))
+            let report = upstream.sources().into_iter();
+            report
+                .map(|(source, report)| ([("upstream", &*upstream.name), ("source", source.name())], report))
         })
         .collect();
     let endpoints = rosters.iter().flat_map(|(upstream, roster)| {
@@ -68,23 +69,23 @@ pub fn write_upstreams<'a>(page: &mut Page, upstreams: impl Iterator<Item = &'a 
         }
     });
     page.gauge("tollgate_discovery_endpoints", "Endpoints that a source names.", |family| {
-        for (labels, told) in &sources {
-            family.row(labels, told.endpoints() as u64);
+        for (labels, report) in &sources {
+            family.row(labels, report.endpoints() as u64);
         }
     });
     page.gauge("tollgate_discovery_up", "1 if the last answer of a source counts, 0 if not.", |family| {
-        for (labels, told) in &sources {
-            family.row(labels, u8::from(told.last_answer.is_some() && told.error.is_none()));
+        for (labels, report) in &sources {
+            family.row(labels, u8::from(report.last_answer.is_some() && report.error.is_none()));
         }
     });
     page.counter("tollgate_discovery_answers_total", "Lists of endpoints that a source gave.", |family| {
-        for (labels, told) in &sources {
-            family.row(labels, told.answers);
+        for (labels, report) in &sources {
+            family.row(labels, report.answers);
         }
     });
     page.counter("tollgate_discovery_failures_total", "Times that a source gave none.", |family| {
-        for (labels, told) in &sources {
-            family.row(labels, told.failures);
+        for (labels, report) in &sources {
+            family.row(labels, report.failures);
         }
     });
 }

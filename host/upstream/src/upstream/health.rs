@@ -393,8 +393,12 @@ mod tests {
             let now = start + Duration::from_secs(*second);
             let transition = health.note(event.clone(), now, &settings);
             assert_eq!(health.state(&settings), *expected, "after {index}: {event:?}");
-            let told = transition.map(|transition| (transition.from, transition.to));
-            assert_eq!(told, (before != *expected).then_some((before, *expected)), "at {index}: {event:?}");
+            let transition_of = transition.map(|transition| (transition.from, transition.to));
+            assert_eq!(
+                transition_of,
+                (before != *expected).then_some((before, *expected)),
+                "at {index}: {event:?}"
+            );
         }
     }
 

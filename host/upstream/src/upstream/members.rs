@@ -111,7 +111,7 @@ struct Registration {
 /// What all sources of the upstreams of one name have said.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    told: BTreeMap<Source, SourceReport>,
+    report: BTreeMap<Source, SourceReport>,
     /// By address, in the order of addresses.
     registered: BTreeMap<String, Registration>,
 }
@@ -128,46 +128,49 @@ impl Members {
         may_be_empty: bool,
         now: Instant,
     ) -> News {
-        let told = self.told.entry(source).or_default();
-        told.answers += 1;
-        told.last_answer = Some(now);
-        if endpoints.is_empty() && !told.endpoints.is_empty() && !may_be_empty {
-            told.error = Some("it names no endpoint, so those that it named last stay".into());
+        let report = self.report.entry(source).or_default();
+        report.answers += 1;
+        report.last_answer = Some(now);
+        if endpoints.is_empty() && !report.endpoints.is_empty() && !may_be_empty {
+            report.error = Some("it names no endpoint, so those that it named last stay".into());
             return News::Empty;
         }
-        told.error = None;
-        if *told.endpoints == *endpoints {
+        report.error = None;
+        if *report.endpoints == *endpoints {
             return News::Same;
         }
-        told.last_change = Some(now);
-        let before = std::mem::replace(&mut told.endpoints, endpoints.into());
+        report.last_change = Some(now);
+        let before = std::mem::replace(&mut report.endpoints, endpoints.into());
         let missing = |these: &[config::Endpoint], those: &[config::Endpoint]| {
             let those: FxHashSet<_> = those.iter().map(|endpoint| endpoint.authority.as_str()).collect();
             these.iter().filter(|endpoint| !those.contains(endpoint.authority.as_str())).count()
         };
-        News::Changed { joined: missing(&told.endpoints, &before), left: missing(&before, &told.endpoints) }
+        News::Changed {
+            joined: missing(&report.endpoints, &before),
+            left: missing(&before, &report.endpoints),
+        }
     }
 
     /// A source has not answered; what it said last stays. Whether this is another failure than the last.
     pub fn fail(&mut self, source: Source, error: &str) -> bool {
-        let told = self.told.entry(source).or_default();
-        told.failures += 1;
-        let is_news = told.error.as_deref() != Some(error);
-        told.error = Some(error.into());
+        let report = self.report.entry(source).or_default();
+        report.failures += 1;
+        let is_news = report.error.as_deref() != Some(error);
+        report.error = Some(error.into());
         is_news
     }
 
     /// Forgets what sources have said that are no longer asked.
     pub fn keep_only(&mut self, sources: &[Source], registers: bool) {
-        self.told.retain(|source, _| sources.contains(source));
+        self.report.retain(|source, _| sources.contains(source));
         if !registers {
             self.registered.clear();
         }
     }
 
     /// What a source has said.
-    pub fn told(&self, source: Source) -> SourceReport {
-        self.told.get(&source).cloned().unwrap_or_default()
+    pub fn report(&self, source: Source) -> SourceReport {
+        self.report.get(&source).cloned().unwrap_or_default()
     }
 
     /// A server registers, or says that it is still there.
@@ -230,10 +233,11 @@ impl Members {
         let registered = self.registered.values().filter(|_| settings.register.is_some());
         let registered = registered.map(|registration| (Source::Registered, &registration.endpoint));
         let asked = super::discover::sources(settings);
-        let told = self.told.iter().filter(move |(source, _)| asked.contains(source));
-        let told = told.flat_map(|(source, told)| told.endpoints.iter().map(|endpoint| (*source, endpoint)));
+        let report = self.report.iter().filter(move |(source, _)| asked.contains(source));
+        let report =
+            report.flat_map(|(source, report)| report.endpoints.iter().map(|endpoint| (*source, endpoint)));
         let mut seen = FxHashSet::default();
-        let others = registered.chain(told);
+        let others = registered.chain(report);
         // What stands twice in the configuration is meant to.
         configured.chain(others).filter(move |(source, endpoint)| {
             seen.insert(endpoint.authority.as_str()) || *source == Source::Configured
@@ -272,11 +276,11 @@ mod tests {
         assert!(members.fail(Source::File, "gone"));
         assert!(!members.fail(Source::File, "gone"), "the same again");
         assert!(members.fail(Source::File, "refused"));
-        let told = members.told(Source::File);
-        assert_eq!((told.endpoints(), told.answers, told.failures), (3, 5, 3));
-        assert_eq!(told.error.as_deref(), Some("refused"));
+        let report = members.report(Source::File);
+        assert_eq!((report.endpoints(), report.answers, report.failures), (3, 5, 3));
+        assert_eq!(report.error.as_deref(), Some("refused"));
         assert_eq!(members.tell(Source::File, list(&[2, 3, 4]), false, now), News::Same);
-        assert_eq!(members.told(Source::File).error, None, "it is well again");
+        assert_eq!(members.report(Source::File).error, None, "it is well again");
         assert_eq!(members.tell(Source::File, list(&[]), true, now), News::Changed { joined: 0, left: 3 });
     }
 

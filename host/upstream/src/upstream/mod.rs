@@ -251,19 +251,19 @@ impl Upstream {
     }
 
     /// A source has said which endpoints there are.
-    fn told(&self, source: Source, endpoints: Vec<config::Endpoint>) {
+    fn report(&self, source: Source, endpoints: Vec<config::Endpoint>) {
         let now = Instant::now();
         let (upstream, source_name, count) = (&self.name, source.name(), endpoints.len());
         let may_be_empty = self.settings.discover.as_ref().is_some_and(|discover| discover.may_be_empty);
         let mut common = self.shared.common();
-        let before = common.members.told(source).error;
+        let before = common.members.report(source).error;
         let news = common.members.tell(source, endpoints, may_be_empty, now);
         match &news {
             News::Changed { joined, left } => {
                 tracing::info!(%upstream, source = source_name, endpoints = count, joined, left, "endpoints discovered");
             }
             News::Empty => {
-                let error = common.members.told(source).error;
+                let error = common.members.report(source).error;
                 if error != before {
                     let error = error.as_deref();
                     tracing::warn!(%upstream, source = source_name, error, "discovery keeps what was there");
@@ -294,7 +294,7 @@ impl Upstream {
         let common = self.shared.common();
         discover::sources(&self.settings)
             .into_iter()
-            .map(|source| (source, common.members.told(source)))
+            .map(|source| (source, common.members.report(source)))
             .collect()
     }
 

@@ -64,8 +64,8 @@ pub fn usable_on_failure(
     if freshness.always_validates || freshness.never_stale || request.no_cache {
         return false;
     }
-    let told = request.stale_if_error.or(freshness.stale_if_error);
-    let limit = told.or(is_unreachable.then_some(CUT_OFF));
+    let directive = request.stale_if_error.or(freshness.stale_if_error);
+    let limit = directive.or(is_unreachable.then_some(CUT_OFF));
     limit.is_some_and(|limit| freshness.staleness(now) <= limit.saturating_mul(1000))
 }
 
@@ -136,19 +136,19 @@ mod tests {
     #[test]
     fn a_failure_is_covered_up_for_as_long_as_was_said() {
         let plain = freshness(60);
-        let told = Freshness { stale_if_error: Some(30), ..freshness(60) };
-        let strict = Freshness { never_stale: true, ..told.clone() };
+        let directive = Freshness { stale_if_error: Some(30), ..freshness(60) };
+        let strict = Freshness { never_stale: true, ..directive.clone() };
         for (freshness, directives, is_unreachable, age, expected) in [
             (&plain, "", true, 61, true),
             (&plain, "", true, 60 + 3601, false),
             (&plain, "", false, 61, false),
             (&plain, "stale-if-error=5", false, 65, true),
             (&plain, "stale-if-error=5", false, 66, false),
-            (&told, "", false, 90, true),
-            (&told, "", false, 91, false),
-            (&told, "", true, 91, false),
+            (&directive, "", false, 90, true),
+            (&directive, "", false, 91, false),
+            (&directive, "", true, 91, false),
             (&strict, "", true, 61, false),
-            (&told, "no-cache", true, 61, false),
+            (&directive, "no-cache", true, 61, false),
         ] {
             let now = Time(RECEIVED.0 + age * 1000);
             let usable = usable_on_failure(freshness, &request(directives), is_unreachable, now);

@@ -204,8 +204,9 @@ fn freshness(
     received: Time,
 ) -> Freshness {
     let lifetime = terms.lifetime.of(status).unwrap_or_else(|| {
-        let told = directives.s_maxage.or(directives.max_age);
-        told.or_else(|| (!directives.is_targeted).then(|| until_expiry(response, received)).flatten())
+        let lifetime = directives.s_maxage.or(directives.max_age);
+        lifetime
+            .or_else(|| (!directives.is_targeted).then(|| until_expiry(response, received)).flatten())
             .or_else(|| terms.default_lifetime.of(status))
             .unwrap_or_else(|| heuristic(status, response, directives, received))
     });

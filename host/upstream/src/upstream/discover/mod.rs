@@ -122,7 +122,7 @@ pub(super) async fn run(upstream: Arc<Upstream>, source: Source, folder: Arc<Pat
         match directory.next().await {
             Ok(endpoints) => {
                 wait = FIRST;
-                upstream.told(source, endpoints);
+                upstream.report(source, endpoints);
                 sleep_until(earliest).await;
             }
             Err(error) => {

@@ -11,7 +11,7 @@ const SECRETS: [&str; 7] = ["token", "secret", "password", "credential", "key", 
 /// What was written, as JSON. Variables stand as they were written, since their values may be secret. Hidden are
 /// all strings in the settings of plugins, whatever has a name that speaks of a secret, the default of every
 /// variable, and the user in a URL.
-pub fn shown(text: &str) -> Value {
+pub fn redacted(text: &str) -> Value {
     let Ok(table) = text.parse::<toml::Table>() else { return Value::Null };
     let mut tables = Map::new();
     for (name, value) in table {
@@ -96,20 +96,20 @@ config = { a = "${KEY:-hunter2}" }
 cookie-key = ["hunter2", "${K:-hunter2}"]
 path = "${K:-hunter2}"
 "#;
-        let shown = shown(text);
-        let printed = shown.to_string();
+        let redacted = redacted(text);
+        let printed = redacted.to_string();
         assert!(
             !printed.contains("hunter2") && !printed.contains("1234") && !printed.contains("1999"),
             "{printed}"
         );
-        assert_eq!(shown["workers"], 2);
-        assert_eq!(shown["admin"]["address"], "127.0.0.1:9901");
-        assert_eq!(shown["routes"][0]["upstream"], "${APP}");
-        assert_eq!(shown["routes"][0]["match"]["path"], "/x");
+        assert_eq!(redacted["workers"], 2);
+        assert_eq!(redacted["admin"]["address"], "127.0.0.1:9901");
+        assert_eq!(redacted["routes"][0]["upstream"], "${APP}");
+        assert_eq!(redacted["routes"][0]["match"]["path"], "/x");
         assert_eq!(
-            (&shown["plugins"]["api-key"]["fail"], &shown["plugins"]["api-key"]["file"]),
+            (&redacted["plugins"]["api-key"]["fail"], &redacted["plugins"]["api-key"]["file"]),
             (&"open".into(), &"a.wasm".into())
         );
-        assert_eq!(shown["plugins"]["api-key"]["config"]["keys"]["demo"], HIDDEN);
+        assert_eq!(redacted["plugins"]["api-key"]["config"]["keys"]["demo"], HIDDEN);
     }
 }

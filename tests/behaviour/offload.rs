@@ -42,7 +42,7 @@ async fn ask(client: &mut Client, path: &str, headers: &str) -> u16 {
 }
 
 async fn behind(proxy: &Proxy, plugin: &str) -> f64 {
-    proxy.metrics().await.sum("tollgate_plugin_background_calls_total", &[("plugin", plugin)])
+    proxy.metrics().await.sum("tollgate_plugin_offloaded_calls_total", &[("plugin", plugin)])
 }
 
 fn instances(proxy: &Proxy) -> usize {
@@ -53,7 +53,7 @@ fn instances(proxy: &Proxy) -> usize {
 async fn take_long(client: &mut Client, plugin: &str) {
     // On a busy machine a call that takes as long may have computed for less.
     soon("the plugin to be found slow", async {
-        while logged(&[plugin, "are made in the background"]).is_empty() {
+        while logged(&[plugin, "are offloaded"]).is_empty() {
             assert_eq!(ask(client, "/", "x-do: spin\r\nx-says: 40\r\n").await, 200);
         }
     })
@@ -117,7 +117,7 @@ async fn requests_of_a_slow_plugin_come_one_after_the_other_and_do_not_wait_with
 }
 
 #[tokio::test]
-async fn what_a_client_has_given_up_ends_in_the_background() {
+async fn what_a_client_has_given_up_ends_on_the_offload_thread() {
     let origin = Origin::start().await;
     let settings =
         format!("{OBEYS}\nlimits = {{ time = \"1m\" }}\nbreaker = {{ failures = 2, pause = \"1h\" }}");
@@ -141,7 +141,7 @@ async fn what_a_client_has_given_up_ends_in_the_background() {
 }
 
 #[tokio::test]
-async fn calls_that_wait_go_on_in_the_background_once_they_compute_long() {
+async fn calls_that_wait_are_offloaded_once_they_compute_long() {
     let origin = Origin::start().await;
     let url = origin.url();
     for (plugin, yields) in [("errands", false), ("yielding", true)] {
