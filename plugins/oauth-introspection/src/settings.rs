@@ -1,9 +1,7 @@
 //! What did the operator configure?
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
-use tollgate_plugin_bearer::{Bearer, OneOrMore, Source, Validity};
+use tollgate_plugin_bearer::{Bearer, Verification};
 use tollgate_plugin_sdk::{Seconds, config};
 
 /// All that a token is checked by.
@@ -49,19 +47,13 @@ pub(crate) enum Unavailable {
     Pass,
 }
 
+/// The keys of its own, beside those of every plugin for bearer tokens.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 struct Config {
     endpoint: String,
     #[serde(default)]
     client: Option<Client>,
-    #[serde(default)]
-    issuer: Option<OneOrMore>,
-    #[serde(default)]
-    audience: Option<OneOrMore>,
-    /// In seconds.
-    #[serde(default)]
-    leeway: u32,
     #[serde(default)]
     scopes: Vec<String>,
     #[serde(default = "default_cache")]
@@ -70,14 +62,6 @@ struct Config {
     cache_refused: Seconds,
     #[serde(default)]
     unavailable: Unavailable,
-    #[serde(default)]
-    from: Source,
-    #[serde(default)]
-    claims: BTreeMap<String, String>,
-    #[serde(default)]
-    require: BTreeMap<String, OneOrMore>,
-    #[serde(default = "yes")]
-    forward: bool,
 }
 
 fn default_cache() -> Seconds {
@@ -88,14 +72,10 @@ fn default_cache_refused() -> Seconds {
     const { Seconds::new(10).expect("ten seconds are some time") }
 }
 
-fn yes() -> bool {
-    true
-}
-
 impl Settings {
     /// Takes the plugin's `config` table as JSON.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let config: Config = config::read(text)?;
+        let (config, bearer) = tollgate_plugin_bearer::read::<Config>(text, Verification::Introspection)?;
         if !config::is_url(&config.endpoint) {
             return Err("`endpoint` in `config`: is no URL of `https` or `http`".to_owned());
         }
@@ -107,16 +87,10 @@ impl Settings {
         if config.client.as_ref().is_some_and(|client| client.id.is_empty() || client.secret.is_empty()) {
             return Err("`client` in `config`: `id` or `secret` is empty".to_owned());
         }
-        let validity = Validity {
-            issuer: config.issuer,
-            audience: config.audience,
-            leeway: config.leeway.into(),
-            must_expire: false,
-        };
         Ok(Self {
             endpoint: config.endpoint,
             client: config.client,
-            bearer: Bearer::new(config.from, validity, &config.claims, config.require, config.forward)?,
+            bearer,
             scopes: config.scopes,
             cache: config.cache,
             cache_refused: config.cache_refused,
