@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use tollgate_plugin_bearer::{Bearer, Verification};
-use tollgate_plugin_sdk::{Seconds, config};
+use tollgate_plugin_sdk::{Seconds, Url};
 
 use crate::remote::Remote;
 
@@ -17,7 +17,7 @@ pub(crate) struct Settings {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Config {
-    jwks_url: String,
+    jwks_url: Url,
     #[serde(default = "default_refetch")]
     refetch: Seconds,
 }
@@ -30,9 +30,6 @@ impl Settings {
     /// Takes the plugin's `config` table as JSON.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let (config, bearer) = tollgate_plugin_bearer::read::<Config>(text, Verification::Signature)?;
-        if !config::is_url(&config.jwks_url) {
-            return Err("`jwks-url` in `config`: is no URL of `https` or `http`".to_owned());
-        }
         Ok(Self { remote: Remote { url: config.jwks_url, refetch: config.refetch }, bearer })
     }
 }

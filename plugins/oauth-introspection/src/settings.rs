@@ -2,12 +2,12 @@
 
 use serde::Deserialize;
 use tollgate_plugin_bearer::{Bearer, Verification};
-use tollgate_plugin_sdk::{Seconds, config};
+use tollgate_plugin_sdk::{Seconds, Url, config::Unchecked};
 
 /// All that a token is checked by.
 pub(crate) struct Settings {
     /// Where the issuer is asked.
-    pub(crate) endpoint: String,
+    pub(crate) endpoint: Url,
     pub(crate) client: Option<Client>,
     pub(crate) bearer: Bearer,
     /// All of which a token must have.
@@ -16,7 +16,8 @@ pub(crate) struct Settings {
     pub(crate) cache: Seconds,
     /// The same for one that says no.
     pub(crate) cache_refused: Seconds,
-    pub(crate) unavailable: Unavailable,
+    /// Requests while the issuer does not answer.
+    pub(crate) unavailable: Unchecked,
 }
 
 /// Who asks.
@@ -38,20 +39,11 @@ pub(crate) enum Method {
     Post,
 }
 
-/// What becomes of a request when the issuer does not answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Unavailable {
-    #[default]
-    Refuse,
-    Pass,
-}
-
 /// The keys of its own, beside those of every plugin for bearer tokens.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Config {
-    endpoint: String,
+    endpoint: Url,
     #[serde(default)]
     client: Option<Client>,
     #[serde(default)]
@@ -61,7 +53,7 @@ struct Config {
     #[serde(default = "default_cache_refused")]
     cache_refused: Seconds,
     #[serde(default)]
-    unavailable: Unavailable,
+    unavailable: Unchecked,
 }
 
 fn default_cache() -> Seconds {
@@ -76,9 +68,6 @@ impl Settings {
     /// Takes the plugin's `config` table as JSON.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let (config, bearer) = tollgate_plugin_bearer::read::<Config>(text, Verification::Introspection)?;
-        if !config::is_url(&config.endpoint) {
-            return Err("`endpoint` in `config`: is no URL of `https` or `http`".to_owned());
-        }
         let is_scope =
             |scope: &String| !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic());
         if let Some(scope) = config.scopes.iter().find(|scope| !is_scope(scope)) {

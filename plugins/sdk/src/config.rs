@@ -25,6 +25,15 @@ impl OneOrMore {
     }
 }
 
+/// What becomes of a request that a plugin cannot check.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unchecked {
+    #[default]
+    Refuse,
+    Pass,
+}
+
 /// Reads a plugin's `config` table, which comes as JSON, into a type of the plugin's own.
 ///
 /// The error names the place and what is expected there. It never shows a value, which may be a secret; keys are
@@ -181,13 +190,6 @@ fn plain(expected: &str, path: &str) -> String {
 pub fn is_header_name(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-}
-
-/// Whether this may be the address of a request that a plugin sends: `http` or `https`, and a host.
-pub fn is_url(text: &str) -> bool {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let is_host = |rest: &str| !rest.is_empty() && !rest.starts_with(['/', '?', '#']);
-    rest.is_some_and(is_host) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
