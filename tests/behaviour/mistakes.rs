@@ -42,7 +42,7 @@ const IN_THE_TABLE: [(&str, &str, &[&str]); 29] = [
     (
         "api-key",
         "[plugins.api-key]\nconfig = { header = \"host\", keys = { demo = \"k\" } }",
-        &["config.toml:8:10", "`header` cannot be `host`"],
+        &["config.toml:8:10", "`header` in `config`: a plugin may set `host`"],
     ),
     (
         "api-key",

@@ -1,17 +1,14 @@
 //! May this request pass, and on whose behalf?
 //!
-//! Read in this order: [`Policy`] is what was configured, [`Keys`](keys::Keys) finds the consumer,
-//! [`Problem`] is what a client is told that may not pass.
+//! [`Policy`] is what was configured, [`Keys`](keys::Keys) finds the consumer of a request.
 
 mod policy;
 mod keys;
-mod problem;
 
 use keys::Finding;
 use policy::Policy;
-use problem::Problem;
 use tollgate_plugin_sdk::{
-    HeaderError, HeaderValue, OnRequest, Plugin, Reply, Verdict,
+    HeaderError, HeaderValue, OnRequest, Plugin, Problem, Verdict,
     log::{self, Level},
     request,
 };
@@ -20,7 +17,7 @@ impl Plugin for Policy {
     fn configure(config: &str) -> Result<Self, String> {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|error| format!("there are no random numbers: {error}"))?;
-        Self::parse(config, &secret)
+        Self::read(config, &secret)
     }
 }
 
@@ -36,8 +33,8 @@ impl OnRequest for Policy {
                     error.name()
                 )),
             },
-            Finding::Missing => refuse(self, &self.missing),
-            Finding::Wrong => refuse(self, &self.wrong),
+            Finding::Missing => Verdict::Reply(self.missing.reply()),
+            Finding::Wrong => Verdict::Reply(self.wrong.reply()),
         }
     }
 }
@@ -51,27 +48,10 @@ fn pass(policy: &Policy, consumer: &HeaderValue) -> Result<(), HeaderError> {
     Ok(())
 }
 
-fn refuse(policy: &Policy, problem: &Problem) -> Verdict {
-    let mut reply = reply(problem);
-    reply.headers.push(("www-authenticate".to_owned(), policy.challenge.clone()));
-    Verdict::Reply(reply)
-}
-
 /// Nobody passes where the plugin cannot do its work.
 fn unable(why: &str) -> Verdict {
     log::write(Level::Error, why);
-    Verdict::Reply(reply(&Problem::new(500, "Internal Server Error", "the API key could not be checked")))
-}
-
-fn reply(problem: &Problem) -> Reply {
-    Reply {
-        status: problem.status,
-        headers: vec![
-            ("content-type".to_owned(), "application/problem+json".to_owned()),
-            ("cache-control".to_owned(), "no-store".to_owned()),
-        ],
-        body: problem.body(&request::id()),
-    }
+    Verdict::Reply(Problem::new(500, "Internal Server Error", "the API key could not be checked").reply())
 }
 
 tollgate_plugin_sdk::export!(Policy: OnRequest);

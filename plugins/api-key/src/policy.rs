@@ -1,15 +1,17 @@
 //! What did the operator configure?
 //!
-//! Every refusal is one sentence that names the place and the remedy. None of them prints a key, so
-//! what has the wrong type is named but not shown.
+//! Every error is one sentence that names the place and the remedy. None of them prints a key.
 
-use serde_json::{Map, Value};
-use tollgate_plugin_sdk::{Change, HeaderValue, config::is_header_name, is_same_field, may_change};
+use std::collections::BTreeMap;
 
-use crate::{
-    keys::{Keys, SharedKey},
-    problem::Problem,
+use serde::Deserialize;
+use tollgate_plugin_sdk::{
+    Change, HeaderValue, Problem,
+    config::{self, OneOrMore},
+    is_same_field, may_change,
 };
+
+use crate::keys::{Keys, SharedKey};
 
 /// The header in which the upstream finds the consumer's name.
 pub(crate) const CONSUMER: &str = "x-consumer";
@@ -22,36 +24,41 @@ pub(crate) struct Policy {
     pub(crate) keys: Keys,
     /// Whether the upstream sees the key.
     pub(crate) forward: bool,
-    /// The value of `www-authenticate`.
-    pub(crate) challenge: String,
+    /// The answers to requests without a key, and with a wrong one.
     pub(crate) missing: Problem,
     pub(crate) wrong: Problem,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Consumers, and the keys of each. Without any, the error says more than that the table is missing.
+    #[serde(default)]
+    keys: BTreeMap<String, OneOrMore>,
+    #[serde(default = "default_header")]
+    header: String,
+    #[serde(default)]
+    forward: bool,
+}
+
+fn default_header() -> String {
+    "x-api-key".to_owned()
+}
+
 impl Policy {
     /// Takes the plugin's `config` table as JSON.
-    pub(crate) fn parse(config: &str, secret: &[u8; 16]) -> Result<Self, String> {
-        let config: Value = serde_json::from_str(config).map_err(|error| {
-            format!("`config` is not valid JSON at line {}, column {}", error.line(), error.column())
-        })?;
-        let Value::Object(config) = config else {
-            return Err("`config` is not a table: write `config = { keys = { ... } }`".to_owned());
+    pub(crate) fn read(text: &str, secret: &[u8; 16]) -> Result<Self, String> {
+        let config: Config = config::read(text)?;
+        let header = config.header.to_ascii_lowercase();
+        check_header(&header).map_err(|why| format!("`header` in `config`: {why}"))?;
+        let unauthorized = |detail: String| {
+            // A name of a header holds nothing that would end the quotes.
+            let challenge = format!(r#"ApiKey realm="tollgate", header="{header}""#);
+            Problem::new(401, "Unauthorized", detail).with_header("www-authenticate", challenge)
         };
-        if let Some(unknown) =
-            config.keys().find(|key| !matches!(key.as_str(), "header" | "keys" | "forward"))
-        {
-            return Err(format!(
-                "unknown key `{}` in `config`: it takes `keys`, `header` and `forward`",
-                unknown.escape_debug()
-            ));
-        }
-        let header = header(&config)?;
-        let unauthorized = |detail: String| Problem::new(401, "Unauthorized", &detail);
         Ok(Self {
-            keys: keys(&config, secret)?,
-            forward: forward(&config)?,
-            // A token holds nothing that would end the quotes.
-            challenge: format!(r#"ApiKey realm="tollgate", header="{header}""#),
+            keys: keys(&config.keys, secret)?,
+            forward: config.forward,
             missing: unauthorized(format!("an API key is needed in the header `{header}`")),
             wrong: unauthorized(format!("the API key in the header `{header}` is not accepted")),
             header,
@@ -59,63 +66,36 @@ impl Policy {
     }
 }
 
-fn header(config: &Map<String, Value>) -> Result<String, String> {
-    let header = match config.get("header") {
-        None => return Ok("x-api-key".to_owned()),
-        Some(Value::String(header)) => header.to_ascii_lowercase(),
-        Some(_) => return Err("`header` is not a string: write the name of a header in quotes".to_owned()),
-    };
-    if !is_header_name(&header) {
-        return Err("`header` is not the name of a header: use letters, digits and hyphens".to_owned());
+fn check_header(header: &str) -> Result<(), String> {
+    if is_same_field(header, CONSUMER) {
+        return Err(format!("`{header}` names the consumer to the upstream: use another header"));
     }
-    if is_same_field(&header, CONSUMER) {
-        return Err(format!("`header` cannot be `{header}`, which names the consumer: use another"));
-    }
-    may_change(false, Change::Remove, &header)
-        .map_err(|why| format!("`header` cannot be `{header}`: {why}"))?;
-    Ok(header)
+    may_change(false, Change::Remove, header)
 }
 
-fn forward(config: &Map<String, Value>) -> Result<bool, String> {
-    match config.get("forward") {
-        None => Ok(false),
-        Some(Value::Bool(forward)) => Ok(*forward),
-        Some(_) => Err("`forward` is neither true nor false: write one of them, without quotes".to_owned()),
+fn keys(consumers: &BTreeMap<String, OneOrMore>, secret: &[u8; 16]) -> Result<Keys, String> {
+    if consumers.is_empty() {
+        return Err("`keys` in `config`: there is no consumer: write `keys = { consumer = \"key\" }`, \
+            or remove the plugin from the route"
+            .to_owned());
     }
-}
-
-fn keys(config: &Map<String, Value>, secret: &[u8; 16]) -> Result<Keys, String> {
-    let consumers = match config.get("keys") {
-        Some(Value::Object(consumers)) if !consumers.is_empty() => consumers,
-        Some(Value::Object(_)) => {
-            return Err(
-                "`keys` is empty: add a consumer and its key, or remove the plugin from the route".to_owned()
-            );
-        }
-        Some(_) => return Err("`keys` is not a table: write `keys = { consumer = \"key\" }`".to_owned()),
-        None => {
-            return Err(
-                "`keys` is missing: add a table of consumers, `keys = { consumer = \"key\" }`".to_owned()
-            );
-        }
-    };
     let mut pairs = Vec::with_capacity(consumers.len());
     for (consumer, keys) in consumers {
         let name = value_of_consumer(consumer)?;
-        let keys = match keys {
-            Value::Array(keys) if keys.is_empty() => {
-                return Err(format!("`keys.{consumer}` is empty: add a key, or remove the consumer"));
-            }
-            Value::Array(keys) => keys,
-            key => std::slice::from_ref(key),
-        };
-        for key in keys {
-            pairs.push((name.clone(), check_key(consumer, key)?));
+        let place = |why: &str| format!("`keys.{consumer}` in `config`: {why}");
+        if keys.as_slice().is_empty() {
+            return Err(place("there is no key: add one, or remove the consumer"));
+        }
+        for key in keys.as_slice() {
+            check_key(key).map_err(place)?;
+            pairs.push((name.clone(), key.as_str()));
         }
     }
     Keys::new(pairs.iter().map(|(consumer, key)| (consumer, *key)), secret).map_err(
         |SharedKey(one, other)| {
-            format!("`keys.{one}` and `keys.{other}` hold the same key: give each consumer one of its own")
+            format!(
+                "`keys` in `config`: `{one}` and `{other}` have the same key: give each consumer one of its own"
+            )
         },
     )
 }
@@ -128,47 +108,49 @@ fn value_of_consumer(consumer: &str) -> Result<HeaderValue, String> {
         Err(why) => why.to_string(),
     };
     Err(format!(
-        "the consumer `{}` in `keys` cannot be the value of a header, since {why}: \
+        "`keys` in `config`: the consumer `{}` cannot be the value of a header, since {why}: \
          use letters, digits and punctuation of ASCII",
         consumer.escape_debug()
     ))
 }
 
-fn check_key<'a>(consumer: &str, key: &'a Value) -> Result<&'a str, String> {
-    let Value::String(key) = key else {
-        return Err(format!("`keys.{consumer}` is not a key: write a string in quotes, or a list of them"));
-    };
+fn check_key(key: &str) -> Result<(), &'static str> {
     if key.is_empty() {
-        return Err(format!("`keys.{consumer}` holds an empty key: set it, or remove the consumer"));
+        return Err("a key is empty: set it, or remove the consumer");
     }
     if key.trim_ascii() != key || key.bytes().any(|byte| byte.is_ascii_control()) {
-        return Err(format!(
-            "`keys.{consumer}` holds a key that no header can carry: \
-             remove control characters, and white space around it"
-        ));
+        return Err("a key cannot be the value of a header: \
+            remove control characters, and white space around it");
     }
-    Ok(key)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use tollgate_plugin_sdk::HeaderValue;
+    use tollgate_plugin_sdk::{HeaderValue, Problem};
 
     use super::Policy;
     use crate::keys::Finding;
 
-    fn parse(config: &Value) -> Result<Policy, String> {
-        Policy::parse(&config.to_string(), &[0; 16])
+    fn read(config: &Value) -> Result<Policy, String> {
+        Policy::read(&config.to_string(), &[0; 16])
+    }
+
+    fn challenge(problem: &Problem) -> String {
+        let reply = problem.reply_to("1");
+        let mut values = reply.headers.into_iter().filter(|(name, _)| name == "www-authenticate");
+        values.next().expect("it has a challenge").1
     }
 
     #[test]
     fn only_keys_are_needed() {
-        let policy = parse(&json!({ "keys": { "demo": "k1" } })).expect("is valid");
+        let policy = read(&json!({ "keys": { "demo": "k1" } })).expect("is valid");
         assert_eq!(policy.header, "x-api-key");
         assert!(!policy.forward);
-        assert_eq!(policy.challenge, r#"ApiKey realm="tollgate", header="x-api-key""#);
+        assert_eq!(challenge(&policy.missing), r#"ApiKey realm="tollgate", header="x-api-key""#);
+        assert_eq!(challenge(&policy.wrong), challenge(&policy.missing));
         assert_eq!(
             policy.keys.identify(Some("k1")),
             Finding::Consumer(&HeaderValue::text("demo").expect("is a value"))
@@ -177,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_consumer_may_have_several_keys() {
-        let policy = parse(&json!({ "keys": { "batch": ["old", "new"] } })).expect("is valid");
+        let policy = read(&json!({ "keys": { "batch": ["old", "new"] } })).expect("is valid");
         for key in ["old", "new"] {
             assert_eq!(
                 policy.keys.identify(Some(key)),
@@ -189,55 +171,94 @@ mod tests {
     #[test]
     fn the_header_is_kept_in_lower_case() {
         let policy =
-            parse(&json!({ "header": "Api_Key", "forward": true, "keys": { "a": "k" } })).expect("is valid");
+            read(&json!({ "header": "Api_Key", "forward": true, "keys": { "a": "k" } })).expect("is valid");
         assert_eq!(policy.header, "api_key");
         assert!(policy.forward);
-        assert!(policy.challenge.ends_with(r#"header="api_key""#));
+        assert!(challenge(&policy.missing).ends_with(r#"header="api_key""#));
     }
 
     #[test]
     fn a_refusal_tells_missing_from_wrong() {
-        let policy = parse(&json!({ "keys": { "a": "k" } })).expect("is valid");
-        let detail = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("is JSON")["detail"].clone();
-        assert_eq!(detail(&policy.missing.body("1")), "an API key is needed in the header `x-api-key`");
-        assert_eq!(detail(&policy.wrong.body("1")), "the API key in the header `x-api-key` is not accepted");
+        let policy = read(&json!({ "keys": { "a": "k" } })).expect("is valid");
+        assert_eq!(policy.missing.detail, "an API key is needed in the header `x-api-key`");
+        assert_eq!(policy.wrong.detail, "the API key in the header `x-api-key` is not accepted");
+        assert_eq!((policy.missing.status, policy.wrong.status), (401, 401));
     }
 
     #[test]
     fn what_cannot_work_is_refused_with_its_place() {
         let cases = [
-            (json!([]), "`config` is not a table"),
-            (json!({ "keyz": { "a": "SECRET" } }), "unknown key `keyz` in `config`"),
-            (json!({}), "`keys` is missing"),
-            (json!({ "keys": {} }), "`keys` is empty"),
-            (json!({ "keys": "SECRET" }), "`keys` is not a table"),
-            (json!({ "keys": { "a": "" } }), "`keys.a` holds an empty key"),
-            (json!({ "keys": { "a": [] } }), "`keys.a` is empty"),
-            (json!({ "keys": { "a": ["SECRET", ""] } }), "`keys.a` holds an empty key"),
-            (json!({ "keys": { "a": 1 } }), "`keys.a` is not a key"),
-            (json!({ "keys": { "a": ["SECRET", ["SECRET"]] } }), "`keys.a` is not a key"),
-            (json!({ "keys": { "a": "SECRET " } }), "`keys.a` holds a key that no header can carry"),
-            (json!({ "keys": { "a": "SEC\nRET" } }), "`keys.a` holds a key that no header can carry"),
+            (json!(7), "`config`: expected a table"),
+            (
+                json!({ "keyz": { "a": "SECRET" } }),
+                "`keyz` in `config`: unknown key `keyz`, expected one of `keys`, `header`, `forward`",
+            ),
+            (json!({}), "`keys` in `config`: there is no consumer: write `keys = {"),
+            (json!({ "keys": {} }), "`keys` in `config`: there is no consumer"),
+            (json!({ "keys": "SECRET" }), "`keys` in `config`: expected a table"),
+            (json!({ "keys": { "a": "" } }), "`keys.a` in `config`: a key is empty"),
+            (json!({ "keys": { "a": [] } }), "`keys.a` in `config`: there is no key"),
+            (json!({ "keys": { "a": ["SECRET", ""] } }), "`keys.a` in `config`: a key is empty"),
+            (
+                json!({ "keys": { "a": 1 } }),
+                "`keys.a` in `config`: expected a string, or an array of strings",
+            ),
+            (
+                json!({ "keys": { "a": ["SECRET", ["SECRET"]] } }),
+                "`keys.a` in `config`: expected a string, or an array of strings",
+            ),
+            (
+                json!({ "keys": { "a": "SECRET " } }),
+                "`keys.a` in `config`: a key cannot be the value of a header",
+            ),
+            (
+                json!({ "keys": { "a": "SEC\nRET" } }),
+                "`keys.a` in `config`: a key cannot be the value of a header",
+            ),
             (
                 json!({ "keys": { "a": "SECRET", "b": ["x", "SECRET"] } }),
-                "`keys.a` and `keys.b` hold the same key",
+                "`keys` in `config`: `a` and `b` have the same key",
             ),
-            (json!({ "keys": { "": "SECRET" } }), "the consumer `` in `keys`"),
-            (json!({ "keys": { "a\r\nb": "SECRET" } }), r"the consumer `a\r\nb` in `keys`"),
-            (json!({ "keys": { "zoë": "SECRET" } }), "the consumer `zoë` in `keys`"),
-            (json!({ "keys": { " a": "SECRET" } }), "the consumer ` a` in `keys`"),
-            (json!({ "keys": { "a": "k" }, "header": "" }), "`header` is not the name of a header"),
-            (json!({ "keys": { "a": "k" }, "header": "x key" }), "`header` is not the name of a header"),
-            (json!({ "keys": { "a": "k" }, "header": "x-kéy" }), "`header` is not the name of a header"),
-            (json!({ "keys": { "a": "k" }, "header": 1 }), "`header` is not a string"),
-            (json!({ "keys": { "a": "k" }, "header": "X-Consumer" }), "`header` cannot be `x-consumer`"),
-            (json!({ "keys": { "a": "k" }, "header": "X_Consumer" }), "`header` cannot be `x_consumer`"),
-            (json!({ "keys": { "a": "k" }, "header": "Host" }), "`header` cannot be `host`"),
-            (json!({ "keys": { "a": "k" }, "header": "x-request-id" }), "`header` cannot be `x-request-id`"),
-            (json!({ "keys": { "a": "k" }, "forward": "yes" }), "`forward` is neither true nor false"),
+            (json!({ "keys": { "": "SECRET" } }), "`keys` in `config`: the consumer `` cannot"),
+            (json!({ "keys": { "a\r\nb": "SECRET" } }), r"`keys` in `config`: the consumer `a\r\nb` cannot"),
+            (json!({ "keys": { "zoë": "SECRET" } }), "`keys` in `config`: the consumer `zoë` cannot"),
+            (json!({ "keys": { " a": "SECRET" } }), "`keys` in `config`: the consumer ` a` cannot"),
+            (
+                json!({ "keys": { "a": "k" }, "header": "" }),
+                "`header` in `config`: `` is not the name of a header",
+            ),
+            (
+                json!({ "keys": { "a": "k" }, "header": "x key" }),
+                "`header` in `config`: `x key` is not the name of a header",
+            ),
+            (
+                json!({ "keys": { "a": "k" }, "header": "x-kéy" }),
+                "`header` in `config`: `x-kéy` is not the name of a header",
+            ),
+            (json!({ "keys": { "a": "k" }, "header": 1 }), "`header` in `config`: expected a string"),
+            (
+                json!({ "keys": { "a": "k" }, "header": "X-Consumer" }),
+                "`header` in `config`: `x-consumer` names the consumer",
+            ),
+            (
+                json!({ "keys": { "a": "k" }, "header": "X_Consumer" }),
+                "`header` in `config`: `x_consumer` names the consumer",
+            ),
+            (
+                json!({ "keys": { "a": "k" }, "header": "Host" }),
+                "`header` in `config`: a plugin may set `host`, but not remove it",
+            ),
+            (
+                json!({ "keys": { "a": "k" }, "header": "x-request-id" }),
+                "`header` in `config`: the proxy itself writes `x-request-id`",
+            ),
+            (
+                json!({ "keys": { "a": "k" }, "forward": "yes" }),
+                "`forward` in `config`: expected true or false",
+            ),
         ];
         for (config, expected) in cases {
-            let refusal = parse(&config).expect_err(&config.to_string());
+            let refusal = read(&config).expect_err(&config.to_string());
             assert!(refusal.starts_with(expected), "{config}: {refusal}");
             assert!(!refusal.contains("SEC"), "{config}: {refusal}");
         }
@@ -248,8 +269,8 @@ mod tests {
         for config in
             ["", "{", r#"{"keys":{"a":"SECRET"#, r#"{"keys":{"a":SECRET}}"#, "\u{0}", &"[".repeat(100_000)]
         {
-            let refusal = Policy::parse(config, &[0; 16]).expect_err("is malformed");
-            assert!(refusal.starts_with("`config` is not valid JSON at line "), "{refusal}");
+            let refusal = Policy::read(config, &[0; 16]).expect_err("is malformed");
+            assert!(refusal.contains("`config`"), "{refusal}");
             assert!(!refusal.contains("SEC"), "{refusal}");
         }
     }

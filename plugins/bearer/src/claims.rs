@@ -2,39 +2,30 @@
 
 use std::fmt;
 
-use serde::Deserialize;
 use serde_json::Value;
-use tollgate_plugin_sdk::{HeaderValue, Lossy};
+use tollgate_plugin_sdk::{HeaderValue, Lossy, config::OneOrMore};
 
 use crate::{Claims, judgement::Lifetime};
 
 /// Where a claim is: its name, or names joined by dots where objects are in each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Path(String);
-
-/// A text, or several of which one is enough.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "expected a string, or an array of strings")]
-pub enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
+pub(crate) struct Path(String);
 
 /// Who a token is from, whom it is for, and how exact clocks are.
 #[derive(Debug)]
-pub struct Validity {
-    pub issuer: Option<OneOrMore>,
-    pub audience: Option<OneOrMore>,
+pub(crate) struct Validity {
+    pub(crate) issuer: Option<OneOrMore>,
+    pub(crate) audience: Option<OneOrMore>,
     /// In seconds.
-    pub leeway: u64,
+    pub(crate) leeway: u32,
     /// Whether a token that does not say when it expires is refused.
-    pub must_expire: bool,
+    pub(crate) must_expire: bool,
 }
 
 impl Validity {
     /// When a token with these claims is valid; why it never is, if so (RFC 7519, section 4.1).
     pub(crate) fn lifetime(&self, claims: &Claims) -> Result<Lifetime, &'static str> {
-        let leeway = self.leeway as f64;
+        let leeway = f64::from(self.leeway);
         let end = match claims.get("exp").map(Value::as_f64) {
             Some(Some(expiry)) => expiry + leeway,
             None if !self.must_expire => f64::INFINITY,
@@ -53,7 +44,7 @@ impl Validity {
     pub(crate) fn check(&self, claims: &Claims) -> Result<(), &'static str> {
         let is = |name: &str, wanted: &Option<OneOrMore>| {
             let values = claims.get(name).map(texts).unwrap_or_default();
-            wanted.as_ref().is_none_or(|wanted| values.iter().any(|value| wanted.has(value)))
+            wanted.as_ref().is_none_or(|wanted| values.iter().any(|value| is_among(value, wanted)))
         };
         if !is("iss", &self.issuer) {
             return Err("the token has another issuer");
@@ -66,7 +57,7 @@ impl Validity {
 }
 
 impl Path {
-    pub fn new(path: &str) -> Self {
+    pub(crate) fn new(path: &str) -> Self {
         Self(path.to_owned())
     }
 
@@ -82,7 +73,7 @@ impl Path {
 
     /// The claim as the value of a header: a list of texts is joined by commas, and an object is JSON. An error if the
     /// upstream would read something else than what the token says.
-    pub fn value(&self, claims: &Claims) -> Result<Option<HeaderValue>, Lossy> {
+    pub(crate) fn value(&self, claims: &Claims) -> Result<Option<HeaderValue>, Lossy> {
         let Some(claim) = self.find(claims) else { return Ok(None) };
         if !has_exact_numbers(claim) {
             return Err(Lossy::Number);
@@ -100,11 +91,13 @@ impl Path {
 
     /// Whether the claim is one of these, or a list with one of them; the words of a text are such a list, as in
     /// `scope` (RFC 8693, section 4.2).
-    pub fn has_any(&self, claims: &Claims, wanted: &OneOrMore) -> bool {
+    pub(crate) fn has_any(&self, claims: &Claims, wanted: &OneOrMore) -> bool {
         match self.find(claims) {
-            Some(Value::String(text)) => wanted.has(text) || text.split(' ').any(|word| wanted.has(word)),
-            Some(list @ Value::Array(_)) => texts(list).into_iter().any(|text| wanted.has(text)),
-            Some(scalar @ (Value::Bool(_) | Value::Number(_))) => wanted.has(&scalar.to_string()),
+            Some(Value::String(text)) => {
+                is_among(text, wanted) || text.split(' ').any(|word| is_among(word, wanted))
+            }
+            Some(list @ Value::Array(_)) => texts(list).into_iter().any(|text| is_among(text, wanted)),
+            Some(scalar @ (Value::Bool(_) | Value::Number(_))) => is_among(&scalar.to_string(), wanted),
             Some(Value::Null | Value::Object(_)) | None => false,
         }
     }
@@ -116,13 +109,9 @@ impl fmt::Display for Path {
     }
 }
 
-impl OneOrMore {
-    fn has(&self, text: &str) -> bool {
-        match self {
-            Self::One(one) => one == text,
-            Self::More(more) => more.iter().any(|one| one == text),
-        }
-    }
+/// Whether a text is one of the accepted ones.
+fn is_among(text: &str, wanted: &OneOrMore) -> bool {
+    wanted.as_slice().iter().any(|one| one == text)
 }
 
 /// Whether all numbers in a claim are those of the token. JSON has numbers of any length, and what does not fit in 64 bits

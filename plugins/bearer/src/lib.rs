@@ -1,7 +1,7 @@
 //! May the bearer of this token pass, and what does the upstream get to know?
 //!
-//! What the plugins `jwt`, `jwt-remote` and `oauth-introspection` have in common: [`Bearer`] finds the token of a request
-//! and hands its claims on, [`Keys`] say whether it is signed, a [`Judgement`] is what is thought of it, [`Remembered`]
+//! What the plugins `jwt`, `jwt-remote` and `oauth-introspection` have in common: [`read`] takes the settings that all of
+//! them have, [`Bearer`] finds the token of a request and hands its claims on, [`Keys`] say whether it is signed, a [`Judgement`] is what is thought of it, [`Remembered`]
 //! keeps those, and a [`Refusal`] is what the client is told.
 
 mod claims;
@@ -9,26 +9,25 @@ mod judgement;
 mod keys;
 mod refusal;
 mod remembered;
+mod settings;
 mod source;
 
-pub use claims::{OneOrMore, Path, Validity};
 pub use judgement::Judgement;
 pub use keys::{Keys, Unverified};
 pub use refusal::Refusal;
 pub use remembered::Remembered;
-pub use source::Source;
+pub use settings::{Verification, read};
 
 use std::{
-    collections::BTreeMap,
     ops::Deref,
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use claims::{Path, Validity};
 use judgement::Lifetime;
 use serde_json::{Map, Value};
-use tollgate_plugin_sdk::{
-    Change, HeaderValue, Verdict, config, is_same_field, log, may_change, request, twice,
-};
+use source::Source;
+use tollgate_plugin_sdk::{HeaderValue, Verdict, config::OneOrMore, log, request};
 
 /// The claims of a token.
 pub type Claims = Map<String, Value>;
@@ -46,59 +45,6 @@ pub struct Bearer {
 }
 
 impl Bearer {
-    /// `claims` are names of headers by claims; `require` what claims must be; with `forward` the upstream sees the
-    /// token. The error names what cannot be a header, and what two things would be written to.
-    pub fn new(
-        source: Source,
-        validity: Validity,
-        claims: &BTreeMap<String, String>,
-        require: BTreeMap<String, OneOrMore>,
-        forward: bool,
-    ) -> Result<Self, String> {
-        let name = match &source {
-            Source::Bearer => None,
-            Source::Header(name) | Source::Cookie(name) => Some(name),
-        };
-        let carrier = match &source {
-            Source::Bearer => "authorization",
-            Source::Header(name) => name,
-            Source::Cookie(_) => "cookie",
-        };
-        if let Some(name) = claims.values().chain(name).find(|name| !config::is_header_name(name)) {
-            return Err(format!(
-                "`config`: `{}` is not a name for a header or a cookie",
-                name.escape_debug()
-            ));
-        }
-        // Of two claims in one header the later would wipe the first, also where it is absent.
-        if let Some((one, other)) = twice(claims.values().map(String::as_str)) {
-            return Err(format!(
-                "`claims` in `config`: two claims go to the same header, `{one}` and `{other}`: give each its own"
-            ));
-        }
-        // A claim that is absent has its header removed.
-        let carried = match &source {
-            Source::Header(name) => Some((Change::Remove, "from", name)),
-            Source::Bearer | Source::Cookie(_) => None,
-        };
-        for (change, key, name) in claims.values().map(|name| (Change::Remove, "claims", name)).chain(carried)
-        {
-            may_change(false, change, name).map_err(|why| format!("`{key}` in `config`: {why}"))?;
-        }
-        if let Some(name) = claims.values().find(|name| is_same_field(name, carrier)) {
-            return Err(format!(
-                "`claims` in `config`: a claim goes to `{name}`, which carries the token: use another header"
-            ));
-        }
-        Ok(Self {
-            source,
-            validity,
-            headers: claims.iter().map(|(path, name)| (Path::new(path), name.to_ascii_lowercase())).collect(),
-            require: require.into_iter().map(|(path, values)| (Path::new(&path), values)).collect(),
-            forward,
-        })
-    }
-
     /// The token of the request in hand.
     pub fn token(&self) -> Result<String, Refusal> {
         self.source.find(request::header)

@@ -8,7 +8,7 @@ use crate::Refusal;
 /// Where the token is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Source {
+pub(crate) enum Source {
     /// `Authorization: Bearer` (RFC 6750, section 2.1).
     #[default]
     Bearer,

@@ -13,7 +13,7 @@ use std::{cell::RefCell, rc::Rc};
 use remote::Remote;
 use settings::Settings;
 use tollgate_plugin_bearer::{Bearer, Judgement, Keys, Refusal, Remembered, Unverified};
-use tollgate_plugin_sdk::{OnRequest, OnTick, Plugin, Verdict, http_client};
+use tollgate_plugin_sdk::{OnRequest, OnTick, Plugin, Verdict};
 
 struct JwtRemote {
     settings: Settings,
@@ -33,11 +33,7 @@ struct Known {
 impl Plugin for JwtRemote {
     fn configure(config: &str) -> Result<Self, String> {
         let settings = Settings::read(config)?;
-        if !http_client::allowed(&settings.remote.url) {
-            return Err("`jwks-url` in `config`: nothing may be sent there, so no token could be checked: \
-                add its origin to `http` in the plugin's `grants`"
-                .to_owned());
-        }
+        settings.remote.url.check_granted("jwks-url")?;
         Ok(Self { settings, known: RefCell::default() })
     }
 }

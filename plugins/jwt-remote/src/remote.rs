@@ -2,7 +2,7 @@
 
 use tollgate_plugin_bearer::Keys;
 use tollgate_plugin_sdk::{
-    Seconds,
+    Seconds, Url,
     http_client::{self, Outgoing},
     log::{self, Level},
     store,
@@ -11,7 +11,7 @@ use tollgate_plugin_sdk::{
 /// A set of keys, at its address and in the store.
 #[derive(Debug)]
 pub(crate) struct Remote {
-    pub(crate) url: String,
+    pub(crate) url: Url,
     /// Between two times that a token with an unknown key has the set fetched.
     pub(crate) refetch: Seconds,
 }
@@ -65,7 +65,7 @@ impl Remote {
         let accept = "application/jwk-set+json, application/json;q=0.9";
         let request = Outgoing {
             method: "GET".to_owned(),
-            url: self.url.clone(),
+            url: self.url.as_str().to_owned(),
             headers: vec![("accept".to_owned(), accept.to_owned())],
             body: Vec::new(),
             timeout_ms: Self::TIMEOUT,

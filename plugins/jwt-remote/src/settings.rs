@@ -1,10 +1,8 @@
 //! What did the operator configure?
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
-use tollgate_plugin_bearer::{Bearer, OneOrMore, Source, Validity};
-use tollgate_plugin_sdk::{Seconds, config};
+use tollgate_plugin_bearer::{Bearer, Verification};
+use tollgate_plugin_sdk::{Seconds, Url};
 
 use crate::remote::Remote;
 
@@ -15,55 +13,23 @@ pub(crate) struct Settings {
     pub(crate) bearer: Bearer,
 }
 
+/// The keys of its own, beside those of every plugin for bearer tokens.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 struct Config {
-    jwks_url: String,
+    jwks_url: Url,
     #[serde(default = "default_refetch")]
     refetch: Seconds,
-    #[serde(default)]
-    issuer: Option<OneOrMore>,
-    #[serde(default)]
-    audience: Option<OneOrMore>,
-    /// In seconds.
-    #[serde(default = "default_leeway")]
-    leeway: u32,
-    #[serde(default)]
-    from: Source,
-    #[serde(default)]
-    claims: BTreeMap<String, String>,
-    #[serde(default)]
-    require: BTreeMap<String, OneOrMore>,
-    #[serde(default = "yes")]
-    forward: bool,
 }
 
 fn default_refetch() -> Seconds {
     const { Seconds::new(30).expect("half a minute is some time") }
 }
 
-fn default_leeway() -> u32 {
-    60
-}
-
-fn yes() -> bool {
-    true
-}
-
 impl Settings {
     /// Takes the plugin's `config` table as JSON.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let config: Config = config::read(text)?;
-        if !config::is_url(&config.jwks_url) {
-            return Err("`jwks-url` in `config`: is no URL of `https` or `http`".to_owned());
-        }
-        let validity = Validity {
-            issuer: config.issuer,
-            audience: config.audience,
-            leeway: config.leeway.into(),
-            must_expire: true,
-        };
-        let bearer = Bearer::new(config.from, validity, &config.claims, config.require, config.forward)?;
+        let (config, bearer) = tollgate_plugin_bearer::read::<Config>(text, Verification::Signature)?;
         Ok(Self { remote: Remote { url: config.jwks_url, refetch: config.refetch }, bearer })
     }
 }

@@ -1,11 +1,8 @@
 //! What did the operator configure?
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::Value;
-use tollgate_plugin_bearer::{Bearer, Keys, OneOrMore, Source, Validity};
-use tollgate_plugin_sdk::config;
+use tollgate_plugin_bearer::{Bearer, Keys, Verification};
 
 /// All that a token is checked by.
 #[derive(Debug)]
@@ -14,28 +11,13 @@ pub(crate) struct Settings {
     pub(crate) bearer: Bearer,
 }
 
+/// The keys of its own, beside those of every plugin for bearer tokens.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Config {
     #[serde(default)]
     jwks: Option<Jwks>,
     #[serde(default)]
     secret: Option<String>,
-    #[serde(default)]
-    issuer: Option<OneOrMore>,
-    #[serde(default)]
-    audience: Option<OneOrMore>,
-    /// In seconds.
-    #[serde(default = "default_leeway")]
-    leeway: u32,
-    #[serde(default)]
-    from: Source,
-    #[serde(default)]
-    claims: BTreeMap<String, String>,
-    #[serde(default)]
-    require: BTreeMap<String, OneOrMore>,
-    #[serde(default = "yes")]
-    forward: bool,
 }
 
 /// RFC 7517, section 5; other members are left alone, as it says.
@@ -44,27 +26,12 @@ struct Jwks {
     keys: Vec<Value>,
 }
 
-fn default_leeway() -> u32 {
-    60
-}
-
-fn yes() -> bool {
-    true
-}
-
 impl Settings {
     /// Takes the plugin's `config` table as JSON.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let config: Config = config::read(text)?;
+        let (config, bearer) = tollgate_plugin_bearer::read::<Config>(text, Verification::Signature)?;
         let jwks = config.jwks.map(|jwks| jwks.keys).unwrap_or_default();
         let keys = Keys::new(&jwks, config.secret.as_deref())?;
-        let validity = Validity {
-            issuer: config.issuer,
-            audience: config.audience,
-            leeway: config.leeway.into(),
-            must_expire: true,
-        };
-        let bearer = Bearer::new(config.from, validity, &config.claims, config.require, config.forward)?;
         Ok(Self { keys, bearer })
     }
 }
@@ -98,34 +65,14 @@ mod tests {
                 "`jwks.keys[0]` in `config`: is no key",
             ),
             (
-                r#"{"secret":"0123456789abcdef0123456789abcdef","claims":{"sub":"a b"}}"#,
-                "`a b` is not a name",
-            ),
-            (
-                r#"{"secret":"0123456789abcdef0123456789abcdef","claims":{"sub":"x-user","name":"X_User"}}"#,
-                "two claims go to the same header",
-            ),
-            (
-                r#"{"secret":"0123456789abcdef0123456789abcdef","claims":{"sub":"Authorization"}}"#,
-                "a claim goes to `Authorization`, which carries the token",
-            ),
-            (
-                r#"{"secret":"0123456789abcdef0123456789abcdef","claims":{"sub":"x-request-id"}}"#,
-                "`claims` in `config`: the proxy itself writes `x-request-id`",
-            ),
-            (
-                r#"{"secret":"0123456789abcdef0123456789abcdef","from":{"header":"host"}}"#,
-                "`from` in `config`: a plugin may set `host`, but not remove it",
-            ),
-            (
-                r#"{"secret":"0123456789abcdef0123456789abcdef","from":{"header":"x-token"},"claims":{"sub":"x_token"}}"#,
-                "a claim goes to `x_token`, which carries the token",
-            ),
-            (
                 r#"{"jwks":{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"}]}}"#,
                 "`jwks.keys[0]` in `config`: is an RSA key of 17 bits",
             ),
             (r#"{"secret":"0123456789abcdef0123456789abcdef","issuer":7}"#, "`issuer` in `config`"),
+            (
+                r#"{"secret":"0123456789abcdef0123456789abcdef","isuer":"us"}"#,
+                "unknown key `isuer`, expected one of `jwks`, `secret`, `issuer`",
+            ),
         ] {
             let refusal = Settings::read(config).expect_err(config);
             assert!(refusal.contains(reason), "{config}: {refusal}");

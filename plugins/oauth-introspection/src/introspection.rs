@@ -71,7 +71,7 @@ impl Settings {
         }
         Outgoing {
             method: "POST".to_owned(),
-            url: self.endpoint.clone(),
+            url: self.endpoint.as_str().to_owned(),
             headers,
             body: body.into_bytes(),
             timeout_ms: 0,

@@ -9,21 +9,19 @@ mod settings;
 
 use cache::Cache;
 use introspection::Answer;
-use settings::{Settings, Unavailable};
+use settings::Settings;
 use tollgate_plugin_bearer::{Judgement, Refusal, now};
 use tollgate_plugin_sdk::{
-    OnRequest, Plugin, Verdict, http_client,
+    OnRequest, Plugin, Verdict,
+    config::Unchecked,
+    http_client,
     log::{self, Level},
 };
 
 impl Plugin for Settings {
     fn configure(config: &str) -> Result<Self, String> {
         let settings = Self::read(config)?;
-        if !http_client::allowed(&settings.endpoint) {
-            return Err("`endpoint` in `config`: nothing may be sent there, so no token could be checked: \
-                add its origin to `http` in the plugin's `grants`"
-                .to_owned());
-        }
+        settings.endpoint.check_granted("endpoint")?;
         Ok(settings)
     }
 }
@@ -48,8 +46,8 @@ impl Settings {
             Err(reason) => {
                 log::write(Level::Warn, &format!("a token cannot be checked: {reason}"));
                 return match self.unavailable {
-                    Unavailable::Refuse => Err(Refusal::Unknown("tokens cannot be checked")),
-                    Unavailable::Pass => Ok(Judgement::UNKNOWN),
+                    Unchecked::Refuse => Err(Refusal::Unknown("tokens cannot be checked")),
+                    Unchecked::Pass => Ok(Judgement::UNKNOWN),
                 };
             }
         };

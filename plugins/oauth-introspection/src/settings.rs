@@ -1,15 +1,13 @@
 //! What did the operator configure?
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
-use tollgate_plugin_bearer::{Bearer, OneOrMore, Source, Validity};
-use tollgate_plugin_sdk::{Seconds, config};
+use tollgate_plugin_bearer::{Bearer, Verification};
+use tollgate_plugin_sdk::{Seconds, Url, config::Unchecked};
 
 /// All that a token is checked by.
 pub(crate) struct Settings {
     /// Where the issuer is asked.
-    pub(crate) endpoint: String,
+    pub(crate) endpoint: Url,
     pub(crate) client: Option<Client>,
     pub(crate) bearer: Bearer,
     /// All of which a token must have.
@@ -18,7 +16,8 @@ pub(crate) struct Settings {
     pub(crate) cache: Seconds,
     /// The same for one that says no.
     pub(crate) cache_refused: Seconds,
-    pub(crate) unavailable: Unavailable,
+    /// Requests while the issuer does not answer.
+    pub(crate) unavailable: Unchecked,
 }
 
 /// Who asks.
@@ -40,28 +39,13 @@ pub(crate) enum Method {
     Post,
 }
 
-/// What becomes of a request when the issuer does not answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Unavailable {
-    #[default]
-    Refuse,
-    Pass,
-}
-
+/// The keys of its own, beside those of every plugin for bearer tokens.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 struct Config {
-    endpoint: String,
+    endpoint: Url,
     #[serde(default)]
     client: Option<Client>,
-    #[serde(default)]
-    issuer: Option<OneOrMore>,
-    #[serde(default)]
-    audience: Option<OneOrMore>,
-    /// In seconds.
-    #[serde(default)]
-    leeway: u32,
     #[serde(default)]
     scopes: Vec<String>,
     #[serde(default = "default_cache")]
@@ -69,15 +53,7 @@ struct Config {
     #[serde(default = "default_cache_refused")]
     cache_refused: Seconds,
     #[serde(default)]
-    unavailable: Unavailable,
-    #[serde(default)]
-    from: Source,
-    #[serde(default)]
-    claims: BTreeMap<String, String>,
-    #[serde(default)]
-    require: BTreeMap<String, OneOrMore>,
-    #[serde(default = "yes")]
-    forward: bool,
+    unavailable: Unchecked,
 }
 
 fn default_cache() -> Seconds {
@@ -88,17 +64,10 @@ fn default_cache_refused() -> Seconds {
     const { Seconds::new(10).expect("ten seconds are some time") }
 }
 
-fn yes() -> bool {
-    true
-}
-
 impl Settings {
     /// Takes the plugin's `config` table as JSON.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let config: Config = config::read(text)?;
-        if !config::is_url(&config.endpoint) {
-            return Err("`endpoint` in `config`: is no URL of `https` or `http`".to_owned());
-        }
+        let (config, bearer) = tollgate_plugin_bearer::read::<Config>(text, Verification::Introspection)?;
         let is_scope =
             |scope: &String| !scope.is_empty() && scope.bytes().all(|byte| byte.is_ascii_graphic());
         if let Some(scope) = config.scopes.iter().find(|scope| !is_scope(scope)) {
@@ -107,16 +76,10 @@ impl Settings {
         if config.client.as_ref().is_some_and(|client| client.id.is_empty() || client.secret.is_empty()) {
             return Err("`client` in `config`: `id` or `secret` is empty".to_owned());
         }
-        let validity = Validity {
-            issuer: config.issuer,
-            audience: config.audience,
-            leeway: config.leeway.into(),
-            must_expire: false,
-        };
         Ok(Self {
             endpoint: config.endpoint,
             client: config.client,
-            bearer: Bearer::new(config.from, validity, &config.claims, config.require, config.forward)?,
+            bearer,
             scopes: config.scopes,
             cache: config.cache,
             cache_refused: config.cache_refused,

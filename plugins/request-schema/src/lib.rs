@@ -12,7 +12,8 @@ use schema::{Schema, Wrong};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_plugin_sdk::{
-    Document, OnRequest, Plugin, Problem, Verdict, body, config,
+    Document, OnRequest, Plugin, Problem, Verdict, body,
+    config::{self, Unchecked},
     content::{ContentType, MediaRange, Method, method_override},
     request,
 };
@@ -21,17 +22,8 @@ struct RequestSchema {
     schema: Schema,
     methods: Vec<Method>,
     types: Vec<MediaRange>,
-    other_bodies: Other,
-    method_override: Other,
-}
-
-/// What becomes of a request that has what the schema cannot be held to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Other {
-    #[default]
-    Refuse,
-    Pass,
+    other_bodies: Unchecked,
+    method_override: Unchecked,
 }
 
 #[derive(Deserialize)]
@@ -46,10 +38,10 @@ struct Config {
     content_types: Vec<MediaRange>,
     /// Bodies of requests with another method.
     #[serde(default)]
-    other_bodies: Other,
+    other_bodies: Unchecked,
     /// Requests that ask for another method than their own.
     #[serde(default)]
-    method_override: Other,
+    method_override: Unchecked,
     /// Whether `format` is more than a remark.
     #[serde(default)]
     formats: bool,
@@ -100,11 +92,11 @@ impl OnRequest for RequestSchema {
 
 impl RequestSchema {
     fn look(&self, method: &str) -> Result<(), Problem> {
-        if self.method_override == Other::Refuse {
+        if self.method_override == Unchecked::Refuse {
             overrides(method_override(request::header, request::query().as_deref()))?;
         }
         let is_checked = self.methods.iter().any(|known| known.as_str() == method);
-        if !is_checked && self.other_bodies == Other::Pass {
+        if !is_checked && self.other_bodies == Unchecked::Pass {
             return Ok(());
         }
         if is_checked {

@@ -8,9 +8,10 @@ mod settings;
 
 use rule::Wrong;
 use serde_json::json;
-use settings::{Other, Settings};
+use settings::Settings;
 use tollgate_plugin_sdk::{
     OnRequest, Plugin, Problem, Verdict,
+    config::Unchecked,
     content::{ContentType, Method, method_override, parameters},
     request,
 };
@@ -78,7 +79,7 @@ impl Settings {
                 return Err(problem.with_header("allow", allow));
             }
         }
-        if self.method_override == Other::Refuse
+        if self.method_override == Unchecked::Refuse
             && let Some(by) = method_override(|name| head.header(name), query.as_deref())
         {
             let detail = format!("another method cannot be asked for here, by `{by}`");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de};
 use tollgate_plugin_sdk::{
-    config,
+    config::{self, Unchecked},
     content::{MediaRange, Method},
     twice,
 };
@@ -19,7 +19,7 @@ pub(crate) struct Settings {
     /// Of those types, in lower case.
     pub(crate) charsets: Vec<String>,
     /// Requests that ask for another method than their own.
-    pub(crate) method_override: Other,
+    pub(crate) method_override: Unchecked,
     /// Bytes of the body, at most.
     pub(crate) length: Option<u64>,
     /// Bytes of path and query, at most.
@@ -30,22 +30,13 @@ pub(crate) struct Settings {
     pub(crate) others: bool,
 }
 
-/// What becomes of a request that is not what it says.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Other {
-    #[default]
-    Refuse,
-    Pass,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Config {
     #[serde(default)]
     methods: Vec<Method>,
     #[serde(default)]
-    method_override: Other,
+    method_override: Unchecked,
     #[serde(default)]
     content_types: Vec<MediaRange>,
     #[serde(default)]

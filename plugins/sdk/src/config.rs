@@ -1,6 +1,38 @@
 //! What did the operator configure, and if it makes no sense, where and why?
 
-use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, IgnoredAny, Visitor},
+    forward_to_deserialize_any,
+};
+
+/// A string, or an array of strings.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "expected a string, or an array of strings")]
+pub enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::More(more) => more,
+        }
+    }
+}
+
+/// What becomes of a request that a plugin cannot check.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unchecked {
+    #[default]
+    Refuse,
+    Pass,
+}
 
 /// Reads a plugin's `config` table, which comes as JSON, into a type of the plugin's own.
 ///
@@ -19,6 +51,56 @@ pub fn read<T: DeserializeOwned>(config: &str) -> Result<T, String> {
     })?;
     json.end().map_err(|error| format!("`config` is not valid JSON: {}", explain(&error, ".")))?;
     Ok(value)
+}
+
+/// Reads a plugin's `config` table into two structs, each of which takes some of its keys: settings that several plugins
+/// have in common are one struct, and those of the plugin itself the other.
+///
+/// This takes the place of `serde(flatten)`, which does not name the place of what is wrong. Neither struct has
+/// `deny_unknown_fields`: a key that belongs to neither is refused here.
+pub fn read_both<A: DeserializeOwned, B: DeserializeOwned>(config: &str) -> Result<(A, B), String> {
+    let table: BTreeMap<String, IgnoredAny> = read(config)?;
+    let known = [fields::<A>(), fields::<B>()].concat();
+    if let Some(unknown) = table.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(format!(
+            "`{unknown}` in `config`: unknown key `{unknown}`, expected one of `{}`",
+            known.join("`, `")
+        ));
+    }
+    Ok((read(config)?, read(config)?))
+}
+
+/// The keys that a struct takes, as `derive(Deserialize)` hands them to a deserializer.
+fn fields<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Fields<'a>(&'a mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Fields<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+            Err(Self::Error::custom("only the keys of a struct are asked for"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+            unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+
+    let mut fields: &[&str] = &[];
+    // Always an error: there is nothing to read.
+    let _ = T::deserialize(Fields(&mut fields));
+    fields
 }
 
 /// Takes the `config` table of a plugin that has nothing to configure, so that nothing in it is ignored.
@@ -110,19 +192,8 @@ pub fn is_header_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Whether this may be the address of a request that a plugin sends: `http` or `https`, and a host.
-pub fn is_url(text: &str) -> bool {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let is_host = |rest: &str| !rest.is_empty() && !rest.starts_with(['/', '?', '#']);
-    rest.is_some_and(is_host) && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use serde::Deserialize;
-
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -178,6 +249,48 @@ mod tests {
             ("{} {}", "`config` is not valid JSON: trailing characters"),
         ] {
             assert_eq!(read::<Config>(config).expect_err("is refused"), refusal, "{config}");
+        }
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Own {
+        url: String,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(rename_all = "kebab-case", default)]
+    struct Common {
+        leeway: Option<u32>,
+        only_for: Option<OneOrMore>,
+    }
+
+    #[test]
+    fn two_structs_are_read_from_one_table() {
+        let read = read_both::<Own, Common>;
+        let one = OneOrMore::One("b".to_owned());
+        assert_eq!(
+            read(r#"{"only-for":"b","url":"a"}"#),
+            Ok((Own { url: "a".to_owned() }, Common { leeway: None, only_for: Some(one) }))
+        );
+        for (config, refusal) in [
+            (
+                r#"{"url":"a","leway":"hunter2"}"#,
+                "`leway` in `config`: unknown key `leway`, expected one of `url`, `leeway`, `only-for`",
+            ),
+            ("{}", "`config`: the key `url` is missing"),
+            (r#"{"url":7}"#, "`url` in `config`: expected a string"),
+            (
+                r#"{"url":"a","leeway":"hunter2"}"#,
+                "`leeway` in `config`: expected a whole number from 0 to 4294967295",
+            ),
+            (
+                r#"{"url":"a","only-for":7}"#,
+                "`only-for` in `config`: expected a string, or an array of strings",
+            ),
+            (r#"{"url":"a","url":"b"}"#, "`config`: the key `url` is there twice"),
+            ("[]", "`config`: expected a table"),
+        ] {
+            assert_eq!(read(config).expect_err("is refused"), refusal, "{config}");
         }
     }
 

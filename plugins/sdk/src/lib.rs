@@ -45,6 +45,7 @@ mod problem;
 mod ring;
 mod seconds;
 pub mod template;
+mod url;
 
 #[doc(hidden)]
 pub use bindings::hooks;
@@ -70,3 +71,4 @@ pub use ring::{Ring, hash};
 pub use seconds::Seconds;
 pub use template::Template;
 pub use types::{HeaderError, Reply};
+pub use url::Url;

@@ -1,6 +1,9 @@
 //! What is a client told whose request does not pass?
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::{Reply, request};
 
@@ -15,6 +18,19 @@ pub struct Problem {
     pub headers: Vec<(String, String)>,
     /// Members beside the usual ones (RFC 9457, section 3.2).
     pub members: Vec<(String, Value)>,
+}
+
+/// The document, whose members are written in this order.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Body<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(flatten)]
+    members: BTreeMap<&'a str, &'a Value>,
 }
 
 impl Problem {
@@ -43,22 +59,14 @@ impl Problem {
     /// The answer to the request of this id.
     pub fn reply_to(&self, request_id: &str) -> Reply {
         let Self { status, title, detail, headers, members } = self;
-        let mut body = json!({
-            "type": "about:blank",
-            "title": title,
-            "status": status,
-            "detail": detail,
-            "request-id": request_id,
-        });
-        for (name, value) in members {
-            body[name] = value.clone();
-        }
+        let members = members.iter().map(|(name, value)| (name.as_str(), value)).collect();
+        let body = Body { r#type: "about:blank", title, status: *status, detail, request_id, members };
         let own = [("content-type", "application/problem+json"), ("cache-control", "no-store")];
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         Reply {
             status: *status,
             headers: own.chain(headers.iter().cloned()).collect(),
-            body: body.to_string().into_bytes(),
+            body: serde_json::to_vec(&body).expect("strings, numbers and JSON can be written as JSON"),
         }
     }
 }
@@ -66,6 +74,17 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::Problem;
+
+    #[test]
+    fn the_members_of_a_problem_are_in_order() {
+        let problem = Problem::new(401, "Unauthorized", "no key").with_member("left", 0);
+        assert_eq!(
+            String::from_utf8(problem.reply_to("7").body).as_deref(),
+            Ok(
+                r#"{"type":"about:blank","title":"Unauthorized","status":401,"detail":"no key","request-id":"7","left":0}"#
+            )
+        );
+    }
 
     #[test]
     fn a_problem_is_json_whatever_the_id_of_the_request() {
