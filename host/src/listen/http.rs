@@ -105,7 +105,7 @@ impl Server {
             return http2::serve(worker, scratch, stream, Vec::new(), connection).await;
         };
         if let Some((stream, begun)) = self.serve_http1(stream, connection.clone(), turn).await {
-            http2::serve(worker, scratch, stream, begun, connection.to_http2().into()).await;
+            http2::serve(worker, scratch, stream, begun, connection.without_turn().into()).await;
         }
     }
 

@@ -10,7 +10,7 @@ mod storing;
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use sha2::{Digest, Sha256};
@@ -61,7 +61,7 @@ pub(super) struct CacheLookup {
     is_question: bool,
     target: Uri,
     scheme: &'static str,
-    /// As it was before the cache put its own conditions; empty while the exchange has it.
+    /// As it was before the cache put its own conditions; known when the upstream is asked.
     request: HeaderMap,
     directives: RequestDirectives,
     /// It came with credentials, even if the upstream gets none.
@@ -123,6 +123,7 @@ impl Flight<'_> {
         };
         let cache = &context.generation.snapshot.cache;
         let mut lookup = CacheLookup::new(context, rules, target, exchange);
+        let mut before_conditions = None;
         if let Some(forward) =
             lookup.is_kept_out(context, rules, &exchange.request, body.as_mut(), deadline).await?
         {
@@ -208,7 +209,7 @@ impl Flight<'_> {
                     }
                 }
             }
-            lookup.request = head.headers.clone();
+            before_conditions = Some(head.headers.clone());
             if let Some(conditions) = conditions
                 && head.method == Method::GET
             {
@@ -217,9 +218,7 @@ impl Flight<'_> {
             }
             break;
         }
-        if lookup.request.is_empty() {
-            lookup.request = exchange.request.headers.clone();
-        }
+        lookup.request = before_conditions.unwrap_or_else(|| exchange.request.headers.clone());
         lookup.observe(exchange);
         lookup.asked = Time::now();
         Ok(Lookup::Ask(Some(Box::new(lookup))))
@@ -460,7 +459,9 @@ impl CacheLookup {
             is_question: false,
             target: head.uri.clone(),
             scheme: exchange.scheme,
+            // These two are known when the upstream is asked.
             request: HeaderMap::new(),
+            asked: Time(0),
             directives,
             is_authorized: false,
             derived: SmallVec::new(),
@@ -470,8 +471,6 @@ impl CacheLookup {
             validates: false,
             lead: None,
             forward: Forward::UriMiss,
-            // Known when the upstream is asked.
-            asked: Time(0),
         }
     }
 
@@ -667,7 +666,7 @@ fn renew(
     let Some(rules) = &route.cache else { return };
     let (mut head, ()) = http::Request::new(()).into_parts();
     head.method = Method::GET;
-    head.version = Version::HTTP_2;
+    head.version = exchange.request.version;
     head.uri = exchange.request.uri.clone();
     head.headers = exchange.request.headers.clone();
     policy::forget_conditions(&mut head.headers);
@@ -693,11 +692,10 @@ fn renew(
         lookup.validates = true;
         policy::with_conditions(&mut exchange.request.headers, conditions);
     }
-    // As on a connection of HTTP/2, which has no place for interim responses.
     let context = Context {
         worker: context.worker.clone(),
         generation: context.generation.clone(),
-        connection: Rc::new(context.connection.to_http2()),
+        connection: Rc::new(context.connection.without_turn()),
         meter: Meter::start(),
         call: None,
         scheme: context.scheme.clone(),

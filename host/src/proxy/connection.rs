@@ -67,8 +67,8 @@ impl Connection {
         Self { peer, listener, counts, tls: Some(session.into()), hsts, turn, given_up, client }
     }
 
-    /// The same one, on which HTTP/2 is spoken.
-    pub fn to_http2(&self) -> Self {
+    /// The same one for requests that take no turns on it: those of HTTP/2, and those of the proxy itself.
+    pub fn without_turn(&self) -> Self {
         Self {
             peer: self.peer.clone(),
             listener: self.listener.clone(),

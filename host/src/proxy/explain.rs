@@ -272,7 +272,7 @@ fn pick(context: &Context, target: &Target, exchange: &mut ExchangeSlot) -> Pick
             waiting: load.waiting,
         }),
         endpoints: roster.all().iter().map(candidate).collect(),
-        logs: lines(exchange.journal.as_deref()),
+        logs: lines(exchange.purpose.journal()),
     }
 }
 
@@ -337,7 +337,7 @@ fn connection(
     let chain = chain.transpose()?.unwrap_or_default();
     let Some(termination) = termination else {
         let connection = Connection::http1(peer, listener, counts);
-        return Ok(Ok(if question.http2 { connection.to_http2() } else { connection }));
+        return Ok(Ok(if question.http2 { connection.without_turn() } else { connection }));
     };
     let uri: Uri = question.url.parse().map_err(|_| Unexplained::Url)?;
     let name = uri.host().map(|host| host.trim_end_matches('.').to_ascii_lowercase());

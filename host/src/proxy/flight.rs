@@ -4,7 +4,7 @@
 //! above: three phases, which are methods of these two.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header, request};
 
 use super::{
     context::Context, error::Error, failure::Failure, identity::Came, observer::Observer,
@@ -58,6 +58,8 @@ pub(super) struct Flight<'a> {
     pub body: Option<Arriving>,
     pub expect: Expect,
     pub is_upgrade: bool,
+    /// The client takes interim responses: HTTP/1.0 has none (RFC 9110, section 15.2), and hyper cannot send them in HTTP/2.
+    pub hears_interim: bool,
     /// The encodings that the client takes, where the route compresses.
     pub wishes: Option<Wishes<'a>>,
     pub deadline: Option<Timer>,
@@ -143,10 +145,12 @@ impl<'a> Arrival<'a> {
         exchange.asked_host = came.host;
         exchange.certificate = context.connection.peer.certificate.clone();
         let exchange = observer.follow(exchange, route, &context.connection);
+        let hears_interim = exchange.request.version == Version::HTTP_11;
         let mut flight = Flight {
             body: Some(body),
             expect,
             is_upgrade,
+            hears_interim,
             deadline,
             request_id,
             asked,
@@ -186,6 +190,7 @@ impl<'a> Flight<'a> {
             body: None,
             expect: Expect::Nothing,
             is_upgrade: false,
+            hears_interim: false,
             wishes: None,
             deadline: None,
             request_id: None,

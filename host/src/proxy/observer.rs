@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cache::Served,
-    plugin::{CallError, Exchange, ExchangeSlot},
+    plugin::{CallError, Exchange, ExchangeSlot, Purpose},
     snapshot::{Route, Step},
     upstream::Endpoint,
 };
@@ -111,7 +111,7 @@ impl Observer {
         connection: &Connection,
     ) -> RecordedExchange {
         if let Self::Explanation(_) = self {
-            exchange.journal = Some(Arc::default());
+            exchange.purpose = Purpose::Explanation(Arc::default());
         }
         if route.on_complete.is_empty() {
             return RecordedExchange::new(exchange);

@@ -76,13 +76,14 @@ impl Flight<'_> {
             (false, Expect::Continue) => Expects::Continue,
             (false, Expect::Nothing | Expect::Abandoned) => Expects::Nothing,
         };
-        let Self { context, observer, route, target, exchange, body, .. } = self;
+        let Self { context, observer, route, target, exchange, body, hears_interim, .. } = self;
         let exchange: &mut ExchangeSlot = exchange;
         let upstream = &target.upstream;
         let clock = &context.worker.clock;
         let since = (!route.on_complete.is_empty()).then(Instant::now);
         let writer = context.worker.writer;
         let mut outgoing = Outgoing::new(context, target, route, exchange, body.take(), expects)?;
+        outgoing.hears_interim = *hears_interim;
         if upstream.settings.proxy_protocol {
             outgoing.introduction = Some(context.connection.introduction(exchange.client));
         }
@@ -502,7 +503,7 @@ struct Outgoing {
     keeps_headers: bool,
     /// Whether they can be had back from the connection instead.
     is_remembered: bool,
-    /// HTTP/1.0 has no interim responses (RFC 9110, section 15.2).
+    /// Whether interim responses go on to the client.
     hears_interim: bool,
     /// What the answer must say if it is to go on in another protocol, where the request asks for that.
     expected: Option<Expected>,
@@ -569,8 +570,7 @@ impl Outgoing {
             upload,
             is_idempotent,
             keeps_headers,
-            // hyper has no way to send them in HTTP/2.
-            hears_interim: head.version == Version::HTTP_11,
+            hears_interim: false,
             expected: if expects == Expects::Upgrade { Expected::of(&head.headers) } else { None },
             authenticates: authenticates_connection(&head.headers),
             introduction: None,

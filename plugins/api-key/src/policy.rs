@@ -50,7 +50,7 @@ impl Policy {
     pub(crate) fn read(text: &str, secret: &[u8; 16]) -> Result<Self, String> {
         let config: Config = config::read(text)?;
         let header = config.header.to_ascii_lowercase();
-        check_header(&header).map_err(|why| format!("`header` in `config`: {why}"))?;
+        check_header(&header, config.forward).map_err(|why| format!("`header` in `config`: {why}"))?;
         let unauthorized = |detail: String| {
             // A name of a header holds nothing that would end the quotes.
             let challenge = format!(r#"ApiKey realm="tollgate", header="{header}""#);
@@ -66,11 +66,14 @@ impl Policy {
     }
 }
 
-fn check_header(header: &str) -> Result<(), String> {
+fn check_header(header: &str, forward: bool) -> Result<(), String> {
     if is_same_field(header, CONSUMER) {
         return Err(format!("`{header}` names the consumer to the upstream: use another header"));
     }
-    may_change(false, Change::Remove, header)
+    match forward && config::is_header_name(header) {
+        true => Ok(()),
+        false => may_change(false, Change::Remove, header),
+    }
 }
 
 fn keys(consumers: &BTreeMap<String, OneOrMore>, secret: &[u8; 16]) -> Result<Keys, String> {

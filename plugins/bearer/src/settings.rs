@@ -92,8 +92,8 @@ impl Settings {
         }
         // A claim that is absent has its header removed.
         let carried = match &source {
-            Source::Header(name) => Some(("from", name)),
-            Source::Bearer | Source::Cookie(_) => None,
+            Source::Header(name) if !forward => Some(("from", name)),
+            Source::Header(_) | Source::Bearer | Source::Cookie(_) => None,
         };
         for (key, name) in claims.values().map(|name| ("claims", name)).chain(carried) {
             may_change(false, Change::Remove, name).map_err(|why| format!("`{key}` in `config`: {why}"))?;

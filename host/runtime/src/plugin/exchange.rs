@@ -23,6 +23,24 @@ use crate::{
     tls::ClientCertificate,
 };
 
+/// What a request is there for.
+#[derive(Debug, Clone)]
+pub enum Purpose {
+    /// It has come from a client.
+    Traffic,
+    /// It is only explained. What plugins log of it is kept here, in place of the proxy's log.
+    Explanation(Arc<Journal>),
+}
+
+impl Purpose {
+    pub fn journal(&self) -> Option<&Journal> {
+        match self {
+            Self::Traffic => None,
+            Self::Explanation(journal) => Some(journal),
+        }
+    }
+}
+
 /// One request and, once there is one, the head of its response.
 #[derive(Debug, Clone)]
 pub struct Exchange {
@@ -38,8 +56,7 @@ pub struct Exchange {
     pub route: Arc<str>,
     pub upstream: Arc<str>,
     pub response: Option<ResponseHead>,
-    /// Keeps what plugins log of it, in place of the proxy's log.
-    pub journal: Option<Arc<Journal>>,
+    pub purpose: Purpose,
     /// What plugins have read and made of it, where responses may be stored.
     pub taint: Option<Box<Taint>>,
     /// How often plugins may have changed the request.
@@ -176,7 +193,7 @@ impl Exchange {
             route,
             upstream,
             response: None,
-            journal: None,
+            purpose: Purpose::Traffic,
             taint: None,
             request_edits: 0,
             notes: Vec::new(),
@@ -195,7 +212,7 @@ impl Exchange {
 
     /// Whether it has come from a client, and is not only explained.
     pub fn is_traffic(&self) -> bool {
-        self.journal.is_none()
+        matches!(self.purpose, Purpose::Traffic)
     }
 
     /// The same once more, for whoever is to change it without effect. What others have left with the messages for

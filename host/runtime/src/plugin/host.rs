@@ -273,7 +273,7 @@ impl State {
     fn say(&self, level: log::Level, text: &str) {
         let request = self.exchange.as_ref().and_then(|exchange| exchange.id()).map(to_string);
         let line = Line { plugin: &self.plugin, request: request.as_deref(), text };
-        let journal = self.exchange.as_ref().and_then(|exchange| exchange.journal.as_deref());
+        let journal = self.exchange.as_ref().and_then(|exchange| exchange.purpose.journal());
         self.log_lines.write(level, &line, journal);
     }
 }

@@ -70,7 +70,7 @@ pub use configured::Plugin;
 pub use counts::{FailureKind, Hook, Metric, MetricKind, PluginCounts, RouteCalls};
 pub use engine::{Engine, EngineError, EngineSettings};
 pub use error::{CallError, Edit, StartError};
-pub use exchange::{Exchange, ExchangeSlot, Reply, ResponseHead};
+pub use exchange::{Exchange, ExchangeSlot, Purpose, Reply, ResponseHead};
 pub use host_io::{BodyError, HostIo, NoHostIo, at_once};
 pub use load_error::LoadError;
 pub use maintenance::Maintenance;

@@ -177,7 +177,7 @@ impl Before {
                 .filter(is_new)
                 .map(|(name, value)| (name.clone(), hidden(name, value.clone())))
                 .collect(),
-            logs: lines(exchange.journal.as_deref()),
+            logs: lines(exchange.purpose.journal()),
             ..Asked::default()
         }
     }
