@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::loading::PluginError;
+use super::error::PluginError;
 use crate::{
     config::{self, ByteSize, Config, Problem, Problems, read_document},
     file,
