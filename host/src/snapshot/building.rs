@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::{self, Config},
-    plugin::{Capabilities, Code, Comparison, Ended, Hooks, Plugin, StartError, Surroundings},
+    plugin::{Capabilities, Capability, Code, Comparison, Ended, Hooks, Plugin, StartError, Surroundings},
     telemetry::with_sources,
     upstream::Origins,
 };
@@ -73,12 +73,8 @@ impl Loading<'_> {
         if candidate.is_some_and(|candidate| candidate.comparison.ended().is_some()) {
             return Err(PluginError::NotAsGood);
         }
-        let (had, has) = (serving.plugin.code.hooks(), code.hooks());
-        if had.are_for_routes() && !has.are_for_routes() {
-            return Err(PluginError::LacksHook("`on-request`, `on-response` or `on-complete`"));
-        }
-        if had.balance && (!has.balance || code.waits()) {
-            return Err(PluginError::LacksHook("`pick`, which must not wait"));
+        if let Some(hook) = lacking(serving.plugin.code.hooks(), code.hooks(), code.waits()) {
+            return Err(PluginError::LacksHook(hook));
         }
         let (in_force, _) = self.make(&serving.plugin.code, Some(&serving.plugin), Some(&serving.plugin))?;
         let known = candidate.map_or(&serving.plugin, |candidate| &candidate.plugin);
@@ -186,6 +182,14 @@ impl Loading<'_> {
     }
 }
 
+/// The hook that the active version has and a candidate with the hooks `has` lacks. A balancer must not wait.
+fn lacking(had: Hooks, has: Hooks, waits: bool) -> Option<&'static str> {
+    if had.are_for_routes() && !has.are_for_routes() {
+        return Some("`on-request`, `on-response` or `on-complete`");
+    }
+    (had.balance && (!has.balance || waits)).then_some("`pick`, which must not wait")
+}
+
 /// Whether a version is to be tried beside the one that serves: it is another, there is something to compare, and it was not
 /// found to be as good already.
 pub(super) fn is_to_be_tried(
@@ -215,14 +219,58 @@ pub(super) fn is_to_be_tried(
 
 /// A component gets what its table grants, and one that asks for more is not run. `place` is where the table stands.
 pub(super) fn check_grants(code: &Code, grants: &config::Grants, place: &str) -> Result<(), PluginError> {
-    let missing: Vec<_> = code.imports().iter().filter(|capability| !capability.is_in(grants)).collect();
+    not_granted(code.imports(), grants, place).map_or(Ok(()), Err)
+}
+
+fn not_granted(imports: &[Capability], grants: &config::Grants, place: &str) -> Option<PluginError> {
+    let missing: Vec<_> = imports.iter().filter(|capability| !capability.is_in(grants)).collect();
     if missing.is_empty() {
-        return Ok(());
+        return None;
     }
     let interfaces = missing.iter().map(|capability| format!("`tollgate:policy/{}`", capability.interface()));
-    Err(PluginError::NotGranted {
+    Some(PluginError::NotGranted {
         interfaces: interfaces.collect::<Vec<_>>().join(" and "),
         grants: missing.iter().map(|capability| capability.grant()).collect::<Vec<_>>().join(", "),
         place: place.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_candidate_has_the_hooks_that_are_called() {
+        let none = Hooks { request: false, response: false, balance: false, complete: false };
+        let request = Hooks { request: true, ..none };
+        let response = Hooks { response: true, ..none };
+        let balance = Hooks { balance: true, ..none };
+        for (had, has, waits, lacks) in [
+            (request, request, true, None),
+            (request, response, false, None),
+            (request, balance, false, Some("on-request")),
+            (balance, balance, false, None),
+            (balance, balance, true, Some("must not wait")),
+            (balance, request, false, Some("pick")),
+            (none, none, false, None),
+        ] {
+            let found = lacking(had, has, waits);
+            assert_eq!(found.is_some(), lacks.is_some(), "{had:?} {has:?} {waits}");
+            assert!(found.unwrap_or_default().contains(lacks.unwrap_or_default()), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn all_that_was_not_granted_is_named_with_what_grants_it() {
+        let imports = [Capability::Store, Capability::Body];
+        let grants = |text: &str| toml::from_str::<config::Grants>(text).unwrap();
+        let error =
+            |text| not_granted(&imports, &grants(text), "under [plugins.a]").map(|error| error.to_string());
+        assert_eq!(error("store = true\nbody = true"), None);
+        let none = error("").unwrap();
+        assert!(none.contains("`tollgate:policy/store` and `tollgate:policy/body`"), "{none}");
+        assert!(none.ends_with("write `grants = { store = true, body = true }` under [plugins.a]"), "{none}");
+        let some = error("store = true").unwrap();
+        assert!(!some.contains("store") && some.contains("`grants = { body = true }`"), "{some}");
+    }
 }

@@ -76,16 +76,8 @@ impl Builder {
         let refused = was_refused.filter(is_it).cloned().unwrap_or_else(|| {
             let candidate = known.and_then(|known| known.candidate.as_ref());
             let candidate = candidate.filter(|candidate| candidate.digest() == digest);
-            let (stage, reason) = match candidate.and_then(|candidate| candidate.comparison.ended()) {
-                Some(Ended::Failed(reason)) => (
-                    Stage::Canary,
-                    format!("version {digest} was tried and rolled back: {reason}; version {kept} serves"),
-                ),
-                Some(Ended::Passed | Ended::TakenBack) | None => (
-                    Stage::TakenBack,
-                    format!("version {digest} was rolled back; version {kept} serves in its place"),
-                ),
-            };
+            let ended = candidate.and_then(|candidate| candidate.comparison.ended());
+            let (stage, reason) = rolled_back(digest, kept, ended);
             self.loads.note(name, stage);
             tracing::warn!(plugin = name, "{reason}");
             Refused { stage, reason, at: SystemTime::now(), replaced: Some((digest, kept)) }
@@ -123,5 +115,82 @@ impl Builder {
             .check(&bytes, signature.as_deref())
             .map_err(|source| PluginError::Untrusted { path, source })?;
         Ok(bytes)
+    }
+}
+
+/// How far a version came that was rolled back, and why `kept` serves in its place. `ended` is how its comparison as a canary
+/// has ended, if it was one.
+fn rolled_back(digest: Digest, kept: Digest, ended: Option<&Ended>) -> (Stage, String) {
+    match ended {
+        Some(Ended::Failed(reason)) => (
+            Stage::Canary,
+            format!("version {digest} was tried and rolled back: {reason}; version {kept} serves"),
+        ),
+        Some(Ended::Passed | Ended::TakenBack) | None => (
+            Stage::TakenBack,
+            format!("version {digest} was rolled back; version {kept} serves in its place"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::plugin::{Compiler, Engine, EngineSettings};
+
+    /// A builder whose configuration is in `folder`, with plugins in `folder/plugins`.
+    fn builder(folder: &Path) -> Builder {
+        let engine =
+            Engine::new(&EngineSettings { workers: 1, artifacts: None, compiler: Compiler::InProcess })
+                .unwrap();
+        fs::create_dir(folder.join("plugins")).unwrap();
+        Builder::new(engine.into(), folder.to_owned(), None, 0)
+    }
+
+    fn chosen(builder: &Builder, name: &str, table: &config::Plugin) -> Result<Chosen<'static>, PluginError> {
+        builder.choose(name, table, &toml::from_str("").unwrap(), None)
+    }
+
+    #[test]
+    fn a_file_comes_before_a_shipped_plugin_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let builder = builder(folder.path());
+        let path = folder.path().join("plugins/api-key.wasm");
+        let table = config::Plugin::default();
+        let shipped = chosen(&builder, "api-key", &table).unwrap();
+        assert_eq!((shipped.origin, &*shipped.bytes), (Origin::Shipped, shipped::find("api-key").unwrap()));
+        fs::write(&path, "own").unwrap();
+        let own = chosen(&builder, "api-key", &table).unwrap();
+        assert_eq!((own.origin, &*own.bytes), (Origin::File(path.clone()), &b"own"[..]));
+        // A table of another name takes the same file.
+        let table = config::Plugin { file: Some("api-key.wasm".into()), ..config::Plugin::default() };
+        assert_eq!(chosen(&builder, "keys", &table).unwrap().origin, Origin::File(path));
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_as_asked_for_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let builder = builder(folder.path());
+        let error = |name, table| chosen(&builder, name, &table).map(|chosen| chosen.origin).unwrap_err();
+        assert!(matches!(error("nobody", config::Plugin::default()), PluginError::Missing(_)));
+        let table = toml::from_str(&format!("sha256 = \"{}\"", "0".repeat(64))).unwrap();
+        assert!(matches!(error("api-key", table), PluginError::Untrusted { .. }));
+    }
+
+    #[test]
+    fn a_version_that_was_rolled_back_says_what_serves_and_how_far_it_came() {
+        let (digest, kept) = (Digest::of(b"new"), Digest::of(b"old"));
+        let failed = Ended::Failed("more errors".to_owned());
+        for (ended, stage, part) in [
+            (Some(&failed), Stage::Canary, "rolled back: more errors; version "),
+            (Some(&Ended::TakenBack), Stage::TakenBack, "serves in its place"),
+            (None, Stage::TakenBack, "serves in its place"),
+        ] {
+            let (told, reason) = rolled_back(digest, kept, ended);
+            assert_eq!(told, stage);
+            assert!(reason.contains(part) && reason.contains(&kept.to_string()), "{reason}");
+        }
     }
 }

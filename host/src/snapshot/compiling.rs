@@ -132,3 +132,22 @@ impl Builder {
         self.tried.lock().expect("no holder of this lock panics").clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_starts_after_the_time_of_all_is_not_started() {
+        let budget = Budget {
+            starts: Cell::new(Duration::from_secs(3600)),
+            of_starts: Duration::from_secs(3600),
+            compiling: Cell::default(),
+        };
+        assert_eq!(budget.start("a", || Ok(1)).unwrap(), 1);
+        assert!(budget.starts.get() < budget.of_starts, "it has taken some");
+        budget.starts.set(Duration::ZERO);
+        let late = budget.start("b", || -> Result<(), _> { panic!("it is not started") });
+        assert!(matches!(late, Err(PluginError::NoTime(of)) if of == budget.of_starts));
+    }
+}

@@ -172,3 +172,65 @@ pub(super) fn warn_of(name: &str, code: &Code, table: &config::Plugin) {
         tracing::warn!(plugin = name, "fails open: when it cannot decide, requests pass without it");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::plugin::Digest;
+
+    #[test]
+    fn a_file_that_is_not_there_is_likely_one_of_those_that_are() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("block-agents.wasm"), "").unwrap();
+        let (there, nowhere) = (folder.path(), folder.path().join("nowhere"));
+        for (file, folder, told) in [
+            ("block-agent", there, "did you mean `block-agents`?"),
+            ("api-kay", there, "did you mean `api-key`?"),
+            ("api-kay", &nowhere, "did you mean `api-key`? there is no folder "),
+            ("zzz", there, "put it into "),
+            ("zzz", &nowhere, "there is no folder "),
+            ("some/where/a.wasm", there, "files are named as they are in `plugin-dir`: \"a.wasm\""),
+        ] {
+            let help = missing(file, folder);
+            assert!(help.starts_with(told), "{file}: {help}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_likely_one_that_is_alike() {
+        let help = |name: &str| {
+            nearest(&Spanned::new(0..1, name.to_owned()), ["app", "backend"].into_iter(), "upstreams")
+        };
+        assert_eq!(help("backends"), "did you mean `backend`?");
+        assert_eq!(help("other"), "define it in a table of its own: [upstreams.<name>]");
+    }
+
+    #[test]
+    fn a_remedy_names_the_plugin_and_the_place_of_its_settings() {
+        let digest = Digest::of(b"");
+        let untrusted = |source| PluginError::Untrusted { path: "a.wasm".to_owned(), source };
+        let load =
+            |source| PluginError::Load { path: "a.wasm".to_owned(), source: std::sync::Arc::new(source) };
+        let limit = |error| PluginError::Start(StartError::Begin(error));
+        for (error, told) in [
+            (untrusted(TrustError::OtherDigest(digest)), format!("write sha256 = \"{digest}\"")),
+            (untrusted(TrustError::NotSigned), "`plugin-keys`".to_owned()),
+            (load(LoadError::NoLifecycle), "`tollgate plugin new`".to_owned()),
+            (limit(CallError::Memory(1)), "limits = { memory = \"64MiB\" } under [plugins.a]".to_owned()),
+            (PluginError::NothingOnRoutes, "balance = \"a\"".to_owned()),
+            (PluginError::NothingToShow, "`canary` under [plugins.a]".to_owned()),
+            (PluginError::Fails(String::new()), "`tollgate plugin test plugins/b.wasm`".to_owned()),
+        ] {
+            let help =
+                remedy(&error, "a", "b", "under [plugins.a]", Path::new("plugins")).unwrap_or_default();
+            assert!(help.contains(&told), "{error}: {help}");
+        }
+        for error in [untrusted(TrustError::Unsigned), load(LoadError::CoreModule), limit(CallError::Broken)]
+        {
+            let help = remedy(&error, "a", "b", "under [plugins.a]", Path::new("plugins"));
+            assert_eq!(help, None, "{error} says it");
+        }
+    }
+}

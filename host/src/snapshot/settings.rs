@@ -82,3 +82,49 @@ pub(super) fn needed_plugins(config: &Config) -> BTreeMap<&str, Range<usize>> {
     }
     needed
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn found(config: &str, files: &[(&str, &str)]) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let config: Config = toml::from_str(config).unwrap();
+        let all = settings(&config, folder.path(), &needed_plugins(&config), &[]);
+        let all = all.into_iter().map(|(name, settings)| match settings {
+            Ok(Settings { is_beside: true, .. }) => format!("{name} beside"),
+            Ok(Settings { is_beside: false, .. }) => name,
+            Err(error) => format!("{name}: {error}"),
+        });
+        all.collect()
+    }
+
+    const ROUTE: &str = "[[routes]]\nupstream = \"app\"\n";
+
+    #[test]
+    fn plugins_are_those_that_are_named_and_those_in_the_folder() {
+        let config = format!("[plugins.a]\n{ROUTE}plugins = [\"b\"]\n");
+        assert_eq!(found(&config, &[("c.wasm", ""), (".d.wasm", ""), ("e.txt", "")]), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn settings_stand_beside_a_plugin_or_in_the_configuration() {
+        assert_eq!(found("", &[("a.wasm", ""), ("a.toml", "fail = \"open\"")]), ["a beside"]);
+        assert_eq!(found("", &[("api-key.toml", "")]), ["api-key beside"], "a shipped one needs no file");
+        assert_eq!(found("", &[("other.toml", "")]), [""; 0], "settings of no plugin");
+        let two = found("[plugins.a]\n", &[("a.wasm", ""), ("a.toml", "")]);
+        assert!(two[0].starts_with("a: there is the table [plugins.a], and "), "{two:?}");
+    }
+
+    #[test]
+    fn a_file_of_another_name_is_one_plugin() {
+        assert_eq!(found("[plugins.a]\nfile = \"b.wasm\"\n", &[("b.wasm", "")]), ["a"]);
+        let named = found(&format!("{ROUTE}plugins = [\"b.wasm\"]\n"), &[]);
+        assert!(named[0].ends_with("write `b`"), "{named:?}");
+    }
+}
