@@ -374,11 +374,7 @@ async fn a_client_that_was_not_asked_for_its_body_is_told_that_the_connection_en
         .await;
     // What it sends next could be this body, or another request.
     let response = client.response().await;
-    assert_eq!(
-        (response.text(), response.header("connection")),
-        ("all".into(), Some("close")),
-        "{response:?}"
-    );
+    assert_eq!((response.text(), response.header("connection")), ("all", Some("close")), "{response:?}");
 }
 
 #[tokio::test]

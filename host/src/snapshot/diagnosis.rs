@@ -9,7 +9,7 @@ use super::{
     files::{dropped_files, stem},
 };
 use crate::{
-    config,
+    config::{self, ProblemKind},
     plugin::{CallError, Capability, Code, Hook, LoadError, StartError, TrustError, shipped},
 };
 
@@ -61,10 +61,10 @@ pub(super) fn remedy(
         PluginError::Asks(_) | PluginError::NothingToShow => {
             Some(format!("try it with a share of the requests: `canary` {place}"))
         }
-        PluginError::Settings(told) if told.contains("unknown key `plugins`") => {
+        PluginError::Settings { kind: ProblemKind::UnknownKey(key), .. } if key == "plugins" => {
             Some(format!("in that file the keys stand by themselves, without [plugins.{name}] above them"))
         }
-        PluginError::Settings(_)
+        PluginError::Settings { .. }
         | PluginError::NamedAsFile(_)
         | PluginError::TwoTables { .. }
         | PluginError::Read { .. }
@@ -219,6 +219,13 @@ mod tests {
             (untrusted(TrustError::NotSigned), "`plugin-keys`".to_owned()),
             (load(LoadError::NoLifecycle), "`tollgate plugin new`".to_owned()),
             (limit(CallError::Memory(1)), "limits = { memory = \"64MiB\" } under [plugins.a]".to_owned()),
+            (
+                PluginError::Settings {
+                    told: String::new(),
+                    kind: ProblemKind::UnknownKey("plugins".to_owned()),
+                },
+                "without [plugins.a] above them".to_owned(),
+            ),
             (PluginError::NothingOnRoutes, "balance = \"a\"".to_owned()),
             (PluginError::NothingToShow, "`canary` under [plugins.a]".to_owned()),
             (PluginError::Fails(String::new()), "`tollgate plugin test plugins/b.wasm`".to_owned()),

@@ -4,7 +4,7 @@ use std::{io, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
 use super::progress::Stage;
 use crate::{
-    config::{ByteSize, Problem},
+    config::{ByteSize, Problem, ProblemKind},
     plugin::{Digest, LoadError, SecretError, StartError, TrustError},
     telemetry::with_sources,
 };
@@ -20,8 +20,8 @@ pub(super) enum PluginError {
     TooLarge { path: PathBuf, most: ByteSize },
     #[error("{path} is not trusted: {source}")]
     Untrusted { path: String, source: TrustError },
-    #[error("its settings cannot be used: {0}")]
-    Settings(String),
+    #[error("its settings cannot be used: {told}")]
+    Settings { told: String, kind: ProblemKind },
     #[error("a plugin has the name of its file without `.wasm`: write `{0}`")]
     NamedAsFile(String),
     #[error("there is the table [plugins.{name}], and {} beside the plugin: remove one of them", path.display())]
@@ -76,7 +76,7 @@ pub(super) enum PluginError {
 impl PluginError {
     pub(super) fn stage(&self) -> Stage {
         match self {
-            Self::Settings(_)
+            Self::Settings { .. }
             | Self::NamedAsFile(_)
             | Self::TwoTables { .. }
             | Self::NothingOnRoutes
@@ -105,7 +105,7 @@ impl PluginError {
             | Self::Read { .. }
             | Self::TooLarge { .. }
             | Self::Untrusted { .. }
-            | Self::Settings(_)
+            | Self::Settings { .. }
             | Self::NamedAsFile(_)
             | Self::TwoTables { .. }
             | Self::NothingOnRoutes
