@@ -4,36 +4,46 @@
 //! become code, and what is equal to what ran before is taken over as it is. Building changes nothing: if it
 //! fails, there are [`Problems`] to show and what runs goes on.
 
+mod builder;
+mod building;
 mod checks;
+mod choosing;
+mod compiling;
+mod diagnosis;
+mod error;
 mod files;
 mod forwards;
+mod loaded;
 mod loading;
 mod progress;
+mod settings;
 mod shadows;
 mod tested;
 
+pub use builder::Builder;
+pub use compiling::Unneeded;
 pub use files::files_named_beside;
-pub use loading::{Candidate, Loaded, Origin, Unneeded};
-use loading::{Compiled, LeftOut};
+pub use loaded::{Candidate, Loaded, Origin};
 pub use progress::{Loads, Refused, Stage, write_loads};
 pub use tested::Tested;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 use toml::Spanned;
 
 use checks::Warning;
+use diagnosis::nearest;
+use loading::LeftOut;
 
 use crate::{
     address::Address,
     cache::{Cache, Rules, policy::may_be_stored},
     config::{self, Config, HostPattern, Problem, Problems, Source},
     path,
-    plugin::{Digest, Engine, Outcomes, RouteCalls, Shadow, Versions},
+    plugin::{Outcomes, RouteCalls, Shadow},
     route,
     telemetry::{PerWorker, traffic::RouteCounts},
     tls::{self, Origination, Termination},
@@ -115,34 +125,11 @@ pub struct Target {
     pub balancers: Vec<usize>,
 }
 
-/// What a snapshot is built with, besides the configuration.
-#[derive(Debug)]
-pub struct Builder {
-    pub engine: Arc<Engine>,
-    /// What relative paths in the configuration are relative to.
-    pub folder: PathBuf,
-    /// Where certificates that the proxy makes itself are kept between starts; nowhere if absent.
-    pub kept: Option<PathBuf>,
-    /// Instances of each plugin to have ready.
-    pub warm: usize,
-    /// Which versions of plugins have served.
-    pub versions: Versions,
-    /// What came of loading plugins.
-    pub loads: Loads,
-    /// What came of compiling those that nothing needs, until they are loaded.
-    tried: Mutex<HashMap<Digest, Compiled>>,
-}
-
 fn is_same_list<T>(one: &[T], other: &[T], is_same: impl Fn(&T, &T) -> bool) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| is_same(one, other))
 }
 
 impl Builder {
-    pub fn new(engine: Arc<Engine>, folder: PathBuf, kept: Option<PathBuf>, warm: usize) -> Self {
-        let versions = Versions::open(kept.as_deref(), &folder);
-        Self { engine, folder, kept, warm, versions, loads: Loads::default(), tried: Mutex::default() }
-    }
-
     /// Builds a snapshot. Compiles plugins, so it takes its time: not for a worker.
     pub fn build(
         &self,
@@ -153,12 +140,14 @@ impl Builder {
     ) -> Result<Snapshot, Problems> {
         let mut problems = Vec::new();
         let mut left_out = LeftOut::default();
-        let plugins = self.plugins(&config, previous, unneeded, &mut left_out, &mut problems);
+        let known = previous.map(|previous| &*previous.plugins);
+        let plugins = self.plugins(&config, known, unneeded, &mut left_out, &mut problems);
         let LeftOut { not_loaded, untried } = left_out;
         let places: HashMap<&str, usize> =
             plugins.iter().enumerate().map(|(place, loaded)| (&*loaded.plugin.name, place)).collect();
 
-        let shadows = self.shadows(&config, previous, &plugins, &places, &mut problems);
+        let known = previous.map_or(&[][..], |previous| &*previous.shadows);
+        let shadows = self.shadows(&config, known, &plugins, &places, &mut problems);
         let upstreams = self.upstreams(&config, previous, &plugins, &places, &mut problems);
         let upstreams_by_name: HashMap<Arc<str>, usize> = upstreams
             .iter()
@@ -233,9 +222,9 @@ impl Builder {
         })
     }
 
-    /// Where the files of plugins are.
-    pub fn plugin_dir(&self, config: &Config) -> PathBuf {
-        self.folder.join(&config.plugin_dir)
+    /// Compiles what a snapshot has left for later, and keeps what came of it for the next one.
+    pub fn try_unneeded(&self, snapshot: &Snapshot) {
+        self.try_all(&snapshot.untried, &snapshot.config, &snapshot.plugins);
     }
 
     /// What every listener with TLS needs for it.
@@ -406,7 +395,7 @@ impl Snapshot {
     pub fn announce(&self, before: Option<&Snapshot>, builder: &Builder) {
         for loaded in &self.plugins {
             let name = &*loaded.plugin.name;
-            loaded.announce(before.and_then(|before| before.plugin(name)), builder);
+            loaded.announce(before.and_then(|before| before.plugin(name)), &builder.loads, builder.warm);
         }
     }
 
@@ -650,17 +639,4 @@ fn rule(matches: &config::Match, problems: &mut Vec<Problem>) -> Option<route::M
         (name, value.clone())
     });
     Some(route::Match { host, path, methods: matches.methods.clone(), headers: headers.collect() })
-}
-
-/// A hint at what was meant.
-fn nearest<'a>(written: &Spanned<String>, known: impl Iterator<Item = &'a str>, table: &str) -> String {
-    let written = written.get_ref();
-    let near = known
-        .map(|name| (strsim::jaro_winkler(written, name), name))
-        .filter(|(likeness, _)| *likeness > 0.8)
-        .max_by(|(a, _), (b, _)| a.total_cmp(b));
-    match near {
-        Some((_, name)) => format!("did you mean `{name}`?"),
-        None => format!("define it in a table of its own: [{table}.<name>]"),
-    }
 }

@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::SocketAddr, ops::Range, path::Path};
 
 use toml::Spanned;
 
-use super::Loaded;
+use super::loaded::Loaded;
 use crate::{
     address::Address,
     config::{self, Config, Problem, Source},

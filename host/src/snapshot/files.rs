@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::loading::PluginError;
+use super::error::PluginError;
 use crate::{
-    config::{self, ByteSize, Config, Problem, Problems, read_document},
+    config::{self, ByteSize, Config, Problem, ProblemKind, Problems, read_document},
     file,
     plugin::{Demand, TrustError, signature_file},
 };
@@ -66,8 +66,12 @@ pub(super) fn read_beside(path: &Path, most: u64, config: &Config) -> Result<Opt
 pub(super) fn beside(path: &Path, config: &Config) -> Result<config::Plugin, PluginError> {
     let text = read_beside(path, file::SETTINGS, config)?
         .ok_or_else(|| PluginError::Read { path: path.to_owned(), source: io::ErrorKind::NotFound.into() })?;
-    let (table, _) = read_document(path, text, Some(&|name| env::var(name).ok()))
-        .map_err(|problems| PluginError::Settings(in_a_line(path, &problems)))?;
+    let (table, _) = read_document(path, text, Some(&|name| env::var(name).ok())).map_err(|problems| {
+        PluginError::Settings {
+            told: in_a_line(path, &problems),
+            kind: problems.iter().next().map_or(ProblemKind::Other, |first| first.kind.clone()),
+        }
+    })?;
     Ok(table)
 }
 

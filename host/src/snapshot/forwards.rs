@@ -10,7 +10,7 @@ use std::{
 
 use toml::{Spanned, Table, Value};
 
-use super::{Loaded, nearest};
+use super::{diagnosis::nearest, loaded::Loaded};
 use crate::{
     config::{Config, Problem},
     plugin::{Digest, shipped},

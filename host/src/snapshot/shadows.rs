@@ -12,9 +12,13 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Builder, Loaded, Snapshot,
+    builder::Builder,
+    building::check_grants,
+    compiling::compile_limits,
+    diagnosis::remedy,
+    error::PluginError,
     files::{read, signature_of},
-    loading::{PluginError, check_grants, compile_limits},
+    loaded::{Loaded, place_of_settings},
 };
 use crate::{
     config::{Config, Problem, ShadowOf},
@@ -27,7 +31,7 @@ impl Builder {
     pub(super) fn shadows(
         &self,
         config: &Config,
-        previous: Option<&Snapshot>,
+        previous: &[Arc<Shadow>],
         plugins: &[Loaded],
         places: &HashMap<&str, usize>,
         problems: &mut Vec<Problem>,
@@ -40,8 +44,7 @@ impl Builder {
         for ((name, file), shadow) in wanted {
             // A plugin that is not there is told of where it is named.
             let Some(of) = places.get(name).map(|place| &plugins[*place]) else { continue };
-            let mut known = previous.into_iter().flat_map(|previous| &previous.shadows);
-            let known = known.find(|known| *known.of == *name && known.file == file);
+            let known = previous.iter().find(|known| *known.of == *name && known.file == file);
             match (self.shadow(of, file, config, known), known) {
                 (Ok(made), _) => all.push(made),
                 (Err(error), Some(known)) => {
@@ -50,7 +53,8 @@ impl Builder {
                     all.push(known.clone());
                 }
                 (Err(error), None) => {
-                    let help = self.remedy(&error, name, file, &format!("under [plugins.{name}]"), config);
+                    let help =
+                        remedy(&error, name, file, &place_of_settings(name, false), &self.plugin_dir(config));
                     problems.push(Problem { help, ..Problem::at(shadow.span(), error.to_string()) });
                 }
             }

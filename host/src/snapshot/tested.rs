@@ -1,10 +1,10 @@
 //! Does a version of a plugin pass the tests that lie beside its file?
 
-use std::{sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use super::{
+    error::PluginError,
     files::{in_a_line, read_beside},
-    loading::{Origin, PluginError},
 };
 use crate::{
     config::{self, Config},
@@ -22,18 +22,18 @@ pub struct Tested {
     pub cases: usize,
 }
 
-/// Has the plugin go through the tests that lie beside its file, unless it has passed these very ones before.
+/// Has the plugin go through the tests that lie beside its file, unless it has passed these very ones before. There is no
+/// `file` where it is shipped or has served: such a version has passed its tests already.
 pub(super) fn test(
     name: &str,
     code: &Arc<Code>,
-    origin: &Origin,
+    file: Option<&Path>,
     table: &config::Plugin,
     config: &Config,
     until: Instant,
     passed: Option<Tested>,
 ) -> Result<Option<Tested>, PluginError> {
-    // Others have passed, where somebody has made them so or they have served.
-    let Origin::File(path) = origin else { return Ok(None) };
+    let Some(path) = file else { return Ok(None) };
     let path = path.with_extension("test.toml");
     let Some(text) = read_beside(&path, file::TESTS, config)? else { return Ok(None) };
     let digest = Digest::of(text.as_bytes());

@@ -10,6 +10,7 @@ mod discover;
 mod foreign;
 mod health;
 mod listener;
+mod mistake;
 mod plugin;
 mod problem;
 pub mod read;
@@ -25,6 +26,7 @@ mod tls;
 mod trust;
 mod unit;
 mod upstream;
+mod value;
 
 pub use admin::{Admin, Token};
 pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, ResponseHooks, RouteCache, Ttl};
@@ -39,7 +41,7 @@ pub use plugin::{
     AllRoutes, BodyGrant, Canary, Failure, Grants, HttpGrant, Isolation, Plugin, PluginBreaker, PluginLimits,
     SecretSource, StoreGrant,
 };
-pub use problem::{Problem, Problems, Source};
+pub use problem::{Kind as ProblemKind, Problem, Problems, Source};
 pub use read::{read, read_document, read_text};
 pub use redacted::{is_secret, redacted};
 pub use retry::Retry;

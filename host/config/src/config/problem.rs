@@ -31,15 +31,24 @@ pub struct Problem {
     pub message: String,
     /// How to put it right.
     pub help: Option<String>,
+    pub kind: Kind,
+}
+
+/// What kind of problem it is, for whoever has more to say of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// The table does not have this key.
+    UnknownKey(String),
+    Other,
 }
 
 impl Problem {
     pub fn at(span: Range<usize>, message: impl Into<String>) -> Self {
-        Self { span: Some(span), message: message.into(), help: None }
+        Self { span: Some(span), message: message.into(), help: None, kind: Kind::Other }
     }
 
     pub fn general(message: impl Into<String>) -> Self {
-        Self { span: None, message: message.into(), help: None }
+        Self { span: None, message: message.into(), help: None, kind: Kind::Other }
     }
 
     pub fn help(self, help: impl Into<String>) -> Self {

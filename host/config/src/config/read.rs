@@ -4,7 +4,7 @@
 //! `serde` stops at its first error; so what it complains of is taken out of the tree and it is asked
 //! again, until it is content.
 
-use std::{collections::BTreeMap, env, fmt, io, iter, marker::PhantomData, mem, ops::Range, path::Path};
+use std::{collections::BTreeMap, env, fmt, io, marker::PhantomData, mem, ops::Range, path::Path};
 
 use serde::{
     Deserialize, Deserializer,
@@ -12,10 +12,15 @@ use serde::{
 };
 use toml::{
     Spanned,
-    de::{DeArray, DeTable, DeValue, ValueDeserializer},
+    de::{DeArray, DeTable, DeValue},
 };
 
-use super::{Config, Problem, Problems, Source, foreign, repeated, slip};
+use super::{
+    Config, Problem, Problems, Source, foreign,
+    mistake::{Kind, known_keys},
+    repeated, slip,
+    value::Value,
+};
 use crate::file;
 
 /// More problems than anybody reads; bounds the work that a file of nonsense makes.
@@ -71,7 +76,7 @@ fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>
     if !errors.is_empty() {
         return Err(match foreign::recognize(text) {
             Some(problem) => vec![problem],
-            None => syntax_of_all(text, &errors),
+            None => syntax_of_all(text, document.get_ref(), &errors),
         });
     }
     let mut problems = Vec::new();
@@ -85,43 +90,44 @@ fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>
     }
 
     while problems.len() < MOST {
-        let error = match T::deserialize(ValueDeserializer::from(tree.clone())) {
+        let mistake = match T::deserialize(Value(&tree)) {
             Ok(document) if problems.is_empty() => return Ok(document),
             Ok(_) => break,
-            Err(error) => error,
+            Err(mistake) => mistake,
         };
-        let span = error.span().unwrap_or_default();
-        if TOO_LARGE.contains(&error.message()) && replace_number(&mut tree, &span) {
-            // Whoever takes less than the largest number there is says so next, in the place of this.
-            problems.push(Problem::at(span, format!("expected {}", up_to_largest())));
-            continue;
-        }
-        let (what, _) = parts(error.message());
-        let follows = named("missing field ", what).is_some_and(|key| {
-            gone.iter().any(|gone| gone.table == span && (gone.unknown || gone.key == key))
-        });
+        let span = mistake.span.clone().unwrap_or_default();
+        let unknown = matches!(mistake.kind, Kind::UnknownKey { .. });
+        let follows = match mistake.kind {
+            Kind::MissingKey(key) => {
+                gone.iter().any(|gone| gone.table == span && (gone.unknown || gone.key == key))
+            }
+            _ => false,
+        };
         if !follows {
-            problems.retain(|problem| problem.span.as_ref() != Some(&span));
-            problems.push(explain::<T>(span.clone(), error.message()));
+            problems.push(mistake.problem(known_keys::<T>()));
         }
         let Some(taken) = take_out(&mut tree, &span) else { break };
-        gone.push(Gone { unknown: named("unknown field ", what).is_some(), ..taken });
+        gone.push(Gone { unknown, ..taken });
     }
     Err(problems)
 }
 
 /// What is wrong, once for each line of which it is plain what was meant.
-fn syntax_of_all(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+fn syntax_of_all(text: &str, document: &DeTable<'_>, errors: &[toml::de::Error]) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     let mut meant: Vec<Range<usize>> = Vec::new();
     for error in errors.iter().take(MOST) {
-        let slip = error.span().filter(|_| error.message() != "duplicate key");
-        match slip.and_then(|span| slip::explain(text, &span)) {
-            Some(problem) => {
-                meant.extend(problem.span.clone());
-                problems.push(problem);
-            }
-            None => problems.push(syntax(text, error)),
+        let Some(span) = error.span() else {
+            problems.push(Problem::general(error.message()));
+            continue;
+        };
+        if let Some(problem) = repeated::explain(text, document, &span) {
+            problems.push(problem);
+        } else if let Some(problem) = slip::explain(text, &span) {
+            meant.extend(problem.span.clone());
+            problems.push(problem);
+        } else {
+            problems.push(Problem::at(span, error.message().trim_end_matches('.')));
         }
     }
     // What a parser says more of such a line is about how it has gone on after the first error.
@@ -131,15 +137,6 @@ fn syntax_of_all(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     };
     problems.retain(|problem| !is_more(problem));
     problems
-}
-
-fn syntax(text: &str, error: &toml::de::Error) -> Problem {
-    let message = error.message().trim_end_matches('.');
-    match error.span() {
-        Some(span) if message == "duplicate key" => repeated::explain(text, span),
-        Some(span) => Problem::at(span, message),
-        None => Problem::general(message),
-    }
 }
 
 /// Fills in the variables of every string below `tree`; the places stay those of what was written.
@@ -230,34 +227,6 @@ fn value(variable: &str, span: &Range<usize>, environment: &Environment) -> Resu
     }
 }
 
-/// What is said of a number that no type can hold.
-const TOO_LARGE: [&str; 2] = ["u64 value was too large", "integer number overflowed"];
-
-/// `i64::MAX`, as it is written.
-const LARGEST: &str = "9223372036854775807";
-
-fn up_to_largest() -> String {
-    format!("a whole number up to {LARGEST}")
-}
-
-/// Puts the largest number that TOML knows in the place of the one at `span`.
-fn replace_number(tree: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
-    let is_here = tree.span() == *span;
-    match tree.get_mut() {
-        DeValue::Table(table) => table.iter_mut().any(|(_, value)| replace_number(value, span)),
-        DeValue::Array(array) => array.iter_mut().any(|value| replace_number(value, span)),
-        value @ DeValue::Integer(_) if is_here => {
-            let Ok(mut largest) = DeTable::parse("x = 9223372036854775807") else { return false };
-            let Some(largest) = largest.get_mut().remove("x") else { return false };
-            // One that is the largest already would be asked about for ever.
-            let is_other = !matches!(value, DeValue::Integer(number) if number.as_str() == LARGEST);
-            *value = largest.into_inner();
-            is_other
-        }
-        _ => false,
-    }
-}
-
 /// A key that is no longer in the tree.
 struct Gone {
     /// Where its table is.
@@ -291,130 +260,6 @@ fn take_out(tree: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Gone
             (array.len() < before).then(|| Gone { table: own, key: String::new(), unknown: false })
         }
         _ => None,
-    }
-}
-
-/// The keys of the whole document.
-fn keys<T: DeserializeOwned>() -> String {
-    // The type is asked by a key that it does not have, and tells those that it has.
-    let nobodys = de::value::MapDeserializer::new(iter::once(("", "")));
-    T::deserialize(nobodys).err().map(|error: de::value::Error| error.to_string()).unwrap_or_default()
-}
-
-/// Says in the words of TOML what `serde` says in those of Rust, of a part of a document of this type.
-fn explain<T: DeserializeOwned>(span: Range<usize>, message: &str) -> Problem {
-    let (what, expected) = parts(message);
-    let known: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-    if let Some(key) = named("unknown field ", what) {
-        let problem = Problem::at(span, format!("unknown key `{key}`"));
-        return problem.help(match (slip::known_elsewhere(key, &known), nearest(key, &known)) {
-            (Some("match"), _) => {
-                let example = match key {
-                    "methods" | "method" => "match = { methods = [\"GET\"] }",
-                    "headers" => "match = { headers = { x-beta = \"1\" } }",
-                    "host" | "hosts" | "domain" | "domains" | "server_name" => {
-                        "match = { host = \"a.example\" }"
-                    }
-                    _ => "match = { path = \"/api\" }",
-                };
-                format!("what requests a route takes stands in `match`: {example}")
-            }
-            (Some(here), _) => format!("here it is called `{here}`"),
-            (None, Some(near)) => format!("did you mean `{near}`?"),
-            (None, None) if keys::<T>().contains(&format!("`{key}`")) => format!(
-                "a key behind a `[table]` belongs to that table: write `{key}` at the top of the file, above the first one"
-            ),
-            (None, None) => format!("the keys of this table are `{}`", known.join("`, `")),
-        });
-    }
-    if let Some(word) = named("unknown variant ", what) {
-        let problem = Problem::at(span, format!("expected `{}`", known.join("` or `")));
-        return match nearest(word, &known) {
-            Some(near) => problem.help(format!("did you mean `{near}`?")),
-            None => problem,
-        };
-    }
-    if let Some(key) = named("missing field ", what) {
-        return Problem::at(span, format!("the key `{key}` is missing"));
-    }
-    if let Some(found) = what.strip_prefix("invalid type: ") {
-        // A table says in what it expects which keys it has, see `Table`.
-        let (expected, keys) = match expected.split_once(" with the keys ") {
-            Some((expected, keys)) => (expected, Some(keys)),
-            None => (expected, None),
-        };
-        let found = in_toml(found.split_once(' ').map_or(found, |(kind, _)| kind));
-        let problem = match in_toml(expected) {
-            // A number that is too large for what holds it has the wrong type to `serde`.
-            same if same == found => {
-                let range = match expected {
-                    "usize" | "a nonzero usize" => up_to_largest(),
-                    expected => in_range(expected),
-                };
-                Problem::at(span, format!("expected {range}"))
-            }
-            range if range.starts_with("a whole number") && found == "a whole number" => {
-                Problem::at(span, format!("expected {range}"))
-            }
-            other => Problem::at(span, format!("expected {other}, found {found}")),
-        };
-        return match (in_toml(expected), found) {
-            ("a table", "an array") | ("an array", "a table") => {
-                problem.help("a table that stands once is `[name]`, one of several is `[[name]]`")
-            }
-            ("an array", _) => problem.help("write it in brackets: `[...]`"),
-            _ => match keys {
-                Some(keys) => problem.help(format!("the keys of this table are {keys}")),
-                None => problem,
-            },
-        };
-    }
-    match what.strip_prefix("invalid value: ") {
-        Some(_) => Problem::at(span, format!("expected {}", in_range(expected))),
-        None if TOO_LARGE.contains(&message) => Problem::at(span, format!("expected {}", up_to_largest())),
-        None => Problem::at(span, message),
-    }
-}
-
-/// What was found, which is from the file and may hold any words, and what was expected, which is not.
-fn parts(message: &str) -> (&str, &str) {
-    message.rsplit_once(", expected ").unwrap_or((message, ""))
-}
-
-fn named<'a>(kind: &str, what: &'a str) -> Option<&'a str> {
-    what.strip_prefix(kind)?.strip_prefix('`')?.strip_suffix('`')
-}
-
-fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
-    let distance = |word: &&str| strsim::osa_distance(word, found);
-    let near = *known.iter().min_by_key(|word| distance(word))?;
-    (distance(&near) <= found.chars().count().max(3) / 3).then_some(near)
-}
-
-fn in_toml(kind: &str) -> &str {
-    match kind {
-        "string" | "path string" => "a string",
-        "integer" | "u32" | "usize" | "a nonzero u32" | "a nonzero usize" | "any valid TOML value" => {
-            "a whole number"
-        }
-        "floating" => "a number with a fraction",
-        "boolean" | "a boolean" => "true or false",
-        "sequence" | "a sequence" => "an array",
-        "map" | "a map" => "a table",
-        kind if kind.starts_with("struct ") => "a table",
-        kind => kind,
-    }
-}
-
-fn in_range(kind: &str) -> String {
-    match kind {
-        "u32" => format!("a whole number from 0 to {}", u32::MAX),
-        "usize" => "a whole number, 0 or more".to_owned(),
-        "a nonzero u32" => format!("a whole number from 1 to {}", u32::MAX),
-        "a nonzero usize" => "a whole number, 1 or more".to_owned(),
-        // Which has room for any value but a whole number of more than 64 bits.
-        "any valid TOML value" => up_to_largest(),
-        kind => kind.to_owned(),
     }
 }
 
@@ -562,14 +407,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
             type Value = T;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a map")?;
-                // The type is asked by a key that it does not have, and tells those that it has.
-                let nobodys = de::value::MapDeserializer::new(iter::once(("", "")));
-                let asked = T::deserialize(nobodys).err().map(|error: de::value::Error| error.to_string());
-                let keys = asked.as_deref().and_then(|told| told.strip_prefix("unknown field ``, expected "));
-                keys.map_or(Ok(()), |keys| {
-                    write!(formatter, " with the keys {}", keys.strip_prefix("one of ").unwrap_or(keys))
-                })
+                formatter.write_str("a map")
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
@@ -577,6 +415,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
             }
         }
 
-        deserializer.deserialize_map(Visitor(PhantomData)).map(Self)
+        let visitor = Visitor(PhantomData);
+        match known_keys::<T>() {
+            [] => deserializer.deserialize_map(visitor),
+            keys => deserializer.deserialize_struct("table", keys, visitor),
+        }
+        .map(Self)
     }
 }

@@ -6,8 +6,8 @@ use http::Method;
 use proptest::prelude::*;
 
 use super::{
-    Compress, Config, Duration, Encoding, Failure, HostPattern, Levels, Problem, Problems, Query, RouteCache,
-    SecretSource, Source, StoreGrant, Ttl, read, read_text,
+    Compress, Config, Duration, Encoding, Failure, HostPattern, Levels, Problem, ProblemKind, Problems,
+    Query, RouteCache, SecretSource, Source, StoreGrant, Ttl, read, read_text,
 };
 
 /// Every key once, and variables in most places.
@@ -201,6 +201,44 @@ fn what_is_written_is_what_is_read() {
     let plugin = &config.plugins["api-key"];
     assert_eq!(plugin.fail, Failure::Open);
     assert_eq!(plugin.config["since"].as_str(), Some("2024-05-01"));
+}
+
+#[test]
+fn what_is_read_is_what_toml_reads() {
+    let mut written =
+        GOOD.replace("${HOST}", "app.internal:81").replace("since = 2024-05-01", "since = '2024-05-01'");
+    for (variable, value) in
+        [("${FOLDER}", "/srv"), ("${PORT:-8080}", "8080"), ("${KEY}", "key"), ("${SECRET}", "s")]
+    {
+        written = written.replace(variable, value);
+    }
+    let written = written.replace("${ZONE:-", "").replace("p}", "p").replace("t}", "t").replace("ä}", "ä");
+    assert!(!written.contains("${"), "{written}");
+    assert_eq!(config(&written), toml::from_str(&written).unwrap());
+}
+
+#[test]
+fn a_number_beyond_those_of_its_type_is_refused_whatever_the_type() {
+    let up_to = "expected a whole number up to 9223372036854775807";
+    for (written, place, message) in [
+        ("plugins.a.config.a = 0xffffffffffffffff", "0xffffffffffffffff", up_to),
+        ("plugins.a.config.a = -9999999999999999999", "-9999999999999999999", up_to),
+        ("plugins.a.config.a = 1e999", "1e999", "this number is too large"),
+    ] {
+        has_one_problem(written, place, message, "");
+    }
+    let numbers =
+        config("plugins.a.config = { a = -9223372036854775808, b = 9223372036854775807, c = inf, d = 0x1f }");
+    let numbers = &numbers.plugins["a"].config;
+    assert_eq!((numbers["a"].as_integer(), numbers["b"].as_integer()), (Some(i64::MIN), Some(i64::MAX)));
+    assert_eq!((numbers["c"].as_float(), numbers["d"].as_integer()), (Some(f64::INFINITY), Some(31)));
+}
+
+#[test]
+fn a_problem_says_which_key_is_unknown() {
+    let problems = text("[plugins.a]\nfial = 'open'\nfile = 1\n").unwrap_err();
+    let kinds: Vec<_> = problems.iter().map(|problem| problem.kind.clone()).collect();
+    assert_eq!(kinds, [ProblemKind::UnknownKey("fial".to_owned()), ProblemKind::Other]);
 }
 
 #[test]
