@@ -1,28 +1,114 @@
 //! What is an operator told about a plugin that is not loaded, or that is hardly meant as it is?
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use toml::Spanned;
 
 use super::{
     error::PluginError,
     files::{dropped_files, stem},
+    progress::Stage,
 };
 use crate::{
     config::{self, ProblemKind},
     plugin::{CallError, Capability, Code, Hook, LoadError, StartError, TrustError, shipped},
 };
 
-/// What to write or to do, where the error does not say it. `file` is where the component was to come from, `place`
-/// where its settings stand, `plugin_dir` the folder of plugins.
-pub(super) fn remedy(
-    error: &PluginError,
-    name: &str,
-    file: &str,
-    place: &str,
-    plugin_dir: &Path,
-) -> Option<String> {
-    let too_little = |error: &CallError| match error {
+/// What an error is about, for whoever says what to do.
+pub(super) struct Subject<'a> {
+    /// The name of the plugin.
+    pub name: &'a str,
+    /// Where its component was to come from.
+    pub file: &'a str,
+    /// Where its settings stand.
+    pub settings: &'a str,
+    pub plugin_dir: &'a Path,
+}
+
+/// What follows from an error.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Diagnosis {
+    /// Which stage of loading has failed.
+    pub stage: Stage,
+    /// Where in the configuration it is, if that is not where the plugin is named.
+    pub span: Option<Range<usize>>,
+    /// What to write or to do, where the error does not say it.
+    pub help: Option<String>,
+}
+
+impl Diagnosis {
+    /// The error says it all.
+    fn of(stage: Stage) -> Self {
+        Self { stage, span: None, help: None }
+    }
+
+    fn with_help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+
+    /// The one table of what follows from each error.
+    pub fn new(error: &PluginError, subject: &Subject<'_>) -> Self {
+        type Row = Diagnosis;
+        let Subject { name, file, settings, plugin_dir } = *subject;
+        match error {
+            PluginError::Settings { kind: ProblemKind::UnknownKey(key), .. } if key == "plugins" => {
+                Row::of(Stage::Settings).with_help(format!(
+                    "in that file the keys stand by themselves, without [plugins.{name}] above them"
+                ))
+            }
+            PluginError::Settings { .. } | PluginError::NamedAsFile(_) | PluginError::TwoTables { .. } => {
+                Row::of(Stage::Settings)
+            }
+            PluginError::NothingOnRoutes => Row::of(Stage::Settings).with_help(format!(
+                "leave `routes` out; a plugin that balances is named by an upstream: balance = \"{name}\""
+            )),
+            PluginError::Secret(error) => {
+                Row { span: Some(error.place.clone()), ..Row::of(Stage::Settings).with_help(error.help()) }
+            }
+            PluginError::Origin(problem) => Row { span: problem.span.clone(), ..Row::of(Stage::Settings) },
+            PluginError::Yields(_) => Row::of(Stage::Settings),
+            PluginError::Missing(_) => Row::of(Stage::File).with_help(missing(file, plugin_dir)),
+            PluginError::Read { .. } | PluginError::TooLarge { .. } => Row::of(Stage::File),
+            PluginError::Untrusted { source, .. } => match source {
+                TrustError::OtherDigest(digest) => Row::of(Stage::Trust)
+                    .with_help(format!("if this is the file that you mean, write sha256 = \"{digest}\"")),
+                TrustError::NotSigned => Row::of(Stage::Trust).with_help(
+                    "sign this very file with that key, or name whoever has signed it: `public-key` of the plugin, or \
+                     `plugin-keys`",
+                ),
+                TrustError::Unsigned | TrustError::NoSignature => Row::of(Stage::Trust),
+            },
+            PluginError::TakenBack(_) | PluginError::Kept { .. } => Row::of(Stage::TakenBack),
+            PluginError::Load { source, .. } => {
+                Row { help: remedy_of_load(source).map(Into::into), ..Row::of(Stage::Component) }
+            }
+            PluginError::LacksHook(_) | PluginError::Later => Row::of(Stage::Component),
+            PluginError::Asks(_) | PluginError::NothingToShow => Row::of(Stage::Component)
+                .with_help(format!("try it with a share of the requests: `canary` {settings}")),
+            PluginError::NotGranted { .. } => Row::of(Stage::Grants),
+            PluginError::Start(StartError::Begin(error) | StartError::Configure(error)) => {
+                let help = too_little(error).map(|(key, value)| {
+                    format!("if that is what it needs, raise limits = {{ {key} = \"{value}\" }} {settings}")
+                });
+                Row { help, ..Row::of(Stage::Configure) }
+            }
+            PluginError::Start(
+                StartError::Refused(_) | StartError::Instantiate(_) | StartError::NoRoom(_) | StartError::NoTime,
+            )
+            | PluginError::NoTime(_) => Row::of(Stage::Configure),
+            PluginError::Tests(_) => Row::of(Stage::Tests),
+            PluginError::Fails(_) => {
+                let path = plugin_dir.join(format!("{}.wasm", stem(file)));
+                Row::of(Stage::Tests).with_help(format!("`tollgate plugin test {}` tells all of it", path.display()))
+            }
+            PluginError::NotAsGood => Row::of(Stage::Canary),
+        }
+    }
+}
+
+/// Which limit a call has met, and a larger one.
+fn too_little(error: &CallError) -> Option<(&'static str, &'static str)> {
+    match error {
         CallError::Memory(_) => Some(("memory", "64MiB")),
         CallError::MemoryInAll(_) => Some(("memory-in-all", "512MiB")),
         CallError::Deadline(_) => Some(("time", "2s")),
@@ -34,53 +120,6 @@ pub(super) fn remedy(
         | CallError::Start(_)
         | CallError::Busy(_)
         | CallError::Broken => None,
-    };
-    match error {
-        PluginError::Missing(_) => Some(missing(file, plugin_dir)),
-        PluginError::Untrusted { source: TrustError::OtherDigest(digest), .. } => {
-            Some(format!("if this is the file that you mean, write sha256 = \"{digest}\""))
-        }
-        PluginError::Untrusted { source: TrustError::NotSigned, .. } => Some(
-            "sign this very file with that key, or name whoever has signed it: `public-key` of the plugin, or \
-             `plugin-keys`"
-                .into(),
-        ),
-        PluginError::Load { source, .. } => remedy_of_load(source).map(Into::into),
-        PluginError::Start(StartError::Begin(error) | StartError::Configure(error)) => {
-            let (key, value) = too_little(error)?;
-            Some(format!("if that is what it needs, raise limits = {{ {key} = \"{value}\" }} {place}"))
-        }
-        PluginError::Fails(_) => {
-            let path = plugin_dir.join(format!("{}.wasm", stem(file)));
-            Some(format!("`tollgate plugin test {}` tells all of it", path.display()))
-        }
-        PluginError::Secret(error) => Some(error.help().into()),
-        PluginError::NothingOnRoutes => Some(format!(
-            "leave `routes` out; a plugin that balances is named by an upstream: balance = \"{name}\""
-        )),
-        PluginError::Asks(_) | PluginError::NothingToShow => {
-            Some(format!("try it with a share of the requests: `canary` {place}"))
-        }
-        PluginError::Settings { kind: ProblemKind::UnknownKey(key), .. } if key == "plugins" => {
-            Some(format!("in that file the keys stand by themselves, without [plugins.{name}] above them"))
-        }
-        PluginError::Settings { .. }
-        | PluginError::NamedAsFile(_)
-        | PluginError::TwoTables { .. }
-        | PluginError::Read { .. }
-        | PluginError::TooLarge { .. }
-        | PluginError::Untrusted { source: TrustError::Unsigned | TrustError::NoSignature, .. }
-        | PluginError::TakenBack(_)
-        | PluginError::Kept { .. }
-        | PluginError::NotGranted { .. }
-        | PluginError::Origin(_)
-        | PluginError::Start(StartError::Refused(_) | StartError::Instantiate(_) | StartError::NoRoom(_) | StartError::NoTime)
-        | PluginError::NoTime(_)
-        | PluginError::Tests(_)
-        | PluginError::NotAsGood
-        | PluginError::Yields(_)
-        | PluginError::LacksHook(_)
-        | PluginError::Later => None,
     }
 }
 
@@ -214,6 +253,13 @@ mod tests {
         let load =
             |source| PluginError::Load { path: "a.wasm".to_owned(), source: std::sync::Arc::new(source) };
         let limit = |error| PluginError::Start(StartError::Begin(error));
+        let diagnosis = |error: &PluginError| {
+            let plugin_dir = Path::new("plugins");
+            Diagnosis::new(
+                error,
+                &Subject { name: "a", file: "b", settings: "under [plugins.a]", plugin_dir },
+            )
+        };
         for (error, told) in [
             (untrusted(TrustError::OtherDigest(digest)), format!("write sha256 = \"{digest}\"")),
             (untrusted(TrustError::NotSigned), "`plugin-keys`".to_owned()),
@@ -221,7 +267,7 @@ mod tests {
             (limit(CallError::Memory(1)), "limits = { memory = \"64MiB\" } under [plugins.a]".to_owned()),
             (
                 PluginError::Settings {
-                    told: String::new(),
+                    message: String::new(),
                     kind: ProblemKind::UnknownKey("plugins".to_owned()),
                 },
                 "without [plugins.a] above them".to_owned(),
@@ -230,14 +276,12 @@ mod tests {
             (PluginError::NothingToShow, "`canary` under [plugins.a]".to_owned()),
             (PluginError::Fails(String::new()), "`tollgate plugin test plugins/b.wasm`".to_owned()),
         ] {
-            let help =
-                remedy(&error, "a", "b", "under [plugins.a]", Path::new("plugins")).unwrap_or_default();
+            let help = diagnosis(&error).help.unwrap_or_default();
             assert!(help.contains(&told), "{error}: {help}");
         }
         for error in [untrusted(TrustError::Unsigned), load(LoadError::CoreModule), limit(CallError::Broken)]
         {
-            let help = remedy(&error, "a", "b", "under [plugins.a]", Path::new("plugins"));
-            assert_eq!(help, None, "{error} says it");
+            assert_eq!(diagnosis(&error).help, None, "{error} says it");
         }
     }
 }

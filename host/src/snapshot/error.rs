@@ -1,8 +1,7 @@
 //! Why is a plugin not loaded?
 
-use std::{io, ops::Range, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use super::progress::Stage;
 use crate::{
     config::{ByteSize, Problem, ProblemKind},
     plugin::{Digest, LoadError, SecretError, StartError, TrustError},
@@ -20,8 +19,8 @@ pub(super) enum PluginError {
     TooLarge { path: PathBuf, most: ByteSize },
     #[error("{path} is not trusted: {source}")]
     Untrusted { path: String, source: TrustError },
-    #[error("its settings cannot be used: {told}")]
-    Settings { told: String, kind: ProblemKind },
+    #[error("its settings cannot be used: {message}")]
+    Settings { message: String, kind: ProblemKind },
     #[error("a plugin has the name of its file without `.wasm`: write `{0}`")]
     NamedAsFile(String),
     #[error("there is the table [plugins.{name}], and {} beside the plugin: remove one of them", path.display())]
@@ -71,58 +70,4 @@ pub(super) enum PluginError {
     /// Nobody is told: it is loaded soon.
     #[error("nothing needs it, and it is compiled once the configuration is in force")]
     Later,
-}
-
-impl PluginError {
-    pub(super) fn stage(&self) -> Stage {
-        match self {
-            Self::Settings { .. }
-            | Self::NamedAsFile(_)
-            | Self::TwoTables { .. }
-            | Self::NothingOnRoutes
-            | Self::Secret(_)
-            | Self::Origin(_) => Stage::Settings,
-            Self::Missing(_) | Self::Read { .. } | Self::TooLarge { .. } => Stage::File,
-            Self::Untrusted { .. } => Stage::Trust,
-            Self::TakenBack(_) | Self::Kept { .. } => Stage::TakenBack,
-            Self::Load { .. } | Self::LacksHook(_) | Self::Asks(_) | Self::NothingToShow | Self::Later => {
-                Stage::Component
-            }
-            Self::Yields(_) => Stage::Settings,
-            Self::NotGranted { .. } => Stage::Grants,
-            Self::Start(_) | Self::NoTime(_) => Stage::Configure,
-            Self::Tests(_) | Self::Fails(_) => Stage::Tests,
-            Self::NotAsGood => Stage::Canary,
-        }
-    }
-
-    /// Where in the configuration it is, if that is not where the plugin is named.
-    pub(super) fn place(&self) -> Option<Range<usize>> {
-        match self {
-            Self::Secret(error) => Some(error.place.clone()),
-            Self::Origin(problem) => problem.span.clone(),
-            Self::Missing(_)
-            | Self::Read { .. }
-            | Self::TooLarge { .. }
-            | Self::Untrusted { .. }
-            | Self::Settings { .. }
-            | Self::NamedAsFile(_)
-            | Self::TwoTables { .. }
-            | Self::NothingOnRoutes
-            | Self::TakenBack(_)
-            | Self::Kept { .. }
-            | Self::Load { .. }
-            | Self::NotGranted { .. }
-            | Self::Start(_)
-            | Self::NoTime(_)
-            | Self::Tests(_)
-            | Self::Fails(_)
-            | Self::NotAsGood
-            | Self::Asks(_)
-            | Self::Yields(_)
-            | Self::NothingToShow
-            | Self::LacksHook(_)
-            | Self::Later => None,
-        }
-    }
 }

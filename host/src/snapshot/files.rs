@@ -68,7 +68,7 @@ pub(super) fn beside(path: &Path, config: &Config) -> Result<config::Plugin, Plu
         .ok_or_else(|| PluginError::Read { path: path.to_owned(), source: io::ErrorKind::NotFound.into() })?;
     let (table, _) = read_document(path, text, Some(&|name| env::var(name).ok())).map_err(|problems| {
         PluginError::Settings {
-            told: in_a_line(path, &problems),
+            message: in_a_line(path, &problems),
             kind: problems.iter().next().map_or(ProblemKind::Other, |first| first.kind.clone()),
         }
     })?;

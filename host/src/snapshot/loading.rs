@@ -8,7 +8,7 @@ use super::{
     builder::Builder,
     building::{Loading, is_to_be_tried},
     compiling::{Budget, Terms, Unneeded},
-    diagnosis::remedy,
+    diagnosis::{Diagnosis, Subject},
     error::PluginError,
     files::stem,
     loaded::{Loaded, Origin, Settings, place_of_settings},
@@ -69,10 +69,12 @@ impl Builder {
                 left_out.untried.push(name);
                 continue;
             }
-            let refused = Refused::new(error.stage(), error.to_string());
-            self.loads.note(&name, refused.stage);
             let file = written.as_ref().and_then(|settings| settings.table.file.as_deref()).unwrap_or(&name);
-            let help = remedy(&error, &name, file, &place_of_settings(&name, is_beside), &folder);
+            let settings = place_of_settings(&name, is_beside);
+            let subject = Subject { name: &name, file, settings: &settings, plugin_dir: &folder };
+            let Diagnosis { stage, span: within, help } = Diagnosis::new(&error, &subject);
+            let refused = Refused::new(stage, error.to_string());
+            self.loads.note(&name, stage);
             // Only files have changed, or gone: what was loaded from them stays in force.
             let stays = |known: &&Loaded| {
                 known.settings.keys == config.plugin_keys
@@ -91,7 +93,7 @@ impl Builder {
                 let candidate = known.candidate.clone().filter(|_| refused.stage == Stage::Settings);
                 loaded.push(Loaded { refused: Some(refused), candidate, ..known.clone() });
             } else if let Some(span) = needed.get(name.as_str()) {
-                let place = error.place().filter(|_| !is_beside).unwrap_or_else(|| span.clone());
+                let place = within.filter(|_| !is_beside).unwrap_or_else(|| span.clone());
                 problems.push(Problem { help, ..Problem::at(place, refused.reason) });
             } else if is_beside && (previous.is_none() || known.is_some()) {
                 // It may be on all routes, and these would be open without it. Where it has never been, they are as

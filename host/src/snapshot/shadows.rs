@@ -15,7 +15,7 @@ use super::{
     builder::Builder,
     building::check_grants,
     compiling::compile_limits,
-    diagnosis::remedy,
+    diagnosis::{Diagnosis, Subject},
     error::PluginError,
     files::{read, signature_of},
     loaded::{Loaded, place_of_settings},
@@ -53,8 +53,9 @@ impl Builder {
                     all.push(known.clone());
                 }
                 (Err(error), None) => {
-                    let help =
-                        remedy(&error, name, file, &place_of_settings(name, false), &self.plugin_dir(config));
+                    let (settings, plugin_dir) = (place_of_settings(name, false), self.plugin_dir(config));
+                    let subject = Subject { name, file, settings: &settings, plugin_dir: &plugin_dir };
+                    let help = Diagnosis::new(&error, &subject).help;
                     problems.push(Problem { help, ..Problem::at(shadow.span(), error.to_string()) });
                 }
             }
