@@ -28,6 +28,8 @@ class Kind:
     attack: str = "calls"
     # The file that is harmless in its place, where that is another.
     harmless_file: str | None = None
+    # Bytes that a documented limit lets it have beside what a harmless one takes: more than that is a fault.
+    may_have: int = 0
 
     def hostile(self, silent: int) -> tuple[str, str]:
         """Routes and plugins."""
@@ -62,6 +64,8 @@ def _requests(*names: str) -> list[Kind]:
     return [Kind(name, config={"request": name, "says": "x"}) for name in names]
 
 
+KIB, MIB = 1 << 10, 1 << 20
+
 STORE = 'grants = { store = { memory = "1MiB", entries = 1_000 }, secrets = { unused = { env = "PATH" } } }'
 HTTP = 'grants = { http = [{ url = "@silent@", private = true }], body = true }\nlimits = { wait = "50ms" }'
 
@@ -79,11 +83,16 @@ KINDS = [
     Kind("loop-in-complete", "told", {"told": "loop"}),
     Kind("trap-in-complete", "told", {"told": "trap"}),
     Kind("loop-in-tick", "waiting", {"tick": "loop"}, HTTP + '\ntick = "20ms"'),
-    Kind("memories", "has-many-memories", harmless_file="harmless"),
-    Kind("compilation", config={"request": "nothing"}, attack="compilation"),
-    Kind("unread-replies", config={"request": "reply-huge"}, attack="unread-replies"),
-    Kind("fifo", config={"request": "nothing"}, attack="fifo"),
-    Kind("admin-heads", config={"request": "nothing"}, attack="admin-heads"),
+    # `limits.memory` of the few instances that a worker has.
+    Kind("memories", "has-many-memories", harmless_file="harmless", may_have=4 * 32 * MIB),
+    # `limits.plugin-compile-memory` of the child that compiles, which counts here.
+    Kind("compilation", config={"request": "nothing"}, attack="compilation", may_have=2048 * MIB),
+    # `limits.unsent`.
+    Kind("unread-replies", config={"request": "reply-huge"}, attack="unread-replies", may_have=64 * MIB),
+    # A configuration and its components, read once more by each reload that the files cause.
+    Kind("fifo", config={"request": "nothing"}, attack="fifo", may_have=8 * MIB),
+    # The connections that the admin API has for one client, with the buffers of each.
+    Kind("admin-heads", config={"request": "nothing"}, attack="admin-heads", may_have=64 * 64 * KIB),
 ]
 
 # Components that no compiler makes, by their names in tests/harness/handmade.rs.
