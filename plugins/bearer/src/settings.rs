@@ -199,7 +199,7 @@ mod tests {
             (r#"{"from":"cookie"}"#, "`from.cookie` in `config`: expected a table with the value"),
             (r#"{"from":{"cookie":"a b"}}"#, "`a b` is not a name"),
             (
-                r#"{"from":{"header":"host"}}"#,
+                r#"{"from":{"header":"host"},"forward":false}"#,
                 "`from` in `config`: a plugin may set `host`, but not remove it",
             ),
             (r#"{"claims":{"sub":"a b"}}"#, "`a b` is not a name"),
