@@ -60,7 +60,7 @@ pub(super) struct Http2Pool {
     wanted: Arc<Notify>,
 }
 
-/// Who http2 a connection: whoever asks an endpoint, by its id, that was told the same of whose connection it is.
+/// Who shares a connection: whoever asks an endpoint, by its id, that was told the same of whose connection it is.
 type PoolKey = (u64, Option<ProxyHeader>);
 
 /// The connections to one endpoint.

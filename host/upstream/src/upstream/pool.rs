@@ -314,7 +314,7 @@ impl Pool {
             }
         };
         if stream.has_agreed_on_http2() {
-            // It has not been so before. Whoever http2 connections makes one that can be shared.
+            // It has not been so before. Whoever shares connections makes one that can be shared.
             endpoint.note_spoken(true);
             drop(stream);
             let taken = self.http2.take(upstream, endpoint, introduction, protocol, is_fresh).await?;
