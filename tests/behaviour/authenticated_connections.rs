@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tollgate_tests::{Answer, Client, Origin, Proxy, endpoints, soon};
+use tollgate_tests::{Answer, Client, Config, Origin, Proxy, soon};
 
 /// Says who has logged in on the connection that a request has come over, as such an upstream does; and its own name.
 async fn origin(name: &'static str) -> Origin {
@@ -26,10 +26,7 @@ async fn ask(client: &mut Client, field: &str) -> String {
 }
 
 fn config(origins: &[&Origin]) -> String {
-    format!(
-        "workers = 1\n[upstreams.app]\nendpoints = {}\nbalance = ['round-robin']\n[[routes]]\nupstream = 'app'\n",
-        endpoints(origins)
-    )
+    Config::to(origins).top("workers = 1").upstream("balance = 'round-robin'").toml()
 }
 
 #[tokio::test]

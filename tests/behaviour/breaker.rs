@@ -1,29 +1,13 @@
 //! What becomes of the requests of a plugin that keeps failing, and what it uses in all.
 
-use tollgate_tests::{Client, Load, Origin, Proxy, endpoints, guest, logged, soon, waiting_guest};
+use tollgate_tests::{Client, Config, Load, Origin, Proxy, guest, logged, soon, waiting_guest};
 
 /// A route `/` through a plugin of this name that does as it is told, and one beside it. One worker, so that calls in a
 /// row are in a row.
 fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "workers = 1
-        [admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        name = \"through\"
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [[routes]]
-        match = {{ path = \"/beside\" }}
-        upstream = \"app\"
-        [plugins.{plugin}]
-        file = \"guest\"
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+    let config = Config::to(origin).top("workers = 1").admin().route("name = \"through\"");
+    let config = config.plugin(plugin, &format!("file = \"guest\"\n{settings}"));
+    config.another_route("match.path = \"/beside\"").toml()
 }
 
 const OBEYS: &str = "config = { request = \"obey\", pick = \"obey\" }\n";

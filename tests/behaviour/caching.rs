@@ -6,17 +6,14 @@ use std::sync::{
 };
 
 use tollgate_tests::{
-    Answer, BareOrigin, Client, Origin, Proxy, Received,
+    Answer, BareOrigin, Client, Config, Origin, Proxy, Received,
     http2::{self, Http2Client},
     soon, until,
 };
 
 /// A configuration with one route that caches so.
 fn cached(origin: &Origin, cache: &str) -> String {
-    format!(
-        "[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\ncache = {cache}\n",
-        origin.url()
-    )
+    Config::to(origin).route(&format!("cache = {cache}")).toml()
 }
 
 /// 200 with these header lines; the body says which request it answers.

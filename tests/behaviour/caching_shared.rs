@@ -1,17 +1,14 @@
 //! Who gets what was answered to somebody else, and what can one client do to what others get?
 
 use tollgate_tests::{
-    Answer, BareOrigin, Origin, Proxy, Received, guest,
+    Answer, BareOrigin, Config, Origin, Proxy, Received, guest,
     http2::{self, Http2Client},
     soon,
 };
 
 /// A configuration with one route that caches so.
 fn cached(origin: &Origin, cache: &str) -> String {
-    format!(
-        "[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\ncache = {cache}\n",
-        origin.url()
-    )
+    Config::to(origin).route(&format!("cache = {cache}")).toml()
 }
 
 fn ok(lines: &str, body: &str) -> Answer {

@@ -1,23 +1,12 @@
 //! Plugins that wait: for others, and for bodies.
 
 use tollgate_tests::{
-    Answer, Authority, BareOrigin, Client, Origin, Proxy, Then, endpoints, logged, soon, until, waiting_guest,
+    Answer, Authority, BareOrigin, Client, Config, Origin, Proxy, Then, logged, soon, until, waiting_guest,
 };
 
 /// Every request goes through a plugin of this name that waits as the request says.
 fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "[upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [plugins.{plugin}]
-        file = \"waiting\"
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+    Config::to(origin).plugin(plugin, &format!("file = \"waiting\"\n{settings}")).toml()
 }
 
 fn grants(origins: &str) -> String {

@@ -1,28 +1,13 @@
 //! Plugins that compute long, and make way for others meanwhile.
 
-use tollgate_tests::{Client, Origin, Proxy, endpoints, guest, logged, until};
+use tollgate_tests::{Client, Config, Origin, Proxy, guest, logged, until};
 
 /// One worker, with a route `/` through a plugin of this name that does as it is told, and one beside it.
 fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "workers = 1
-        [admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [[routes]]
-        match = {{ path = \"/beside\" }}
-        upstream = \"app\"
-        [plugins.{plugin}]
-        file = \"guest\"
-        config = {{ request = \"obey\", response = \"obey\" }}
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+    let table =
+        format!("file = \"guest\"\nconfig = {{ request = \"obey\", response = \"obey\" }}\n{settings}");
+    let config = Config::to(origin).top("workers = 1").admin().plugin(plugin, &table);
+    config.another_route("match.path = \"/beside\"").toml()
 }
 
 async fn start(config: &str) -> Proxy {

@@ -4,6 +4,7 @@
 
 mod browser;
 mod client;
+mod config;
 mod dns;
 mod executable;
 mod guest;
@@ -18,6 +19,7 @@ mod tls;
 
 pub use browser::Browser;
 pub use client::{Client, Response, Stream};
+pub use config::{Config, Endpoints};
 pub use dns::{NameServer, Resource};
 pub use executable::Executable;
 pub use guest::{
