@@ -25,8 +25,8 @@ async fn ask(client: &mut Client, field: &str) -> String {
     client.response().await.text().to_owned()
 }
 
-fn config(origins: &[&Origin]) -> String {
-    Config::to(origins).top("workers = 1").upstream("balance = 'round-robin'").toml()
+fn config(origins: &[&Origin]) -> Config {
+    Config::to(origins).top("workers = 1").upstream("balance = 'round-robin'")
 }
 
 #[tokio::test]

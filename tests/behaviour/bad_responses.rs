@@ -364,7 +364,7 @@ async fn start() -> (Origin, Proxy) {
     .await;
     let config = Config::to(&origin).top("workers = 1");
     let config = config.upstream("retry.attempts = 0\ntimeouts.body = \"300ms\"");
-    let proxy = Proxy::start(&config.toml()).await;
+    let proxy = Proxy::start(&config).await;
     (origin, proxy)
 }
 

@@ -12,8 +12,8 @@ use tollgate_tests::{
 };
 
 /// A configuration with one route that caches so.
-fn cached(origin: &Origin, cache: &str) -> String {
-    Config::to(origin).route(&format!("cache = {cache}")).toml()
+fn cached(origin: &Origin, cache: &str) -> Config {
+    Config::to(origin).route(&format!("cache = {cache}"))
 }
 
 /// 200 with these header lines; the body says which request it answers.

@@ -7,8 +7,8 @@ use tollgate_tests::{
 };
 
 /// A configuration with one route that caches so.
-fn cached(origin: &Origin, cache: &str) -> String {
-    Config::to(origin).route(&format!("cache = {cache}")).toml()
+fn cached(origin: &Origin, cache: &str) -> Config {
+    Config::to(origin).route(&format!("cache = {cache}"))
 }
 
 fn ok(lines: &str, body: &str) -> Answer {

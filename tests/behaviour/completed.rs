@@ -4,14 +4,14 @@ use serde_json::Value;
 use tollgate_tests::{BareOrigin, Config, Endpoints, Origin, Proxy, guest, logged, soon, told_guest, until};
 
 /// A route `/told` whose requests a plugin of this name is told of, and any other without it.
-fn config(origin: &impl Endpoints, plugin: &str, settings: &str) -> String {
+fn config(origin: &impl Endpoints, plugin: &str, settings: &str) -> Config {
     let told = "name = \"told\"\nmatch.path = \"/told\"\ncache.ttl = \"1h\"";
     let config = Config::to(origin).admin().top("log.access = false").route(told);
     let config = config.plugin("notes", "file = \"guest\"\nconfig.request = \"obey\"");
-    config.plugin(plugin, &format!("file = \"told\"\n{settings}")).another_route("").toml()
+    config.plugin(plugin, &format!("file = \"told\"\n{settings}")).another_route("")
 }
 
-async fn start(config: &str) -> Proxy {
+async fn start(config: &Config) -> Proxy {
     Proxy::start_with(config, &[("guest", guest()), ("told", told_guest())]).await
 }
 

@@ -12,7 +12,7 @@ use crate::load::curl;
 /// A proxy with one route, that has these settings.
 async fn proxy_with(origin: &str, settings: &str) -> Proxy {
     let config = Config::to(origin).top("workers = 1").route("name = \"compressed\"").route(settings);
-    Proxy::start(&config.toml()).await
+    Proxy::start(&config).await
 }
 
 /// What a browser would be sent.
@@ -207,7 +207,7 @@ async fn a_bomb_does_not_go_off() {
         [("by-ratio", "ratio = 100", 30_000 * 100), ("by-size", "ratio = 2000, size = \"2MiB\"", 2 << 20)]
     {
         let config = Config::to(&origin).route(&format!("name = {name:?}\ncompress.decode = {{ {decode} }}"));
-        let proxy = Proxy::start(&config.toml()).await;
+        let proxy = Proxy::start(&config).await;
         let response = get(&proxy, &["Accept-Encoding: identity"]).await;
         assert!(!response.is_complete, "{name}");
         assert!(response.body.len() <= most, "{name}: {}", response.body.len());

@@ -6,8 +6,8 @@ use tollgate_tests::{Answer, Browser, Client, Config, Origin, Proxy, guest};
 const RATES: [(&str, &str); 3] =
     [("listeners", "requests/s"), ("upstreams", "requests/s"), ("plugins", "calls/s")];
 
-fn config(admin: &str, origin: &Origin) -> String {
-    Config::to(origin).admin().top(admin).plugin("guest", "limits.time = \"10s\"").toml()
+fn config(admin: &str, origin: &Origin) -> Config {
+    Config::to(origin).admin().top(admin).plugin("guest", "limits.time = \"10s\"")
 }
 
 /// Requests on one connection, one after the other, until this is dropped.

@@ -13,10 +13,10 @@ const PUT: &str =
     "PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n";
 
 /// One route to an upstream with these settings, which takes no endpoint out.
-fn config(endpoints: &str, retry: &str, route: &str) -> String {
+fn config(endpoints: &str, retry: &str, route: &str) -> Config {
     let upstream =
         format!("balance = 'round-robin'\nretry = {{ {retry} }}\noutlier.consecutive-failures = 0");
-    Config::to_list(endpoints).upstream(&upstream).route(route).toml()
+    Config::to_list(endpoints).upstream(&upstream).route(route)
 }
 
 async fn answering(status: u16) -> Origin {

@@ -53,7 +53,7 @@ async fn an_upstream_whose_only_endpoint_fails_every_request_is_not_ready_until_
     let closing = Origin::answering(|_| Answer { pieces: Vec::new(), then: Then::Close }).await;
     let outlier = "outlier = { eject = '300ms', share-max = 1, consecutive-failures = 2 }";
     let config = Config::to(&closing).admin().upstream(outlier).upstream("retry.attempts = 0");
-    let proxy = Proxy::start(&config.toml()).await;
+    let proxy = Proxy::start(&config).await;
     assert_eq!(readiness(&proxy).await.0, 200);
     for _ in 0..2 {
         assert_eq!(proxy.request(GET).await.status, 502);
@@ -75,7 +75,7 @@ async fn an_upstream_that_answers_although_its_checks_fail_is_usable() {
     })
     .await;
     let config = Config::to(&origin).admin().upstream("health = { path = '/healthz', interval = '20ms' }");
-    let proxy = Proxy::start(&config.toml()).await;
+    let proxy = Proxy::start(&config).await;
     let usable = async || proxy.told("/api/upstreams").await["upstreams"][0]["is-usable"] == true;
     soon("the check", async { while usable().await {} }).await;
     assert_eq!(readiness(&proxy).await.0, 503);

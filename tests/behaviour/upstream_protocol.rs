@@ -26,7 +26,7 @@ async fn before(authority: &Authority, endpoint: &str, settings: &str) -> Proxy 
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("ca.pem"), &authority.certificate).unwrap();
     let config = Config::to(endpoint).top("workers = 1").upstream("tls.ca = \"ca.pem\"").upstream(settings);
-    Proxy::try_start_in(folder, &config.toml(), &[]).await.expect("the proxy starts")
+    Proxy::try_start_in(folder, &config, &[]).await.expect("the proxy starts")
 }
 
 /// Sends so many requests at once, each by a client of its own.
