@@ -1,6 +1,6 @@
 //! Configurations of one upstream `app` and routes to it.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
 use crate::{BareOrigin, Origin};
 
@@ -108,7 +108,6 @@ impl fmt::Display for Config {
             }
             formatter.write_str(keys)?;
         }
-        formatter.write_char('\n')?;
         formatter.write_str(tables)
     }
 }

@@ -7,6 +7,7 @@ mod client;
 mod config;
 mod dns;
 mod executable;
+mod fields;
 mod guest;
 mod handmade;
 pub mod http2;
@@ -36,6 +37,8 @@ pub use tls::{Authority, Identity, Secure};
 
 use std::{future::Future, time::Duration};
 
+use tokio::sync::watch;
+
 /// Waits for what is going to happen; fails the test if it takes absurdly long.
 pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
     match tokio::time::timeout(Duration::from_secs(120), event).await {
@@ -52,4 +55,10 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
     })
     .await;
+}
+
+/// Waits until a number that an origin counts is as it is to be.
+async fn reached(what: &str, counted: &watch::Sender<usize>, is_reached: impl Fn(usize) -> bool) {
+    let mut counts = counted.subscribe();
+    soon(what, counts.wait_for(|now| is_reached(*now))).await.expect("the origin lives");
 }

@@ -17,7 +17,7 @@ use tollgate::{
     watch,
 };
 
-use crate::{Client, Metrics, Response, log};
+use crate::{Client, Config, Metrics, Response, log};
 
 /// A proxy on a free port. Stops when dropped; connections that are open then are cut.
 pub struct Proxy {
@@ -37,7 +37,7 @@ address = "127.0.0.1:0"
 
 /// A configuration with one route, for all requests, to an upstream `app` of these endpoints.
 pub fn route_to(endpoints: &[&str]) -> String {
-    format!("[upstreams.app]\nendpoints = {endpoints:?}\n[[routes]]\nupstream = \"app\"\n")
+    Config::to(endpoints).toml()
 }
 
 /// A listener on a free port with these settings, to stand at the end of a configuration.
