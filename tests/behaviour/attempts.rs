@@ -11,14 +11,15 @@ use std::{
 };
 
 use serde_json::Value;
-use tollgate_tests::{Answer, BareOrigin, Client, Origin, Proxy, Then, endpoints, soon, until};
-
-const ADMIN: &str = "workers = 1\n[admin]\naddress = '127.0.0.1:0'\n";
+use tollgate_tests::{Answer, BareOrigin, Client, Config, Origin, Proxy, Then, endpoints, soon, until};
 
 fn config(list: &str, settings: &str) -> String {
-    format!(
-        "{ADMIN}[upstreams.app]\nendpoints = {list}\nbalance = 'round-robin'\n{settings}\n[[routes]]\nupstream = 'app'\n"
-    )
+    Config::to_list(list)
+        .top("workers = 1")
+        .admin()
+        .upstream("balance = 'round-robin'")
+        .upstream(settings)
+        .toml()
 }
 
 /// Answers one request on each connection, reads the next, and closes without a word.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tollgate_tests::{Answer, Client, Origin, Proxy, endpoints, soon};
+use tollgate_tests::{Answer, Client, Config, Origin, Proxy, soon};
 
 /// Says who has logged in on the connection that a request has come over, as such an upstream does; and its own name.
 async fn origin(name: &'static str) -> Origin {
@@ -25,11 +25,8 @@ async fn ask(client: &mut Client, field: &str) -> String {
     client.response().await.text().to_owned()
 }
 
-fn config(origins: &[&Origin]) -> String {
-    format!(
-        "workers = 1\n[upstreams.app]\nendpoints = {}\nbalance = ['round-robin']\n[[routes]]\nupstream = 'app'\n",
-        endpoints(origins)
-    )
+fn config(origins: &[&Origin]) -> Config {
+    Config::to(origins).top("workers = 1").upstream("balance = 'round-robin'")
 }
 
 #[tokio::test]

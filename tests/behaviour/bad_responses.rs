@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test makes by itself is valid")]
 
 use tollgate_tests::{
-    Answer, Origin, Proxy, Then,
+    Answer, Config, Origin, Proxy, Then,
     http2::{self, *},
 };
 
@@ -362,11 +362,8 @@ async fn start() -> (Origin, Proxy) {
         }
     })
     .await;
-    let config = format!(
-        "workers = 1\n[upstreams.app]\nendpoints = [{:?}]\nretry = {{ attempts = 0 }}\n\
-         timeouts = {{ body = \"300ms\" }}\n[[routes]]\nupstream = \"app\"\n",
-        origin.url()
-    );
+    let config = Config::to(&origin).top("workers = 1");
+    let config = config.upstream("retry.attempts = 0\ntimeouts.body = \"300ms\"");
     let proxy = Proxy::start(&config).await;
     (origin, proxy)
 }
@@ -487,10 +484,8 @@ async fn a_head_without_an_end_is_refused() {
 
 /// An upstream of one endpoint with these limits.
 fn limited(url: &str, settings: &str) -> String {
-    format!(
-        "workers = 1\n[upstreams.app]\nendpoints = [{url:?}]\nretry = {{ attempts = 0 }}\n\
-         outlier = {{ consecutive-failures = 2 }}\n{settings}\n[[routes]]\nupstream = \"app\"\n"
-    )
+    let config = Config::to(url).top("workers = 1").upstream("retry.attempts = 0");
+    config.upstream("outlier.consecutive-failures = 2").upstream(settings).toml()
 }
 
 /// A head of so many fields of so many bytes, as fields of `Set-Cookie`.

@@ -1,34 +1,18 @@
 //! What becomes of the requests of a plugin that keeps failing, and what it uses in all.
 
-use tollgate_tests::{Client, Load, Origin, Proxy, endpoints, guest, logged, soon, waiting_guest};
+use tollgate_tests::{Client, Config, Load, Origin, Proxy, guest, logged, soon, waiting_guest};
 
 /// A route `/` through a plugin of this name that does as it is told, and one beside it. One worker, so that calls in a
 /// row are in a row.
-fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "workers = 1
-        [admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        name = \"through\"
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [[routes]]
-        match = {{ path = \"/beside\" }}
-        upstream = \"app\"
-        [plugins.{plugin}]
-        file = \"guest\"
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+fn config(origin: &Origin, plugin: &str, settings: &str) -> Config {
+    let config = Config::to(origin).top("workers = 1").admin().route("name = \"through\"");
+    let config = config.plugin(plugin, &format!("file = \"guest\"\n{settings}"));
+    config.another_route("match.path = \"/beside\"")
 }
 
 const OBEYS: &str = "config = { request = \"obey\", pick = \"obey\" }\n";
 
-async fn start(config: &str) -> Proxy {
+async fn start(config: &Config) -> Proxy {
     Proxy::start_with(config, &[("guest", guest())]).await
 }
 
@@ -141,9 +125,7 @@ async fn a_plugin_that_keeps_failing_is_not_asked_and_then_probed() {
 async fn where_it_fails_open_requests_go_on_and_a_balancer_has_others_choose() {
     let origin = Origin::start().await;
     let settings = format!("{OBEYS}fail = \"open\"\nbreaker = {{ failures = 2, pause = \"1h\" }}");
-    let config = config(&origin, "tired", &settings);
-    let config = config.replace("endpoints = ", "balance = \"tired\"\nendpoints = ");
-    let proxy = start(&config).await;
+    let proxy = start(&config(&origin, "tired", &settings).upstream("balance = \"tired\"")).await;
     let mut client = proxy.connect().await;
     for _ in 0..20 {
         client.send("GET / HTTP/1.1\r\nHost: test\r\nx-do: trap\r\nx-do-pick: trap\r\n\r\n").await;
@@ -159,7 +141,7 @@ async fn a_plugin_that_waits_is_left_alone_and_probed_too() {
     let origin = Origin::start().await;
     let settings = "config = { request = \"obey\" }\nbreaker = { failures = 2, pause = \"20ms\" }
         grants = { http = [\"http://127.0.0.1:1\"], body = true }";
-    let config = config(&origin, "waits", settings).replace("\"guest\"", "\"waiting\"");
+    let config = config(&origin, "waits", settings).toml().replace("\"guest\"", "\"waiting\"");
     let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
     let mut client = proxy.connect().await;
     for _ in 0..2 {
@@ -206,8 +188,8 @@ async fn the_memory_of_all_instances_is_counted_and_has_an_end() {
 #[tokio::test]
 async fn calls_are_counted_by_the_route_that_they_are_for() {
     let origin = Origin::start().await;
-    let other = "[[routes]]\nname = \"other\"\nmatch = { path = \"/other\" }\nupstream = \"app\"\nplugins = [\"counted\"]\n";
-    let config = config(&origin, "counted", OBEYS).replace("[plugins", &format!("{other}[plugins"));
+    let other = "name = \"other\"\nmatch.path = \"/other\"\nplugins = [\"counted\"]";
+    let config = config(&origin, "counted", OBEYS).another_route(other);
     let proxy = start(&config).await;
     let mut client = proxy.connect().await;
     for _ in 0..3 {
@@ -216,7 +198,7 @@ async fn calls_are_counted_by_the_route_that_they_are_for() {
     ask(&mut client, "trap").await;
     assert_eq!(proxy.get("/other", &[]).await.status, 200);
     // The route goes on to count after a reload.
-    proxy.reload(&config.replace("/other", "/another")).await.expect("the configuration is fine");
+    proxy.reload(&config.toml().replace("/other", "/another")).await.expect("the configuration is fine");
     assert_eq!(proxy.get("/another", &[]).await.status, 200);
     let routes = proxy.told("/api/plugins").await["plugins"][0]["routes"].clone();
     // Both hooks are there: a trap in the first is the end.

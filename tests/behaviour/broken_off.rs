@@ -10,7 +10,7 @@ use std::sync::{
 
 use tokio_rustls::TlsAcceptor;
 use tollgate_tests::{
-    Answer, Authority, BareOrigin, Origin, Proxy, Stream, Then,
+    Answer, Authority, BareOrigin, Config, Origin, Proxy, Stream, Then,
     http2::{self, *},
     route_to,
 };
@@ -193,11 +193,9 @@ async fn nothing_that_breaks_off_looks_finished_or_is_stored() {
             let scheme = if tls.is_some() { "https" } else { "http" };
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join("ca.pem"), &authority.certificate).unwrap();
-            let config = format!(
-                "workers = 1\n[upstreams.app]\nendpoints = [\"{scheme}://{}\"]\ntls.ca = \"ca.pem\"\nprotocol = \"h2\"\n\
-                 retry = {{ attempts = 0 }}\n[[routes]]\nupstream = \"app\"\ncache = {is_cached}\n",
-                origin.address
-            );
+            let config = Config::to(&format!("{scheme}://{}", origin.address)).top("workers = 1");
+            let config = config.upstream("tls.ca = \"ca.pem\"\nprotocol = \"h2\"\nretry.attempts = 0");
+            let config = config.route(&format!("cache = {is_cached}")).toml();
             let count = serve(origin, tls, frames.clone(), closes);
             let proxy = Proxy::try_start_in(folder, &config, &[]).await.unwrap();
             for round in 1..=2 {

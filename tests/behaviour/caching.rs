@@ -6,17 +6,14 @@ use std::sync::{
 };
 
 use tollgate_tests::{
-    Answer, BareOrigin, Client, Origin, Proxy, Received,
+    Answer, BareOrigin, Client, Config, Endpoints, Origin, Proxy, Received,
     http2::{self, Http2Client},
     soon, until,
 };
 
 /// A configuration with one route that caches so.
-fn cached(origin: &Origin, cache: &str) -> String {
-    format!(
-        "[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\ncache = {cache}\n",
-        origin.url()
-    )
+fn cached(origin: &impl Endpoints, cache: &str) -> Config {
+    Config::to(origin).route(&format!("cache = {cache}"))
 }
 
 /// 200 with these header lines; the body says which request it answers.
@@ -156,11 +153,7 @@ async fn what_is_changed_is_forgotten() {
 #[tokio::test]
 async fn interim_responses_pass_and_are_not_stored() {
     let origin = BareOrigin::start().await;
-    let config = format!(
-        "[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\ncache = true\n",
-        origin.url()
-    );
-    let proxy = Proxy::start(&config).await;
+    let proxy = Proxy::start(&cached(&origin, "true")).await;
     let mut client = proxy.connect().await;
     client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
     let mut upstream = origin.accept().await;
@@ -357,12 +350,8 @@ async fn an_operator_purges_what_is_stored() {
 #[tokio::test]
 async fn a_client_that_was_not_asked_for_its_body_is_told_that_the_connection_ends() {
     let origin = BareOrigin::start().await;
-    let config = format!(
-        "[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\n\
-         cache = {{ methods = [\"GET\", \"POST\"], key-body = \"1KiB\" }}\n",
-        origin.url()
-    );
-    let proxy = Proxy::start(&config).await;
+    let cache = "{ methods = [\"GET\", \"POST\"], key-body = \"1KiB\" }";
+    let proxy = Proxy::start(&cached(&origin, cache)).await;
     let mut client = proxy.connect().await;
     client.send("POST /q HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
     let mut upstream = origin.accept().await;

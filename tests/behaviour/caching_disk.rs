@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::Signal;
 use tempfile::TempDir;
-use tollgate_tests::{Answer, Client, Executable, Origin, Proxy, Received, soon, until};
+use tollgate_tests::{Answer, Client, Config, Executable, Origin, Proxy, Received, soon, until};
 
 use crate::TOLLGATE;
 
@@ -18,11 +18,8 @@ fn folder() -> TempDir {
 }
 
 fn config(origin: &Origin, disk: &Path, more: &str) -> String {
-    format!(
-        "[admin]\naddress = \"127.0.0.1:0\"\n[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\n\
-         cache = true\n[cache]\ndisk = {{ path = {disk:?}, size = \"64MiB\" }}\n{more}\n",
-        origin.url()
-    )
+    let config = Config::to(origin).admin().route("cache = true");
+    config.table("cache", &format!("disk = {{ path = {disk:?}, size = \"64MiB\" }}\n{more}")).toml()
 }
 
 /// An origin whose answers say to which request they are, and are as long as their path says.

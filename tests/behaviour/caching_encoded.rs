@@ -4,7 +4,7 @@
 
 use std::io::Read;
 
-use tollgate_tests::{Answer, Client, Origin, Proxy, Response, soon};
+use tollgate_tests::{Answer, Client, Config, Origin, Proxy, Response, soon};
 
 const ACCEPT: &str = "Accept-Encoding: gzip";
 
@@ -31,11 +31,7 @@ async fn stored(cache_control: &'static str) -> (Origin, Proxy) {
         )),
     })
     .await;
-    let config = format!(
-        "[admin]\naddress = \"127.0.0.1:0\"\n[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\n\
-         cache = true\ncompress = true\n",
-        origin.url()
-    );
+    let config = Config::to(&origin).admin().route("cache = true\ncompress = true").toml();
     let proxy = Proxy::start(&config).await;
     assert_eq!(proxy.get("/", &[]).await.header("x-cache"), Some("MISS"));
     (origin, proxy)

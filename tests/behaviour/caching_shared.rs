@@ -1,17 +1,14 @@
 //! Who gets what was answered to somebody else, and what can one client do to what others get?
 
 use tollgate_tests::{
-    Answer, BareOrigin, Origin, Proxy, Received, guest,
+    Answer, BareOrigin, Config, Endpoints, Origin, Proxy, Received, guest,
     http2::{self, Http2Client},
     soon,
 };
 
 /// A configuration with one route that caches so.
-fn cached(origin: &Origin, cache: &str) -> String {
-    format!(
-        "[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\ncache = {cache}\n",
-        origin.url()
-    )
+fn cached(origin: &impl Endpoints, cache: &str) -> Config {
+    Config::to(origin).route(&format!("cache = {cache}"))
 }
 
 fn ok(lines: &str, body: &str) -> Answer {
@@ -180,11 +177,7 @@ async fn what_is_stale_is_not_renewed_on_behalf_of_one_client() {
 #[tokio::test]
 async fn a_validation_that_is_for_one_client_is_not_shared_with_those_who_wait() {
     let origin = BareOrigin::start().await;
-    let config = format!(
-        "workers = 1\n[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\ncache = true\n\
-         [cache]\nwait = \"1h\"\n",
-        origin.url()
-    );
+    let config = cached(&origin, "true").top("workers = 1").table("cache", "wait = \"1h\"");
     let proxy = Proxy::start(&config).await;
     let get = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
     let mut first = proxy.connect().await;
@@ -307,11 +300,7 @@ async fn nobody_waits_for_a_stream_that_does_not_end() {
 #[tokio::test]
 async fn whoever_waits_takes_the_place_of_a_client_that_left_before_the_head() {
     let origin = BareOrigin::start().await;
-    let config = format!(
-        "workers = 1\n[upstreams.app]\nendpoints = [{:?}]\n[[routes]]\nupstream = \"app\"\ncache = true\n\
-         [cache]\nwait = \"1h\"\n",
-        origin.url()
-    );
+    let config = cached(&origin, "true").top("workers = 1").table("cache", "wait = \"1h\"");
     let proxy = Proxy::start(&config).await;
     let mut first = Http2Client::connect(proxy.address()).await;
     let stream = first.open(http2::request("GET", "/", &[]), true).await;

@@ -1,21 +1,10 @@
 //! What a plugin is granted, and what it makes of it.
 
-use tollgate_tests::{Origin, Proxy, endpoints, granted_guest, guest, logged};
+use tollgate_tests::{Config, Origin, Proxy, endpoints, granted_guest, guest, logged};
 
 /// Every request goes through a plugin of this name, which uses what it was granted as the request says.
-fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "[upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [plugins.{plugin}]
-        file = \"granted\"
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+fn config(origin: &Origin, plugin: &str, settings: &str) -> Config {
+    Config::to(origin).plugin(plugin, &format!("file = \"granted\"\n{settings}"))
 }
 
 /// Of a store alone, the secrets are of no interest.

@@ -1,36 +1,17 @@
 //! What plugins are told of requests that have ended, and what that costs the requests.
 
 use serde_json::Value;
-use tollgate_tests::{BareOrigin, Origin, Proxy, endpoints, guest, logged, soon, told_guest, until};
+use tollgate_tests::{BareOrigin, Config, Endpoints, Origin, Proxy, guest, logged, soon, told_guest, until};
 
 /// A route `/told` whose requests a plugin of this name is told of, and any other without it.
-fn config(origin: &str, plugin: &str, settings: &str) -> String {
-    format!(
-        "[admin]
-        address = \"127.0.0.1:0\"
-        [log]
-        access = false
-        [upstreams.app]
-        endpoints = {origin}
-        [[routes]]
-        name = \"told\"
-        match = {{ path = \"/told\" }}
-        upstream = \"app\"
-        cache = {{ ttl = \"1h\" }}
-        plugins = [\"notes\", \"{plugin}\"]
-        [[routes]]
-        upstream = \"app\"
-        [plugins.notes]
-        file = \"guest\"
-        config = {{ request = \"obey\" }}
-        [plugins.{plugin}]
-        file = \"told\"
-        {settings}
-        "
-    )
+fn config(origin: &impl Endpoints, plugin: &str, settings: &str) -> Config {
+    let told = "name = \"told\"\nmatch.path = \"/told\"\ncache.ttl = \"1h\"";
+    let config = Config::to(origin).admin().top("log.access = false").route(told);
+    let config = config.plugin("notes", "file = \"guest\"\nconfig.request = \"obey\"");
+    config.plugin(plugin, &format!("file = \"told\"\n{settings}")).another_route("")
 }
 
-async fn start(config: &str) -> Proxy {
+async fn start(config: &Config) -> Proxy {
     Proxy::start_with(config, &[("guest", guest()), ("told", told_guest())]).await
 }
 
@@ -57,7 +38,7 @@ async fn counted(proxy: &Proxy, plugin: &str, outcome: &str) -> f64 {
 #[tokio::test]
 async fn a_plugin_is_told_how_requests_have_ended() {
     let origin = Origin::start().await;
-    let proxy = start(&config(&endpoints(&[&origin]), "witness", "tick = \"20ms\"")).await;
+    let proxy = start(&config(&origin, "witness", "tick = \"20ms\"")).await;
     assert_eq!(proxy.get("/told/./a?b=c", &["x-do: note", "x-says: noted"]).await.status, 200);
     let first = was_told("witness", 1).await.swap_remove(0);
     let [host, text] = ["127.0.0.1", "test"];
@@ -119,7 +100,7 @@ async fn a_plugin_is_told_how_requests_have_ended() {
 async fn a_plugin_that_fails_to_be_told_costs_no_request() {
     let origin = Origin::start().await;
     let settings = "limits = { time = \"20ms\" }\nbreaker = { failures = 2, pause = \"1h\" }\nconfig = { told = \"loop\" }";
-    let proxy = start(&config(&endpoints(&[&origin]), "deaf", settings)).await;
+    let proxy = start(&config(&origin, "deaf", settings)).await;
     soon("two failures", async {
         while counted(&proxy, "deaf", "dropped").await < 3.0 {
             assert_eq!(proxy.get("/told", &[]).await.status, 200);
@@ -129,7 +110,7 @@ async fn a_plugin_that_fails_to_be_told_costs_no_request() {
     assert!(!logged(&["on-complete failed", "\"deaf\"", "ran longer than 20 ms"]).is_empty());
     assert_eq!(counted(&proxy, "deaf", "told").await, 0.0);
     let once = "config = { told = \"trap once\" }";
-    proxy.reload(&config(&endpoints(&[&origin]), "deaf", once)).await.expect("the configuration is fine");
+    proxy.reload(&config(&origin, "deaf", once)).await.expect("the configuration is fine");
     proxy.get("/told/trap", &[]).await;
     until("a trap", || !logged(&["on-complete failed", "\"deaf\"", "trapped"]).is_empty()).await;
     proxy.get("/told/fine", &[]).await;
@@ -139,7 +120,7 @@ async fn a_plugin_that_fails_to_be_told_costs_no_request() {
 #[tokio::test]
 async fn what_waits_to_be_told_survives_a_reload_and_is_told_before_the_end() {
     let origin = Origin::start().await;
-    let with = |what: &str| config(&endpoints(&[&origin]), "patient", what);
+    let with = |what: &str| config(&origin, "patient", what);
     let proxy = start(&with("")).await;
     for number in 0..5 {
         proxy.get(&format!("/told/{number}"), &[]).await;
@@ -150,7 +131,7 @@ async fn what_waits_to_be_told_survives_a_reload_and_is_told_before_the_end() {
 
     // A request that ends while the proxy drains.
     let slow = BareOrigin::start().await;
-    let proxy = start(&config(&format!("[{:?}]", slow.url()), "last", "")).await;
+    let proxy = start(&config(&slow, "last", "")).await;
     let mut client = proxy.connect().await;
     client.send("GET /told HTTP/1.1\r\nHost: test\r\n\r\n").await;
     let mut asked = slow.accept().await;

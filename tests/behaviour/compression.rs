@@ -5,15 +5,13 @@
 use std::io::{Read, Write};
 
 use flate2::{Compression, Decompress, FlushDecompress, read, write};
-use tollgate_tests::{Answer, BareOrigin, Origin, Proxy, Received, Response, logged};
+use tollgate_tests::{Answer, BareOrigin, Config, Origin, Proxy, Received, Response, logged};
 
 use crate::load::curl;
 
 /// A proxy with one route, that has these settings.
 async fn proxy_with(origin: &str, settings: &str) -> Proxy {
-    let config = format!(
-        "workers = 1\n[upstreams.app]\nendpoints = [\"{origin}\"]\n[[routes]]\nname = \"compressed\"\nupstream = \"app\"\n{settings}\n"
-    );
+    let config = Config::to(origin).top("workers = 1").route("name = \"compressed\"").route(settings);
     Proxy::start(&config).await
 }
 
@@ -206,13 +204,10 @@ async fn a_bomb_does_not_go_off() {
     assert!(bomb.len() < 30_000);
     let origin = Origin::answering(move |_| answer("Content-Encoding: gzip\r\n", &bomb)).await;
     for (name, decode, most) in
-        [("by-ratio", "ratio = 100", 30_000 * 100), ("by-size", "size = \"2MiB\"", 2 << 20)]
+        [("by-ratio", "ratio = 100", 30_000 * 100), ("by-size", "ratio = 2000, size = \"2MiB\"", 2 << 20)]
     {
-        let config = format!(
-            "[upstreams.app]\nendpoints = [\"{}\"]\n[[routes]]\nname = \"{name}\"\nupstream = \"app\"\ncompress = {{ decode = {{ ratio = 2000, {decode} }} }}",
-            origin.url()
-        );
-        let proxy = Proxy::start(&config.replace("ratio = 2000, ratio", "ratio")).await;
+        let config = Config::to(&origin).route(&format!("name = {name:?}\ncompress.decode = {{ {decode} }}"));
+        let proxy = Proxy::start(&config).await;
         let response = get(&proxy, &["Accept-Encoding: identity"]).await;
         assert!(!response.is_complete, "{name}");
         assert!(response.body.len() <= most, "{name}: {}", response.body.len());

@@ -1,6 +1,6 @@
 //! What becomes of requests when the process may not open as many files as it would need.
 
-use tollgate_tests::{Client, Executable, Origin, endpoints, until};
+use tollgate_tests::{Client, Config, Executable, Origin, until};
 
 use crate::TOLLGATE;
 
@@ -12,11 +12,8 @@ fn start(folder: &std::path::Path, files: u32, config: &str) -> Executable {
 }
 
 fn config(origins: &[&Origin], more: &str) -> String {
-    format!(
-        "workers = 2\ndrain-timeout = '1s'\n[admin]\naddress = '127.0.0.1:0'\n[[listeners]]\naddress = '127.0.0.1:0'\n{more}\
-         [upstreams.app]\nendpoints = {}\nretry.attempts = 0\ntimeouts.connect = '1m'\n[[routes]]\nupstream = 'app'\n",
-        endpoints(origins)
-    )
+    let config = Config::to(origins).top("workers = 2\ndrain-timeout = '1s'").admin().listener(more);
+    config.upstream("retry.attempts = 0\ntimeouts.connect = '1m'").toml()
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tollgate_tests::{
-    Answer, Authority, Client, Executable, Origin, Proxy, Response, Secure, endpoints, guest, until,
+    Answer, Authority, Client, Config, Executable, Origin, Proxy, Response, Secure, endpoints, guest, until,
 };
 
 use crate::TOLLGATE;
@@ -133,12 +133,8 @@ async fn each_stage_says_what_it_did_and_why_others_were_not_taken() {
 #[tokio::test]
 async fn a_body_that_the_client_has_not_sent_yet_is_no_key() {
     let origin = Origin::start().await;
-    let config = format!(
-        "{ADMIN}[upstreams.app]\nendpoints = {}\n[[routes]]\nupstream = \"app\"\n\
-         cache = {{ methods = [\"GET\", \"POST\"], key-body = \"1KiB\" }}\n",
-        endpoints(&[&origin])
-    );
-    let proxy = Proxy::start(&config).await;
+    let cache = "cache = { methods = [\"GET\", \"POST\"], key-body = \"1KiB\" }";
+    let proxy = Proxy::start(&Config::to(&origin).admin().route(cache)).await;
     for (headers, decision, is_sent_on) in
         [(json!([]), "miss", false), (json!([["expect", "100-continue"]]), "bypass", true)]
     {
@@ -155,10 +151,7 @@ async fn the_cache_tells_what_it_has_and_is_not_filled() {
         Answer::raw("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nhi")
     })
     .await;
-    let config = format!(
-        "{ADMIN}[upstreams.app]\nendpoints = {}\n[[routes]]\nname = \"cached\"\nupstream = \"app\"\ncache = true\n",
-        endpoints(&[&origin])
-    );
+    let config = Config::to(&origin).admin().route("name = \"cached\"\ncache = true");
     let proxy = Proxy::start(&config).await;
     for _ in 0..2 {
         let told = explained(&proxy, "GET", "http://test/a", &[]).await;
@@ -196,11 +189,8 @@ async fn the_cache_tells_what_it_has_and_is_not_filled() {
 #[tokio::test]
 async fn what_a_plugin_logs_is_told_and_not_logged() {
     let origin = Origin::start().await;
-    let config = format!(
-        "{ADMIN}[upstreams.app]\nendpoints = {}\n[[routes]]\nupstream = \"app\"\nplugins = [\"talker\"]
-        [plugins.talker]\nfile = \"guest.wasm\"\nconfig = {{ request = \"log\", says = \"explained-talker\" }}\n",
-        endpoints(&[&origin])
-    );
+    let talker = "file = \"guest.wasm\"\nconfig = { request = \"log\", says = \"explained-talker\" }";
+    let config = Config::to(&origin).admin().plugin("talker", talker);
     let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
     let told = explained(&proxy, "GET", "http://test/", &[]).await;
     let line = json!([{ "level": "warn", "text": "explained-talker was here" }]);
@@ -349,12 +339,8 @@ async fn a_client_certificate_is_looked_at_as_in_a_handshake() {
 #[tokio::test]
 async fn it_is_told_in_the_terminal() {
     let origin = Origin::start().await;
-    let config = format!(
-        "{ADMIN}token = \"t0p\"\n[upstreams.app]\nendpoints = {}\n[[routes]]\nname = \"all\"\nupstream = \"app\"
-        plugins = [\"api-key\"]\n[plugins.api-key]\nconfig = {{ keys = {{ demo = \"k1\" }} }}\n",
-        endpoints(&[&origin])
-    );
-    let proxy = Proxy::start(&config).await;
+    let config = Config::to(&origin).admin().top("admin.token = \"t0p\"").route("name = \"all\"");
+    let proxy = Proxy::start(&config.plugin("api-key", "config.keys.demo = \"k1\"").toml()).await;
     let admin = format!("http://{}", proxy.admin_address());
     let asked = ["explain", "get", "http://test/a", "-H", "x-api-key: k1", "--admin", &admin];
     let mut page = Executable::start(TOLLGATE, proxy.folder(), &[&asked[..], &["--token", "t0p"]].concat());

@@ -10,16 +10,15 @@ use std::sync::{
 use bytes::Bytes;
 use tollgate::upstream::State;
 use tollgate_tests::{
-    BareOrigin, Proxy,
+    BareOrigin, Config, Proxy,
     http2::{self, *},
     soon, until,
 };
 
 /// A route to an upstream of HTTP/2 on `/service/`, with these settings of `[upstreams.app]`.
 fn route_with(endpoint: &str, settings: &str) -> String {
-    format!(
-        "[upstreams.app]\nendpoints = [{endpoint:?}]\nprotocol = \"h2\"\n{settings}\n[[routes]]\nupstream = \"app\"\nmatch.path = \"/service\"\n"
-    )
+    let config = Config::to(endpoint).upstream("protocol = \"h2\"").upstream(settings);
+    config.route("match.path = \"/service\"").toml()
 }
 
 const GRPC: (&str, &str) = ("content-type", "application/grpc");

@@ -2,7 +2,7 @@
 
 use tokio::time::{Duration, sleep};
 use tollgate_tests::{
-    Client, Executable, Handmade, Load, Origin, Proxy, endpoints, guest, logged, until, waiting_guest,
+    Client, Config, Executable, Handmade, Load, Origin, Proxy, guest, logged, until, waiting_guest,
 };
 
 use crate::TOLLGATE;
@@ -10,23 +10,13 @@ use crate::TOLLGATE;
 /// A route `/bad` through a plugin of this name that does as the request says, and any other without one. The
 /// plugin also picks the endpoint of both.
 fn config(origins: &[&Origin], plugin: &str, settings: &str) -> String {
-    format!(
-        "[upstreams.app]
-        endpoints = {}
-        balance = \"{plugin}\"
-        [[routes]]
-        match = {{ path = \"/bad\" }}
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [[routes]]
-        upstream = \"app\"
-        [plugins.{plugin}]
-        file = \"guest\"
+    let table = format!(
+        "file = \"guest\"
         config = {{ request = \"obey\", response = \"obey\", pick = \"obey\", endpoints = \"obey\" }}
-        {settings}
-        ",
-        endpoints(origins)
-    )
+        {settings}"
+    );
+    let config = Config::to(origins).upstream(&format!("balance = {plugin:?}"));
+    config.route("match.path = \"/bad\"").plugin(plugin, &table).another_route("").toml()
 }
 
 async fn start(origins: &[&Origin], plugin: &str, settings: &str) -> Proxy {
@@ -334,21 +324,8 @@ async fn what_is_of_a_message_does_nothing_where_there_is_none() {
 
 /// A route `/bad` through this plugin, and any other without one.
 fn by_hand(origin: &Origin, plugin: Handmade, settings: &str) -> String {
-    format!(
-        "[upstreams.app]
-        endpoints = {}
-        [[routes]]
-        match = {{ path = \"/bad\" }}
-        upstream = \"app\"
-        plugins = [\"{1}\"]
-        [[routes]]
-        upstream = \"app\"
-        [plugins.{1}]
-        {settings}
-        ",
-        endpoints(&[origin]),
-        plugin.name(),
-    )
+    let config = Config::to(origin).route("match.path = \"/bad\"").plugin(plugin.name(), settings);
+    config.another_route("").toml()
 }
 
 #[tokio::test]
@@ -427,19 +404,15 @@ async fn a_module_that_wants_what_it_may_not_have_is_refused() {
 #[tokio::test]
 async fn a_guard_has_room_for_its_instance_whatever_others_take() {
     let origin = Origin::start().await;
-    let mut config = format!("workers = 1\n[upstreams.app]\nendpoints = {}\n", endpoints(&[&origin]));
+    let guard = "file = \"guest\"\nisolation = \"request\"\nfail = \"open\"\nconfig.request = \"reply\"";
+    let mut config = Config::to(&origin).top("workers = 1").plugin("guard", guard);
     // Each waits for bodies with more instances than there is room for.
     let greedy = ["greedy-a", "greedy-b", "greedy-c"];
     for plugin in greedy {
-        config.push_str(&format!(
-            "[[routes]]\nmatch = {{ path = \"/{plugin}\" }}\nupstream = \"app\"\nplugins = [\"{plugin}\"]\n\
-             [plugins.{plugin}]\nfile = \"waiting\"\ngrants = {{ body = true, http = [] }}\nlimits = {{ instances = 200 }}\n"
-        ));
+        let table = "file = \"waiting\"\ngrants = { body = true, http = [] }\nlimits.instances = 200";
+        config = config.another_route(&format!("match.path = \"/{plugin}\"")).plugin(plugin, table);
     }
-    config.push_str(
-        "[[routes]]\nupstream = \"app\"\nplugins = [\"guard\"]\n[plugins.guard]\nfile = \"guest\"\nisolation = \"request\"\n\
-         fail = \"open\"\nconfig = { request = \"reply\" }\n",
-    );
+    let config = config.toml();
     let config = config.replace("http = []", &format!("http = [{:?}]", origin.url()));
     let files = [("waiting", waiting_guest()), ("guest", guest())];
     let proxy = Proxy::start_with(&config, &files).await;

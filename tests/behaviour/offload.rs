@@ -1,34 +1,17 @@
 //! Plugins whose calls take long, and the worker that serves others meanwhile.
 
-use tollgate_tests::{
-    BareOrigin, Client, Origin, Proxy, endpoints, guest, logged, soon, until, waiting_guest,
-};
+use tollgate_tests::{BareOrigin, Client, Config, Origin, Proxy, guest, logged, soon, until, waiting_guest};
 
 /// One worker, with a route `/` through a plugin of this name that does as it is told, and one beside it.
-fn config(origin: &Origin, plugin: &str, file: &str, settings: &str) -> String {
-    format!(
-        "workers = 1
-        [admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [[routes]]
-        match = {{ path = \"/beside\" }}
-        upstream = \"app\"
-        [plugins.{plugin}]
-        file = \"{file}\"
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+fn config(origin: &Origin, plugin: &str, file: &str, settings: &str) -> Config {
+    let config = Config::to(origin).top("workers = 1").admin();
+    let config = config.plugin(plugin, &format!("file = {file:?}\n{settings}"));
+    config.another_route("match.path = \"/beside\"")
 }
 
 const OBEYS: &str = "config = { request = \"obey\", response = \"obey\", pick = \"obey\" }";
 
-async fn start(config: &str) -> Proxy {
+async fn start(config: &Config) -> Proxy {
     Proxy::start_with(config, &[("guest", guest()), ("waiting", waiting_guest())]).await
 }
 

@@ -9,16 +9,16 @@ use std::{
 };
 
 use tollgate::upstream::Load;
-use tollgate_tests::{Answer, Authority, BareOrigin, Client, Origin, Proxy, Then, endpoints, soon, until};
+use tollgate_tests::{
+    Answer, Authority, BareOrigin, Client, Config, Origin, Proxy, Then, endpoints, soon, until,
+};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello";
 const FINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine";
 
 fn config(endpoints: &str, limits: &str) -> String {
-    format!(
-        "workers = 4\n[upstreams.app]\nendpoints = {endpoints}\nlimits = {{ {limits} }}\n[[routes]]\nupstream = 'app'\n"
-    )
+    Config::to_list(endpoints).top("workers = 4").upstream(&format!("limits = {{ {limits} }}")).toml()
 }
 
 fn load(proxy: &Proxy) -> Load {

@@ -1,17 +1,13 @@
 //! What a person sees in a browser: every page there is, opened in Chromium while requests flow.
 
-use tollgate_tests::{Answer, Browser, Client, Origin, Proxy, endpoints, guest};
+use tollgate_tests::{Answer, Browser, Client, Config, Origin, Proxy, guest};
 
 /// Tables, by their ids, and a column of each that counts what flows.
 const RATES: [(&str, &str); 3] =
     [("listeners", "requests/s"), ("upstreams", "requests/s"), ("plugins", "calls/s")];
 
-fn config(admin: &str, origin: &Origin) -> String {
-    format!(
-        "[admin]\naddress = \"127.0.0.1:0\"\n{admin}\n[upstreams.app]\nendpoints = {}\n[[routes]]\n\
-         upstream = \"app\"\nplugins = [\"guest\"]\n[plugins.guest]\nlimits = {{ time = \"10s\" }}\n",
-        endpoints(&[origin])
-    )
+fn config(admin: &str, origin: &Origin) -> Config {
+    Config::to(origin).admin().top(admin).plugin("guest", "limits.time = \"10s\"")
 }
 
 /// Requests on one connection, one after the other, until this is dropped.
@@ -85,7 +81,7 @@ async fn every_page_shows_traffic_in_a_real_browser_without_an_error_on_its_cons
     flowing.abort();
 
     // With a token nothing is asked before there is one, and a wrong one can be put right.
-    let proxy = Proxy::start_with(&config("token = \"s3cret\"", &origin), &[("guest", guest())]).await;
+    let proxy = Proxy::start_with(&config("admin.token = \"s3cret\"", &origin), &[("guest", guest())]).await;
     let flowing = tokio::spawn(traffic(proxy.connect().await));
     browser.open(&format!("http://{}/", proxy.admin_address())).await;
     browser.until("the page asks for the token", "return !document.getElementById('ask').hidden").await;

@@ -3,21 +3,17 @@
 use serde_json::{Value, json};
 use tokio::{net::TcpSocket, task::JoinSet};
 use tollgate_tests::{
-    Answer, Client, Origin, Proxy, Response, endpoints, guest, logged, until, waiting_guest,
+    Answer, Client, Config, Origin, Proxy, Response, endpoints, guest, logged, until, waiting_guest,
 };
 
 /// The upstream `app`, and a route to it through these plugins.
 fn app(origins: &[&Origin], plugins: &[&str]) -> String {
-    let endpoints = endpoints(origins);
-    format!(
-        "[upstreams.app]\nendpoints = {endpoints}\n[[routes]]\nupstream = \"app\"\nplugins = {plugins:?}\n"
-    )
+    Config::to(origins).route(&format!("plugins = {plugins:?}")).toml()
 }
 
 /// A proxy in front of this origin, whose plugin `guest` has this table.
 async fn with_guest(origin: &Origin, table: &str) -> Proxy {
-    let config = format!("{}[plugins.guest]\n{table}\n", app(&[origin], &["guest"]));
-    Proxy::start_with(&config, &[("guest", guest())]).await
+    Proxy::start_with(&Config::to(origin).plugin("guest", table), &[("guest", guest())]).await
 }
 
 /// The same with a plugin that does as the request says.
@@ -32,7 +28,7 @@ async fn obedient(origin: &Origin) -> Proxy {
 /// A proxy that wants a key.
 async fn keyed(origin: &Origin, more: &str) -> Proxy {
     let table = format!("config = {{ keys = {{ shop = \"secret\", batch = [\"old\", \"new\"] }}{more} }}");
-    Proxy::start(&format!("{}[plugins.api-key]\n{table}\n", app(&[origin], &["api-key"]))).await
+    Proxy::start(&Config::to(origin).plugin("api-key", &table)).await
 }
 
 #[tokio::test]
@@ -87,9 +83,7 @@ async fn a_key_reaches_the_upstream_only_where_that_is_configured() {
 // ---------------------------------------------------------------------------------------------
 
 fn rotating(endpoints: &str) -> String {
-    format!(
-        "[upstreams.app]\nendpoints = {endpoints}\nbalance = \"round-robin\"\n[[routes]]\nupstream = \"app\"\n"
-    )
+    Config::to_list(endpoints).upstream("balance = \"round-robin\"").toml()
 }
 
 #[tokio::test]
@@ -138,23 +132,11 @@ async fn a_rotation_passes_over_an_endpoint_that_refuses_connections() {
 #[tokio::test]
 async fn a_plugin_serves_every_route_that_names_it_and_no_other() {
     let origin = Origin::start().await;
-    let config = format!(
-        "[upstreams.app]
-        endpoints = {}
-        [[routes]]
-        match = {{ path = \"/one\" }}
-        upstream = \"app\"
-        plugins = [\"guest\"]
-        [[routes]]
-        match = {{ path = \"/two\" }}
-        upstream = \"app\"
-        plugins = [\"guest\"]
-        [[routes]]
-        upstream = \"app\"
-        [plugins.guest]
-        config = {{ request = \"mark\", says = \"seen\" }}",
-        endpoints(&[&origin])
-    );
+    let config = Config::to(&origin)
+        .plugin("guest", "config = { request = \"mark\", says = \"seen\" }")
+        .route("match.path = \"/one\"")
+        .another_route("match.path = \"/two\"\nplugins = [\"guest\"]")
+        .another_route("");
     let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
     for (path, marks) in [("/one", &["seen"][..]), ("/two", &["seen"]), ("/three", &[])] {
         proxy.get(path, &[]).await;
@@ -206,17 +188,7 @@ async fn plugins_talk_through_notes() {
 #[tokio::test]
 async fn a_plugin_sees_what_the_client_sent() {
     let origin = Origin::start().await;
-    let config = format!(
-        "[upstreams.app]
-        endpoints = {}
-        [[routes]]
-        name = \"main\"
-        upstream = \"app\"
-        plugins = [\"guest\"]
-        [plugins.guest]
-        config = {{ request = \"see\" }}",
-        endpoints(&[&origin])
-    );
+    let config = Config::to(&origin).route("name = \"main\"").plugin("guest", "config.request = \"see\"");
     let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
     let request = "PATCH /a/./b/../%63//d?q=%41&r=/../ HTTP/1.1\r\nHost: Example.COM:81\r\nAccept: a\r\n\
          Cookie: c=1\r\nX-Other: Upper\r\nAccept: b\r\nCookie: d=2\r\nX-Forwarded-For: 1.2.3.4\r\n\
@@ -497,15 +469,8 @@ async fn a_response_that_a_plugin_replaces_is_never_taken_for_another() {
 
 /// A proxy that asks the guest which of these endpoints it is to be.
 async fn balanced(endpoints: &str) -> Proxy {
-    let config = format!(
-        "[upstreams.app]
-        endpoints = {endpoints}
-        balance = \"guest\"
-        [[routes]]
-        upstream = \"app\"
-        [plugins.guest]
-        config = {{ pick = \"obey\" }}"
-    );
+    let config = Config::to_list(endpoints).upstream("balance = \"guest\"");
+    let config = config.table("plugins.guest", "config.pick = \"obey\"").toml();
     Proxy::start_with(&config, &[("guest", guest())]).await
 }
 
@@ -691,23 +656,13 @@ async fn a_plugin_that_reaches_for_a_socket_fails() {
 async fn nothing_of_one_request_is_there_for_the_next_where_each_has_an_instance() {
     let origin = Origin::start().await;
     let with = |isolation: &str| {
-        format!(
-            "workers = 1
-            [admin]
-            address = \"127.0.0.1:0\"
-            [upstreams.app]
-            endpoints = {}
-            [[routes]]
-            upstream = \"app\"
-            plugins = [\"isolated\"]
-            [plugins.isolated]
-            file = \"guest\"
+        let table = format!(
+            "file = \"guest\"
             config = {{ request = \"obey\", response = \"obey\" }}
             isolation = \"{isolation}\"
-            limits = {{ memory = \"4MiB\" }}
-            ",
-            endpoints(&[&origin])
-        )
+            limits = {{ memory = \"4MiB\" }}"
+        );
+        Config::to(&origin).top("workers = 1").admin().plugin("isolated", &table).toml()
     };
     let proxy = Proxy::start_with(&with("request"), &[("guest", guest())]).await;
     let count = async || {
@@ -733,20 +688,10 @@ async fn nothing_of_one_request_is_there_for_the_next_where_each_has_an_instance
 #[tokio::test]
 async fn an_instance_that_waits_is_one_requests_own_as_well() {
     let origin = Origin::start().await;
-    let config = format!(
-        "workers = 1
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"waits-alone\"]
-        [plugins.waits-alone]
-        file = \"waiting\"
+    let table = "file = \"waiting\"
         isolation = \"request\"
-        grants = {{ http = [\"http://127.0.0.1:1\"], body = true }}
-        ",
-        endpoints(&[&origin])
-    );
+        grants = { http = [\"http://127.0.0.1:1\"], body = true }";
+    let config = Config::to(&origin).top("workers = 1").plugin("waits-alone", table);
     let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
     for _ in 0..3 {
         assert_eq!(proxy.get("/", &["x-do: calls", "x-verdict: reply"]).await.text(), "1");

@@ -5,13 +5,11 @@ use std::fs;
 use serde_json::json;
 use tollgate::plugin_tests::{PluginUnderTest, TestFile};
 use tollgate_tests::{
-    Answer, Client, Executable, Origin, Proxy, Then, endpoints, guest, logged, shipped, told_guest, until,
-    waiting_guest,
+    Answer, Client, Config, Executable, Origin, Proxy, Then, endpoints, guest, logged, shipped, told_guest,
+    until, waiting_guest,
 };
 
 use crate::{TOLLGATE, plugin_tests::load};
-
-const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
 
 /// Asks for a recording on a connection of its own, and does not wait for what comes of it.
 async fn ask(proxy: &Proxy, plugin: &str, wanted: &serde_json::Value) -> Client {
@@ -23,11 +21,7 @@ async fn ask(proxy: &Proxy, plugin: &str, wanted: &serde_json::Value) -> Client 
 }
 
 fn route(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "{ADMIN}[upstreams.app]\nendpoints = {}\n[[routes]]\nname = \"all\"\nupstream = \"app\"
-        plugins = [\"{plugin}\"]\n[plugins.{plugin}]\n{settings}\n",
-        endpoints(&[origin])
-    )
+    Config::to(origin).admin().route("name = \"all\"").plugin(plugin, settings).toml()
 }
 
 #[tokio::test]
@@ -123,11 +117,10 @@ async fn what_is_made_of_a_response_is_recorded_too() {
 }
 
 /// An upstream of these endpoints, whose requests this plugin balances.
-fn balanced(endpoints: &str, plugin: &str, settings: &str) -> String {
-    format!(
-        "{ADMIN}[upstreams.app]\nendpoints = {endpoints}\nbalance = [\"{plugin}\"]\nretry = {{ attempts = 2 }}\n\
-         [[routes]]\nname = \"all\"\nupstream = \"app\"\n[plugins.{plugin}]\n{settings}\n"
-    )
+fn balanced(endpoints: &str, plugin: &str, settings: &str) -> Config {
+    let config =
+        Config::to_list(endpoints).admin().upstream(&format!("balance = {plugin:?}\nretry.attempts = 2"));
+    config.route("name = \"all\"").table(&format!("plugins.{plugin}"), settings)
 }
 
 /// What is recorded of these requests, and the tests that it makes with these settings.
@@ -210,8 +203,8 @@ async fn what_hangs_on_what_was_replaced_is_no_test_but_a_comment() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     fs::write(folder.path().join("key"), "not-so-secret\n").expect("a file can be written");
     let settings = "grants = { secrets = { sticky = { file = \"key\" } } }";
-    let config = balanced(&endpoints(&[&origins[0], &origins[1]]), "sticky", settings)
-        .replace("upstream = \"app\"\n[plugins", "upstream = \"app\"\nplugins = [\"sticky\"]\n[plugins");
+    let config =
+        balanced(&endpoints(&[&origins[0], &origins[1]]), "sticky", settings).route("plugins = [\"sticky\"]");
     let proxy = Proxy::try_start_in(folder, &config, &[]).await.expect("the proxy starts");
     let first = proxy.get("/", &[]).await;
     let cookie = first.header("set-cookie").and_then(|set| set.split(';').next()).expect("a cookie is set");
@@ -334,16 +327,14 @@ async fn both_sides_of_a_request_are_one_case_with_what_others_did_between() {
         Answer::raw("HTTP/1.1 200 OK\r\nCache-Control: public, max-age=60\r\nContent-Length: 2\r\n\r\nhi")
     })
     .await;
-    let guest_table =
-        |name: &str, config: &str| format!("[plugins.{name}]\nfile = \"guest\"\nconfig = {config}\n");
-    let config = format!(
-        "{ADMIN}[cache]\n[upstreams.app]\nendpoints = {}\n[[routes]]\nname = \"all\"\nupstream = \"app\"\ncache = true\n\
-         plugins = [\"before\", \"both\", \"behind\"]\n{}{}{}",
-        endpoints(&[&origin]),
-        guest_table("before", "{ request = \"note\", says = \"early\" }"),
-        guest_table("both", "{ request = \"obey\", response = \"mark\", says = \"both\" }"),
-        guest_table("behind", "{ request = \"note\", response = \"obey\", says = \"late\" }"),
-    );
+    let mut config = Config::to(&origin).admin().route("name = \"all\"\ncache = true");
+    for (name, settings) in [
+        ("before", "{ request = \"note\", says = \"early\" }"),
+        ("both", "{ request = \"obey\", response = \"mark\", says = \"both\" }"),
+        ("behind", "{ request = \"note\", response = \"obey\", says = \"late\" }"),
+    ] {
+        config = config.plugin(name, &format!("file = \"guest\"\nconfig = {settings}"));
+    }
     let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
     let wanted = json!({ "for": "60s", "most": 3, "keep": ["x-do", "note", "x-mark"] });
     let requests: &[(&str, &[&str])] =

@@ -7,24 +7,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tollgate_tests::{
-    Client, Executable, Load, Origin, Proxy, endpoints, guest, guest_version, logged, shipped, soon, until,
+    Client, Config, Executable, Load, Origin, Proxy, endpoints, guest, guest_version, logged, shipped, soon,
+    until,
 };
 
 use crate::TOLLGATE;
 
 /// A route through a plugin of this name, which is the guest by that file.
 fn through(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "[upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [plugins.{plugin}]
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+    Config::to(origin).plugin(plugin, settings).toml()
 }
 
 const VERSION: &str = "config = { request = \"version\" }";
@@ -92,9 +83,7 @@ async fn sequences_go_on_over_a_reload() {
 #[tokio::test]
 async fn a_plugin_is_added_to_a_route_that_is_in_use() {
     let origin = Origin::start().await;
-    let config =
-        format!("[upstreams.app]\nendpoints = {}\n[[routes]]\nupstream = \"app\"\n", endpoints(&[&origin]));
-    let proxy = Proxy::start(&config).await;
+    let proxy = Proxy::start(&Config::to(&origin)).await;
     proxy.watch();
     let load = Load::start(proxy.address(), "/", 2);
     answers(&proxy, "/", &origin.port()).await;
@@ -345,16 +334,8 @@ async fn what_has_not_changed_is_not_made_again() {
 #[tokio::test]
 async fn a_request_ends_on_the_generation_it_began_on() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-    let config = format!(
-        "[upstreams.app]
-        endpoints = [\"http://{}\"]
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"guest\"]
-        [plugins.guest]
-        config = {{ response = \"mark-version\" }}",
-        listener.local_addr().expect("a bound socket has an address")
-    );
+    let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+    let config = Config::to(&url).plugin("guest", "config.response = \"mark-version\"");
     let proxy = Proxy::start_with(&config, &[("guest", guest())]).await;
     let get = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
     let mut old = proxy.connect().await;

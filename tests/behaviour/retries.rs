@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tollgate_tests::{Answer, BareOrigin, Origin, Proxy, Then, endpoints, logged, route_to};
+use tollgate_tests::{Answer, BareOrigin, Config, Origin, Proxy, Then, endpoints, logged, route_to};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello";
@@ -13,11 +13,10 @@ const PUT: &str =
     "PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n";
 
 /// One route to an upstream with these settings, which takes no endpoint out.
-fn config(endpoints: &str, retry: &str, route: &str) -> String {
-    format!(
-        "[upstreams.app]\nendpoints = {endpoints}\nbalance = 'round-robin'\nretry = {{ {retry} }}\n\
-         outlier.consecutive-failures = 0\n[[routes]]\nupstream = 'app'\n{route}\n"
-    )
+fn config(endpoints: &str, retry: &str, route: &str) -> Config {
+    let upstream =
+        format!("balance = 'round-robin'\nretry = {{ {retry} }}\noutlier.consecutive-failures = 0");
+    Config::to_list(endpoints).upstream(&upstream).route(route)
 }
 
 async fn answering(status: u16) -> Origin {

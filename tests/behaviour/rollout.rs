@@ -6,7 +6,7 @@ use aws_lc_rs::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tollgate_tests::{
-    Executable, Origin, Proxy, endpoints, granted_guest, guest, guest_version, logged, soon, until,
+    Config, Executable, Origin, Proxy, endpoints, granted_guest, guest, guest_version, logged, soon, until,
 };
 
 use crate::TOLLGATE;
@@ -155,10 +155,7 @@ fn unlikely_before(most: u32) -> u32 {
 #[tokio::test]
 async fn two_dropped_files_put_a_policy_on_all_routes() {
     let origin = Origin::start().await;
-    let config = format!(
-        "[admin]\naddress = \"127.0.0.1:0\"\n[upstreams.app]\nendpoints = {}\n[[routes]]\nupstream = \"app\"\n",
-        endpoints(&[&origin])
-    );
+    let config = Config::to(&origin).admin().toml();
     let proxy = Proxy::start(&config).await;
     proxy.watch();
     assert_eq!(proxy.get("/", &[]).await.text(), origin.port());
@@ -196,8 +193,7 @@ async fn two_dropped_files_put_a_policy_on_all_routes() {
 #[tokio::test]
 async fn a_file_that_settings_beside_a_plugin_name_is_watched() {
     let origin = Origin::start().await;
-    let upstream = format!("[upstreams.app]\nendpoints = {}\n", endpoints(&[&origin]));
-    let proxy = Proxy::start(&format!("{upstream}[[routes]]\nupstream = \"app\"\n")).await;
+    let proxy = Proxy::start(&Config::to(&origin)).await;
     proxy.watch();
     std::fs::write(proxy.folder().join("token"), "one").expect("a file can be written");
     let grants = "grants = { store = true, secrets = { token = { file = \"token\" } } }";

@@ -2,28 +2,14 @@
 
 use serde_json::Value;
 use tollgate_tests::{
-    Origin, Proxy, endpoints, granted_guest, guest, guest_version, logged, shipped, soon, until,
-    waiting_guest,
+    Config, Origin, Proxy, granted_guest, guest, guest_version, logged, shipped, soon, until, waiting_guest,
 };
 
 /// A route through the plugin `live`, with a candidate in its shadow.
 fn through(origin: &Origin, settings: &str) -> String {
-    format!(
-        "[admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {endpoints}
-        [upstreams.other]
-        endpoints = {endpoints}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"live\"]
-        shadow = \"live@candidate.wasm\"
-        [plugins.live]
-        {settings}
-        ",
-        endpoints = endpoints(&[origin])
-    )
+    let config =
+        Config::to(origin).admin().table("upstreams.other", &format!("endpoints = [{:?}]", origin.url()));
+    config.route("shadow = \"live@candidate.wasm\"").plugin("live", settings).toml()
 }
 
 /// With version 0 of the guest in force, and version 1 in its shadow.

@@ -1,15 +1,11 @@
 //! A client stays with the endpoint that it had first, as long as that is there.
 
-use tollgate_tests::{Origin, Proxy, Response, endpoints};
+use tollgate_tests::{Config, Origin, Proxy, Response};
 
-/// One route to these endpoints, and the client's cookie kept.
+/// One route to these and the client's cookie kept.
 fn config(origins: &[&Origin]) -> String {
-    format!(
-        "[upstreams.app]\nendpoints = {}\nbalance = ['sticky', 'round-robin']\n\
-         [[routes]]\nupstream = 'app'\nplugins = ['sticky']\n\
-         [plugins.sticky]\ngrants = {{ secrets = {{ sticky = {{ file = 'key' }} }} }}\n",
-        endpoints(origins)
-    )
+    let config = Config::to(origins).upstream("balance = ['sticky', 'round-robin']");
+    config.plugin("sticky", "grants.secrets.sticky.file = 'key'").toml()
 }
 
 async fn start(origins: &[&Origin]) -> Proxy {

@@ -7,7 +7,7 @@ use std::sync::{
 
 use serde_json::Value;
 use tokio::net::TcpStream;
-use tollgate_tests::{Answer, Client, Origin, Proxy, Then, route_to, soon, until};
+use tollgate_tests::{Answer, Client, Config, Origin, Proxy, Then, route_to, soon, until};
 
 const ADMIN: &str = "[admin]\naddress = '127.0.0.1:0'\n";
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
@@ -51,8 +51,9 @@ async fn an_upstream_counts_for_readiness_unless_it_is_said_that_it_does_not() {
 #[tokio::test]
 async fn an_upstream_whose_only_endpoint_fails_every_request_is_not_ready_until_it_is_to_be_tried() {
     let closing = Origin::answering(|_| Answer { pieces: Vec::new(), then: Then::Close }).await;
-    let settings = "[upstreams.app.outlier]\neject = '300ms'\nshare-max = 1\nconsecutive-failures = 2\n[upstreams.app.retry]\nattempts = 0\n";
-    let proxy = Proxy::start(&format!("{ADMIN}{}{settings}", route_to(&[&closing.url()]))).await;
+    let outlier = "outlier = { eject = '300ms', share-max = 1, consecutive-failures = 2 }";
+    let config = Config::to(&closing).admin().upstream(outlier).upstream("retry.attempts = 0");
+    let proxy = Proxy::start(&config).await;
     assert_eq!(readiness(&proxy).await.0, 200);
     for _ in 0..2 {
         assert_eq!(proxy.request(GET).await.status, 502);
@@ -73,8 +74,8 @@ async fn an_upstream_that_answers_although_its_checks_fail_is_usable() {
         _ => Answer::raw("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"),
     })
     .await;
-    let health = "[upstreams.app.health]\npath = '/healthz'\ninterval = '20ms'\n";
-    let proxy = Proxy::start(&format!("{ADMIN}{}{health}", route_to(&[&origin.url()]))).await;
+    let config = Config::to(&origin).admin().upstream("health = { path = '/healthz', interval = '20ms' }");
+    let proxy = Proxy::start(&config).await;
     let usable = async || proxy.told("/api/upstreams").await["upstreams"][0]["is-usable"] == true;
     soon("the check", async { while usable().await {} }).await;
     assert_eq!(readiness(&proxy).await.0, 503);

@@ -1,25 +1,17 @@
 //! What plugins do when no request waits for them.
 
-use tollgate_tests::{BareOrigin, Origin, Proxy, endpoints, logged, soon, until, waiting_guest};
+use tollgate_tests::{BareOrigin, Config, Origin, Proxy, logged, soon, until, waiting_guest};
 
 /// The plugin does as `says` at each tick, which comes soon.
 fn config(origin: &Origin, other: &str, plugin: &str, says: &str, more: &str) -> String {
-    format!(
-        "[admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        [plugins.{plugin}]
-        file = \"waiting\"
+    let table = format!(
+        "file = \"waiting\"
         tick = \"20ms\"
         config = {{ tick = {says:?} }}
         grants = {{ http = [{other:?}], body = true }}
-        {more}
-        ",
-        endpoints(&[origin])
-    )
+        {more}"
+    );
+    Config::to(origin).admin().table(&format!("plugins.{plugin}"), &table).toml()
 }
 
 async fn start(config: &str) -> Proxy {

@@ -8,8 +8,8 @@ use std::{
 use rustls::HandshakeKind;
 use tempfile::TempDir;
 use tollgate_tests::{
-    Answer, Authority, Client, Executable, Identity, Load, Origin, Proxy, Response, Secure, endpoints, guest,
-    http2::Http2Client, listener, logged, route_to, soon, until,
+    Answer, Authority, Client, Config, Executable, Identity, Load, Origin, Proxy, Response, Secure,
+    endpoints, guest, http2::Http2Client, listener, logged, route_to, soon, until,
 };
 
 use crate::TOLLGATE;
@@ -461,11 +461,7 @@ async fn keys_are_exchanged_so_that_no_later_machine_can_read_what_was_said() {
 async fn mutual(authority: &Authority, clients: &Authority, origin: &Origin, more: &str) -> Proxy {
     let folder = folder(&[("site", &authority.vouch(&["site.test"]))]);
     fs::write(folder.path().join("clients.pem"), &clients.certificate).expect("a file can be written");
-    let config = format!(
-        "[upstreams.app]\nendpoints = {}\n[[routes]]\nupstream = \"app\"\nplugins = [\"guest\"]\n\
-         [plugins.guest]\nconfig = {{ request = \"obey\" }}\n",
-        endpoints(&[origin])
-    );
+    let config = Config::to(origin).plugin("guest", "config.request = \"obey\"").toml();
     let config = config + &tls(&["site"], &format!(", client-ca = \"clients.pem\"{more}"));
     match Proxy::try_start_in(folder, &config, &[("guest", guest())]).await {
         Ok(proxy) => proxy,
@@ -814,10 +810,7 @@ async fn programs_of_the_system_come_by_tls() {
 
 /// A proxy in front of these endpoints, with these settings of the upstream's `tls`.
 async fn before(folder: TempDir, endpoints: &str, settings: &str) -> Proxy {
-    let config = format!(
-        "[upstreams.app]\nendpoints = {endpoints}\ntls = {{ {settings} }}\n[[routes]]\nupstream = \"app\"\n"
-    );
-    start(folder, &config).await
+    start(folder, &Config::to_list(endpoints).upstream(&format!("tls = {{ {settings} }}")).toml()).await
 }
 
 /// A folder with the certificate of an authority, `ca.pem`.
@@ -1014,11 +1007,8 @@ async fn connections_to_an_upstream_are_for_the_files_they_were_made_with() {
     let (authority, other) = (Authority::new(), Authority::new());
     let origin = Origin::secure(authority.vouch(&["127.0.0.1"]).server(None)).await;
     let folder = trusting(&authority);
-    let config = format!(
-        "workers = 1\n[upstreams.app]\nendpoints = {}\ntls = {{ ca = \"ca.pem\" }}\n[[routes]]\nupstream = \"app\"\n",
-        endpoints(&[&origin])
-    );
-    let proxy = start(folder, &config).await;
+    let config = Config::to(&origin).top("workers = 1").upstream("tls.ca = \"ca.pem\"");
+    let proxy = start(folder, &config.toml()).await;
     assert_eq!(proxy.get("/", &[]).await.status, 200);
     proxy.reload_files().await.expect("nothing has changed");
     assert_eq!(proxy.get("/", &[]).await.status, 200);

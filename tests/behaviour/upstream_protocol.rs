@@ -9,7 +9,7 @@ use rustls::ServerConfig;
 use tokio::sync::Barrier;
 use tokio_rustls::TlsAcceptor;
 use tollgate_tests::{
-    Answer, Authority, BareOrigin, Client, Origin, Proxy,
+    Answer, Authority, BareOrigin, Client, Config, Origin, Proxy,
     http2::{Http2Client, Http2Origin, request},
     soon,
 };
@@ -25,10 +25,7 @@ fn server(authority: &Authority, protocols: &[&str]) -> ServerConfig {
 async fn before(authority: &Authority, endpoint: &str, settings: &str) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("ca.pem"), &authority.certificate).unwrap();
-    let config = format!(
-        "workers = 1\n[upstreams.app]\nendpoints = [{endpoint:?}]\ntls.ca = \"ca.pem\"\n{settings}\n\
-         [[routes]]\nupstream = \"app\"\n"
-    );
+    let config = Config::to(endpoint).top("workers = 1").upstream("tls.ca = \"ca.pem\"").upstream(settings);
     Proxy::try_start_in(folder, &config, &[]).await.expect("the proxy starts")
 }
 

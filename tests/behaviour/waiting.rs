@@ -1,23 +1,12 @@
 //! Plugins that wait: for others, and for bodies.
 
 use tollgate_tests::{
-    Answer, Authority, BareOrigin, Client, Origin, Proxy, Then, endpoints, logged, soon, until, waiting_guest,
+    Answer, Authority, BareOrigin, Client, Config, Origin, Proxy, Then, logged, soon, until, waiting_guest,
 };
 
 /// Every request goes through a plugin of this name that waits as the request says.
-fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "[upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [plugins.{plugin}]
-        file = \"waiting\"
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+fn config(origin: &Origin, plugin: &str, settings: &str) -> Config {
+    Config::to(origin).plugin(plugin, &format!("file = \"waiting\"\n{settings}"))
 }
 
 fn grants(origins: &str) -> String {
@@ -165,7 +154,7 @@ async fn a_plugin_is_told_nothing_by_whom_nobody_vouches_for() {
 async fn a_plugin_waits_and_the_worker_does_not() {
     let (origin, other) = (Origin::start().await, BareOrigin::start().await);
     let settings = grants(&format!("{:?}", other.url()));
-    let config = format!("workers = 1\n{}", config(&origin, "waits", &settings));
+    let config = config(&origin, "waits", &settings).top("workers = 1");
     let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
     let mut waiting = proxy.connect().await;
     waiting.send(request(&format!("x-do: send GET {}/; calls\r\n", other.url()))).await;
@@ -190,7 +179,7 @@ async fn no_more_requests_wait_than_there_are_instances() {
         "{}\nlimits = {{ instances = 2 }}\n[admin]\naddress = \"127.0.0.1:0\"",
         grants(&format!("{:?}", other.url()))
     );
-    let config = format!("workers = 1\n{}", config(&origin, "crowded", &settings));
+    let config = config(&origin, "crowded", &settings).top("workers = 1");
     let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
     let asks = request(&format!("x-do: send GET {}/\r\n", other.url()));
     let (mut one, mut two) = (proxy.connect().await, proxy.connect().await);
@@ -214,7 +203,7 @@ async fn no_more_requests_wait_than_there_are_instances() {
 async fn an_instance_whose_client_has_gone_is_not_used_again() {
     let (origin, other) = (Origin::start().await, BareOrigin::start().await);
     let settings = format!("{}\nlimits = {{ instances = 1 }}", grants(&format!("{:?}", other.url())));
-    let config = format!("workers = 1\n{}", config(&origin, "left", &settings));
+    let config = config(&origin, "left", &settings).top("workers = 1");
     let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
     let mut client = proxy.connect_and_reset().await;
     client.send(request(&format!("x-do: send GET {}/\r\n", other.url()))).await;
@@ -239,7 +228,7 @@ async fn an_instance_whose_client_has_gone_is_not_used_again() {
 async fn a_plugin_that_may_wait_and_computes_is_held_to_its_time() {
     let origin = Origin::start().await;
     let settings = format!("{}\nlimits = {{ time = \"60ms\" }}", grants("\"http://127.0.0.1:1\""));
-    let config = format!("workers = 1\n{}", config(&origin, "computes", &settings));
+    let config = config(&origin, "computes", &settings).top("workers = 1");
     let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
     let mut looping = proxy.connect().await;
     looping.send(request("x-do: loop\r\n")).await;
@@ -256,7 +245,7 @@ async fn a_plugin_that_may_wait_and_computes_is_held_to_its_time() {
 async fn a_plugin_that_never_stops_sending_is_stopped_while_others_are_answered() {
     let (origin, other) = (Origin::start().await, Origin::start().await);
     let settings = format!("{}\nlimits = {{ wait = \"100ms\" }}", grants(&format!("{:?}", other.url())));
-    let before = format!("workers = 1\n{}", config(&origin, "insists", &settings));
+    let before = config(&origin, "insists", &settings).top("workers = 1");
     let proxy = Proxy::start_with(&before, &[("waiting", waiting_guest())]).await;
     let mut sending = proxy.connect().await;
     sending.send(request(&format!("x-do: send-forever GET {}/\r\n", other.url()))).await;
@@ -267,7 +256,7 @@ async fn a_plugin_that_never_stops_sending_is_stopped_while_others_are_answered(
 
     // Time for all of it, so that it is not that which stops it.
     let settings = settings.replace("wait = \"100ms\"", "time = \"30s\"");
-    let after = format!("workers = 1\n{}", config(&origin, "insists", &settings));
+    let after = config(&origin, "insists", &settings).top("workers = 1");
     proxy.reload(&after).await.expect("the configuration is fine");
     let sent = other.received().len();
     let commands = format!("many 100000 {0}/; send GET {0}/", other.url());
@@ -316,8 +305,8 @@ async fn a_plugin_that_waits_and_was_not_granted_it_is_refused() {
     let error = Proxy::try_start_with(&config(&origin, "asks-early", &settings), files).await.err();
     let error = error.expect("nothing can be sent yet").to_string();
     assert!(error.contains("refuses its configuration: denied"), "{error}");
-    let balances = config(&origin, "balances", &grants("\"http://127.0.0.1:1\""))
-        .replace("endpoints =", "balance = \"balances\"\nendpoints =");
+    let balances =
+        config(&origin, "balances", &grants("\"http://127.0.0.1:1\"")).upstream("balance = \"balances\"");
     let error = Proxy::try_start_with(&balances, files).await.err().expect("it may not wait").to_string();
     assert!(error.contains("this plugin may wait, and a balancer must not"), "{error}");
 }
@@ -437,7 +426,7 @@ async fn a_plugin_reads_and_replaces_the_body_of_a_response() {
     })
     .await;
     let settings = "grants = { http = [\"http://127.0.0.1:1\"], body = { response = \"1000B\" } }";
-    let config = format!("workers = 1\n{}", config(&origin, "answers", settings));
+    let config = config(&origin, "answers", settings).top("workers = 1");
     let proxy = Proxy::start_with(&config, &[("waiting", waiting_guest())]).await;
     let mut client = proxy.connect().await;
     for (target, commands, outcome, body) in [

@@ -1,31 +1,16 @@
 //! Plugins that compute long, and make way for others meanwhile.
 
-use tollgate_tests::{Client, Origin, Proxy, endpoints, guest, logged, until};
+use tollgate_tests::{Client, Config, Origin, Proxy, guest, logged, until};
 
 /// One worker, with a route `/` through a plugin of this name that does as it is told, and one beside it.
-fn config(origin: &Origin, plugin: &str, settings: &str) -> String {
-    format!(
-        "workers = 1
-        [admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [[routes]]
-        match = {{ path = \"/beside\" }}
-        upstream = \"app\"
-        [plugins.{plugin}]
-        file = \"guest\"
-        config = {{ request = \"obey\", response = \"obey\" }}
-        {settings}
-        ",
-        endpoints(&[origin])
-    )
+fn config(origin: &Origin, plugin: &str, settings: &str) -> Config {
+    let table =
+        format!("file = \"guest\"\nconfig = {{ request = \"obey\", response = \"obey\" }}\n{settings}");
+    let config = Config::to(origin).top("workers = 1").admin().plugin(plugin, &table);
+    config.another_route("match.path = \"/beside\"")
 }
 
-async fn start(config: &str) -> Proxy {
+async fn start(config: &Config) -> Proxy {
     Proxy::start_with(config, &[("guest", guest())]).await
 }
 
@@ -89,7 +74,7 @@ async fn what_yields_is_held_to_its_time_and_to_so_many_instances() {
     until("the instance is gone", || proxy.server().snapshot().plugins[0].plugin.instances() == 0).await;
     assert_eq!(ask(&mut client, "/", "").await, 200);
 
-    let after = before.replace("time = \"30s\"", "time = \"20ms\"");
+    let after = before.toml().replace("time = \"30s\"", "time = \"20ms\"");
     proxy.reload(&after).await.expect("the configuration is fine");
     assert_eq!(ask(&mut client, "/", "x-do: loop\r\n").await, 503);
     assert_eq!(logged(&["request failed", "`bounded` ran longer than 20 ms"]).len(), 1);
@@ -110,10 +95,10 @@ async fn what_is_not_called_in_turns_cannot_yield() {
     let origin = Origin::start().await;
     let config = config(&origin, "turns", "yields = true");
     let proxy = start(&config).await;
-    let balances = config.replace("endpoints =", "balance = \"turns\"\nendpoints =");
+    let balances = config.clone().upstream("balance = \"turns\"");
     let error = proxy.reload(&balances).await.expect_err("a balancer makes way for nobody").to_string();
     assert!(error.contains("take `yields = true` out of [plugins.turns]"), "{error}");
-    let shown = config.replacen("plugins = [", "shadow = \"turns@guest.wasm\"\nplugins = [", 1);
+    let shown = config.toml().replacen("plugins = [", "shadow = \"turns@guest.wasm\"\nplugins = [", 1);
     let error = proxy.reload(&shown).await.expect_err("a candidate makes way for nobody").to_string();
     assert!(error.contains("`[plugins.turns]` says `yields = true`: take that out"), "{error}");
 }

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::soon;
+use crate::{fields, soon};
 
 /// One connection.
 pub struct Client {
@@ -36,17 +36,12 @@ pub struct Response {
 impl Response {
     /// The values of a header.
     pub fn values(&self, name: &str) -> Vec<&str> {
-        let named = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
-        named.map(|(_, value)| value.as_str()).collect()
+        fields::values(&self.headers, name)
     }
 
     /// The value of a header that stands once.
     pub fn header(&self, name: &str) -> Option<&str> {
-        match self.values(name)[..] {
-            [] => None,
-            [value] => Some(value),
-            _ => panic!("{name} stands more than once: {self:?}"),
-        }
+        fields::value(&self.headers, name)
     }
 
     pub fn text(&self) -> &str {

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{client::Stream, soon};
+use crate::{client::Stream, reached, soon};
 
 /// A client on one connection.
 pub struct Http2Client {
@@ -274,16 +274,12 @@ impl Http2Origin {
 
     /// Waits until this many requests have come.
     pub async fn has_received(&self, count: usize) {
-        let mut counts = self.shared.count.subscribe();
-        soon("requests at the origin", counts.wait_for(|now| *now >= count)).await.expect("the origin lives");
+        reached("requests at the origin", &self.shared.count, |now| now >= count).await;
     }
 
     /// Waits until this many connections are open.
     pub async fn has_open(&self, count: usize) {
-        let mut counts = self.shared.open.subscribe();
-        soon("connections to the origin", counts.wait_for(|now| *now == count))
-            .await
-            .expect("the origin lives");
+        reached("connections to the origin", &self.shared.open, |now| now == count).await;
     }
 }
 

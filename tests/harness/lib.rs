@@ -4,8 +4,10 @@
 
 mod browser;
 mod client;
+mod config;
 mod dns;
 mod executable;
+mod fields;
 mod guest;
 mod handmade;
 pub mod http2;
@@ -18,6 +20,7 @@ mod tls;
 
 pub use browser::Browser;
 pub use client::{Client, Response, Stream};
+pub use config::{Config, Endpoints};
 pub use dns::{NameServer, Resource};
 pub use executable::Executable;
 pub use guest::{
@@ -33,6 +36,8 @@ pub use proxy::{Proxy, listener, route_to, shipped};
 pub use tls::{Authority, Identity, Secure};
 
 use std::{future::Future, time::Duration};
+
+use tokio::sync::watch;
 
 /// Waits for what is going to happen; fails the test if it takes absurdly long.
 pub async fn soon<T>(what: &str, event: impl Future<Output = T>) -> T {
@@ -50,4 +55,10 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         }
     })
     .await;
+}
+
+/// Waits until a number that an origin counts is as it is to be.
+async fn reached(what: &str, counted: &watch::Sender<usize>, is_reached: impl Fn(usize) -> bool) {
+    let mut counts = counted.subscribe();
+    soon(what, counts.wait_for(|now| is_reached(*now))).await.expect("the origin lives");
 }

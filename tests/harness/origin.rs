@@ -18,9 +18,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    Client,
+    Client, Config, Endpoints,
     client::{Stream, find, owned},
-    soon,
+    fields, reached, soon,
 };
 
 /// A server on a free port. Stops when dropped.
@@ -60,17 +60,12 @@ pub struct Received {
 impl Received {
     /// The values of a header.
     pub fn values(&self, name: &str) -> Vec<&str> {
-        let named = self.headers.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name));
-        named.map(|(_, value)| value.as_str()).collect()
+        fields::values(&self.headers, name)
     }
 
     /// The value of a header that stands once.
     pub fn header(&self, name: &str) -> Option<&str> {
-        match self.values(name)[..] {
-            [] => None,
-            [value] => Some(value),
-            _ => panic!("{name} stands more than once: {self:?}"),
-        }
+        fields::value(&self.headers, name)
     }
 }
 
@@ -220,40 +215,23 @@ impl Origin {
 
     /// Waits until this many requests have come.
     pub async fn has_received(&self, count: usize) {
-        let mut counts = self.shared.count.subscribe();
-        soon("requests at the origin", counts.wait_for(|now| *now >= count)).await.expect("the origin lives");
+        reached("requests at the origin", &self.shared.count, |now| now >= count).await;
     }
 
     /// Waits until this many connections are open.
     pub async fn has_open(&self, count: usize) {
-        let mut counts = self.shared.open.subscribe();
-        soon("connections to the origin", counts.wait_for(|now| *now == count))
-            .await
-            .expect("the origin lives");
+        reached("connections to the origin", &self.shared.open, |now| now == count).await;
     }
 }
 
 /// A configuration with an admin API and a route through one plugin, of which its table says `table`.
 pub fn through(origin: &Origin, plugin: &str, table: &str) -> String {
-    format!(
-        "[admin]
-        address = \"127.0.0.1:0\"
-        [upstreams.app]
-        endpoints = {}
-        [[routes]]
-        upstream = \"app\"
-        plugins = [\"{plugin}\"]
-        [plugins.{plugin}]
-        {table}
-        ",
-        endpoints(&[origin])
-    )
+    Config::to(origin).admin().plugin(plugin, table).toml()
 }
 
 /// The list that an upstream of these origins has: `["http://127.0.0.1:1234"]`.
 pub fn endpoints(origins: &[&Origin]) -> String {
-    let urls: Vec<_> = origins.iter().map(|origin| format!("{:?}", origin.url())).collect();
-    format!("[{}]", urls.join(", "))
+    format!("{:?}", origins.urls())
 }
 
 impl Drop for Origin {

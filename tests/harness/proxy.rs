@@ -1,6 +1,7 @@
 //! A real proxy with a folder of its own.
 
 use std::{
+    fmt::Display,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +17,7 @@ use tollgate::{
     watch,
 };
 
-use crate::{Client, Metrics, Response, log};
+use crate::{Client, Config, Metrics, Response, log};
 
 /// A proxy on a free port. Stops when dropped; connections that are open then are cut.
 pub struct Proxy {
@@ -36,7 +37,7 @@ address = "127.0.0.1:0"
 
 /// A configuration with one route, for all requests, to an upstream `app` of these endpoints.
 pub fn route_to(endpoints: &[&str]) -> String {
-    format!("[upstreams.app]\nendpoints = {endpoints:?}\n[[routes]]\nupstream = \"app\"\n")
+    Config::to(endpoints).toml()
 }
 
 /// A listener on a free port with these settings, to stand at the end of a configuration.
@@ -51,19 +52,22 @@ pub fn shipped(name: &str) -> Vec<u8> {
 
 impl Proxy {
     /// Starts with this configuration; a listener on a free port is added if it has none.
-    pub async fn start(config: &str) -> Self {
+    pub async fn start(config: &(impl Display + ?Sized)) -> Self {
         Self::start_with(config, &[]).await
     }
 
     /// The same with files in the plugin folder.
-    pub async fn start_with(config: &str, plugins: &[(&str, Vec<u8>)]) -> Self {
+    pub async fn start_with(config: &(impl Display + ?Sized), plugins: &[(&str, Vec<u8>)]) -> Self {
         match Self::try_start_with(config, plugins).await {
             Ok(proxy) => proxy,
             Err(error) => panic!("the proxy does not start: {error}"),
         }
     }
 
-    pub async fn try_start_with(config: &str, plugins: &[(&str, Vec<u8>)]) -> Result<Self, Error> {
+    pub async fn try_start_with(
+        config: &(impl Display + ?Sized),
+        plugins: &[(&str, Vec<u8>)],
+    ) -> Result<Self, Error> {
         Self::try_start_in(tempfile::tempdir().expect("a temporary folder can be made"), config, plugins)
             .await
     }
@@ -71,7 +75,7 @@ impl Proxy {
     /// The same in a folder that holds other files already.
     pub async fn try_start_in(
         folder: TempDir,
-        config: &str,
+        config: &(impl Display + ?Sized),
         plugins: &[(&str, Vec<u8>)],
     ) -> Result<Self, Error> {
         log::collect();
@@ -163,12 +167,12 @@ impl Proxy {
     }
 
     /// Writes a configuration, without having it read.
-    pub fn write_config(&self, config: &str) {
+    pub fn write_config(&self, config: &(impl Display + ?Sized)) {
         std::fs::write(self.config_path(), whole(config)).expect("a file can be written");
     }
 
     /// Writes a configuration and puts it in force.
-    pub async fn reload(&self, config: &str) -> Result<Arc<Snapshot>, Error> {
+    pub async fn reload(&self, config: &(impl Display + ?Sized)) -> Result<Arc<Snapshot>, Error> {
         self.write_config(config);
         self.reload_files().await
     }
@@ -217,7 +221,8 @@ impl Drop for Proxy {
     }
 }
 
-fn whole(config: &str) -> String {
+fn whole(config: &(impl Display + ?Sized)) -> String {
+    let config = config.to_string();
     let listener = if config.contains("[[listeners]]") { "" } else { LISTENER };
     let is_unsaid = |key: &str| !config.lines().any(|line| line.starts_with(key));
     let preamble = PREAMBLE.iter().filter(|(key, _)| is_unsaid(key));
