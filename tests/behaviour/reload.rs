@@ -143,7 +143,12 @@ async fn a_version_that_refuses_its_configuration_leaves_the_one_before_in_force
     let proxy = watched(&origin, "refusing", VERSION).await;
     // It takes no such configuration.
     proxy.drop_plugin("refusing", &shipped("api-key"));
-    is_logged(&["refusing", "stays in force", "refuses its configuration: `request` in `config`: unknown key `request`"]).await;
+    is_logged(&[
+        "refusing",
+        "stays in force",
+        "refuses its configuration: `request` in `config`: unknown key `request`",
+    ])
+    .await;
     assert_eq!(proxy.get("/", &[]).await.text(), "guest-version-0000");
 }
 

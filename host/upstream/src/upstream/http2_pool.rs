@@ -47,6 +47,9 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 /// is a fault of the whole connection. The limits of an upstream are kept behind it, for each response.
 pub(super) const HEAD: u32 = 2 << 20;
 
+/// How long a connection waits for the request that had it made.
+const UNCLAIMED: Duration = Duration::from_secs(5);
+
 /// The shared connections of one worker.
 #[derive(Debug)]
 pub(super) struct Http2Pool {
@@ -70,7 +73,7 @@ struct Group {
     /// The one that is being made.
     attempt: RefCell<Option<watch::Receiver<Connected>>>,
     /// One that was made, on which the endpoint would speak HTTP/1.1.
-    alone: RefCell<Option<Stream>>,
+    alone: RefCell<Option<(Stream, Tick)>>,
     /// Where connections are limited: requests that wait for a connection or a stream,
     waiting: Cell<usize>,
     /// whether they wait until there may be another connection,
@@ -220,7 +223,7 @@ impl Http2Pool {
                 Some(Err(_)) => return Err(ConnectError::Ended),
             }
             if endpoint.spoken(protocol) == Spoken::Http1 {
-                return Ok(Taken::Alone(group.alone.take()));
+                return Ok(Taken::Alone(group.alone.take().map(|(stream, _)| stream)));
             }
         }
     }
@@ -284,7 +287,7 @@ impl Http2Pool {
                 }
                 Ok(Made::Alone(stream)) => {
                     endpoint.note_spoken(false);
-                    group.alone.replace(Some(stream));
+                    group.alone.replace(Some((stream, clock.now())));
                     Ok(None)
                 }
                 Err(error) => Err(Arc::new(error)),
@@ -331,8 +334,8 @@ impl Http2Pool {
     /// Lets go of connections that are of no more use.
     pub fn sweep(&self) {
         self.groups.borrow_mut().retain(|_, group| {
-            // Whoever was to have it has gone.
-            group.alone.take();
+            // Whoever was to have it has gone, if it has been there for as long as that.
+            group.alone.borrow_mut().take_if(|(_, since)| self.clock.has_passed(UNCLAIMED, *since));
             let mut connections = group.connections.borrow_mut();
             connections.retain(|connection| {
                 let State { clock, streams, idle_since, .. } = &*connection.state;
