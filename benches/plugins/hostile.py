@@ -43,7 +43,7 @@ class Kind:
 
 
 # What an operator gives a plugin that nobody vouches for: a thousandth of each worker's time.
-SHARE = "breaker = { share = 0.001 }"
+SHARE = "breaker = { cpu-share = 0.001 }"
 
 ROUTES = """\
 [[routes]]

@@ -43,7 +43,7 @@ async fn what_a_request_hook_brings_does_not_excuse_the_response_hook() {
 #[tokio::test]
 async fn a_plugin_that_takes_more_than_its_share_of_the_time_is_not_asked() {
     let origin = Origin::start().await;
-    let settings = "limits = { time = \"5s\" }\nbreaker = { share = 0.01, pause-max = \"1h\" }";
+    let settings = "limits = { time = \"5s\" }\nbreaker = { cpu-share = 0.01, pause-max = \"1h\" }";
     let proxy = start(&config(&origin, "greedy", &format!("{OBEYS}{settings}"))).await;
     let mut client = proxy.connect().await;
     // 2001 calls of the host each, and none that fails.

@@ -57,13 +57,13 @@ async fn ask_until(
 #[tokio::test]
 async fn a_new_version_decides_its_share_and_takes_over_when_its_time_has_passed() {
     let origin = Origin::start().await;
-    let rule = "{ share = 0.5, for = \"1s\", requests = 20 }";
+    let rule = "{ weight = 0.5, for = \"1s\", requests = 20 }";
     let proxy = trying(&through(&origin, "shared", rule, MARKS), "shared").await;
     let plugin = told(&proxy, "shared").await;
     let (before, after) = (plugin["digest"].clone(), plugin["canary"]["digest"].clone());
     assert_ne!(before, after);
     let metrics = proxy.metrics().await;
-    assert_eq!(metrics.sum("tollgate_plugin_canary_share", &[("plugin", "shared")]), 0.5);
+    assert_eq!(metrics.sum("tollgate_plugin_canary_weight", &[("plugin", "shared")]), 0.5);
 
     let mut seen = [0, 0];
     soon("the new version to take over", async {
@@ -114,13 +114,13 @@ async fn a_new_version_that_crashes_is_taken_back_by_itself_and_not_tried_again(
     }
     // Others are tried.
     try_version(&proxy, "crashes", 2).await;
-    assert_eq!(told(&proxy, "crashes").await["canary"]["share"], 0.5);
+    assert_eq!(told(&proxy, "crashes").await["canary"]["weight"], 0.5);
 }
 
 #[tokio::test]
 async fn a_new_version_whose_requests_fail_is_taken_back() {
     let origin = Origin::start().await;
-    let rule = "{ share = 0.5, for = \"1h\", requests = 20 }";
+    let rule = "{ weight = 0.5, for = \"1h\", requests = 20 }";
     let config = through(&origin, "errors", rule, "request-0001 = \"reply-error\"");
     let proxy = trying(&config, "errors").await;
     let is_refused = |plugin: &serde_json::Value| plugin["last-load"]["stage"] == "canary";
@@ -137,7 +137,7 @@ async fn a_new_version_whose_requests_fail_is_taken_back() {
 #[tokio::test]
 async fn errors_that_befall_both_versions_are_not_held_against_the_new_one() {
     let origin = Origin::start().await;
-    let rule = "{ share = 0.5, for = \"1s\", requests = 20 }";
+    let rule = "{ weight = 0.5, for = \"1s\", requests = 20 }";
     let proxy = trying(&through(&origin, "alike", rule, "request = \"reply-error\""), "alike").await;
     let has_taken_over = |plugin: &serde_json::Value| plugin["canary"].is_null();
     let answers = ask_until(&proxy, "alike", "it to take over", has_taken_over).await;
@@ -164,7 +164,7 @@ async fn an_operator_ends_it_at_once() {
 #[tokio::test]
 async fn what_else_changes_leaves_it_as_it_is() {
     let origin = Origin::start().await;
-    let rule = "{ share = 0.5, for = \"1h\" }";
+    let rule = "{ weight = 0.5, for = \"1h\" }";
     let config = through(&origin, "unmoved", rule, MARKS);
     let proxy = trying(&config, "unmoved").await;
     let decided = |plugin: &serde_json::Value| {
@@ -185,7 +185,7 @@ async fn what_else_changes_leaves_it_as_it_is() {
     for key in ["digest", "since"] {
         assert_eq!(after["canary"][key], before["canary"][key], "{key}");
     }
-    assert_eq!((after["digest"] == before["digest"], &after["canary"]["share"]), (true, &0.9.into()));
+    assert_eq!((after["digest"] == before["digest"], &after["canary"]["weight"]), (true, &0.9.into()));
     assert!(decided(&after), "{after}");
 
     // A newer file does take its place, and one that is no plugin ends it.
@@ -209,7 +209,7 @@ async fn what_else_changes_leaves_it_as_it_is() {
 #[tokio::test]
 async fn an_end_that_cannot_be_put_in_force_holds_up_no_other() {
     let origin = Origin::start().await;
-    let rule = "canary = { share = 0.5, for = \"1h\" }\nconfig = { request-0001 = \"trap\" }";
+    let rule = "canary = { weight = 0.5, for = \"1h\" }\nconfig = { request-0001 = \"trap\" }";
     let route = |plugin: &str| {
         format!(
             "[[routes]]\nmatch = {{ path = \"/{plugin}\" }}\nupstream = \"app\"\nplugins = [\"{plugin}\"]\n"
@@ -267,7 +267,7 @@ async fn a_balancer_is_tried_as_well() {
             [[routes]]
             upstream = \"app\"
             [plugins.picks]
-            canary = {{ share = 0.5, for = \"1h\" }}
+            canary = {{ weight = 0.5, for = \"1h\" }}
             config = {{ pick = \"first\", pick-0001 = \"last\", pick-0002 = \"{pick}\" }}
             ",
             endpoints(&[&first, &last])

@@ -127,11 +127,11 @@ const IN_THE_TABLE: [(&str, &str, &[&str]); 29] = [
         "[plugins.waiting]\ngrants.http = [\"https://*.example.com\"]",
         &["config.toml:9:16", "an origin is one host"],
     ),
-    ("guest", "[plugins.guest]\ncanary = 1", &["config.toml:9:10", "a share between 0 and 1"]),
+    ("guest", "[plugins.guest]\ncanary = 1", &["config.toml:9:10", "a weight between 0 and 1"]),
     (
         "guest",
         "[plugins.guest]\ncanary = { for = \"5m\" }",
-        &["config.toml:9:10", "the key `share` is missing"],
+        &["config.toml:9:10", "the key `weight` is missing"],
     ),
     ("guest", "[plugins.guest]\nsha256 = \"abc\"", &["config.toml:9:10", "as `sha256sum` prints it"]),
     (

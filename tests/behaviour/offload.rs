@@ -159,7 +159,7 @@ async fn a_plugin_that_waits_long_is_not_one_that_computes_long() {
     let (origin, asked) = (Origin::start().await, BareOrigin::start().await);
     let url = asked.url();
     let settings = format!(
-        "grants = {{ http = [{{ url = \"{url}\", private = true }}], body = true }}\nbreaker = {{ share = 0.001, pause = \"1h\" }}"
+        "grants = {{ http = [{{ url = \"{url}\", private = true }}], body = true }}\nbreaker = {{ cpu-share = 0.001, pause = \"1h\" }}"
     );
     let proxy = start(&config(&origin, "patient", "waiting", &settings)).await;
     let (mut client, mut beside) = (proxy.connect().await, proxy.connect().await);

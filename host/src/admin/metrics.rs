@@ -44,7 +44,7 @@ fn write(page: &mut Page, server: &Server) {
 /// The version that is tried beside the one in force, if one is.
 fn tried(loaded: &Loaded) -> Option<(&str, f64, &Comparison)> {
     let candidate = loaded.candidate.as_ref()?;
-    Some((&loaded.plugin.name, candidate.share(), &candidate.comparison))
+    Some((&loaded.plugin.name, candidate.weight(), &candidate.comparison))
 }
 
 /// Writes the families of the process as a whole.

@@ -110,7 +110,7 @@ impl ShadowStatus {
 struct Canary {
     digest: String,
     size: usize,
-    share: f64,
+    weight: f64,
     since: String,
     /// When it takes over at the earliest.
     until: String,
@@ -138,7 +138,7 @@ impl Canary {
         Self {
             digest: plugin.code.digest().to_string(),
             size: plugin.code.size(),
-            share: rule.share.get(),
+            weight: rule.weight.get(),
             since: timestamp(comparison.since),
             until: timestamp(comparison.since + rule.time.get()),
             requests: rule.requests.get(),

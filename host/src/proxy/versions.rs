@@ -30,7 +30,7 @@ impl Versions {
             return known.side;
         }
         let tried = generation.snapshot.plugins[index].candidate.as_ref();
-        let side = tried.map_or(Side::InForce, |tried| tried.comparison.side(exchange.id(), tried.share()));
+        let side = tried.map_or(Side::InForce, |tried| tried.comparison.side(exchange.id(), tried.weight()));
         decided.push(Decided { index, side, has_failed: false });
         side
     }

@@ -51,8 +51,8 @@ impl Candidate {
     }
 
     /// Its part of the requests.
-    pub fn share(&self) -> f64 {
-        self.rule.share.get()
+    pub fn weight(&self) -> f64 {
+        self.rule.weight.get()
     }
 }
 
@@ -139,8 +139,8 @@ impl Loaded {
             before.is_some_and(|before| Arc::ptr_eq(&before.comparison, &candidate.comparison))
         };
         if let Some(candidate) = self.candidate.as_ref().filter(|candidate| !was_tried(candidate)) {
-            let (digest, share, time) = (candidate.digest(), candidate.share(), candidate.rule.time.get());
-            tracing::info!(plugin, %digest, share, ?time, "new version tried beside the one in force");
+            let (digest, weight, time) = (candidate.digest(), candidate.weight(), candidate.rule.time.get());
+            tracing::info!(plugin, %digest, weight, ?time, "new version tried beside the one in force");
         }
     }
 

@@ -14,6 +14,7 @@ mod mistake;
 mod plugin;
 mod problem;
 pub mod read;
+mod renamed;
 mod repeated;
 mod retry;
 mod route;

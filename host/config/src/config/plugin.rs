@@ -134,7 +134,7 @@ pub struct PluginBreaker {
     pub pause_max: Duration,
     /// The part of a worker's time that its calls may take, on an average of ten seconds; all of it if absent.
     #[serde(deserialize_with = "some_share")]
-    pub share: Option<Share>,
+    pub cpu_share: Option<Share>,
 }
 
 impl Default for PluginBreaker {
@@ -143,7 +143,7 @@ impl Default for PluginBreaker {
             failures: NonZero::new(16).expect("16 is not 0"),
             pause: Duration::from_millis(500),
             pause_max: Duration::from_secs(30),
-            share: None,
+            cpu_share: None,
         }
     }
 }
@@ -158,12 +158,12 @@ fn some_share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Share
     }
 }
 
-/// How a new version of a plugin proves itself. Written as the share alone, or as a table.
+/// How a new version of a plugin proves itself. Written as the weight alone, or as a table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Canary {
     /// Of the requests, those that the new version decides. More than none, and not all.
-    pub share: Share,
+    pub weight: Share,
     /// How long, at least.
     #[serde(rename = "for", default = "default_canary_time")]
     pub time: Duration,
@@ -176,9 +176,9 @@ pub struct Canary {
 }
 
 impl Canary {
-    fn new(share: Share) -> Self {
+    fn new(weight: Share) -> Self {
         Self {
-            share,
+            weight,
             time: default_canary_time(),
             requests: default_canary_requests(),
             tolerance: default_canary_tolerance(),
@@ -186,11 +186,11 @@ impl Canary {
     }
 
     fn check(self) -> Result<Self, &'static str> {
-        let share = self.share.get();
-        let is_part = share > 0.0 && share < 1.0;
+        let weight = self.weight.get();
+        let is_part = weight > 0.0 && weight < 1.0;
         is_part
             .then_some(self)
-            .ok_or("the new version is compared with the one in force: a share between 0 and 1")
+            .ok_or("the new version is compared with the one in force: a weight between 0 and 1")
     }
 }
 
@@ -206,7 +206,7 @@ const fn default_canary_tolerance() -> Share {
     Share::new(0.005)
 }
 
-/// Reads a share, or a table with more to say.
+/// Reads a weight, or a table with more to say.
 fn canary<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Canary>, D::Error> {
     struct Visitor;
 
@@ -214,7 +214,7 @@ fn canary<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Canary>, 
         type Value = Canary;
 
         fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("a share such as 0.1, or a table with `share`")
+            formatter.write_str("a weight such as 0.1, or a table with `weight`")
         }
 
         fn visit_f64<E: de::Error>(self, share: f64) -> Result<Canary, E> {

@@ -18,6 +18,7 @@ use toml::{
 use super::{
     Config, Problem, Problems, Source, foreign,
     mistake::{Kind, known_keys},
+    renamed::{Renamed, rename},
     repeated, slip,
     value::Value,
 };
@@ -56,7 +57,13 @@ pub fn read_document<T: DeserializeOwned>(
 ) -> Result<(T, Source), Problems> {
     let source = Source { path: path.to_owned(), text };
     match understand(&source.text, environment) {
-        Ok(document) => Ok((document, source)),
+        Ok((document, renamed)) => {
+            for Renamed { span, before, now } in renamed {
+                let at = source.line_of(&span);
+                tracing::warn!(at, "the key `{before}` is called `{now}` now: write `{now}`");
+            }
+            Ok((document, source))
+        }
         Err(problems) => Err(Problems::new(source, problems)),
     }
 }
@@ -71,7 +78,11 @@ fn unreadable(error: &io::Error) -> Problem {
     }
 }
 
-fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>) -> Result<T, Vec<Problem>> {
+/// The document, and the keys of it that have other names now.
+fn understand<T: DeserializeOwned>(
+    text: &str,
+    environment: Option<&Environment>,
+) -> Result<(T, Vec<Renamed>), Vec<Problem>> {
     let (document, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(match foreign::recognize(text) {
@@ -81,7 +92,9 @@ fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>
     }
     let mut problems = Vec::new();
     let mut gone = Vec::new();
-    let mut tree = Spanned::new(document.span(), DeValue::Table(document.into_inner()));
+    let (span, mut document) = (document.span(), document.into_inner());
+    let renamed = rename(&mut document);
+    let mut tree = Spanned::new(span, DeValue::Table(document));
 
     fill_in_all(&mut tree, environment, &mut problems);
     problems.truncate(MOST);
@@ -91,7 +104,7 @@ fn understand<T: DeserializeOwned>(text: &str, environment: Option<&Environment>
 
     while problems.len() < MOST {
         let mistake = match T::deserialize(Value(&tree)) {
-            Ok(document) if problems.is_empty() => return Ok(document),
+            Ok(document) if problems.is_empty() => return Ok((document, renamed)),
             Ok(_) => break,
             Err(mistake) => mistake,
         };

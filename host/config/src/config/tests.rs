@@ -93,7 +93,7 @@ grants.store = { memory = "1MiB", entries = 10 }
 grants.secrets = { token = { env = "TOKEN" }, key = { file = "key.pem" } }
 grants.upstreams = ["app"]
 routes = "all"
-canary = { share = 0.25, for = "1h", requests = 1000, tolerance = 0.01 }
+canary = { weight = 0.25, for = "1h", requests = 1000, tolerance = 0.01 }
 sha256 = "0000000000000000000000000000000000000000000000000000000000000000"
 public-key = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 signature = "5VZDAMNgrHKQhuLMgG6CioSHfx645dl02HPgZSJJAVVfuIIVkKM7rMYeOXAc+bRr0lv18FlbviRlUUFDjnoQCw=="
@@ -330,21 +330,21 @@ fn a_grant_is_written_short_or_with_its_measure() {
 }
 
 #[test]
-fn a_canary_is_a_share_or_a_table() {
+fn a_canary_is_a_weight_or_a_table() {
     let canary = |written: &str| config(&format!("[plugins.a]\n{written}")).plugins["a"].canary.clone();
     assert_eq!(canary(""), None);
     let short = canary("canary = 0.1").unwrap();
-    assert_eq!((short.share.get(), short.time.get().as_secs(), short.tolerance.get()), (0.1, 300, 0.005));
-    assert_eq!(canary("canary = { share = 0.1 }"), Some(short));
+    assert_eq!((short.weight.get(), short.time.get().as_secs(), short.tolerance.get()), (0.1, 300, 0.005));
+    assert_eq!(canary("canary = { weight = 0.1 }"), Some(short));
     let whole = config(GOOD).plugins["api-key"].canary.clone().unwrap();
-    assert_eq!((whole.share.get(), whole.time.get().as_secs(), whole.requests.get()), (0.25, 3600, 1000));
+    assert_eq!((whole.weight.get(), whole.time.get().as_secs(), whole.requests.get()), (0.25, 3600, 1000));
     for (written, place, message) in [
-        ("true", "true", "expected a share such as 0.1, or a table with `share`, found true or false"),
-        ("0", "0", "the new version is compared with the one in force: a share between 0 and 1"),
-        ("1.0", "1.0", "the new version is compared with the one in force: a share between 0 and 1"),
-        ("{ for = '5m' }", "{ for = '5m' }", "the key `share` is missing"),
-        ("{ share = 0.1, form = '5m' }", "form", "unknown key `form`"),
-        ("{ share = 0.1, requests = 0 }", "0", "expected a whole number from 1 to 4294967295"),
+        ("true", "true", "expected a weight such as 0.1, or a table with `weight`, found true or false"),
+        ("0", "0", "the new version is compared with the one in force: a weight between 0 and 1"),
+        ("1.0", "1.0", "the new version is compared with the one in force: a weight between 0 and 1"),
+        ("{ for = '5m' }", "{ for = '5m' }", "the key `weight` is missing"),
+        ("{ weight = 0.1, form = '5m' }", "form", "unknown key `form`"),
+        ("{ weight = 0.1, requests = 0 }", "0", "expected a whole number from 1 to 4294967295"),
     ] {
         let found = problems(&format!("[plugins.a]\ncanary = {written}"));
         let is_it =
@@ -704,10 +704,10 @@ fn a_value_of_the_wrong_kind_is_told_in_the_words_of_toml() {
             "plugins.a.breaker = 5",
             "5",
             "expected a table, found a whole number",
-            "the keys of this table are `failures`, `pause`, `pause-max`, `share`",
+            "the keys of this table are `failures`, `pause`, `pause-max`, `cpu-share`",
         ),
         (
-            "plugins.a.breaker.share = 0",
+            "plugins.a.breaker.cpu-share = 0",
             "0",
             "without any time it cannot be asked: write a share above 0, such as 0.1",
             "",

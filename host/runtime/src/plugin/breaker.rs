@@ -117,7 +117,7 @@ impl Breaker {
 
     /// A call has taken so much of the worker's time, by the sample.
     pub fn spend(&self, time: Duration, now: fn() -> Duration) {
-        if let Some(share) = self.settings.share
+        if let Some(share) = self.settings.cpu_share
             && !time.is_zero()
         {
             self.settle(time, share.get(), now());
@@ -246,7 +246,7 @@ mod tests {
             failures: NonZero::new(3).unwrap(),
             pause: crate::config::Duration::from_secs(2),
             pause_max: crate::config::Duration::from_secs(5),
-            share: Some(Share::new(0.25)),
+            cpu_share: Some(Share::new(0.25)),
         };
         Breaker::new("test".into(), settings, Arc::default())
     }

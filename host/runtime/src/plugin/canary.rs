@@ -258,7 +258,7 @@ pub fn write_canaries<'a>(
 ) {
     type Count = fn(Seen) -> u64;
     let help = "The share of requests that a new version decides, of plugins that try one.";
-    page.gauge("tollgate_plugin_canary_share", help, |family| {
+    page.gauge("tollgate_plugin_canary_weight", help, |family| {
         for (plugin, share, _) in all.clone() {
             family.row(&[("plugin", plugin)], share);
         }

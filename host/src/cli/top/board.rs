@@ -359,7 +359,7 @@ fn plugins(rates: &Rates<'_>) -> Sheet {
         vec![
             name.clone(),
             text(plugin, "digest").chars().take(12).collect(),
-            match plugin["canary"]["share"].as_f64() {
+            match plugin["canary"]["weight"].as_f64() {
                 Some(share) => format!("canary {} %", share * 100.0),
                 None => text(&plugin["last-load"], "outcome"),
             },
@@ -469,7 +469,7 @@ mod tests {
             keys    0123456789ab  refused    open        20.0         3   0.013   7.81          2  3072\n";
         assert_eq!(board.plain(), expected);
         let mut tries = reading(start, 5);
-        tries.plugins["plugins"][0]["canary"] = json!({ "share": 0.25 });
+        tries.plugins["plugins"][0]["canary"] = json!({ "weight": 0.25 });
         assert!(Board::new(tries, None).plain().contains("keys    0123456789ab  canary 25 %"));
         let alone = Board::new(reading(start, 5), None).plain();
         assert!(alone.contains("[::]:80     3         9        0         5      -\n"), "{alone}");
