@@ -400,6 +400,14 @@ impl Server {
             },
         };
         versions.allow(name, Some(from));
+        // What is in force is as it was, and nothing says any more that it was refused.
+        if let Err(error) =
+            self.replace_alone(before.config.clone(), before.source.clone(), Unneeded::Now).await
+        {
+            let error = with_sources(&error);
+            tracing::warn!(plugin = name, error, "the plugin was not loaded again after a refused rollback");
+        }
+        tracing::warn!(plugin = name, version = %to, serving = %from, error = refused, "rollback refused");
         Err(RollBackError::Refused { version: to, reason: refused })
     }
 

@@ -615,9 +615,18 @@ async fn endpoints_follow_the_leases_of_a_real_etcd() {
     etcd.kill().await.unwrap();
     has_failed(&proxy, 0).await;
     hosts_are(&proxy, &["127.0.0.2:80"]).await;
-    let Some(_again) = start_etcd(folder.path(), port).await else { return };
+    let Some(mut again) = start_etcd(folder.path(), port).await else { return };
     put("c", "127.0.0.4:80", &json!(0)).await;
     hosts_are(&proxy, &["127.0.0.2:80", "127.0.0.4:80"]).await;
+
+    // It comes back without its data, so that its revisions begin anew: that is seen when the watch is, and not when it has
+    // been silent for a minute.
+    again.kill().await.unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    let Some(_anew) = start_etcd(empty.path(), port).await else { return };
+    put("d", "127.0.0.5:80", &json!(0)).await;
+    let seen = tokio::time::timeout(Duration::from_secs(30), hosts_are(&proxy, &["127.0.0.5:80"]));
+    seen.await.expect("the keys are read anew");
 }
 
 #[tokio::test]

@@ -78,8 +78,6 @@ impl Builder {
             let candidate = candidate.filter(|candidate| candidate.digest() == digest);
             let ended = candidate.and_then(|candidate| candidate.comparison.ended());
             let (stage, reason) = rolled_back(digest, kept, ended);
-            self.loads.note(name, stage);
-            tracing::warn!(plugin = name, "{reason}");
             Refused { stage, reason, at: SystemTime::now(), replaced: Some((digest, kept)) }
         });
         let bytes = self.kept(kept, table, config)?;

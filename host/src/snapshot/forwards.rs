@@ -84,9 +84,17 @@ fn is_granted_what_it_names(
     let is_router =
         shipped::find("router").is_some_and(|router| Digest::of(router) == loaded.plugin.code.digest());
     if is_router && !missing.is_empty() {
-        let unknown = missing.iter().filter(|upstream| !upstreams.contains_key(**upstream));
-        let unknown: String =
-            unknown.map(|upstream| format!("; there is no upstream `{upstream}`")).collect();
+        let is_unknown = |upstream: &&&str| !upstreams.contains_key(**upstream);
+        let unknown: String = missing
+            .iter()
+            .filter(is_unknown)
+            .map(|upstream| format!("; there is no upstream `{upstream}`"))
+            .collect();
+        // To be granted what is not there would help nobody.
+        let misspelt = missing.iter().find(is_unknown).map(|upstream| {
+            let written = toml::Spanned::new(0..0, (*upstream).to_owned());
+            nearest(&written, upstreams.keys().map(|name| &**name), "upstreams")
+        });
         let all = missing.iter().map(|upstream| format!("{upstream:?}")).collect::<Vec<_>>().join(", ");
         let message = format!(
             "the plugin `{name}` sends requests to upstreams that it has not been granted: {all}{unknown}"
@@ -96,7 +104,8 @@ fn is_granted_what_it_names(
             .filter(|_| !loaded.is_beside())
             .map_or_else(|| Problem::general(message.clone()), |span| Problem::at(span, message.clone()));
         let place = loaded.place();
-        problems.push(problem.help(format!("write grants = {{ upstreams = [{all}] }} {place}")));
+        let grants = || format!("write grants = {{ upstreams = [{all}] }} {place}");
+        problems.push(problem.help(misspelt.unwrap_or_else(grants)));
         return;
     }
     for upstream in missing.into_iter().filter(|upstream| upstreams.contains_key(*upstream)) {

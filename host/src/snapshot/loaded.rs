@@ -134,6 +134,18 @@ impl Loaded {
                 "plugin loaded"
             );
         }
+        // That another serves in the place of a version that was rolled back is so only now.
+        let is_known = |refused: &Refused| {
+            let known = before.and_then(|before| before.refused.as_ref());
+            known.is_some_and(|known| known.at == refused.at)
+        };
+        if let Some(refused) = &self.refused
+            && refused.replaced.is_some()
+            && !is_known(refused)
+        {
+            loads.note(plugin, refused.stage);
+            tracing::warn!(plugin, "{}", refused.reason);
+        }
         let was_tried = |candidate: &Candidate| {
             let before = before.and_then(|before| before.candidate.as_ref());
             before.is_some_and(|before| Arc::ptr_eq(&before.comparison, &candidate.comparison))
