@@ -365,6 +365,9 @@ async fn a_version_that_cannot_serve_again_leaves_the_one_in_force() {
     assert_eq!(answer.status, 422, "{answer:?}");
     assert!(answer.text().contains("cannot serve again"), "{answer:?}");
     assert_eq!(proxy.get("/", &[]).await.text(), version(1));
+    assert_eq!(told(&proxy).await["last-load"]["outcome"], "in-force");
+    assert_eq!(logged(&["no-way-back", "rollback refused"]).len(), 1);
+    assert_eq!(logged(&["no-way-back", "serves in its place"]), [""; 0], "nothing of that is so");
     proxy.reload_files().await.expect("the configuration is fine");
     assert_eq!(told(&proxy).await["last-load"]["outcome"], "in-force");
 }
