@@ -757,7 +757,7 @@ async fn the_reset_of_a_stream_is_counted_by_its_code() {
 
 /// The metrics of the listeners.
 fn metrics(proxy: &Proxy) -> String {
-    let mut page = tollgate::telemetry::Page::new(tollgate::telemetry::metrics::Format::Prometheus);
+    let mut page = tollgate::telemetry::Page::new(tollgate::telemetry::Format::Prometheus);
     tollgate::telemetry::traffic::write_listeners(&mut page, &proxy.server().traffic());
     page.finish()
 }

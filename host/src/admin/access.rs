@@ -7,11 +7,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header, uri::Authority};
 use subtle::ConstantTimeEq;
 
-use super::{AdminResponse, problem::Problem};
+use super::problem::Problem;
 use crate::{config::Token, server::Server};
 
 /// Why somebody may not ask.
@@ -29,7 +29,7 @@ pub(super) enum Denied {
 }
 
 impl Denied {
-    pub fn into_answer(self) -> AdminResponse {
+    pub fn into_answer(self) -> Response {
         let status = match self {
             Self::NoToken => StatusCode::UNAUTHORIZED,
             Self::OtherHost => StatusCode::MISDIRECTED_REQUEST,

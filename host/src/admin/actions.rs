@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde_json::json;
 
 use super::{
-    Context,
+    context::Context,
     problem::{Place, Problem},
 };
 use crate::{

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use crate::{cache::store::Purge, server::Server};
+use crate::{cache::purge::Purge, server::Server};
 
 /// What is meant: one of the first three, or `all`.
 #[derive(Debug, Default, Deserialize)]

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
 
-use super::Context;
+use super::context::Context;
 use crate::config;
 
 /// The configuration in force as it was written: variables stand as they are, and what may be secret does not.

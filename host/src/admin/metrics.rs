@@ -13,8 +13,7 @@ use crate::{
     server::Server,
     snapshot::{Loaded, write_loads},
     telemetry::{
-        self, Page,
-        metrics::Format,
+        self, Format, Page,
         traffic::{write_listeners, write_routes},
     },
     upstream::write_upstreams,

@@ -8,6 +8,7 @@ mod access;
 mod actions;
 mod cache;
 mod config;
+mod context;
 mod explain;
 mod health;
 mod metrics;
@@ -20,21 +21,16 @@ mod room;
 mod status;
 mod upstreams;
 
-use std::{
-    convert::Infallible,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{DefaultBodyLimit, FromRef},
-    response::IntoResponse,
+    extract::DefaultBodyLimit,
+    response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post, put},
 };
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -51,8 +47,8 @@ use crate::{
     server::Server,
     telemetry::sampled,
 };
+use context::Context;
 use problem::Problem;
-use recent::Recent;
 use room::{Admitted, Room};
 
 /// From one request to the end of the head of the next.
@@ -66,21 +62,6 @@ const LARGEST_BODY: usize = 2 << 20;
 
 /// Probes, which are answered at once, however many other requests there are.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
-
-/// What endpoints work with.
-#[derive(Debug, Clone)]
-struct Context {
-    server: Arc<Server>,
-    /// What a reload reads.
-    config: Option<Arc<Path>>,
-    recent: Arc<Recent>,
-}
-
-impl FromRef<Context> for Arc<Server> {
-    fn from_ref(context: &Context) -> Self {
-        context.server.clone()
-    }
-}
 
 /// Everything there is. Whoever asks for a thing with a token where one is wanted, or from this machine.
 fn endpoints() -> Router<Context> {
@@ -199,7 +180,7 @@ async fn serve(server: Arc<Server>, router: Router, stream: TcpStream, seated: &
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(router: &Router, request: Request<Incoming>, room: &Room) -> AdminResponse {
+async fn answer(router: &Router, request: Request<Incoming>, room: &Room) -> Response {
     let (head, body) = request.into_parts();
     if PROBES.contains(&head.uri.path()) {
         // Nobody waits for a body that a probe may still send.
@@ -223,9 +204,7 @@ async fn answer(router: &Router, request: Request<Incoming>, room: &Room) -> Adm
     }
 }
 
-async fn ask(router: &Router, request: Request<Body>) -> AdminResponse {
+async fn ask(router: &Router, request: Request<Body>) -> Response {
     let Ok(answer) = TowerToHyperService::new(router.clone()).call(request).await;
     answer
 }
-
-type AdminResponse = Response<Body>;

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::{
-    Context,
+    context::Context,
     problem::Problem,
     recent::Sample,
     status::{milliseconds, timestamp},

@@ -11,7 +11,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Context,
+    context::Context,
     problem::Problem,
     recent::Sample,
     status::{ago, milliseconds},

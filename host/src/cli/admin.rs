@@ -46,6 +46,14 @@ pub(super) fn expect(answer: &Value, key: &str, admin: &Admin) -> anyhow::Result
     Ok(())
 }
 
+/// A name as a segment of a path: what is not unreserved (RFC 3986, section 2.3) is percent-encoded.
+pub(super) fn encoded(name: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let encode =
+        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    name.bytes().map(encode).collect()
+}
+
 /// An admin API that is asked.
 #[derive(Debug)]
 pub(super) struct Admin {

@@ -28,6 +28,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::{arguments, output::say};
 use register::{RegisterArguments, Registration};
 
 #[derive(Debug, Args)]
@@ -39,15 +40,10 @@ pub(super) struct BackendArguments {
     #[arg(long)]
     name: Option<String>,
     /// How long every answer takes, such as 20ms
-    #[arg(long, value_parser = duration, default_value = "0ms")]
+    #[arg(long, value_parser = arguments::duration, default_value = "0ms")]
     delay: Duration,
     #[command(flatten)]
     register: RegisterArguments,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration: jiff::SignedDuration = text.parse().map_err(|_| "write a duration such as 20ms or 1s")?;
-    duration.try_into().map_err(|_| "a delay cannot be negative".into())
 }
 
 pub(super) async fn run(arguments: BackendArguments) -> anyhow::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{RunArguments, run};
+use super::{arguments::RunArguments, output::say, run};
 use crate::{
     config,
     plugin::{Engine, EngineSettings},

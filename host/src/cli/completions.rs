@@ -3,6 +3,8 @@
 use clap::Args;
 use clap_complete::{Shell, generate};
 
+use super::output::say;
+
 #[derive(Debug, Args)]
 pub(super) struct CompletionsArguments {
     /// The shell that is to complete

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::{Usage, backend::Backend, run};
+use super::{arguments::Usage, backend::Backend, output::say, run};
 use crate::{
     address::Address,
     admin, config,

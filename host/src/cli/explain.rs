@@ -11,7 +11,10 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::admin::{AdminArguments, expect};
+use super::{
+    admin::{AdminArguments, expect},
+    output::say,
+};
 use crate::file;
 
 #[derive(Debug, Args)]

@@ -2,20 +2,14 @@
 //!
 //! The only place that prints, ends the process, and uses `anyhow`.
 
-/// Prints a line. That whoever reads has seen enough, as `head` has, is no error.
-macro_rules! say {
-    ($($line:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stdout(), $($line)*);
-    }};
-}
-
 mod admin;
+mod arguments;
 mod backend;
 mod check;
 mod completions;
 mod demo;
 mod explain;
+mod output;
 mod plugin;
 mod run;
 mod schema;
@@ -30,6 +24,7 @@ use crate::{
     plugin as plugin_engine, server,
     telemetry::{self, LogFormat, LogLevelError},
 };
+use arguments::{RunArguments, Usage};
 
 /// A reverse proxy whose policies are WebAssembly components.
 #[derive(Debug, Parser)]
@@ -65,26 +60,6 @@ enum Command {
     /// Write, test and look into plugins
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-}
-
-/// The configuration, if nothing else is said.
-const CONFIG: &str = "config.toml";
-
-#[derive(Debug, Args)]
-struct RunArguments {
-    /// The configuration; config.toml if absent
-    #[arg(long, short, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The same, without `--config`
-    #[arg(value_name = "FILE", conflicts_with = "config")]
-    file: Option<PathBuf>,
-}
-
-impl RunArguments {
-    /// The configuration that is meant.
-    fn config(self) -> PathBuf {
-        self.config.or(self.file).unwrap_or_else(|| CONFIG.into())
-    }
 }
 
 impl Command {
@@ -195,11 +170,6 @@ fn show(error: &anyhow::Error) {
         None => eprintln!("error: {}", telemetry::with_sources(&**error)),
     }
 }
-
-/// Arguments that make no sense together, or to this command.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Usage(String);
 
 /// Whether the user has to change something before it is worth another try.
 fn is_the_users(error: &anyhow::Error) -> bool {

@@ -4,7 +4,7 @@ use std::{io, path::Path, pin::pin, sync::Arc, time::Duration};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::RunArguments;
+use super::arguments::RunArguments;
 use crate::{
     admin, config,
     plugin::Compiler,

@@ -1,5 +1,6 @@
 //! `tollgate schema`
 
+use super::output::say;
 use crate::config;
 
 pub(super) fn run() {

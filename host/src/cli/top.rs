@@ -13,7 +13,10 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
 };
 
-use super::admin::{Admin, AdminArguments, expect};
+use super::{
+    admin::{Admin, AdminArguments, expect},
+    output::say,
+};
 use board::{Board, Reading};
 
 #[derive(Debug, Args)]

@@ -16,9 +16,8 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    http2,
-    tcp::Client,
-    tls,
+    client::Client,
+    http2, tls,
     wire::{Refused, SCRATCH, Scratch, Wire},
 };
 use crate::{

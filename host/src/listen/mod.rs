@@ -1,9 +1,11 @@
 //! How does a connection become requests?
 //!
-//! [`tcp`] binds and accepts, also sockets of Unix ([`unix`]), up to what [`clients`] allows each; [`tls`] shakes hands where it is spoken; [`wire`] reads and writes, and lets nothing
-//! through whose beginning and end two readers could see differently ([`framing`]); [`http`] hands the requests to
-//! the proxy. [`http2`] does all of this for HTTP/2, with an eye on its frames.
+//! [`tcp`] binds and accepts, also sockets of Unix ([`unix`]), up to what [`clients`] allows each ([`client`]); [`tls`]
+//! shakes hands where it is spoken; [`wire`] reads and writes, and lets nothing through whose beginning and end two readers
+//! could see differently ([`framing`]); [`http`] hands the requests to the proxy. [`http2`] does all of this for HTTP/2, with
+//! an eye on its frames.
 
+mod client;
 mod clients;
 pub mod framing;
 mod http;

@@ -28,6 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    client::Client,
     clients::{Clients, Entered},
     http::Server,
     unix::{self, SocketFile},
@@ -39,7 +40,7 @@ use crate::{
     config::Listener,
     descriptors,
     live::{Counted, Gauge, Worker},
-    proxy::{Connection, Peer},
+    proxy::Connection,
     proxy_protocol::{Fault, ProxyHeader},
     socket::Socket,
     telemetry::{
@@ -50,7 +51,7 @@ use crate::{
 };
 
 /// Connections that wait to be accepted.
-pub(super) const BACKLOG: i32 = 1024;
+const BACKLOG: i32 = 1024;
 
 /// Cannot accept connections.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +212,7 @@ impl Sockets {
     fn bind_unix(path: &Arc<Path>, mode: Option<u32>, workers: usize) -> Result<Self, BindError> {
         let address = Address::Unix(path.clone());
         let error = |error| BindError::new(address.clone(), error);
-        let (first, file) = unix::bind(path, mode).map_err(error)?;
+        let (first, file) = unix::bind(path, mode, BACKLOG).map_err(error)?;
         let mut sockets = Vec::new();
         for _ in 1..workers {
             sockets.push(Listening::Unix(first.try_clone().map_err(error)?));
@@ -396,24 +397,6 @@ struct Arrival {
     address: Caller<SocketAddr>,
     listener: Arc<Listener>,
     tls: Option<Arc<Termination>>,
-}
-
-/// Whose connection it is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Client {
-    pub address: Caller<SocketAddr>,
-    /// Where it has connected to, if somebody wants to know.
-    destination: Option<SocketAddr>,
-    /// Whether it may speak for clients of its own.
-    is_trusted: bool,
-}
-
-impl Client {
-    pub fn peer(self, scheme: &'static str) -> Peer {
-        let mut peer = Peer::new(self.address, scheme, self.is_trusted);
-        peer.destination = self.destination;
-        peer
-    }
 }
 
 /// What a connection is counted in for as long as it lives: of the process, of the listener.

@@ -12,8 +12,6 @@ use std::{
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::tcp::BACKLOG;
-
 /// A socket in the file system. Its file goes when this does, unless it has become another's.
 #[derive(Debug)]
 pub(super) struct SocketFile {
@@ -22,12 +20,12 @@ pub(super) struct SocketFile {
     identity: Mutex<Option<(u64, u64)>>,
 }
 
-/// Binds a socket. A file that nobody listens on any more is taken over; one that somebody listens on, or that is no
+/// Binds a socket, at which `backlog` connections may wait to be accepted. A file that nobody listens on any more is taken over; one that somebody listens on, or that is no
 /// socket, is an error.
 ///
 /// The file is made beside its place and moved there when all is done, so that nobody can connect before its mode
 /// is what it should be, and there is one at all times.
-pub(super) fn bind(path: &Path, mode: Option<u32>) -> io::Result<(UnixListener, SocketFile)> {
+pub(super) fn bind(path: &Path, mode: Option<u32>, backlog: i32) -> io::Result<(UnixListener, SocketFile)> {
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
@@ -42,7 +40,7 @@ pub(super) fn bind(path: &Path, mode: Option<u32>) -> io::Result<(UnixListener, 
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));
     let beside = PathBuf::from(beside);
-    let bound = bind_beside(path, &beside, mode);
+    let bound = bind_beside(path, &beside, mode, backlog);
     if bound.is_err() {
         // It need not have come so far that there is one.
         let _ = fs::remove_file(&beside);
@@ -50,7 +48,12 @@ pub(super) fn bind(path: &Path, mode: Option<u32>) -> io::Result<(UnixListener, 
     bound
 }
 
-fn bind_beside(path: &Path, beside: &Path, mode: Option<u32>) -> io::Result<(UnixListener, SocketFile)> {
+fn bind_beside(
+    path: &Path,
+    beside: &Path,
+    mode: Option<u32>,
+    backlog: i32,
+) -> io::Result<(UnixListener, SocketFile)> {
     // Of a process that had this number before.
     let _ = fs::remove_file(beside);
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -59,7 +62,7 @@ fn bind_beside(path: &Path, beside: &Path, mode: Option<u32>) -> io::Result<(Uni
     if let Some(mode) = mode {
         fs::set_permissions(beside, fs::Permissions::from_mode(mode))?;
     }
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     fs::rename(beside, path)?;
     let found = fs::symlink_metadata(path)?;
     let identity = Mutex::new(Some((found.dev(), found.ino())));

@@ -1,15 +1,17 @@
 //! What does the outside get to know?
 //!
-//! Here is the log. What is counted, and how others add to it, is told in [`metrics`]; what is counted of
-//! requests and connections in [`traffic`].
+//! Here is the log. What is counted, and how others add to it, is told in [`metrics`], how it is written in
+//! [`exposition`]; what is counted of requests and connections in [`traffic`].
 
+mod exposition;
 mod histogram;
 pub mod metrics;
 mod sampler;
 pub mod traffic;
 
+pub use exposition::{Format, Page};
 pub use histogram::{Distribution, Histogram, Timed};
-pub use metrics::{Counter, Page, Part, PerWorker, Tally, Writer};
+pub use metrics::{Counter, Part, PerWorker, Tally, Writer};
 pub use sampler::sampled;
 pub use sampler::{Admitted, admit};
 

@@ -28,8 +28,9 @@ use super::{
     file::{self, Damaged, Head},
     key::Key,
     policy::{Selection, Time},
-    store::{Purge, Store},
+    purge::Purge,
     stored::Stored,
+    voided::Voids,
 };
 use crate::{
     drain::Drain,
@@ -64,8 +65,8 @@ struct Shared {
     reading: Semaphore,
     /// Tells files apart that are written in the same millisecond.
     next: AtomicU64,
-    /// The store above it, which knows what is void; another after a reload.
-    store: Mutex<Weak<Store>>,
+    /// What the store above it knows to be void; another after a reload.
+    voids: Mutex<Weak<Voids>>,
     counts: Counts,
 }
 
@@ -187,16 +188,16 @@ impl Disk {
             waiting: AtomicU64::new(0),
             reading: Semaphore::new(Self::READING),
             next: AtomicU64::new(0),
-            store: Mutex::default(),
+            voids: Mutex::default(),
             counts: Counts::default(),
         };
         let (orders, received) = mpsc::channel(Self::QUEUE);
         Self { shared: Arc::new(shared), orders, received: Mutex::new(Some(received)) }
     }
 
-    /// Has files written and removed for this store, and what is there already found.
-    pub fn keep(&self, store: &Arc<Store>, drain: &Drain) {
-        *lock(&self.shared.store) = Arc::downgrade(store);
+    /// Has files written and removed for the store that these are the voids of, and what is there already found.
+    pub fn keep(&self, voids: &Arc<Voids>, drain: &Drain) {
+        *lock(&self.shared.voids) = Arc::downgrade(voids);
         if let Some(received) = lock(&self.received).take() {
             let keeper = Keeper { shared: self.shared.clone() };
             drain.spawn(keeper.run(received, drain.clone()));
@@ -551,9 +552,9 @@ impl Keeper {
                     selection: stored.selection.clone(),
                     tags: stored.tags.clone(),
                 };
-                let store = lock(&shared.store).upgrade();
-                if !store
-                    .is_some_and(|store| store.unless_voided(&key, asked, || shared.put(key.clone(), file)))
+                let voids = lock(&shared.voids).upgrade();
+                if !voids
+                    .is_some_and(|voids| voids.unless_voided(&key, asked, || shared.put(key.clone(), file)))
                 {
                     shared.doomed.add(std::iter::once(name));
                 }

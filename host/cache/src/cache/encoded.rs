@@ -3,25 +3,10 @@
 //! Each encoding is made once, by the first who asks for it; whoever asks meanwhile reads along. It counts in the
 //! weight of the stored response from when it is complete, and goes with it.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{
-    fill::Stream,
-    key::Key,
-    store::Store,
-    stored::{Stored, StoredBody},
-};
+use super::{body::StoredBody, key::Key, store::Store, stored::Stored, stream::Stream};
 use crate::config::Encoding;
-
-/// The encoded forms of one body.
-#[derive(Debug, Default)]
-pub struct Encoded([Form; Encoding::ALL.len()]);
-
-#[derive(Debug, Default)]
-struct Form {
-    made: OnceLock<StoredBody>,
-    coming: Mutex<Option<Arc<Stream>>>,
-}
 
 /// A stored response that goes to a client, and where it is stored.
 #[derive(Debug, Clone)]
@@ -46,24 +31,6 @@ pub struct Making {
     kept: Kept,
     encoding: Encoding,
     pub stream: Arc<Stream>,
-}
-
-impl Encoded {
-    /// Bytes that the forms take in memory.
-    pub fn size(&self) -> usize {
-        let made = self.0.iter().filter_map(|form| form.made.get());
-        made.map(|body| body.len() as usize + body.pieces().len() * 64).sum()
-    }
-
-    fn form(&self, encoding: Encoding) -> &Form {
-        let index = match encoding {
-            Encoding::Gzip => 0,
-            Encoding::Deflate => 1,
-            Encoding::Brotli => 2,
-            Encoding::Zstd => 3,
-        };
-        &self.0[index]
-    }
 }
 
 impl Kept {

@@ -14,9 +14,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::{
+    body::StoredBody,
     key::Key,
     policy::{Freshness, Selection, Time},
-    stored::{Stored, StoredBody, is_whole},
+    stored::{Stored, is_whole},
 };
 
 /// Another form gets another mark, and files of this one are then dropped as damaged.

@@ -1,18 +1,24 @@
 //! May this be answered from, or kept in, the cache?
 //!
-//! [`policy`] decides, [`store`] keeps what is stored in memory, [`disk`] what survives the
-//! process; [`fill`] is what is being fetched, [`encoded`] what is made of it. What happens to a request in this is told in `proxy/cached.rs`.
+//! [`policy`] decides, [`store`] keeps what is stored in memory, [`disk`] what survives the process; [`fill`] is what is
+//! being fetched, [`encoded`] what is made of it. What happens to a request in this is told in `proxy/cached.rs`.
 
+pub mod body;
 pub mod disk;
 pub mod encoded;
 mod file;
 pub mod fill;
+mod forms;
 pub mod key;
 pub mod policy;
+pub mod purge;
 pub mod status;
 pub mod store;
 pub mod stored;
+pub mod stream;
 pub mod unkeyed;
+mod voided;
+mod wakers;
 
 use std::{
     path::Path,
@@ -30,8 +36,9 @@ use crate::{
 use disk::Disk;
 use key::KeyRules;
 use policy::{Lifetimes, Terms, Time};
+use purge::Purge;
 pub use status::Served;
-use store::{Purge, Store};
+use store::Store;
 
 /// The cache of a proxy. Outlives the generations.
 #[derive(Debug)]
@@ -135,7 +142,7 @@ impl Cache {
     /// Has what is on disk looked after. Further calls do nothing.
     pub fn keep(&self, drain: &Drain) {
         if let Some(disk) = self.store.disk() {
-            disk.keep(&self.store, drain);
+            disk.keep(self.store.voids(), drain);
         }
     }
 

@@ -2,42 +2,31 @@
 //!
 //! One store for all workers, in shards. What is used once only makes room for what is used again (S3-FIFO).
 
-use std::{
-    hash::BuildHasher,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::sync::Arc;
 
 use http::HeaderMap;
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync};
-use rustc_hash::FxHashMap;
+use quick_cache::{OptionsBuilder, Weighter, sync};
 
 use super::{
     disk::Disk,
-    fill::{Fill, Filling},
+    fill::{Fetches, FillResult, Filling},
     key::Key,
     policy::{Selection, Time},
+    purge::Purge,
     stored::{Stored, is_whole},
+    voided::Voids,
 };
 
 /// Stored responses, by key.
 #[derive(Debug)]
 pub struct Store {
     resources: sync::Cache<Key, Resource, ByBytes>,
-    hasher: DefaultHashBuilder,
-    /// Held while a resource is replaced by another that was made of it, by the hash of the key.
-    writing: [Mutex<()>; STRIPES],
-    /// What is being fetched, by the hash of the key.
-    filling: [Mutex<FxHashMap<Key, Arc<Fill>>>; STRIPES],
-    /// When what is stored under a hash was last declared void: a response that was asked for before is not stored.
-    voided: Box<[AtomicU64]>,
+    fetches: Arc<Fetches>,
+    /// A response that was asked for before is not stored.
+    voids: Arc<Voids>,
     /// What is stored is written there as well.
     disk: Option<Arc<Disk>>,
 }
-
-const STRIPES: usize = 16;
 
 /// What is known of a key: the stored responses to it, which differ in what they vary by, the newest first.
 #[derive(Debug, Clone, Default)]
@@ -62,17 +51,6 @@ impl Weighter<Key, Resource> for ByBytes {
     fn weight(&self, _: &Key, resource: &Resource) -> u64 {
         resource.0.size.max(self.least)
     }
-}
-
-/// Which stored responses are meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purge<'a> {
-    All,
-    /// Those with this URL.
-    Url(&'a str),
-    /// Those whose URL begins so.
-    Prefix(&'a str),
-    Tag(&'a str),
 }
 
 impl Resource {
@@ -113,14 +91,11 @@ impl Store {
             .weight_capacity(memory)
             .build()
             .expect("both numbers are given");
-        let hasher = DefaultHashBuilder::default();
         let weigher = ByBytes { least: (memory / entries.max(1) as u64).max(1) };
         Self {
-            resources: sync::Cache::with_options(options, weigher, hasher.clone(), Default::default()),
-            hasher,
-            writing: Default::default(),
-            filling: Default::default(),
-            voided: (0..4096).map(|_| AtomicU64::new(0)).collect(),
+            resources: sync::Cache::with_options(options, weigher, Default::default(), Default::default()),
+            fetches: Arc::default(),
+            voids: Arc::default(),
             disk,
         }
     }
@@ -132,7 +107,7 @@ impl Store {
     /// Stores a response in the place of those to the same requests, unless its body is not the whole that its fields
     /// announce, or what it answers was declared void after `asked`. Whether it was stored.
     pub fn put(&self, key: &Key, stored: Arc<Stored>, asked: Time) -> bool {
-        if !is_whole(&stored.headers, stored.body.len()) || self.is_voided(key, asked) {
+        if !is_whole(&stored.headers, stored.body.len()) || self.voids.is_voided(key, asked) {
             return false;
         }
         if let Some(disk) = &self.disk {
@@ -154,12 +129,7 @@ impl Store {
 
     /// Finds what is on disk for requests like this one, and puts it in memory. Of many that ask at once one reads;
     /// at most `waiters` wait for it.
-    pub async fn from_disk(
-        self: &Arc<Self>,
-        key: &Key,
-        request: &HeaderMap,
-        waiters: usize,
-    ) -> Option<Arc<Stored>> {
+    pub async fn from_disk(&self, key: &Key, request: &HeaderMap, waiters: usize) -> Option<Arc<Stored>> {
         let disk = self.disk.as_ref().filter(|disk| disk.may_have(key, request))?;
         let reading = key.on_disk();
         let lead = match self.fill(&reading) {
@@ -172,12 +142,12 @@ impl Store {
         let asked = Time::now();
         let stored = disk.read(key, request).await;
         if let Some(stored) = &stored {
-            if self.is_voided(key, asked) {
+            if self.voids.is_voided(key, asked) {
                 return None;
             }
             self.put_in_memory(key, stored.clone());
         }
-        lead.end(super::fill::FillResult::Passed);
+        lead.end(FillResult::Passed);
         stored
     }
 
@@ -185,19 +155,9 @@ impl Store {
         self.disk.as_ref()
     }
 
-    /// Does something about what was asked for then, unless it was declared void since. Whether it was done.
-    pub(super) fn unless_voided(&self, key: &Key, asked: Time, call: impl FnOnce()) -> bool {
-        let _writing = self.writing(key);
-        let is_valid = !self.is_voided(key, asked);
-        if is_valid {
-            call();
-        }
-        is_valid
-    }
-
-    fn is_voided(&self, key: &Key, asked: Time) -> bool {
-        let voided = self.voided_at(key).load(Ordering::Acquire);
-        voided != 0 && asked.0 <= voided
+    /// What was declared void, for whoever stores the same elsewhere.
+    pub(super) fn voids(&self) -> &Arc<Voids> {
+        &self.voids
     }
 
     /// Puts a renewed response in the place of the one it was made of, if that is still there.
@@ -238,8 +198,8 @@ impl Store {
 
     /// Drops all that is stored for a key. What is being fetched is not stored either.
     pub fn invalidate(&self, key: &Key, now: Time) {
-        self.voided_at(key).fetch_max(now.0, Ordering::AcqRel);
-        let _writing = self.writing(key);
+        self.voids.void(key, now);
+        let _writing = self.voids.writing(key);
         self.resources.remove(key);
         if let Some(disk) = &self.disk {
             disk.invalidate(key, now);
@@ -250,9 +210,7 @@ impl Store {
     /// were.
     pub fn purge(&self, meant: Purge<'_>, soft: bool, now: Time) -> usize {
         // What is on its way may be meant too, and its tags are not known yet.
-        for voided in &self.voided {
-            voided.fetch_max(now.0, Ordering::AcqRel);
-        }
+        self.voids.void_all(now);
         // What is in memory as well counts there.
         let is_on_disk_only = |key: &Key, selection: &Selection| {
             self.resources
@@ -298,28 +256,12 @@ impl Store {
     }
 
     /// Whose turn it is to fetch what this key names.
-    pub fn fill(self: &Arc<Self>, key: &Key) -> Filling {
-        let mut filling = lock(&self.filling[self.stripe(key)]);
-        match filling.get(key) {
-            Some(fill) => Filling::Follow(fill.clone()),
-            None => {
-                let fill = Arc::new(Fill::default());
-                filling.insert(key.clone(), fill.clone());
-                Filling::Lead(super::fill::Lead::new(self.clone(), key.clone(), fill))
-            }
-        }
-    }
-
-    /// A fetch is over, or will not help others.
-    pub(super) fn filled(&self, key: &Key, fill: &Arc<Fill>) {
-        let mut filling = lock(&self.filling[self.stripe(key)]);
-        if filling.get(key).is_some_and(|current| Arc::ptr_eq(current, fill)) {
-            filling.remove(key);
-        }
+    pub fn fill(&self, key: &Key) -> Filling {
+        self.fetches.fill(key)
     }
 
     fn change(&self, key: &Key, change: impl FnOnce(&mut Known)) {
-        let _writing = self.writing(key);
+        let _writing = self.voids.writing(key);
         let mut known =
             self.resources.peek(key).map(|resource| Known::clone(&resource.0)).unwrap_or_default();
         change(&mut known);
@@ -331,41 +273,6 @@ impl Store {
             self.resources.insert(key.clone(), Resource(Arc::new(known)));
         }
     }
-
-    fn writing(&self, key: &Key) -> MutexGuard<'_, ()> {
-        lock(&self.writing[self.stripe(key)])
-    }
-
-    fn stripe(&self, key: &Key) -> usize {
-        self.hasher.hash_one(key) as usize % STRIPES
-    }
-
-    fn voided_at(&self, key: &Key) -> &AtomicU64 {
-        &self.voided[(self.hasher.hash_one(key) >> 32) as usize % self.voided.len()]
-    }
-}
-
-/// What a holder of the lock leaves is whole even if it panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Purge<'_> {
-    pub(super) fn may_mean(self, key: &Key) -> bool {
-        match self {
-            Self::All | Self::Tag(_) => true,
-            Self::Url(url) => key.url() == url,
-            Self::Prefix(prefix) => key.url().starts_with(prefix),
-        }
-    }
-
-    /// Whether it means what has these tags, of a key that it may mean.
-    pub(super) fn means(self, tags: &[Box<str>]) -> bool {
-        match self {
-            Self::All | Self::Url(_) | Self::Prefix(_) => true,
-            Self::Tag(tag) => tags.iter().any(|known| **known == *tag),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -375,8 +282,8 @@ mod tests {
 
     use super::*;
     use crate::cache::{
+        body::StoredBody,
         policy::{Freshness, Vary},
-        stored::StoredBody,
     };
 
     fn key(name: &str) -> Key {

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::super::admin::Admin;
+use crate::cli::{admin::Admin, arguments, output::say};
 
 /// With whom a backend registers, and as what.
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(in crate::cli) struct RegisterArguments {
     #[arg(long, default_value_t = 1, requires = "register")]
     weight: u32,
     /// How long the proxy keeps the backend if it does not renew, which it does three times as often
-    #[arg(long, value_parser = super::duration, default_value = "10s", requires = "register")]
+    #[arg(long, value_parser = arguments::duration, default_value = "10s", requires = "register")]
     lifetime: Duration,
     /// What the admin API wants to be shown; TOLLGATE_ADMIN_TOKEN of the environment if absent
     #[arg(long, requires = "register")]

@@ -11,6 +11,7 @@ use clap::Args;
 
 use super::print::{self, Colors};
 use crate::{
+    cli::output::say,
     config::ByteSize,
     plugin::{Compiler, Engine, EngineSettings, Hook},
     plugin_tests::{Picks, PluginUnderTest, Props, Step, TestFile, TestRun, settings, subject},

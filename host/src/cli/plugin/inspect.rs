@@ -6,7 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 
+use super::{engine::engine, print};
 use crate::{
+    cli::output::say,
     config::ByteSize,
     file,
     plugin::{Anatomy, Range},
@@ -33,14 +35,14 @@ pub(super) async fn run(arguments: InspectArguments) -> anyhow::Result<ExitCode>
         }
     };
     let anatomy = Anatomy::of(&bytes).with_context(|| path.display().to_string())?;
-    let verdict = super::engine()?.load(&bytes).map(drop).map_err(|error| with_sources(&error));
+    let verdict = engine()?.load(&bytes).map(drop).map_err(|error| with_sources(&error));
     if arguments.json {
         say!("{:#}", to_json(&anatomy, verdict.as_ref().err()));
     } else {
         tell(&anatomy);
         match &verdict {
             Ok(()) => say!("verdict:    this Tollgate can load it"),
-            Err(error) => say!("verdict:    {}", super::print::printable(error)),
+            Err(error) => say!("verdict:    {}", print::printable(error)),
         }
     }
     Ok(ExitCode::from(u8::from(verdict.is_err())))

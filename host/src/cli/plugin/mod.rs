@@ -1,6 +1,7 @@
 //! `tollgate plugin`
 
 mod bench;
+mod engine;
 mod inspect;
 mod new;
 mod print;
@@ -11,11 +12,6 @@ mod test;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-
-use crate::{
-    plugin::{Compiler, Engine, EngineSettings},
-    server::default_artifacts,
-};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
@@ -42,18 +38,4 @@ pub(super) async fn run(command: PluginCommand) -> anyhow::Result<ExitCode> {
         PluginCommand::Record(arguments) => record::run(arguments).await,
         PluginCommand::Rollback(arguments) => rollback::run(arguments).await,
     }
-}
-
-/// A name as a segment of a path: what is not unreserved (RFC 3986, section 2.3) is percent-encoded.
-fn encoded(name: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let encode =
-        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    name.bytes().map(encode).collect()
-}
-
-fn engine() -> anyhow::Result<Engine> {
-    let compiler = Compiler::own_executable();
-    Engine::new(&EngineSettings { workers: 1, artifacts: default_artifacts(), compiler })
-        .map_err(|error| anyhow::anyhow!("cannot start the plugin engine: {error}"))
 }

@@ -5,6 +5,8 @@ use std::{fs, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 
+use crate::cli::output::say;
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct NewArguments {
     /// What it is to be written in

@@ -3,6 +3,7 @@
 use std::{io::IsTerminal, time::Duration};
 
 use crate::{
+    cli::output::say,
     plugin::Logged,
     plugin_tests::{
         CaseReport, Difference, Level,

@@ -13,8 +13,13 @@ use http::Method;
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Value};
 
-use super::encoded;
-use crate::{cli::admin::AdminArguments, file};
+use crate::{
+    cli::{
+        admin::{AdminArguments, encoded},
+        output::say,
+    },
+    file,
+};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RecordArguments {

@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 use http::Method;
 
-use super::encoded;
-use crate::cli::admin::AdminArguments;
+use crate::cli::{
+    admin::{AdminArguments, encoded},
+    output::say,
+};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RollbackArguments {

@@ -14,8 +14,13 @@ use anyhow::Context;
 use clap::Args;
 use notify::{RecursiveMode, Watcher};
 
-use super::print::{self, Colors};
+use super::{
+    engine::engine,
+    inspect,
+    print::{self, Colors},
+};
 use crate::{
+    cli::output::say,
     plugin::Engine,
     plugin_tests::{
         PluginUnderTest, bless,
@@ -55,7 +60,7 @@ enum Result {
 }
 
 pub(super) async fn run(arguments: TestArguments) -> anyhow::Result<ExitCode> {
-    let engine = super::engine()?;
+    let engine = engine()?;
     if arguments.watch {
         return watch(&engine, &arguments);
     }
@@ -152,7 +157,7 @@ fn one(engine: &Engine, subject: &Subject, arguments: &TestArguments) -> anyhow:
     if let Some(soak) = &conformance.soak {
         print::soak(soak);
     }
-    super::inspect::tell_imports(&bytes);
+    inspect::tell_imports(&bytes);
     if !conformance.has_passed() {
         let is_environments = conformance.is_environments();
         result = result.max(if is_environments { Result::Environment } else { Result::Failed });

@@ -2,6 +2,8 @@
 //!
 //! A check asks it now and then, whether it gets requests or not, over a connection of its own that is kept.
 
+mod answer;
+mod error;
 mod grpc;
 
 use std::{
@@ -12,10 +14,8 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header, response, uri};
-use http_body::Body;
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header, uri};
 use hyper::{
-    body::Incoming,
     client::conn::{http1, http2},
     rt::Executor,
 };
@@ -23,7 +23,10 @@ use hyper_util::rt::TokioIo;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
-use super::{ConnectError, Endpoint, Event, Upstream, connect::dial, head, http2_pool, transport::Stream};
+use answer::{Read, Whole, read};
+use error::CheckError;
+
+use super::{Endpoint, Event, Upstream, connect::dial, connections::EndpointStream, head, http2_pool};
 use crate::{
     config::{self, CheckProtocol, Protocol},
     proxy_protocol::ProxyHeader,
@@ -32,31 +35,6 @@ use crate::{
 
 /// What checks call themselves.
 const OWN_NAME: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION"), " (health check)");
-
-/// What is read of an answer's body at most.
-const BODY: usize = 64 << 10;
-
-/// Why a check failed.
-#[derive(Debug, thiserror::Error)]
-enum CheckError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error("no answer")]
-    Exchange(#[from] hyper::Error),
-    /// Nothing of the question was written.
-    #[error("no answer")]
-    Unsent(#[source] hyper::Error),
-    #[error("took longer than {} ms", .0.as_millis())]
-    TimedOut(Duration),
-    #[error("answered {0}")]
-    Status(StatusCode),
-    #[error("the answer does not hold what it should")]
-    Body,
-    #[error("the call failed with grpc-status {0}")]
-    Grpc(String),
-    #[error("is not serving")]
-    NotServing,
-}
 
 /// Checks an endpoint for as long as it runs, and tells the upstream.
 pub(super) async fn run(upstream: Arc<Upstream>, endpoint: Arc<Endpoint>, settings: config::Health) {
@@ -150,7 +128,7 @@ struct Check<'a> {
 
 struct Kept {
     sender: http1::SendRequest<String>,
-    connection: Pin<Box<http1::Connection<TokioIo<Stream>, String>>>,
+    connection: Pin<Box<http1::Connection<TokioIo<EndpointStream>, String>>>,
 }
 
 impl Check<'_> {
@@ -162,7 +140,8 @@ impl Check<'_> {
             }
             CheckProtocol::Grpc => {
                 let stream = dial(self.endpoint, self.introduction, Protocol::H2).await?;
-                let answer = over_http2(stream, grpc::request(self.endpoint, self.settings)).await?;
+                let answer =
+                    over_http2(stream, grpc::request(self.endpoint, self.settings, OWN_NAME)).await?;
                 grpc::judge(&answer)
             }
             CheckProtocol::Http => {
@@ -260,7 +239,7 @@ impl Check<'_> {
 }
 
 /// Asks over a connection of HTTP/2, which is not kept.
-async fn over_http2(stream: Stream, request: Request<String>) -> Result<Whole, CheckError> {
+async fn over_http2(stream: EndpointStream, request: Request<String>) -> Result<Whole, CheckError> {
     let tasks = Tasks::default();
     let (mut sender, connection) = http2::Builder::new(tasks.clone())
         .max_header_list_size(http2_pool::HEAD)
@@ -319,32 +298,4 @@ fn judge(settings: &config::Health, status: StatusCode, body: &[u8]) -> Result<(
         Some(wanted) if memchr::memmem::find(body, wanted.as_bytes()).is_none() => Err(CheckError::Body),
         _ => Ok(()),
     }
-}
-
-/// An answer over HTTP/2, with the beginning of its body.
-struct Whole {
-    head: response::Parts,
-    body: Vec<u8>,
-    trailers: HeaderMap,
-}
-
-/// The beginning of a body, what came after it, and whether that is all of it.
-struct Read {
-    bytes: Vec<u8>,
-    trailers: HeaderMap,
-    is_whole: bool,
-}
-
-async fn read(mut body: Incoming) -> Result<Read, hyper::Error> {
-    let (mut bytes, mut trailers) = (Vec::new(), HeaderMap::new());
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        match frame?.into_data() {
-            Ok(data) => bytes.extend_from_slice(&data),
-            Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
-        }
-        if bytes.len() > BODY {
-            return Ok(Read { bytes, trailers, is_whole: false });
-        }
-    }
-    Ok(Read { bytes, trailers, is_whole: true })
 }

@@ -20,15 +20,14 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    ConnectionPermit, Endpoint,
-    connections::{Got, Waiter},
+    connections::{ConnectionPermit, EndpointStream, Got, Waiter},
+    endpoint::Endpoint,
     link::Link,
     reach,
     switched::Switched,
-    transport::{Scratch, SentHead, Stream, Transport},
+    transport::{Scratch, Sender, SentHead, Transport},
 };
 use crate::{
-    body::RequestBody,
     clock::{Clock, Elapsed, TICK},
     config::{Protocol, Reach},
     descriptors,
@@ -36,9 +35,6 @@ use crate::{
     proxy_protocol::ProxyHeader,
     tls,
 };
-
-/// Sends requests over one connection, one at a time.
-pub(super) type Sender = http1::SendRequest<RequestBody>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +117,7 @@ impl ConnectError {
 
 /// Spawns what drives a connection on which HTTP/1 is spoken.
 pub(super) async fn drive(
-    stream: Stream,
+    stream: EndpointStream,
     drain: &Drain,
     scratch: &Scratch,
 ) -> Result<(Sender, Rc<RefCell<SentHead>>), ConnectError> {
@@ -191,7 +187,7 @@ pub(super) async fn dial_patiently(
     permit: Option<ConnectionPermit>,
     clock: &Clock,
     limit: Duration,
-) -> Result<Stream, ConnectError> {
+) -> Result<EndpointStream, ConnectError> {
     let began = clock.now();
     loop {
         match dial(endpoint, introduction, protocol).await {
@@ -214,12 +210,12 @@ pub(super) async fn dial(
     endpoint: &Endpoint,
     introduction: Option<ProxyHeader>,
     protocol: Protocol,
-) -> Result<Stream, ConnectError> {
+) -> Result<EndpointStream, ConnectError> {
     if let Some(path) = endpoint.authority.socket() {
         let mut stream = UnixStream::connect(path).await.map_err(ConnectError::Connect)?;
         descriptors::leave_some(&stream).map_err(ConnectError::Connect)?;
         introduce(&mut stream, introduction).await?;
-        return Ok(Stream::Clear(stream.into()));
+        return Ok(EndpointStream::Clear(stream.into()));
     }
     let stream = match endpoint.fixed {
         Some(address) => connect_to(address).await,
@@ -238,7 +234,7 @@ pub(super) async fn dial(
     let mut stream = Link::from(stream);
     introduce(&mut stream, introduction).await?;
     if !endpoint.is_https {
-        return Ok(Stream::Clear(stream));
+        return Ok(EndpointStream::Clear(stream));
     }
     let (tls, name) = endpoint.tls.as_ref().ok_or(ConnectError::Nameless)?;
     let connector = TlsConnector::from(tls.config(protocol).clone());
@@ -246,7 +242,7 @@ pub(super) async fn dial(
     let stream = Box::pin(connector.connect(name.clone(), stream))
         .await
         .map_err(|error| ConnectError::Tls(tls::in_words(error)))?;
-    Ok(Stream::Private(Box::new(stream)))
+    Ok(EndpointStream::Private(Box::new(stream)))
 }
 
 /// Connects to the first of the addresses that takes a connection.

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::{Notify, oneshot};
 
-use super::transport::Stream;
+use super::stream::Stream;
 use crate::proxy_protocol::ProxyHeader;
 
 /// The connections to one endpoint, of all workers.
@@ -70,7 +70,7 @@ pub(super) enum Got {
     /// It may make a connection.
     Permit(ConnectionPermit),
     /// One from another worker, which is on no runtime.
-    Moved(Stream),
+    Moved(EndpointStream),
     /// One of its own worker: the worker's pool has it ready under this number.
     Local(u64),
 }
@@ -78,6 +78,9 @@ pub(super) enum Got {
 /// A connection counts for as long as this is there: until its socket is closed, which holds it (`link`).
 #[derive(Debug)]
 pub struct ConnectionPermit(Arc<Connections>);
+
+/// A connection to an endpoint that may have to count.
+pub(super) type EndpointStream = Stream<ConnectionPermit>;
 
 /// A connection without a request, for as long as this is there.
 #[derive(Debug)]
@@ -312,9 +315,17 @@ impl Drop for InLine {
 
 #[cfg(test)]
 mod tests {
-    use std::{task::Waker, thread};
+    use std::{
+        net,
+        sync::atomic::AtomicBool,
+        task::{Wake, Waker},
+        thread,
+    };
+
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::upstream::link::Link;
 
     const ANY: Wanted = Wanted { pool: 0, introduction: None, is_new: false, is_starved: false };
 
@@ -371,6 +382,39 @@ mod tests {
         assert!(connections.queue(1).is_err());
         drop(queued);
         assert!(connections.queue(1).is_ok() && connections.queue(0).is_err());
+    }
+
+    /// Looks, when somebody is told that there is room, whether the connection before has ended.
+    struct Look {
+        endpoint: net::TcpStream,
+        has_ended: AtomicBool,
+    }
+
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            let has_ended = self.endpoint.peek(&mut [0]).is_ok_and(|length| length == 0);
+            self.has_ended.store(has_ended, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_let_in_once_the_socket_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut link =
+            Link::<ConnectionPermit>::from(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let endpoint = listener.accept().await.unwrap().0.into_std().unwrap();
+        let (connections, worker) = (Connections::new(), Arc::new(Notify::new()));
+        connections.set_limit(1);
+        link.hold(connections.try_permit(&worker));
+        assert!(link.is_counted());
+        let wanted = Wanted { pool: 0, introduction: None, is_new: true, is_starved: false };
+        let mut waiting = connections.wait(wanted, &worker);
+        let look = Arc::new(Look { endpoint, has_ended: AtomicBool::new(false) });
+        let waker = Waker::from(look.clone());
+        assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(link);
+        assert!(matches!(waiting.await, Some(Got::Permit(_))));
+        assert!(look.has_ended.load(Ordering::SeqCst), "it was told before the socket was closed");
     }
 
     #[test]

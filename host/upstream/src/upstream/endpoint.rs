@@ -20,13 +20,13 @@ use super::{
     connections::Connections,
     counts::EndpointCounts,
     health::{Health, Measured},
-    next,
+    number,
     report::{self, Reported},
 };
 use crate::{
     config::{self, EndpointAddress, Protocol},
     members::Condition,
-    telemetry::PerWorker,
+    telemetry::{Distribution, PerWorker, Timed, Writer},
     tls::Origination,
 };
 
@@ -111,7 +111,7 @@ impl Endpoint {
             address: HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII"),
             host: HeaderValue::from_str(authority.to_authority().as_str())
                 .expect("an authority is visible ASCII"),
-            id: next(),
+            id: number::next(),
             fixed: address,
             reach: settings.reach.clone(),
             is_https: settings.is_https,
@@ -187,6 +187,31 @@ impl Endpoint {
     /// Requests ever sent to it, tries included.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed) / BEGUN
+    }
+
+    /// Begins to time a request that is brought to it, if it is one of those that are.
+    pub fn begins(&self) -> Option<Timed> {
+        Timed::start(self.requests())
+    }
+
+    /// Counts the time to the head of a response, if it was taken.
+    pub fn ends(&self, writer: Writer, timed: Option<Timed>) -> Option<Duration> {
+        timed.map(|timed| self.counts.of(writer).durations.end(&timed))
+    }
+
+    /// Counts a request that has got no response.
+    pub fn lost(&self, writer: Writer) {
+        self.counts.of(writer).failures.add(1);
+    }
+
+    /// Requests that have got no response since the process started.
+    pub fn lost_in_all(&self) -> u64 {
+        self.counts.sum(|part| &part.failures)
+    }
+
+    /// Times to the head of a response. Of many, some stand for others.
+    pub fn durations(&self) -> Distribution {
+        Distribution::of(self.counts.parts().map(|part| &part.durations))
     }
 
     /// Requests that were sent to it before any other endpoint.

@@ -23,7 +23,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::transport::Stream;
+use super::connections::EndpointStream;
 use crate::{
     clock::{Clock, Tick},
     frames::{Frames, Kind, PREFACE, Part},
@@ -44,7 +44,7 @@ pub(super) fn scratch() -> Scratch {
 
 /// A connection to an endpoint on which HTTP/2 is spoken.
 pub(super) struct Line {
-    stream: TokioIo<Stream>,
+    stream: TokioIo<EndpointStream>,
     scratch: Scratch,
     heard: Heard,
     watch: Watch,
@@ -54,7 +54,7 @@ pub(super) struct Line {
 pub(super) type Heard = Rc<Cell<Tick>>;
 
 impl Line {
-    pub fn new(stream: Stream, scratch: Scratch, heard: Heard, clock: Clock) -> Self {
+    pub fn new(stream: EndpointStream, scratch: Scratch, heard: Heard, clock: Clock) -> Self {
         Self { stream: TokioIo::new(stream), scratch, heard, watch: Watch::new(clock) }
     }
 }

@@ -21,11 +21,11 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
-    ConnectionPermit, Endpoint, Spoken, Upstream,
+    ConnectionPermit, Endpoint, Upstream,
     connect::{ConnectError, dial_patiently},
-    connections::{Got, IdleMark, Queued, Wanted},
+    connections::{EndpointStream, Got, IdleMark, Queued, Wanted},
+    endpoint::Spoken,
     http2::{Heard, Line, Scratch, scratch},
-    transport::Stream,
 };
 use crate::{
     body::RequestBody,
@@ -73,7 +73,7 @@ struct Group {
     /// The one that is being made.
     attempt: RefCell<Option<watch::Receiver<Connected>>>,
     /// One that was made, on which the endpoint would speak HTTP/1.1.
-    alone: RefCell<Option<(Stream, Tick)>>,
+    alone: RefCell<Option<(EndpointStream, Tick)>>,
     /// Where connections are limited: requests that wait for a connection or a stream,
     waiting: Cell<usize>,
     /// whether they wait until there may be another connection,
@@ -88,13 +88,13 @@ struct Group {
 pub(super) enum Taken {
     Http2Stream(Http2Stream),
     /// The endpoint has chosen HTTP/1.1. With the connection on which it did, unless another request has that.
-    Alone(Option<Stream>),
+    Alone(Option<EndpointStream>),
 }
 
 /// A connection that was made.
 enum Made {
     Shared(Shared),
-    Alone(Stream),
+    Alone(EndpointStream),
 }
 
 /// The connection that was made, if it is one that is shared.

@@ -187,6 +187,24 @@ impl Drop for Entering {
     }
 }
 
+/// How many requests an upstream gets, and may get at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    pub requests: u32,
+    /// For others to end.
+    pub waiting: u32,
+    pub limit: u32,
+}
+
+/// Whether a request may go to an upstream.
+#[derive(Debug)]
+pub enum Admission {
+    In(Option<Permit>),
+    Wait(Entering),
+    /// As many as may wait do.
+    Full,
+}
+
 #[cfg(test)]
 mod tests {
     use std::thread;

@@ -17,17 +17,15 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use super::ConnectionPermit;
-
-/// A connected socket.
+/// A connected socket. `P` is the permit to have it.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Link<P> {
     socket: Socket,
     /// Bytes that the kernel has taken.
     given: u64,
     /// Where connections are limited. Below `socket`, since fields are dropped in this order: the socket is closed before
     /// another may be opened in its place.
-    permit: Option<ConnectionPermit>,
+    permit: Option<P>,
 }
 
 #[derive(Debug)]
@@ -46,21 +44,21 @@ enum Moving {
     Unix(unix_net::UnixStream),
 }
 
-impl From<TcpStream> for Link {
+impl<P> From<TcpStream> for Link<P> {
     fn from(stream: TcpStream) -> Self {
         Self { socket: Socket::Tcp(stream), given: 0, permit: None }
     }
 }
 
-impl From<UnixStream> for Link {
+impl<P> From<UnixStream> for Link<P> {
     fn from(stream: UnixStream) -> Self {
         Self { socket: Socket::Unix(stream), given: 0, permit: None }
     }
 }
 
-impl Link {
+impl<P> Link<P> {
     /// Has the connection count until its socket is closed.
-    pub fn hold(&mut self, permit: Option<ConnectionPermit>) {
+    pub fn hold(&mut self, permit: Option<P>) {
         self.permit = permit;
     }
 
@@ -138,7 +136,7 @@ fn away<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
 }
 
-impl AsyncRead for Link {
+impl<P: Unpin> AsyncRead for Link<P> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -152,7 +150,7 @@ impl AsyncRead for Link {
     }
 }
 
-impl AsyncWrite for Link {
+impl<P: Unpin> AsyncWrite for Link<P> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let link = self.get_mut();
         let written = match &mut link.socket {
@@ -197,60 +195,19 @@ impl AsyncWrite for Link {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicBool, Ordering},
-        },
-        task::{Wake, Waker},
-    };
-
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
-        sync::Notify,
     };
 
     use super::*;
-    use crate::upstream::connections::{Connections, Got, Wanted};
-
-    /// Looks, when somebody is told that there is room, whether the connection before has ended.
-    struct Look {
-        endpoint: net::TcpStream,
-        has_ended: AtomicBool,
-    }
-
-    impl Wake for Look {
-        fn wake(self: Arc<Self>) {
-            let has_ended = self.endpoint.peek(&mut [0]).is_ok_and(|length| length == 0);
-            self.has_ended.store(has_ended, Ordering::SeqCst);
-        }
-    }
-
-    #[tokio::test]
-    async fn whoever_waits_is_let_in_once_the_socket_is_closed() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut link = Link::from(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
-        let endpoint = listener.accept().await.unwrap().0.into_std().unwrap();
-        let (connections, worker) = (Connections::new(), Arc::new(Notify::new()));
-        connections.set_limit(1);
-        link.hold(connections.try_permit(&worker));
-        assert!(link.is_counted());
-        let wanted = Wanted { pool: 0, introduction: None, is_new: true, is_starved: false };
-        let mut waiting = connections.wait(wanted, &worker);
-        let look = Arc::new(Look { endpoint, has_ended: AtomicBool::new(false) });
-        let waker = Waker::from(look.clone());
-        assert!(Pin::new(&mut waiting).poll(&mut Context::from_waker(&waker)).is_pending());
-        drop(link);
-        assert!(matches!(waiting.await, Some(Got::Permit(_))));
-        assert!(look.has_ended.load(Ordering::SeqCst), "it was told before the socket was closed");
-    }
 
     #[tokio::test]
     async fn what_was_closed_before_has_acknowledged_nothing() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         for is_read_first in [false, true] {
-            let mut link = Link::from(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+            let mut link =
+                Link::<()>::from(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
             let (mut endpoint, _) = listener.accept().await.unwrap();
             link.write_all(b"first").await.unwrap();
             endpoint.read_exact(&mut [0; 5]).await.unwrap();
@@ -278,7 +235,7 @@ mod tests {
         let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let mut link = runtime().block_on(async {
-            let mut link = Link::from(TcpStream::connect(address).await.unwrap());
+            let mut link = Link::<()>::from(TcpStream::connect(address).await.unwrap());
             link.write_all(b"one").await.unwrap();
             link.leave().unwrap();
             assert!(link.write_all(b"lost").await.is_err(), "it is on no runtime");

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Endpoint, Entry, Roster, Source, State, Upstream, check, discover};
+use super::{Endpoint, Entry, Roster, Source, State, Upstream, check, discover, members::sources};
 use crate::drain::Drain;
 
 /// The tasks that look after upstreams.
@@ -67,16 +67,16 @@ const ADAPT: Duration = Duration::from_millis(200);
 const SEE_OFF: Duration = Duration::from_millis(100);
 
 async fn maintain(upstream: Arc<Upstream>, folder: Arc<Path>, drain: Drain) {
-    let mut changed = upstream.shared.changed.subscribe();
+    let mut changed = upstream.changes();
     upstream.takes_over();
     let ask = |source: Source| Task(drain.spawn(discover::run(upstream.clone(), source, folder.clone())));
-    let _asking: Vec<Task> = discover::sources(&upstream.settings).into_iter().map(ask).collect();
+    let _asking: Vec<Task> = sources(&upstream.settings).into_iter().map(ask).collect();
     let (mut checks, mut loads) = (FxHashMap::default(), FxHashMap::default());
     let every = upstream.settings.outlier.interval.get();
     let mut judging = Instant::now() + every;
     let mut adapting = upstream.settings.limits.adaptive.then(|| Instant::now() + ADAPT);
     loop {
-        let roster = upstream.roster.load_full();
+        let roster = Arc::clone(&upstream.roster());
         if let Some(health) = &upstream.settings.health {
             for_each(&roster, &mut checks, |endpoint| {
                 Task(drain.spawn(check::run(upstream.clone(), endpoint.clone(), health.clone())))

@@ -42,6 +42,18 @@ impl Source {
     }
 }
 
+/// The sources that the settings of an upstream name, without the configuration itself and those who register.
+pub(super) fn sources(settings: &config::Upstream) -> Vec<Source> {
+    let Some(discover) = &settings.discover else { return Vec::new() };
+    let config::Discover { dns, file, etcd, consul, zookeeper, https: _, may_be_empty: _, tls: _ } = discover;
+    let dns = dns.as_ref().map(|_| Source::Dns);
+    let file = file.as_ref().map(|_| Source::File);
+    let etcd = etcd.as_ref().map(|_| Source::Etcd);
+    let consul = consul.as_ref().map(|_| Source::Consul);
+    let zookeeper = zookeeper.as_ref().map(|_| Source::ZooKeeper);
+    [dns, file, etcd, consul, zookeeper].into_iter().flatten().collect()
+}
+
 /// What a source has said, and how it does.
 #[derive(Debug, Clone, Default)]
 pub struct SourceReport {
@@ -232,7 +244,7 @@ impl Members {
         let configured = settings.endpoints.iter().map(|endpoint| (Source::Configured, endpoint));
         let registered = self.registered.values().filter(|_| settings.register.is_some());
         let registered = registered.map(|registration| (Source::Registered, &registration.endpoint));
-        let asked = super::discover::sources(settings);
+        let asked = sources(settings);
         let report = self.report.iter().filter(move |(source, _)| asked.contains(source));
         let report =
             report.flat_map(|(source, report)| report.endpoints.iter().map(|endpoint| (*source, endpoint)));

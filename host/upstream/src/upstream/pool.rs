@@ -20,16 +20,17 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
 
 use super::{
-    Endpoint, Spoken, Upstream,
+    Endpoint, Upstream,
     bound::Client,
-    connect::{ConnectError, Sender, dial_patiently, drive},
-    connections::{ConnectionPermit, Got, IdleMark, InLine, Wanted},
+    connect::{ConnectError, dial_patiently, drive},
+    connections::{ConnectionPermit, EndpointStream, Got, IdleMark, InLine, Wanted},
+    endpoint::Spoken,
     head::{BadHead, HeadLimits},
     http2_pool::{self, Http2Pool, Http2Stream, Taken},
     interim::Interim,
-    next,
+    number,
     switched::Switched,
-    transport::{Scratch, SentHead, Stream},
+    transport::{Scratch, Sender, SentHead},
 };
 use crate::{
     body::RequestBody,
@@ -141,7 +142,7 @@ impl Pool {
 
     pub fn new(clock: Clock, drain: Drain) -> Rc<Self> {
         let wanted = Arc::new(Notify::new());
-        let number = next();
+        let number = number::next();
         let http2 = Http2Pool::new(clock.clone(), drain.clone(), number, wanted.clone());
         let scratch = Rc::new(RefCell::new([0; 8 << 10]));
         Rc::new(Self {
@@ -291,7 +292,7 @@ impl Pool {
         endpoint: &Arc<Endpoint>,
         protocol: Protocol,
         Terms { introduction, is_fresh, .. }: Terms<'_>,
-        stream: Option<Stream>,
+        stream: Option<EndpointStream>,
     ) -> Result<Carrier, ConnectError> {
         let stream = match stream {
             Some(made) => made,
@@ -620,7 +621,7 @@ enum Permitted {
     /// One of this worker.
     Free(Free),
     /// One of another worker.
-    Moved(Stream),
+    Moved(EndpointStream),
 }
 
 /// Somebody who waits for a connection. If it comes too late it is kept for others.

@@ -12,7 +12,8 @@ use std::{
 use smallvec::SmallVec;
 
 use super::{
-    Endpoint, InFlight, Probe, Source,
+    Endpoint, InFlight, Source,
+    endpoint::Probe,
     health::{State, Usable, usable},
 };
 use crate::{

@@ -11,7 +11,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::transport::Stream;
+use super::connections::EndpointStream;
 
 /// A connection to an endpoint, or a stream of one of HTTP/2, on which no HTTP is spoken any more.
 #[derive(Debug)]
@@ -23,12 +23,12 @@ pub struct Switched {
 
 #[derive(Debug)]
 enum Inner {
-    Alone { stream: Stream },
+    Alone { stream: EndpointStream },
     Shared { stream: TokioIo<Upgraded> },
 }
 
 impl Switched {
-    pub(super) fn alone(stream: Stream, begun: Bytes) -> Self {
+    pub(super) fn alone(stream: EndpointStream, begun: Bytes) -> Self {
         Self { inner: Inner::Alone { stream }, begun }
     }
 

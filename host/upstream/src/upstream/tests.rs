@@ -1,7 +1,14 @@
 //! What becomes of an upstream as requests and checks tell of its endpoints.
 
-use super::*;
-use crate::{members::Members, telemetry::Writer};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::StatusCode;
+
+use super::{endpoint::Probe, *};
+use crate::{config, members::Members, telemetry::Writer};
 
 fn settings(count: u16, more: &str) -> config::Upstream {
     let endpoints = (1..=count).map(|port| format!("\"http://127.0.0.1:{port}\"")).collect::<Vec<_>>();
@@ -128,7 +135,7 @@ fn an_endpoint_without_a_connection_is_left_out_until_a_probe() {
     let outlier = &upstream.settings.outlier;
     let until = upstream.roster().all()[0].endpoint.health().probe_from(&upstream.settings).unwrap();
     upstream.pass_time(until);
-    let roster = upstream.roster.load_full();
+    let roster = Arc::clone(&upstream.roster());
     let probe = loop {
         // Requests that cannot be repeated wait until the ejection is long over; time passes meanwhile.
         if let Some(probe) = roster.begin_probe(false, outlier) {
@@ -319,7 +326,7 @@ fn a_limit_follows_the_latency() {
             upstream.answered(&request, StatusCode::OK, Some(Duration::from_micros(micros)));
             upstream.adapt();
         }
-        upstream.shared.limiter.limit()
+        upstream.load().unwrap().limit
     };
     let grown = limit(1000, 10);
     assert!(grown > 32, "{grown}");

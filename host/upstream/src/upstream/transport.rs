@@ -1,8 +1,8 @@
 //! What goes over a connection to an endpoint?
 //!
-//! Between hyper and the socket. Has the heads of responses read ([`HeadReader`]), and remembers the head of the last request where that may have to be sent again:
-//! hyper takes requests and does not give them back, and the bytes that it wrote are cheaper to keep than a
-//! copy of every header that it may never need.
+//! Between hyper and the socket. Has the heads of responses read ([`HeadReader`]), and remembers the head of the last
+//! request where that may have to be sent again: hyper takes requests and does not give them back, and the bytes that it
+//! wrote are cheaper to keep than a copy of every header that it may never need.
 
 use std::{
     cell::RefCell,
@@ -14,84 +14,29 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper::{
+    client::conn::http1,
+    rt::{Read, ReadBufCursor, Write},
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, ReadBuf},
     sync::oneshot,
 };
-use tokio_rustls::client::TlsStream;
 
 use super::{
-    ConnectionPermit,
-    connect::Sender,
-    connections::Waiter,
+    connections::{EndpointStream, Waiter},
     head::{Came, HeadLimits, HeadReader},
-    link::Link,
     switched::Switched,
 };
-use crate::socket;
+use crate::{body::RequestBody, socket};
 
-/// A connection to an endpoint, with TLS or without.
-#[derive(Debug)]
-pub(super) enum Stream {
-    Clear(Link),
-    Private(Box<TlsStream<Link>>),
-}
-
-impl Stream {
-    /// Whether it was agreed in the handshake of TLS that HTTP/2 is spoken.
-    pub fn has_agreed_on_http2(&self) -> bool {
-        match self {
-            Self::Clear(_) => false,
-            Self::Private(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
-        }
-    }
-
-    /// Has the connection count until its socket is closed.
-    pub fn hold(&mut self, permit: Option<ConnectionPermit>) {
-        self.link_mut().hold(permit);
-    }
-
-    /// Whether it counts as one of those that are limited.
-    pub fn is_counted(&self) -> bool {
-        self.link().is_counted()
-    }
-
-    fn link(&self) -> &Link {
-        match self {
-            Self::Clear(link) => link,
-            Self::Private(stream) => stream.get_ref().0,
-        }
-    }
-
-    fn link_mut(&mut self) -> &mut Link {
-        match self {
-            Self::Clear(link) => link,
-            Self::Private(stream) => stream.get_mut().0,
-        }
-    }
-
-    /// Takes it off the runtime of this worker; nothing can be read or written until it arrives at another's.
-    pub fn leave(&mut self) -> io::Result<()> {
-        self.link_mut().leave()
-    }
-
-    pub fn arrive(&mut self) -> io::Result<()> {
-        self.link_mut().arrive()
-    }
-
-    /// Whether the endpoint has acknowledged nothing of what was written since `since`, so that it cannot have read any
-    /// of it. Asked when the end of its stream has come: that acknowledges all that had reached it by then.
-    fn is_unread(&self, since: u64) -> bool {
-        let written = self.link().given() - since;
-        written == 0 || self.link().unacknowledged().is_some_and(|outstanding| outstanding >= written)
-    }
-}
+/// Sends requests over one connection, one at a time.
+pub(super) type Sender = http1::SendRequest<RequestBody>;
 
 /// A connection to an endpoint.
 pub(super) struct Transport {
-    stream: TokioIo<Stream>,
+    stream: TokioIo<EndpointStream>,
     sent_head: Rc<RefCell<SentHead>>,
     scratch: Scratch,
 }
@@ -127,68 +72,16 @@ pub(super) struct SentHead {
 }
 
 impl Transport {
-    pub fn new(stream: Stream, scratch: Scratch) -> (Self, Rc<RefCell<SentHead>>) {
+    pub fn new(stream: EndpointStream, scratch: Scratch) -> (Self, Rc<RefCell<SentHead>>) {
         let sent_head = SentHead { is_counted: stream.is_counted(), ..SentHead::default() };
         let sent_head = Rc::new(RefCell::new(sent_head));
         (Self { stream: TokioIo::new(stream), sent_head: sent_head.clone(), scratch }, sent_head)
     }
 
     /// The socket, and what has come from it and nobody has read.
-    pub fn into_rest(self) -> (Stream, Vec<u8>) {
+    pub fn into_rest(self) -> (EndpointStream, Vec<u8>) {
         let rest = self.sent_head.borrow_mut().reader.take_rest();
         (self.stream.into_inner(), rest)
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_read(cx, buffer),
-            // An end without `close_notify` is an error there: a body that has no length could have been cut short.
-            Self::Private(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Private(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
-            Self::Private(stream) => Pin::new(stream).poll_write_vectored(cx, pieces),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Private(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Clear(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Private(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }
 

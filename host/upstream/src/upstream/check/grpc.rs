@@ -5,14 +5,18 @@
 
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header, uri};
 
-use super::{CheckError, OWN_NAME, Whole};
+use super::{answer::Whole, error::CheckError};
 use crate::{config, upstream::Endpoint};
 
 /// `ServingStatus.SERVING`.
 const SERVING: u64 = 1;
 
-/// The call.
-pub(super) fn request(endpoint: &Endpoint, settings: &config::Health) -> Request<String> {
+/// The call; `agent` is who asks.
+pub(super) fn request(
+    endpoint: &Endpoint,
+    settings: &config::Health,
+    agent: &'static str,
+) -> Request<String> {
     let mut request = Request::new(message(&settings.service));
     *request.method_mut() = Method::POST;
     let host = settings.host.as_ref().unwrap_or(&endpoint.address);
@@ -24,7 +28,7 @@ pub(super) fn request(endpoint: &Endpoint, settings: &config::Health) -> Request
     let headers = request.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(header::TE, HeaderValue::from_static("trailers"));
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(OWN_NAME));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(agent));
     for (name, value) in &settings.headers {
         headers.insert(name.get(), value.clone());
     }

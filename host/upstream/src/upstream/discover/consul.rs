@@ -9,9 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::{
-    Directory, Next,
+    directory::{Directory, Next, listed},
     gateway::{Gateway, GatewayError},
-    listed,
 };
 use crate::config;
 

@@ -17,7 +17,10 @@ use hickory_resolver::{
 };
 use tokio::time::sleep_until;
 
-use super::{Directory, DirectoryError, Next};
+use super::{
+    directory::{Directory, Next},
+    error::DirectoryError,
+};
 use crate::config;
 
 /// For one question to one server.

@@ -13,9 +13,8 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
-    Directory, Next,
+    directory::{Directory, Next, listed},
     gateway::{Gateway, GatewayError, GatewayResponse},
-    listed,
 };
 use crate::config;
 

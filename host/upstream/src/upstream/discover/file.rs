@@ -14,9 +14,12 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::{sync::Notify, time::sleep};
 
-use super::{Directory, Next};
+use super::{
+    directory::{Directory, Next},
+    error::FileError,
+};
 use crate::{
-    config::{self, EndpointFile, Problems, read_document},
+    config::{self, EndpointFile, read_document},
     file,
 };
 
@@ -28,17 +31,6 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What is read at most.
 const LARGEST: u64 = 64 << 20;
-
-/// Why a file names no endpoints.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::upstream) enum FileError {
-    #[error("cannot read {}", path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("{} does not list endpoints: {problems}", path.display())]
-    Toml { path: PathBuf, problems: Problems },
-    #[error("{} does not list endpoints", path.display())]
-    Json { path: PathBuf, source: serde_json::Error },
-}
 
 /// A file of endpoints.
 pub(super) struct File {

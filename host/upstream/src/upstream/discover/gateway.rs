@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::super::{ConnectError, Endpoint, connect::dial, transport::Stream};
+use super::super::{ConnectError, Endpoint, connect::dial, connections::EndpointStream};
 use crate::{
     config::{self, Protocol},
     tls::Origination,
@@ -66,7 +66,7 @@ pub(super) struct GatewayResponse {
     buffer: BytesMut,
 }
 
-type Connection = Pin<Box<http1::Connection<TokioIo<Stream>, String>>>;
+type Connection = Pin<Box<http1::Connection<TokioIo<EndpointStream>, String>>>;
 
 impl Gateway {
     pub fn new(servers: &[config::Endpoint], tls: Option<&Arc<Origination>>) -> Self {

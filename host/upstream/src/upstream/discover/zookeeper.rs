@@ -8,7 +8,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 use zookeeper_client::{AddWatchMode, Client, Error, EventType, PersistentWatcher, SessionState};
 
-use super::{Directory, DirectoryError, Next, etcd, listed};
+use super::{
+    directory::{Directory, Next, listed},
+    error::DirectoryError,
+    etcd,
+};
 use crate::config;
 
 /// For a session.
