@@ -205,7 +205,7 @@ impl Names {
 
 /// Code without comments and modules of tests.
 fn without_comments_and_tests(text: &str) -> String {
-    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     let lines = text.lines().map(|line| line.split_once("//").map_or(line, |(code, _)| code));
     lines.map(|line| format!("{line}\n")).collect()
 }

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Deserializer};
 
-use super::{listener::address, read::written};
+use super::{listener::address, shape::written};
 
 /// Where an operator looks in. Without the table there is no such place.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

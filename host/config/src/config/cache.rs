@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     ByteSize, Duration,
-    read::{optional_table, written},
+    shape::{optional_table, written},
 };
 
 /// The table `[cache]`: what routes that cache have in common.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     ByteSize,
-    read::{table, written},
+    shape::{table, written},
 };
 
 /// Which responses are encoded on their way to the client, and how.

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::{
     Duration, Endpoint, Token, UpstreamTls,
-    read::{optional_spanned_table, optional_table, written},
+    shape::{optional_spanned_table, optional_table, written},
 };
 
 /// Sources of endpoints, besides those that the configuration names.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, num::NonZero};
 use http::{HeaderName, HeaderValue, Method, StatusCode, uri::PathAndQuery};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{Duration, Share, read::written};
+use super::{Duration, Share, shape::written};
 
 /// How endpoints are checked, whether they get requests or not.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

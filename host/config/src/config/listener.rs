@@ -14,7 +14,7 @@ use crate::clock::Rate;
 
 use super::{
     ByteSize, Duration, ListenerTls,
-    read::{optional_spanned_table, table, written, written_or},
+    shape::{optional_spanned_table, table, written, written_or},
 };
 use crate::address::{Address, Caller};
 

@@ -7,19 +7,21 @@ mod admin;
 mod cache;
 mod compress;
 mod discover;
+mod endpoint;
 mod foreign;
 mod health;
 mod listener;
 mod mistake;
 mod plugin;
 mod problem;
-pub mod read;
+mod read;
 mod renamed;
 mod repeated;
 mod retry;
 mod route;
-mod schema;
 mod redacted;
+mod schema;
+pub mod shape;
 mod slip;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ pub use admin::{Admin, Token};
 pub use cache::{Cache, CacheDisk, CacheMethod, Query, RequestDirectives, ResponseHooks, RouteCache, Ttl};
 pub use compress::{Compress, Decode, Encoding, Levels, TypePattern};
 pub use discover::{Consul, Discover, DnsName, EndpointFile, Etcd, ZooKeeper};
+pub use endpoint::{Endpoint, EndpointAddress, Endpoints, Reach};
 pub use health::{CheckProtocol, Health, LoadAddress, Outlier, Statuses};
 pub use listener::{
     FileMode, Hsts, Listener, ListenerLimits, ListenerRates, ListenerTimeouts, Redirect, TrustedProxies,
@@ -54,10 +57,7 @@ pub use tls::{
 };
 pub use trust::{PublicKey, Sha256, Signature};
 pub use unit::{ByteSize, Duration, Share};
-pub use upstream::{
-    Endpoint, EndpointAddress, Endpoints, Protocol, Reach, Register, Upstream, UpstreamLimits,
-    UpstreamTimeouts,
-};
+pub use upstream::{Protocol, Register, Upstream, UpstreamLimits, UpstreamTimeouts};
 
 use std::{
     collections::BTreeMap,
@@ -90,22 +90,22 @@ pub struct Config {
     /// How long the proxy goes on accepting after a signal to stop, while `/readyz` says that it is not ready. Not at all if
     /// absent.
     pub drain_delay: Option<Duration>,
-    #[serde(default, deserialize_with = "read::table")]
+    #[serde(default, deserialize_with = "shape::table")]
     pub log: Log,
-    #[serde(default, deserialize_with = "read::table")]
+    #[serde(default, deserialize_with = "shape::table")]
     pub limits: Limits,
     /// Where an operator looks in; nowhere if absent.
-    #[serde(default, deserialize_with = "read::optional_spanned_table")]
+    #[serde(default, deserialize_with = "shape::optional_spanned_table")]
     pub admin: Option<Spanned<Admin>>,
-    #[serde(default, deserialize_with = "read::tables")]
+    #[serde(default, deserialize_with = "shape::tables")]
     pub listeners: Vec<Spanned<Listener>>,
-    #[serde(default, deserialize_with = "read::named_tables")]
+    #[serde(default, deserialize_with = "shape::named_tables")]
     pub upstreams: BTreeMap<Spanned<String>, Upstream>,
-    #[serde(default, deserialize_with = "read::tables")]
+    #[serde(default, deserialize_with = "shape::tables")]
     pub routes: Vec<Spanned<Route>>,
-    #[serde(default, deserialize_with = "read::table")]
+    #[serde(default, deserialize_with = "shape::table")]
     pub cache: Cache,
-    #[serde(default, deserialize_with = "read::named_tables")]
+    #[serde(default, deserialize_with = "shape::named_tables")]
     pub plugins: BTreeMap<Spanned<String>, Plugin>,
 }
 

@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::{
     ByteSize, Duration, Endpoint, PublicKey, Sha256, Share, Signature, UpstreamTls,
-    read::{optional_table, optional_word, table, word},
+    shape::{optional_table, optional_word, table, word},
 };
 use crate::outgoing::Target;
 

@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::{
     Compress, RouteCache,
     compress::compress,
-    read::{table, written},
+    shape::{table, written},
 };
 
 /// Which requests go where, and through which plugins.

@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use super::read::{optional_word, tables, word, written};
+use super::shape::{optional_word, tables, word, written};
 
 /// How a listener speaks TLS.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

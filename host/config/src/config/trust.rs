@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Deserializer};
 
-use super::read::written;
+use super::shape::written;
 
 /// A SHA-256, written as 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

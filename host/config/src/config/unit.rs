@@ -4,7 +4,7 @@ use std::{fmt, time};
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::read::{written, written_or};
+use super::shape::{written, written_or};
 
 /// A length of time: `"250ms"`, `"1m 30s"`. Never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -20,9 +20,8 @@ use super::{
 use crate::{
     address::Caller,
     config::{
-        self, BodyGrant, Duration, PluginLimits, Problem, Problems, Source, StoreGrant,
-        read::{table, tables, word},
-        read_document,
+        self, BodyGrant, Duration, PluginLimits, Problem, Problems, Source, StoreGrant, read_document,
+        shape::{table, tables, word},
     },
     file as files,
     plugin::Completed,

@@ -5,7 +5,7 @@ use std::{fmt, time};
 use http::uri::PathAndQuery;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::{config::read::written, outgoing::Target};
+use crate::{config::shape::written, outgoing::Target};
 
 /// What is to be under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use crate::{
     address::Caller,
-    config::read::{table, tables, word, written},
+    config::shape::{table, tables, word, written},
     path,
 };
 
