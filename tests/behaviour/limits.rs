@@ -600,6 +600,40 @@ async fn a_client_that_does_not_send_its_body_is_no_fault_of_the_endpoint() {
         assert_eq!(failures(&proxy).await, 0, "{upstream}");
     }
 
+    // An endpoint that gives up a body that does not come has a limit as well.
+    let origin = BareOrigin::start().await;
+    let config = format!(
+        "{ADMIN}[upstreams.app]\nendpoints = [\"{}\"]\n[[routes]]\nupstream = \"app\"\n{}",
+        origin.url(),
+        listener("")
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nab").await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("ab").await;
+    drop(upstream);
+    assert_eq!(client.response().await.status, 502);
+    assert_eq!(failures(&proxy).await, 0);
+
+    // One that does not ask for the body is sent it, and has its time from then on.
+    let config = format!(
+        "{ADMIN}[upstreams.app]\nendpoints = [\"{}\"]\ntimeouts = {{ response = \"300ms\" }}\n[[routes]]\nupstream = \"app\"\n{}",
+        origin.url(),
+        listener("")
+    );
+    let proxy = Proxy::start(&config).await;
+    let mut client = proxy.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").await;
+    let mut upstream = origin.accept().await;
+    upstream.read_until("\r\n\r\n").await;
+    assert_eq!(client.any_response(false).await.expect("a response").status, 100);
+    client.send("abcde").await;
+    upstream.read_until("abcde").await;
+    upstream.send(&Answer::ok("there").pieces[0]).await;
+    assert_eq!(client.response().await.text(), "there");
+    assert_eq!(failures(&proxy).await, 0);
+
     // One that has the whole request is waited for no longer than it may take.
     let origin = BareOrigin::start().await;
     let config = format!(

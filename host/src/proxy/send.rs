@@ -444,8 +444,14 @@ impl Delivery for OfClient<'_> {
                 Err(NotDelivered::Unread(source))
             }
             SendError::Lost(source) => {
+                // Whoever waits for a body has a limit for that, too.
+                let is_blameless = outgoing.upload.as_ref().is_some_and(|upload| upload.is_owed());
                 let outcome = outgoing.restore(request, lease).then_some(AttemptOutcome::Lost);
-                failed(Failure::of(Error::Send { endpoint: name(endpoint), source }, outcome))
+                failed(Failure {
+                    error: Error::Send { endpoint: name(endpoint), source },
+                    outcome,
+                    is_blameless,
+                })
             }
         }
     }
@@ -697,8 +703,15 @@ async fn converse(
         }
         while deadline.poll(cx).is_ready() {
             match upload {
-                // The time counts from the last that has been sent, and stands still while the client owes more.
-                Some(upload) if upload.is_owed() || upload.passed() > passed => passed = upload.passed(),
+                // The time counts from the last that has been sent, and stands still while the body is held back or the client
+                // owes more of it.
+                Some(upload)
+                    if upload.state() == UploadState::Held
+                        || upload.is_owed()
+                        || upload.passed() > passed =>
+                {
+                    passed = upload.passed();
+                }
                 _ => return Poll::Ready(Err(SendError::TimedOut)),
             }
             deadline.start(limit);
