@@ -143,11 +143,19 @@ fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
 }
 
 /// Removes the fields that `Connection` names, but for those that are nobody's to take away: a client must not
-/// be able to make the proxy drop what upstreams rely on.
+/// be able to make the proxy drop what upstreams rely on, nor an upstream what decides who gets a stored response.
 fn remove_named(headers: &mut HeaderMap) {
-    const PROTECTED: [&str; 11] = [
+    const PROTECTED: [&str; 19] = [
+        "age",
         "authorization",
         "cache-control",
+        "cdn-cache-control",
+        "content-range",
+        "date",
+        "etag",
+        "expires",
+        "last-modified",
+        "vary",
         "content-encoding",
         "content-length",
         "content-type",
@@ -889,6 +897,10 @@ mod tests {
         assert!(!is_reusable);
         assert_eq!(headers.len(), 1, "{headers:?}");
         assert_eq!(headers["x-backend-server"], "a:1");
+        // What decides who else gets the response stays.
+        let (_, headers) =
+            response(&[("connection", "vary, expires"), ("vary", "x-u"), ("expires", "0")]).unwrap();
+        assert!(headers.contains_key("vary") && headers.contains_key("expires"), "{headers:?}");
         assert!(response(&[("transfer-encoding", "chunked")]).unwrap().0);
         assert_eq!(
             response(&[("transfer-encoding", "gzip, chunked")]).unwrap_err(),
