@@ -323,7 +323,7 @@ async fn the_end_of_a_connection_is_said_in_tls() {
     let request = "GET / HTTP/1.1\r\nHost: site.test\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await.expect("it is sent");
     let mut answer = Vec::new();
-    // An end without a farewell would be an error here.
+    // An end without `close_notify` would be an error here.
     soon("the end", stream.read_to_end(&mut answer)).await.expect("the end is said");
     assert!(answer.starts_with(b"HTTP/1.1 200"));
 }
