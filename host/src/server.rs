@@ -734,13 +734,13 @@ fn bind_all(
     let bound = bind(listeners(snapshot), before, workers, is_only_v6).map_err(|error| {
         let mut listeners = snapshot.config.listeners.iter();
         let written = listeners.find(|listener| listener.get_ref().address == error.address);
-        let index = written.and_then(|written| snapshot.source.line_of(&written.span()));
-        BindError { index, ..error }
+        let place = written.and_then(|written| snapshot.source.line_of(&written.span()));
+        BindError { place, ..error }
     })?;
     let admin = bind_admin(snapshot, admin_before).map_err(|error| {
         let admin = snapshot.config.admin.as_ref();
-        let index = admin.and_then(|admin| snapshot.source.line_of(&admin.span()));
-        BindError { index, ..error }
+        let place = admin.and_then(|admin| snapshot.source.line_of(&admin.span()));
+        BindError { place, ..error }
     })?;
     Ok((bound, admin))
 }

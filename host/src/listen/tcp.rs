@@ -55,21 +55,21 @@ const BACKLOG: i32 = 1024;
 
 /// Cannot accept connections.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}{}: {error}; {}", self.index(), self.remedy())]
+#[error("cannot listen on {address}{}: {error}; {}", self.place(), self.remedy())]
 pub struct BindError {
     pub address: Address,
     /// The file and the line that name the address, where that is known.
-    pub index: Option<String>,
+    pub place: Option<String>,
     pub error: io::Error,
 }
 
 impl BindError {
     fn new(address: Address, error: io::Error) -> Self {
-        Self { address, index: None, error }
+        Self { address, place: None, error }
     }
 
-    fn index(&self) -> String {
-        self.index.as_ref().map_or_else(String::new, |index| format!(" ({index})"))
+    fn place(&self) -> String {
+        self.place.as_ref().map_or_else(String::new, |place| format!(" ({place})"))
     }
 
     /// What to do about it.

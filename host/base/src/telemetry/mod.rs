@@ -3,12 +3,14 @@
 //! Here is the log. What is counted, and how others add to it, is told in [`metrics`], how it is written in
 //! [`exposition`]; what is counted of requests and connections in [`traffic`].
 
+mod escape;
 mod exposition;
 mod histogram;
 pub mod metrics;
 mod sampler;
 pub mod traffic;
 
+pub use escape::escaped;
 pub use exposition::{Format, Page};
 pub use histogram::{Distribution, Histogram, Timed};
 pub use metrics::{Counter, Part, PerWorker, Tally, Writer};
@@ -21,6 +23,7 @@ use std::{
     time::Duration,
 };
 
+use escape::Escaping;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -80,7 +83,9 @@ pub fn init(format: LogFormat, level: &str) -> Result<WorkerGuard, LogLevelError
     let filter = filter(level)?;
     let (writer, guard) = never_waiting(std::io::stderr(), WAITING);
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
+    let is_json = format == LogFormat::Json;
+    let lines = move || Escaping { writer: writer.clone(), is_json };
+    let layer = fmt::layer().with_writer(lines).with_ansi(std::io::stderr().is_terminal());
     // Fails if there is a subscriber already, which then goes on.
     let _ = match format {
         LogFormat::Human => registry.with(layer.with_target(false)).try_init(),

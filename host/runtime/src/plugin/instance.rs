@@ -23,7 +23,7 @@ use super::{
     exchange::Exchange,
     host_io::{HostIo, NoHostIo, PendingIo, drive, drive_offloaded},
     limits::Limits,
-    log_lines::{LogLines, escaped},
+    log_lines::LogLines,
     offload::OffloadThread,
     outcome::Completed,
     room::{Place, Reservation},
@@ -36,6 +36,7 @@ use super::{
 use crate::{
     config::PluginLimits,
     members::{Member, Members},
+    telemetry::escaped,
 };
 
 /// What an instance is made from: a plugin, as far as it has to be known here.

@@ -13,7 +13,7 @@ use tracing::Level;
 use super::{
     bindings::tollgate::policy::log, clocks::now, log_rate::Allowed, shared::Shared, surroundings::Journal,
 };
-use crate::config::ByteSize;
+use crate::{config::ByteSize, telemetry::escaped};
 
 /// A line of a plugin in the proxy's log.
 pub(super) struct Line<'a> {
@@ -49,41 +49,6 @@ fn in_a_line(text: &str) -> Cow<'_, str> {
         return "(the plugin has logged nothing but white space)".into();
     }
     escaped(text, |character| character == '\t')
-}
-
-/// The text with what would change how the rest of it looks as escapes, but for what `is_fine`.
-pub(super) fn escaped(text: &str, is_fine: impl Fn(char) -> bool) -> Cow<'_, str> {
-    let breaks = |character: char| deceives(character) && !is_fine(character);
-    if !text.contains(breaks) {
-        return text.into();
-    }
-    let mut line = String::with_capacity(text.len() + 16);
-    for character in text.chars() {
-        match breaks(character) {
-            true => line.extend(character.escape_default()),
-            false => line.push(character),
-        }
-    }
-    line.into()
-}
-
-/// Whether a character ends a line, moves the cursor, turns the direction of what follows, or is not seen: with them a line
-/// reads otherwise than it is.
-fn deceives(character: char) -> bool {
-    if character.is_ascii() {
-        return character.is_ascii_control();
-    }
-    character.is_control()
-        || matches!(character,
-            // Soft hyphen and the Arabic letter mark.
-            '\u{ad}' | '\u{61c}'
-            // Zero width, and marks of direction; not the joiners, which scripts and emoji need.
-            | '\u{200b}' | '\u{200e}' | '\u{200f}'
-            // Separators of lines and paragraphs; embeddings, overrides and isolates of direction; what has no sign.
-            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            // Tags.
-            | '\u{e0000}'..='\u{e007f}')
 }
 
 impl From<log::Level> for Level {

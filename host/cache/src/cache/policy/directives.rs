@@ -200,11 +200,7 @@ pub fn number(digits: &[u8]) -> Option<u64> {
 /// A name that is followed by something else has an empty value: a number is then none, and what forbids
 /// forbids all the same.
 fn each(line: &HeaderValue, mut call: impl FnMut(&str, Option<Cow<'_, str>>)) {
-    let mut rest = line.as_bytes();
-    while !rest.is_empty() {
-        let end = end_of_member(rest);
-        let member = rest[..end].trim_ascii();
-        rest = rest.get(end + 1..).unwrap_or_default();
+    for member in Members::of(line.as_bytes()) {
         let length = member.iter().position(|byte| !is_token(*byte)).unwrap_or(member.len());
         let Ok(name) = std::str::from_utf8(&member[..length]) else { continue };
         if name.is_empty() {
@@ -220,19 +216,56 @@ fn each(line: &HeaderValue, mut call: impl FnMut(&str, Option<Cow<'_, str>>)) {
     }
 }
 
-/// Where the first member of a list ends: at a comma that is not quoted.
-pub fn end_of_member(list: &[u8]) -> usize {
-    let mut is_quoted = false;
-    let mut bytes = list.iter().enumerate();
-    while let Some((index, byte)) = bytes.next() {
-        match byte {
-            b'"' => is_quoted = !is_quoted,
-            b'\\' if is_quoted => drop(bytes.next()),
-            b',' if !is_quoted => return index,
-            _ => {}
+/// The members of a list (RFC 9110, section 5.6.1): trimmed, empty ones left out, commas in quotes respected.
+///
+/// A quote that is never closed hides nothing: from there on commas part, whatever stands around them.
+pub struct Members<'a> {
+    rest: &'a [u8],
+    respects_quotes: bool,
+}
+
+impl<'a> Members<'a> {
+    pub fn of(list: &'a [u8]) -> Self {
+        Self { rest: list, respects_quotes: true }
+    }
+
+    /// Where the first member ends.
+    fn end(&mut self) -> usize {
+        let (mut is_quoted, mut hidden) = (false, None);
+        let mut bytes = self.rest.iter().enumerate();
+        while let Some((index, byte)) = bytes.next() {
+            match byte {
+                b'"' if self.respects_quotes => is_quoted = !is_quoted,
+                b'\\' if is_quoted => drop(bytes.next()),
+                b',' if is_quoted => hidden = hidden.or(Some(index)),
+                b',' => return index,
+                _ => {}
+            }
+        }
+        if is_quoted {
+            self.respects_quotes = false;
+            return hidden.unwrap_or(self.rest.len());
+        }
+        self.rest.len()
+    }
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        loop {
+            if self.rest.is_empty() {
+                return None;
+            }
+            let end = self.end();
+            let member = self.rest[..end].trim_ascii();
+            self.rest = self.rest.get(end + 1..).unwrap_or_default();
+            if !member.is_empty() {
+                return Some(member);
+            }
         }
     }
-    list.len()
 }
 
 /// What stands up to the closing quote, escapes undone. Something behind the quote makes it no value.
@@ -268,6 +301,26 @@ mod tests {
 
     fn response(lines: &[&str]) -> ResponseDirectives {
         ResponseDirectives::of(&headers(header::CACHE_CONTROL, lines))
+    }
+
+    #[test]
+    fn a_quote_that_is_not_closed_hides_no_directive() {
+        for (list, expected) in [
+            (r#"a="b, c", d"#, &[r#"a="b, c""#, "d"][..]),
+            (r#"a="b, c, d"#, &[r#"a="b"#, "c", "d"]),
+            (r#"a="b\", c"#, &[r#"a="b\""#, "c"]),
+            (r#"a="b", c="d, e"f"#, &[r#"a="b""#, r#"c="d, e"f"#]),
+            (r#"a", b="c", d"#, &[r#"a""#, r#"b="c""#, "d"]),
+            (r#"""#, &[r#"""#]),
+        ] {
+            let found: Vec<_> =
+                Members::of(list.as_bytes()).map(|member| std::str::from_utf8(member).unwrap()).collect();
+            assert_eq!(found, expected, "{list}");
+        }
+        assert_ne!(response(&[r#"max-age=60, a="b, private"#]).private, response(&["max-age=60"]).private);
+        // However many there are, each byte is looked at twice at most.
+        let many = r#"a="\","#.repeat(100_000);
+        assert_eq!(Members::of(many.as_bytes()).count(), 100_000);
     }
 
     #[test]

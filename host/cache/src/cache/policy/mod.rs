@@ -52,25 +52,5 @@ pub(super) fn members<'a>(
     headers: &'a http::HeaderMap,
     name: &http::HeaderName,
 ) -> impl Iterator<Item = &'a [u8]> {
-    headers.get_all(name).iter().flat_map(|value| Members(value.as_bytes()))
-}
-
-struct Members<'a>(&'a [u8]);
-
-impl<'a> Iterator for Members<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        loop {
-            if self.0.is_empty() {
-                return None;
-            }
-            let end = directives::end_of_member(self.0);
-            let member = self.0[..end].trim_ascii();
-            self.0 = self.0.get(end + 1..).unwrap_or_default();
-            if !member.is_empty() {
-                return Some(member);
-            }
-        }
-    }
+    headers.get_all(name).iter().flat_map(|value| directives::Members::of(value.as_bytes()))
 }
